@@ -1,0 +1,48 @@
+"""The paper in one room: pure functions on tensors, no model, no file, no process.
+
+advantages -> credit <- weights     what a sample is worth at each step (Eq. 8-12), one table
+flow -> sampling <- windows         how samples are drawn and their steps replayed (Eq. 13)
+objective                           what is minimised (Eq. 7)
+"""
+
+from cgrpo.algorithm.advantages import Synergy, group_advantages, scored_mask, synergy
+from cgrpo.algorithm.credit import Credit, Shaping, combine, credit_table, diagnostics, replace_advantages
+from cgrpo.algorithm.flow import Kind, gaussian_logp, predict_x0, sde_transition, shifted_sigmas
+from cgrpo.algorithm.objective import clipped_surrogate, flow_matching_loss, policy_kl
+from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout
+from cgrpo.algorithm.weights import constant_weights, reward_weights, sigmoid_weights
+from cgrpo.algorithm.windows import Window, all_steps, random_fraction, sliding_window, window_start
+
+__all__ = [
+    "Credit",
+    "Kind",
+    "Noise",
+    "Shaping",
+    "Synergy",
+    "Velocity",
+    "Window",
+    "all_steps",
+    "clipped_surrogate",
+    "combine",
+    "constant_weights",
+    "credit_table",
+    "diagnostics",
+    "flow_matching_loss",
+    "gaussian_logp",
+    "group_advantages",
+    "integrate",
+    "policy_kl",
+    "predict_x0",
+    "random_fraction",
+    "replace_advantages",
+    "replay_logp",
+    "reward_weights",
+    "rollout",
+    "scored_mask",
+    "sde_transition",
+    "shifted_sigmas",
+    "sigmoid_weights",
+    "sliding_window",
+    "synergy",
+    "window_start",
+]

@@ -1,0 +1,81 @@
+"""How much each reward counts at each denoising step (Eq. 12)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+# Eq. 12 for T = 25 steps, the paper's (Appendix A). For any other T, 25 * k is compared with T times these integers:
+# the borders are exact, and no rounding of k/T has to be thought about.
+PAPER_STEPS = 25
+TRANSITION_FROM = 6
+IDENTITY_FROM = 22
+CENTRE = 10
+STEEPNESS = 0.8  # per step of the paper's 25; with CENTRE known from the authors' code only
+
+
+def sigmoid_weights(num_steps: int = 25, high: float = 0.7, low: float = 0.3, inverted: bool = False) -> Tensor:
+    """Weight of the prompt reward over the steps: Timestep-Aware Dynamic Weighting. Eq. 12.
+
+        high                                                      k/T <  6/25   the layout is decided: prompt
+        low + (high - low) * (1 - sigmoid(0.8 * 25 * (k/T - 10/25)))   between
+        low                                                       k/T >= 22/25  details are decided: identity
+
+    k = 0 (noise) .. T-1 (image) is the true step. The identity reward gets the rest, 1 - w. On progress k/T the curve
+    is the same for every T. inverted swaps the two rewards: w -> 1 - w (the paper's counter-test, Table 5).
+
+    num_steps >= 1, 0 <= low <= high <= 1 -> w_prompt_K [K], float32. Raises ValueError outside these ranges.
+    """
+    _check_steps(num_steps)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"weights must satisfy 0 <= low <= high <= 1, got low {low}, high {high}")
+
+    def prompt_weight(k: int) -> float:
+        progress = PAPER_STEPS * k  # in units of 1 / (25 T)
+        if progress < TRANSITION_FROM * num_steps:
+            return high
+        if progress >= IDENTITY_FROM * num_steps:
+            return low
+        past_centre = (progress - CENTRE * num_steps) / num_steps
+        return low + (high - low) / (1 + math.exp(STEEPNESS * past_centre))
+
+    w_prompt_K = torch.tensor([prompt_weight(k) for k in range(num_steps)], dtype=torch.float32)
+    return 1 - w_prompt_K if inverted else w_prompt_K
+
+
+def constant_weights(num_steps: int, prompt: float = 0.5) -> Tensor:
+    """The same weight of the prompt reward at every step; naive GRPO's "1:1" is 0.5, its "1:1.5" is 0.4.
+
+    num_steps >= 1, 0 <= prompt <= 1 -> w_prompt_K [K], float32. Raises ValueError outside these ranges.
+    """
+    _check_steps(num_steps)
+    if not 0 <= prompt <= 1:
+        raise ValueError(f"the prompt's weight must be in [0, 1], got {prompt}")
+    return torch.full((num_steps,), prompt, dtype=torch.float32)
+
+
+def reward_weights(
+    w_prompt_K: Tensor, names: Sequence[str], prompt: str = "prompt", identity: str = "identity"
+) -> Tensor:
+    """One column per reward, found by name: w to `prompt`, 1 - w to `identity`, 0 to any other (only watched).
+
+    w_prompt_K [K] in [0, 1] -> weights_KR [K, R] in the order of names; every row sums to 1.
+    Raises ValueError for a name given twice, or a reward that carries weight but is not in names.
+    """
+    if w_prompt_K.ndim != 1 or not ((w_prompt_K >= 0) & (w_prompt_K <= 1)).all():
+        raise ValueError(f"w_prompt_K must be [K] in [0, 1], got {w_prompt_K}")
+    if len(set(names)) != len(names) or prompt == identity:
+        raise ValueError(f"reward names must differ, got {list(names)} with prompt {prompt!r}, identity {identity!r}")
+    column = {prompt: w_prompt_K, identity: 1 - w_prompt_K}
+    for name, weight_K in column.items():
+        if name not in names and weight_K.any():
+            raise ValueError(f"reward {name!r} carries weight but is not among {list(names)}")
+    return torch.stack([column.get(name, torch.zeros_like(w_prompt_K)) for name in names], dim=-1)
+
+
+def _check_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be >= 1, got {num_steps}")

@@ -1,0 +1,122 @@
+"""The values that rooms hand to each other, and the legend of shape suffixes.
+
+Every tensor with more than one axis carries its axes in its name:
+
+    P  prompts in a batch          K  denoising steps, k = 0 (noise) .. K-1 (image)
+    G  samples in a group          R  rewards, in the order of their names
+    N  samples, N = P * G          L  tokens
+    M  trained (sample, step)      C  channels
+       pairs                       D  axes of a position id (FLUX: 3)
+
+``credit_KPG[k, p, g]`` is thus a number for step k of sample g of prompt p.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # torch and PIL stay out of `import cgrpo.types`
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Record:
+    """One task of a data set: show this subject as the prompt says.
+
+    ``references`` and ``target`` are files; ``subject`` is the class word or phrase that a
+    segmenter looks for; ``meta`` is carried along untouched.
+    """
+
+    id: str
+    prompt: str
+    references: tuple[Path, ...]
+    subject: str = ""
+    target: Path | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """P tasks with their pictures read (RGB, any size).
+
+    ``subjects`` are the phrases for the segmenter. ``spec`` is the toy world's ground truth
+    where there is one; only judges may look at it.
+    """
+
+    ids: tuple[str, ...]
+    prompts: tuple[str, ...]
+    references: tuple[tuple[Image, ...], ...]
+    subjects: tuple[str, ...]
+    spec: tuple[Any, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: slice) -> Batch:
+        """The tasks in ``rows``, in order."""
+        return Batch(*(None if v is None else v[rows] for v in (getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+
+    def repeat(self, times: int) -> Batch:
+        """Every task ``times`` times in a row: P tasks become N = P * times samples."""
+        return Batch(
+            *(  # type: ignore[arg-type]
+                None if v is None else tuple(item for item in v for _ in range(times))
+                for v in (getattr(self, f.name) for f in fields(self))
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a policy is conditioned on, encoded once per task. Can be built from tensors alone.
+
+    text_NLC       text tokens (T5), [N, L_text, C_text]
+    pooled_NC      pooled text (CLIP), [N, C_pooled]
+    reference_NLC  packed latents of all references, one after another, [N, L_ref, C]; L_ref may be 0
+    ids_LD         position ids of the target's tokens followed by the references', [L + L_ref, 3];
+                   shared by the batch, so all samples of a batch have the same picture sizes
+    guidance_N     distilled guidance scale (FLUX.1-dev: 3.5 training, 4.0 inference)
+    """
+
+    text_NLC: Tensor
+    pooled_NC: Tensor
+    reference_NLC: Tensor
+    ids_LD: Tensor
+    guidance_N: Tensor
+
+    def __len__(self) -> int:
+        return self.text_NLC.shape[0]
+
+    def _rows(self, pick: Any) -> Condition:
+        per_sample = {f.name: pick(getattr(self, f.name)) for f in fields(self) if f.name != "ids_LD"}
+        return replace(self, **per_sample)
+
+    def repeat(self, times: int) -> Condition:
+        """Every task ``times`` times in a row: P tasks become N = P * times samples."""
+        return self._rows(lambda t: t.repeat_interleave(times, dim=0))
+
+    def select(self, index: Any) -> Condition:
+        """The samples at ``index`` (slice or long tensor), in that order."""
+        return self._rows(lambda t: t[index])
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What sampling leaves behind: the last latents, and the M transitions that will be trained.
+
+    x_NLC      latents at sigma = 0, ready to be decoded
+    sample_M   which sample (0 .. N-1) a trained transition belongs to
+    step_M     its true step index k (0 .. K-2)
+    before_MLC, after_MLC   the latents on both sides of the transition
+    logp_M     log-probability of the transition under the policy that sampled it
+    """
+
+    x_NLC: Tensor
+    sample_M: Tensor
+    step_M: Tensor
+    before_MLC: Tensor
+    after_MLC: Tensor
+    logp_M: Tensor
