@@ -1,0 +1,138 @@
+"""The three ways a FLUX LoRA is written down, as pure renamings of state dicts.
+
+fused   ours in memory: ``transformer_blocks.0.attn.to_qkv.lora_A.weight``; one A for q, k and v
+stock   on disk: ``transformer.transformer_blocks.0.attn.to_q.lora_A.weight``; what
+        ``FluxPipeline.load_lora_weights`` reads; the same A three times, B cut in three
+UNO     ``double_blocks.0.processor.qkv_lora1.down.weight``; the released checkpoints (XLabs keys)
+
+A is [rank, in], B is [out, rank]. Each conversion and its inverse restore every tensor exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from cgrpo.errors import UserError
+
+State = dict[str, Tensor]
+
+PREFIX = "transformer."
+_SPLIT = {"to_qkv": ("to_q", "to_k", "to_v"), "to_added_qkv": ("add_q_proj", "add_k_proj", "add_v_proj")}
+_FUSED = {part: (fused, place) for fused, parts in _SPLIT.items() for place, part in enumerate(parts)}
+
+_UNO_MODULES = {
+    ("double_blocks", "qkv_lora1"): ("transformer_blocks", "attn.to_qkv"),
+    ("double_blocks", "qkv_lora2"): ("transformer_blocks", "attn.to_added_qkv"),
+    ("double_blocks", "proj_lora1"): ("transformer_blocks", "attn.to_out.0"),
+    ("double_blocks", "proj_lora2"): ("transformer_blocks", "attn.to_add_out"),
+    ("single_blocks", "qkv_lora"): ("single_transformer_blocks", "attn.to_qkv"),
+    ("single_blocks", "proj_lora"): ("single_transformer_blocks", "proj_out"),
+}
+_OUR_MODULES = {ours: uno for uno, ours in _UNO_MODULES.items()}
+_UNO_MATRICES = {"down": "lora_A", "up": "lora_B"}
+_OUR_MATRICES = {ours: uno for uno, ours in _UNO_MATRICES.items()}
+
+
+def uno_to_adapter(state: Mapping[str, Tensor]) -> State:
+    """UNO's keys as fused ones, tensors untouched. Raises UserError on keys that are not UNO's."""
+    renamed, unknown = {}, []
+    for key, value in state.items():
+        parts = key.split(".")
+        if len(parts) == 6 and (parts[0], parts[3]) in _UNO_MODULES and parts[4] in _UNO_MATRICES:
+            blocks, module = _UNO_MODULES[parts[0], parts[3]]
+            renamed[f"{blocks}.{parts[1]}.{module}.{_UNO_MATRICES[parts[4]]}.weight"] = value
+        else:
+            unknown.append(key)
+    _refuse(unknown, "UNO")
+    return renamed
+
+
+def adapter_to_uno(state: Mapping[str, Tensor]) -> State:
+    """The inverse of ``uno_to_adapter``."""
+    renamed, unknown = {}, []
+    for key, value in state.items():
+        path, _, matrix = key.removesuffix(".weight").rpartition(".")
+        blocks, number, module = (path.split(".", 2) + ["", ""])[:3]
+        if (blocks, module) in _OUR_MODULES and matrix in _OUR_MATRICES:
+            kind, processor = _OUR_MODULES[blocks, module]
+            renamed[f"{kind}.{number}.processor.{processor}.{_OUR_MATRICES[matrix]}.weight"] = value
+        else:
+            unknown.append(key)
+    _refuse(unknown, "fused")
+    return renamed
+
+
+def adapter_to_stock(state: Mapping[str, Tensor]) -> State:
+    """Fused keys as the split ones that a stock FluxPipeline loads; the copies of A share no memory."""
+    stock = {}
+    for key, value in state.items():
+        module, name, matrix = _parts(key)
+        if name not in _SPLIT:
+            stock[PREFIX + key] = value.contiguous()
+            continue
+        pieces = [value.clone() for _ in range(3)] if matrix == "lora_A" else value.chunk(3)
+        for part, piece in zip(_SPLIT[name], pieces, strict=True):
+            stock[f"{PREFIX}{module}.{part}.{matrix}.weight"] = piece.contiguous()
+    return stock
+
+
+def stock_to_adapter(state: Mapping[str, Tensor]) -> State:
+    """The inverse of ``adapter_to_stock``.
+
+    Raises UserError if q, k and v have different A matrices: such an adapter was trained on split
+    projections and has no fused form of the same rank.
+    """
+    fused: State = {}
+    triples: dict[str, dict[int, Tensor]] = {}
+    for key, value in state.items():
+        module, name, matrix = _parts(key.removeprefix(PREFIX))
+        if name in _FUSED:
+            whole, place = _FUSED[name]
+            triples.setdefault(f"{module}.{whole}.{matrix}.weight", {})[place] = value
+        else:
+            fused[key.removeprefix(PREFIX)] = value
+    for key, pieces in triples.items():
+        if len(pieces) < 3:
+            raise UserError(f"adapter: {key} lacks {3 - len(pieces)} of its q, k, v parts; save the adapter anew")
+        one, two, three = (pieces[place] for place in range(3))
+        if "lora_B" in key:
+            fused[key] = torch.cat((one, two, three))
+        elif torch.equal(one, two) and torch.equal(one, three):
+            fused[key] = one
+        else:
+            raise UserError(
+                f"adapter: q, k and v have different A matrices at {key}: a split adapter, which has no fused form "
+                "of this rank; merge it into the base checkpoint instead"
+            )
+    return fused
+
+
+def to_adapter(state: Mapping[str, Tensor]) -> State:
+    """Any of the three formats as fused keys."""
+    return uno_to_adapter(state) if any(".processor." in key for key in state) else stock_to_adapter(state)
+
+
+def split_projection(key: str, value: Tensor) -> dict[str, Tensor]:
+    """A fused base weight or bias ``....to_qkv.weight`` as the three stock ones; other tensors as they are."""
+    module, _, leaf = key.rpartition(".")
+    path, _, name = module.rpartition(".")
+    if name not in _SPLIT:
+        return {key: value}
+    return {f"{path}.{part}.{leaf}": piece for part, piece in zip(_SPLIT[name], value.chunk(3), strict=True)}
+
+
+def _parts(key: str) -> tuple[str, str, str]:
+    """``a.b.to_q.lora_A.weight`` as (a.b, to_q, lora_A)."""
+    path, _, matrix = key.removesuffix(".weight").rpartition(".")
+    module, _, name = path.rpartition(".")
+    return module, name, matrix
+
+
+def _refuse(unknown: list[str], what: str) -> None:
+    if unknown:
+        raise UserError(
+            f"adapter: {len(unknown)} keys are not {what} LoRA keys, such as {unknown[0]}; is this another file?"
+        )

@@ -1,0 +1,41 @@
+"""Position ids of target and reference tokens (UNO, arXiv 2504.02160, section 3.3: UnoPE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PositionScheme = Literal["d", "h", "w", "o"]
+
+
+def position_ids(
+    target: tuple[int, int], references: Sequence[tuple[int, int]], scheme: PositionScheme = "d"
+) -> Tensor:
+    """Ids (0, row, column) of the target's tokens followed by those of every reference.
+
+    ``target`` and ``references`` are (rows, columns) in tokens; a FLUX token covers 16 x 16 pixels.
+    The offset of a reference starts at the target's size and grows by the size of each reference
+    before it. Scheme "d" (UNO's default) shifts rows and columns by it, "h" rows only, "w" columns
+    only, and "o" nothing: there all references lie on the target.
+
+    Returns float32 [L + L_ref, 3]: rotary angles lose their meaning in half precision.
+    """
+    if scheme not in ("d", "h", "w", "o"):
+        raise ValueError(f"unknown position scheme {scheme!r}: choose d, h, w or o")
+    grids = [_grid(target, (0, 0))]
+    row, column = target
+    for size in references:
+        grids.append(_grid(size, (row if scheme in "dh" else 0, column if scheme in "dw" else 0)))
+        row, column = row + size[0], column + size[1]
+    return torch.cat(grids)
+
+
+def _grid(size: tuple[int, int], offset: tuple[int, int]) -> Tensor:
+    """Ids of one picture, row by row: [rows * columns, 3]."""
+    ids_HWD = torch.zeros(*size, 3)
+    ids_HWD[..., 1] = offset[0] + torch.arange(size[0])[:, None]
+    ids_HWD[..., 2] = offset[1] + torch.arange(size[1])[None, :]
+    return ids_HWD.reshape(-1, 3)

@@ -1,0 +1,53 @@
+"""Prompts to the two kinds of text conditioning that FLUX takes: T5 tokens and the pooled CLIP vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
+
+CLIP_LENGTH, T5_LENGTH = 77, 512  # tokens, as in FLUX.1-dev; a tokenizer may ask for fewer
+
+
+class PromptEncoder:
+    """Frozen CLIP and T5 text encoders with their tokenizers.
+
+    Prompts are cut and padded to a fixed length and no attention mask is used: FLUX was trained
+    with the padding visible. Lengths are min(77 or 512, the tokenizer's ``model_max_length``).
+    """
+
+    def __init__(
+        self,
+        clip: CLIPTextModel,
+        t5: T5EncoderModel,
+        clip_tokenizer: PreTrainedTokenizerBase,
+        t5_tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.clip = clip.requires_grad_(False).eval()
+        self.t5 = t5.requires_grad_(False).eval()
+        self.clip_tokenizer, self.t5_tokenizer = clip_tokenizer, t5_tokenizer
+        self.clip_length = min(CLIP_LENGTH, clip_tokenizer.model_max_length)
+        self.t5_length = min(T5_LENGTH, t5_tokenizer.model_max_length)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(text_NLC, pooled_NC) of N prompts; a prompt that occurs twice is encoded once."""
+        unique = list(dict.fromkeys(prompts))
+        device = self.clip.device
+        clip_ids = _tokens(self.clip_tokenizer, unique, self.clip_length).to(device)
+        t5_ids = _tokens(self.t5_tokenizer, unique, self.t5_length).to(device)
+        with torch.autocast(device.type, enabled=False):
+            pooled = self.clip(clip_ids).pooler_output
+            text = self.t5(t5_ids).last_hidden_state
+        rows = torch.tensor([unique.index(p) for p in prompts], device=device)
+        return text[rows], pooled[rows]
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, prompts: list[str], length: int) -> Tensor:
+    """Token ids [N, length]."""
+    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids

@@ -1,0 +1,253 @@
+"""The LoRA: identity at the start, the same from every seed's run, exact on disk, at home in stock diffusers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+from safetensors.torch import load_file, save_file
+from tiny_flux import golden, golden_transformer
+from torch import Tensor
+
+from cgrpo.errors import UserError
+from cgrpo.policies import (
+    FluxPolicy,
+    adapter_off,
+    adapter_state,
+    adapter_to_stock,
+    adapter_to_uno,
+    add_adapter,
+    load_adapter,
+    merged_state,
+    read_adapter,
+    save_adapter,
+    set_adapter_state,
+    stock_to_adapter,
+    trainable_parameters,
+    uno_to_adapter,
+)
+from cgrpo.types import Condition
+
+
+def fresh() -> FluxPolicy:
+    return FluxPolicy(golden_transformer(), None, None, height=64, width=96, reference_size=32)
+
+
+def with_adapter(rank: int = 4, seed: int = 0, lively: bool = True) -> FluxPolicy:
+    policy = fresh()
+    add_adapter(policy.transformer, rank, seed)
+    if lively:  # B is 0 at the start
+        generator = torch.Generator().manual_seed(9)
+        state = adapter_state(policy.transformer)
+        set_adapter_state(
+            policy.transformer, {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
+        )
+    return policy
+
+
+def inputs(policy: FluxPolicy) -> tuple[Tensor, Tensor, Condition]:
+    forward = golden("golden_uno/tiny_forward.safetensors")
+    latents = [forward["ref1_latent"]]
+    cond = policy.condition(forward["txt"], forward["vec"], latents, forward["guidance"])
+    return forward["img_tokens"], forward["timesteps"], cond
+
+
+@torch.no_grad()
+def velocity(policy: FluxPolicy) -> Tensor:
+    return policy.velocity(*inputs(policy))
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_identity_at_the_start() -> None:
+    assert torch.allclose(velocity(with_adapter(lively=False)), velocity(fresh()), atol=1e-5)
+
+
+def test_init_comes_from_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    one = adapter_state(with_adapter(seed=5, lively=False).transformer)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    policy = fresh()
+    torch.set_rng_state(before)
+    add_adapter(policy.transformer, 4, seed=5)
+    assert torch.equal(before, torch.get_rng_state())
+    assert same(one, adapter_state(policy.transformer))
+    assert not same(one, adapter_state(with_adapter(seed=6, lively=False).transformer))
+    down = torch.cat([v.flatten() for k, v in one.items() if "lora_A" in k])
+    assert abs(down.std().item() - 1 / 4) < 0.01
+    assert all(v.count_nonzero() == 0 for k, v in one.items() if "lora_B" in k)
+
+
+def test_only_the_adapter_trains_and_covers_what_uno_covers() -> None:
+    transformer = with_adapter().transformer
+    names = {name for name, p in transformer.named_parameters() if p.requires_grad}
+    assert all(".lora_" in name for name in names)
+    uno = golden("golden_uno/tiny_lora_uno.safetensors")
+    ours = adapter_to_uno(adapter_state(transformer))
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in uno.items()}
+    assert len(trainable_parameters(transformer)) == len(uno) == 24
+
+
+def test_adapter_is_fp32_on_a_bf16_base() -> None:
+    policy = FluxPolicy(golden_transformer().bfloat16(), None, None, height=64, width=96, reference_size=32)
+    add_adapter(policy.transformer, 4, 0)
+    assert {p.dtype for p in trainable_parameters(policy.transformer)} == {torch.float32}
+    assert policy.dtype == torch.bfloat16 and velocity(policy).isfinite().all()
+
+
+@torch.no_grad()
+def test_adapter_off() -> None:
+    policy, base = with_adapter(), fresh()
+    on = velocity(policy)
+    with adapter_off(policy.transformer):
+        off = velocity(policy)
+    assert torch.allclose(off, velocity(base), atol=1e-5) and not torch.allclose(on, off, atol=1e-2)
+    assert torch.equal(velocity(policy), on)
+    assert len(trainable_parameters(policy.transformer)) == 24
+    policy.transformer.requires_grad_(False)  # an adapter that is only evaluated stays frozen
+    with adapter_off(policy.transformer):
+        pass
+    assert not trainable_parameters(policy.transformer)
+
+
+def test_adapter_off_ends_with_an_error_inside() -> None:
+    policy = with_adapter()
+    on = velocity(policy)
+    with pytest.raises(ZeroDivisionError), adapter_off(policy.transformer):
+        raise ZeroDivisionError
+    assert torch.equal(velocity(policy), on)
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    policy = with_adapter()
+    file = save_adapter(policy.transformer, tmp_path / "adapter", base="tiny")
+    assert [p.name for p in file.parent.iterdir()] == ["pytorch_lora_weights.safetensors"]
+    other = fresh()
+    header = load_adapter(other.transformer, tmp_path / "adapter")
+    assert header["rank"] == header["alpha"] == "4" and header["base"] == "tiny"
+    assert same(adapter_state(policy.transformer), adapter_state(other.transformer))
+    assert torch.equal(velocity(policy), velocity(other))
+    again = with_adapter(seed=3)  # into an adapter that is already there, by file
+    load_adapter(again.transformer, file)
+    assert same(adapter_state(policy.transformer), adapter_state(again.transformer))
+
+
+def test_uno_round_trip_is_exact(tmp_path: Path) -> None:
+    uno = {key: value.float() for key, value in golden("golden_uno/tiny_lora_uno.safetensors").items()}
+    assert same(adapter_to_uno(uno_to_adapter(uno)), uno)
+    save_file(uno, tmp_path / "dit_lora.safetensors")
+    policy = fresh()
+    load_adapter(policy.transformer, tmp_path / "dit_lora.safetensors")
+    assert same(adapter_to_uno(adapter_state(policy.transformer)), uno)
+    expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
+    assert torch.allclose(velocity(policy), expected, atol=1e-4)
+
+
+def stock_velocity(policy: FluxPolicy, transformer: torch.nn.Module) -> Tensor:
+    x_NLC, sigma_N, cond = inputs(policy)
+    with torch.no_grad():
+        (v_NLC,) = transformer(
+            hidden_states=torch.cat((x_NLC, cond.reference_NLC), dim=1), encoder_hidden_states=cond.text_NLC,
+            pooled_projections=cond.pooled_NC, timestep=sigma_N, guidance=cond.guidance_N, img_ids=cond.ids_LD,
+            txt_ids=torch.zeros(cond.text_NLC.shape[1], 3), return_dict=False,
+        )  # fmt: skip
+    return v_NLC[:, : x_NLC.shape[1]]
+
+
+def test_stock_pipeline_loads_the_file(tmp_path: Path) -> None:
+    """FluxPipeline.load_lora_weights on an unfused stock transformer gives our velocity."""
+    policy = with_adapter()
+    file = save_adapter(policy.transformer, tmp_path, base="tiny")
+    stock = golden_transformer()
+    pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
+    plain = stock_velocity(policy, stock)
+    pipeline.load_lora_weights(str(tmp_path))
+    assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)
+    assert not torch.allclose(plain, velocity(policy), atol=1e-2)
+    alone = golden_transformer()
+    alone.load_lora_adapter(load_file(file))
+    assert torch.allclose(stock_velocity(policy, alone), velocity(policy), atol=1e-4)
+
+
+def test_stock_export_of_the_pipeline_comes_back(tmp_path: Path) -> None:
+    """What a stock pipeline saves after loading ours is ours again."""
+    policy = with_adapter()
+    save_adapter(policy.transformer, tmp_path / "ours", base="tiny")
+    stock = golden_transformer()
+    stock.load_lora_adapter(load_file(tmp_path / "ours" / "pytorch_lora_weights.safetensors"), adapter_name="a")
+    stock.save_lora_adapter(tmp_path / "theirs", adapter_name="a")
+    state, _ = read_adapter(tmp_path / "theirs")
+    assert same(state, adapter_state(policy.transformer))
+
+
+def test_merged_state_is_a_stock_checkpoint() -> None:
+    policy, stock = with_adapter(), golden_transformer()
+    stock.load_state_dict(merged_state(policy.transformer))
+    assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)
+
+
+def test_split_adapters_are_refused() -> None:
+    stock = adapter_to_stock(adapter_state(with_adapter().transformer))
+    assert same(stock_to_adapter(stock), adapter_state(with_adapter().transformer))
+    key = "transformer.transformer_blocks.0.attn.to_k.lora_A.weight"
+    with pytest.raises(UserError, match="a split adapter"):
+        stock_to_adapter(stock | {key: stock[key] + 1})
+    with pytest.raises(UserError, match="lacks 1 of its q, k, v"):
+        stock_to_adapter({k: v for k, v in stock.items() if k != key})
+
+
+def test_misfits_are_named_at_once_and_change_nothing() -> None:
+    policy = with_adapter()
+    before = {k: v.clone() for k, v in adapter_state(policy.transformer).items()}
+    wrong = {k: v + 1 for k, v in before.items()}
+    missing, misshapen, *_ = sorted(wrong)
+    del wrong[missing]
+    wrong[misshapen] = torch.zeros(1, 1)
+    wrong["spare"] = torch.zeros(1)
+    with pytest.raises(UserError) as caught:
+        set_adapter_state(policy.transformer, wrong)
+    for part in (f"1 missing ({missing})", "1 surplus (spare)", f"1 of another shape ({misshapen})"):
+        assert part in str(caught.value)
+    assert same(before, adapter_state(policy.transformer))
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    policy = with_adapter()
+    with pytest.raises(UserError, match="already carries"):
+        add_adapter(policy.transformer, 4, 0)
+    with pytest.raises(UserError, match="no adapter"):
+        adapter_state(fresh().transformer)
+    with pytest.raises(UserError, match="must be 1 or more"):
+        add_adapter(fresh().transformer, 0, 0)
+    with pytest.raises(UserError, match="no such adapter"):
+        read_adapter(tmp_path)
+    (tmp_path / "bad.safetensors").write_bytes(b"PK\x03\x04 a pickle")
+    with pytest.raises(UserError, match="only safetensors"):
+        read_adapter(tmp_path / "bad.safetensors")
+    save_file({"processor.x": torch.zeros(1), "a.processor.b": torch.zeros(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match="odd.safetensors: .*not UNO"):
+        load_adapter(policy.transformer, tmp_path / "odd.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="no LoRA matrices"):
+        load_adapter(fresh().transformer, tmp_path / "x.safetensors")
+    save_adapter(policy.transformer, tmp_path / "rank4", base="tiny")
+    with pytest.raises(UserError, match="rank4.*of another shape"):
+        load_adapter(with_adapter(rank=2).transformer, tmp_path / "rank4")
+
+
+def test_scaled_adapters_are_refused(tmp_path: Path) -> None:
+    state = adapter_to_stock(adapter_state(with_adapter().transformer))
+    for alpha, fits in ((4, True), (8, False)):
+        header = {"lora_adapter_metadata": json.dumps({"transformer.r": 4, "transformer.lora_alpha": alpha})}
+        save_file(state, tmp_path / "a.safetensors", metadata=header)
+        if fits:
+            read_adapter(tmp_path / "a.safetensors")
+        else:
+            with pytest.raises(UserError, match="alpha"):
+                read_adapter(tmp_path / "a.safetensors")

@@ -1,0 +1,313 @@
+"""A whole checkpoint folder, end to end: what goes in comes out, and mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_flux import golden_transformer
+
+from cgrpo.errors import UserError
+from cgrpo.policies import FluxPolicy, Policy, add_adapter, pack, position_ids
+from cgrpo.types import Batch
+
+
+def batch(prompts: tuple[str, ...], colours: tuple[str, ...], size: tuple[int, int] = (40, 30)) -> Batch:
+    pictures = tuple((Image.new("RGB", size, colour),) for colour in colours)
+    return Batch(tuple(f"task{i}" for i in range(len(prompts))), prompts, pictures, ("cube",) * len(prompts))
+
+
+TWO = batch(("a red cube", "a blue ball on the beach"), ("red", "blue"))
+
+
+def start(policy: Policy, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, *policy.latent_shape, generator=generator), torch.linspace(0.2, 0.9, n)
+
+
+@torch.no_grad()
+def test_shapes_and_types(tiny_policy: FluxPolicy) -> None:
+    policy: Policy = tiny_policy  # the protocol holds
+    cond = policy.encode(TWO)
+    x_NLC, sigma_N = start(policy, 2)
+    assert policy.latent_shape == (24, 32)
+    assert cond.text_NLC.shape == (2, 12, 24) and cond.pooled_NC.shape == (2, 20)
+    assert cond.reference_NLC.shape == (2, 12, 32) and cond.ids_LD.shape == (24 + 12, 3)
+    assert torch.equal(cond.ids_LD, position_ids((4, 6), [(3, 4)], "d")) and cond.ids_LD.dtype == torch.float32
+    v_NLC = policy.velocity(x_NLC, sigma_N, cond)
+    assert v_NLC.shape == x_NLC.shape and v_NLC.dtype == x_NLC.dtype
+    pictures = policy.decode(x_NLC)
+    assert pictures.shape == (2, 32, 48, 3) and pictures.dtype == torch.uint8
+    assert policy.trainable_parameters() == []
+
+
+@torch.no_grad()
+def test_equals_the_stock_pipeline(tiny_folder: Path, tiny_policy: FluxPolicy) -> None:
+    """Without references we are FluxPipeline: text, time, guidance, packing, autoencoder and rounding."""
+    pipeline = FluxPipeline.from_pretrained(tiny_folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    x_NLC, _ = start(tiny_policy, 2)
+    prompts = (TWO.prompts[0], "a red ball on the beach in the snow " * 3)  # the second is cut
+    theirs = pipeline(
+        list(prompts), height=32, width=48, num_inference_steps=3, guidance_scale=3.5, latents=x_NLC.clone(),  # pyright: ignore
+        max_sequence_length=12, output_type="np", return_dict=False,
+    )[0]  # fmt: skip
+    cond = tiny_policy.encode(Batch(TWO.ids, prompts, ((), ()), TWO.subjects))
+    sigmas = pipeline.scheduler.sigmas
+    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+        x_NLC = x_NLC + (following - sigma) * tiny_policy.velocity(x_NLC, sigma.expand(2), cond)
+    ours = tiny_policy.decode(x_NLC)
+    assert ours.float().std() > 1
+    differs = (ours.int() - torch.from_numpy(theirs * 255).round().int()).abs()
+    assert differs.max() <= 1 and differs.float().mean() < 0.01
+
+
+@torch.no_grad()
+def test_references_are_encoded_like_the_stock_kontext_pipeline(tiny_folder: Path, tiny_policy: FluxPolicy) -> None:
+    """(posterior mean - shift) * scale of pixels in [-1, 1], by the autoencoder alone."""
+    picture = Image.effect_noise((32, 24), 90).convert("RGB")
+    vae = AutoencoderKL.from_pretrained(tiny_folder / "vae")
+    pixels = VaeImageProcessor(vae_scale_factor=4).preprocess(picture)
+    expected = (vae.encode(pixels).latent_dist.mode() - 0.1) * 0.7  # pyright: ignore
+    cond = tiny_policy.encode(Batch(("a",), ("a",), ((picture, picture),), ("cube",)))
+    assert torch.allclose(cond.reference_NLC[:, :12], pack(expected), atol=1e-5)
+    assert torch.equal(cond.reference_NLC[:, :12], cond.reference_NLC[:, 12:])
+    assert torch.equal(cond.ids_LD, position_ids((4, 6), [(3, 4), (3, 4)], "d"))
+
+
+@torch.no_grad()
+def test_batch_equals_singles(tiny_policy: FluxPolicy) -> None:
+    cond = tiny_policy.encode(TWO)
+    x_NLC, sigma_N = start(tiny_policy, 2)
+    v_NLC = tiny_policy.velocity(x_NLC, sigma_N, cond)
+    pictures = tiny_policy.decode(x_NLC)
+    for i in range(2):
+        rows = slice(i, i + 1)
+        single = tiny_policy.encode(TWO.select(rows))
+        v_single = tiny_policy.velocity(x_NLC[rows], sigma_N[rows], single)
+        assert torch.allclose(v_single, v_NLC[rows], atol=1e-5)
+        assert torch.allclose(
+            tiny_policy.velocity(x_NLC[rows], sigma_N[rows], cond.select(rows)), v_NLC[rows], atol=1e-5
+        )
+        assert (tiny_policy.decode(x_NLC[rows]).int() - pictures[rows].int()).abs().max() <= 1
+
+
+@torch.no_grad()
+def test_repeat_before_or_after_encoding(tiny_policy: FluxPolicy) -> None:
+    late, early = tiny_policy.encode(TWO).repeat(3), tiny_policy.encode(TWO.repeat(3))
+    x_NLC, sigma_N = start(tiny_policy, 6)
+    v_late, v_early = tiny_policy.velocity(x_NLC, sigma_N, late), tiny_policy.velocity(x_NLC, sigma_N, early)
+    assert torch.allclose(v_late, v_early, atol=1e-5)
+    order = torch.tensor([5, 0, 2])
+    assert torch.allclose(
+        tiny_policy.velocity(x_NLC[order], sigma_N[order], late.select(order)), v_late[order], atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_everything_matters(tiny_policy: FluxPolicy) -> None:
+    """Prompt (through T5 and CLIP), reference, sigma and guidance each change the velocity."""
+    x_NLC, sigma_N = start(tiny_policy, 1)
+    cond = tiny_policy.encode(batch(("a red cube",), ("red",)))
+    other = tiny_policy.encode(batch(("a blue ball",), ("green",)))
+    base = tiny_policy.velocity(x_NLC, sigma_N, cond)
+    texts = cond.text_NLC, cond.pooled_NC
+    latents = [cond.reference_NLC.reshape(1, 3, 4, 8, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(1, 8, 6, 8)]
+    assert torch.equal(tiny_policy.velocity(x_NLC, sigma_N, tiny_policy.condition(*texts, latents)), base)
+    variants = {
+        "t5": tiny_policy.condition(other.text_NLC, texts[1], latents),
+        "clip": tiny_policy.condition(texts[0], other.pooled_NC, latents),
+        "no reference": tiny_policy.condition(*texts),
+        "guidance": tiny_policy.condition(*texts, latents, guidance=1.0),
+        "guidance tensor": tiny_policy.condition(*texts, latents, guidance=torch.tensor([1.0])),
+        "reference": other.__class__(*texts, other.reference_NLC, cond.ids_LD, cond.guidance_N),
+    }
+    for name, variant in variants.items():
+        assert not torch.allclose(tiny_policy.velocity(x_NLC, sigma_N, variant), base, atol=1e-6), name
+    assert not torch.allclose(tiny_policy.velocity(x_NLC, sigma_N / 2, cond), base, atol=1e-6)
+
+
+def test_encode_repeats_exactly_and_leaves_the_random_state(tiny_policy: FluxPolicy) -> None:
+    before = torch.get_rng_state()
+    one, two = tiny_policy.encode(TWO), tiny_policy.encode(TWO)
+    assert torch.equal(one.reference_NLC, two.reference_NLC) and torch.equal(one.text_NLC, two.text_NLC)
+    assert torch.equal(before, torch.get_rng_state())
+    assert not one.text_NLC.requires_grad
+
+
+@torch.no_grad()
+def test_decode_in_chunks(tiny_policy: FluxPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_NLC, _ = start(tiny_policy, 3)
+    whole = tiny_policy.decode(x_NLC)
+    monkeypatch.setattr(type(tiny_policy.codec), "chunk", 2)
+    assert (tiny_policy.decode(x_NLC).int() - whole.int()).abs().max() <= 1
+
+
+def test_encode_targets(tiny_policy: FluxPolicy) -> None:
+    x_NLC = tiny_policy.encode_targets([Image.new("RGB", (48, 32), "red"), Image.new("RGB", (100, 90), "red")])
+    assert x_NLC.shape == (2, *tiny_policy.latent_shape)
+    assert torch.allclose(x_NLC[0], x_NLC[1], atol=1e-5)
+
+
+def test_gradients_reach_only_the_adapter(tiny_folder: Path) -> None:
+    policy = FluxPolicy.from_folder(tiny_folder, height=32, width=32, reference_size=32)
+    add_adapter(policy.transformer, rank=2, seed=0)
+    x_NLC, sigma_N = start(policy, 2)
+    policy.velocity(x_NLC, sigma_N, policy.encode(TWO)).square().sum().backward()
+    touched = {name for name, p in policy.transformer.named_parameters() if p.grad is not None}
+    assert touched and all(".lora_" in name for name in touched)
+    assert len(policy.trainable_parameters()) == len(touched)
+
+
+def test_gradient_checkpointing_changes_nothing(tiny_folder: Path) -> None:
+    gradients = []
+    for checkpointed in (False, True):
+        policy = FluxPolicy.from_folder(tiny_folder, height=32, width=32, reference_size=32)
+        add_adapter(policy.transformer, rank=2, seed=0)
+        if checkpointed:
+            policy.transformer.enable_gradient_checkpointing()
+            policy.transformer.train()
+        x_NLC, sigma_N = start(policy, 2)
+        policy.velocity(x_NLC, sigma_N, policy.encode(TWO)).square().sum().backward()
+        gradients.append([p.grad for p in policy.trainable_parameters()])
+    assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(*gradients, strict=True))
+
+
+# ---------------------------------------------------------------- the time hook
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["autocast", "bf16 weights"])
+def test_time_is_exact_in_bf16(mode: str) -> None:
+    """Stock diffusers rounds 1000 * sigma to bf16, so that 0.986 and 0.984 are one time; here they differ."""
+    seen: list[torch.Tensor] = []
+    transformer = golden_transformer()
+    transformer.time_text_embed.time_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    if mode == "bf16 weights":
+        transformer = transformer.bfloat16()
+    for _ in range(2):  # the hooks of the first policy must not disturb the second's
+        policy = FluxPolicy(transformer, None, None, height=32, width=32, reference_size=32)
+    cond = policy.condition(torch.randn(2, 5, 24), torch.randn(2, 20))
+    sigma_N = torch.tensor([0.986, 0.984])
+    with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
+        v_NLC = policy.velocity(torch.ones(2, 4, 64), sigma_N, cond)
+    assert torch.equal(seen[0], sigma_N * 1000) and torch.equal(seen[1], torch.full((2,), 3500.0))
+    assert seen[0].dtype == torch.float32 and v_NLC.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_stock_time_is_not_exact() -> None:
+    """The reason for the hook; if this fails, diffusers has changed and the hook can go."""
+    seen: list[torch.Tensor] = []
+    transformer = golden_transformer()
+    transformer.time_text_embed.time_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        transformer(
+            hidden_states=torch.ones(1, 4, 64), encoder_hidden_states=torch.ones(1, 5, 24), guidance=torch.ones(1),
+            pooled_projections=torch.ones(1, 20), timestep=torch.tensor([0.986]), img_ids=torch.zeros(4, 3),
+            txt_ids=torch.zeros(5, 3),
+        )  # fmt: skip
+    assert seen[0].item() == 984
+
+
+@torch.no_grad()
+def test_no_guidance_embedding() -> None:
+    """FLUX.1-schnell's layout: guidance is not passed and the hook copes with two arguments."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=32, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, pooled_projection_dim=20, guidance_embeds=False, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    policy = FluxPolicy(transformer, None, None, height=32, width=32, reference_size=32)
+    texts = torch.randn(1, 5, 24), torch.randn(1, 20)
+    x_NLC, sigma_N = start(policy, 1)
+    one, two = (policy.velocity(x_NLC, sigma_N, policy.condition(*texts, guidance=g)) for g in (1.0, 4.0))
+    assert torch.equal(one, two)
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def test_size_not_a_multiple(tiny_folder: Path) -> None:
+    with pytest.raises(UserError, match="multiples of 8"):
+        FluxPolicy.from_folder(tiny_folder, height=33, width=32, reference_size=32)
+
+
+def test_reference_sizes_and_counts_must_agree(tiny_policy: FluxPolicy) -> None:
+    wide, tall = batch(("a cube",), ("red",)), batch(("a cube",), ("red",), size=(30, 40))
+    mixed = Batch(("wide", "tall"), ("a", "a"), wide.references + tall.references, ("cube", "cube"))
+    with pytest.raises(UserError, match="task tall is 24 x 32.*task wide 32 x 24"):
+        tiny_policy.encode(mixed)
+    uneven = Batch(("one", "none"), ("a", "a"), (*wide.references, ()), ("cube", "cube"))
+    with pytest.raises(UserError, match="number of references"):
+        tiny_policy.encode(uneven)
+
+
+def test_missing_folder_and_parts(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such checkpoint folder"):
+        FluxPolicy.from_folder(tmp_path / "none", height=32, width=32, reference_size=32)
+    for part in ("transformer", "vae", "text_encoder_2", "tokenizer"):
+        folder = tmp_path / part
+        shutil.copytree(tiny_folder, folder)
+        shutil.rmtree(folder / part)
+        with pytest.raises(UserError, match=f"{part}: .*missing"):
+            FluxPolicy.from_folder(folder, height=32, width=32, reference_size=32)
+
+
+def spoil_truncated(folder: Path) -> None:
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def spoil_pickle(folder: Path) -> None:
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+
+
+def spoil_weight_missing(folder: Path) -> None:
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["proj_out.weight"]
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def spoil_text_weight_missing(folder: Path) -> None:
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = load_file(file)
+    del weights[next(key for key in weights if "final_layer_norm.weight" in key)]
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def spoil_config(folder: Path, part: str, **changes: object) -> None:
+    file = folder / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "spoil,told",
+    [
+        (spoil_truncated, "can't be loaded"),
+        (spoil_pickle, "can't be loaded"),
+        (spoil_weight_missing, "lacks 1 weights, such as proj_out.weight"),
+        (spoil_text_weight_missing, "text_encoder: lacks 1 weights"),
+        (lambda folder: spoil_config(folder, "transformer", _class_name="UNet2DModel"), "not a FluxTransformer2DModel"),
+        (lambda folder: (folder / "vae" / "config.json").write_text("{"), "vae: can't be loaded"),
+        (lambda folder: spoil_config(folder, "text_encoder", eos_token_id=2), "pools at eos_token_id 2"),
+        (lambda folder: spoil_config(folder, "transformer", in_channels=16), "transformer"),
+    ],
+)
+def test_spoilt_folders(tiny_folder: Path, tmp_path: Path, spoil, told: str) -> None:
+    folder = tmp_path / "flux"
+    shutil.copytree(tiny_folder, folder)
+    spoil(folder)
+    with pytest.raises(UserError, match=told) as caught:
+        FluxPolicy.from_folder(folder, height=32, width=32, reference_size=32)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,82 @@
+"""A tiny but complete FLUX checkpoint folder with random weights, and the reference code's golden vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+DATA = Path(__file__).parents[1] / "data"
+WORDS = ["a", "red", "blue", "green", "cube", "ball", "on", "in", "the", "beach", "snow"]
+
+MODEL_INDEX = {
+    "_class_name": "FluxPipeline",
+    "_diffusers_version": "0.42.0",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "tokenizer_2": ["transformers", "PreTrainedTokenizerFast"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def word_tokenizer(words: list[str], length: int) -> PreTrainedTokenizerFast:
+    """One token per word; <pad> is 0 and </s> is 1."""
+    vocabulary = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=length
+    )
+
+
+def build_folder(folder: Path) -> Path:
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=32, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=24, pooled_projection_dim=20, guidance_embeds=True, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    transformer.save_pretrained(folder / "transformer")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 16),  # pyright: ignore
+        latent_channels=8, norm_num_groups=4, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore
+        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore
+        scaling_factor=0.7, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    clip = CLIPTextConfig(
+        vocab_size=len(WORDS) + 3, hidden_size=20, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=10, eos_token_id=1, pad_token_id=0, bos_token_id=None,
+    )  # fmt: skip
+    CLIPTextModel(clip).save_pretrained(folder / "text_encoder")
+    t5 = T5Config(vocab_size=len(WORDS) + 3, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    T5EncoderModel(t5).save_pretrained(folder / "text_encoder_2")
+    word_tokenizer(WORDS, 10).save_pretrained(folder / "tokenizer")
+    word_tokenizer(WORDS, 12).save_pretrained(folder / "tokenizer_2")
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+    (folder / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2))
+    return folder
+
+
+def golden(name: str) -> dict[str, torch.Tensor]:
+    """Golden tensors, copied out of the mapped file: its unaligned memory alone moves results by 4.8e-6."""
+    return {key: value.clone() for key, value in load_file(DATA / name).items()}
+
+
+def golden_transformer() -> FluxTransformer2DModel:
+    """The reference's tiny FLUX (fp32) without LoRA."""
+    path = DATA / "golden_uno" / "tiny_flux_base_diffusers.safetensors"
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    transformer = FluxTransformer2DModel(**config)
+    transformer.load_state_dict({key: value.float() for key, value in golden(f"golden_uno/{path.name}").items()})
+    return transformer
