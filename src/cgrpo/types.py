@@ -13,6 +13,7 @@ Every tensor with more than one axis carries its axes in its name:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,15 +58,20 @@ class Batch:
 
     def select(self, rows: slice) -> Batch:
         """The tasks in ``rows``, in order."""
-        return Batch(*(None if v is None else v[rows] for v in (getattr(self, f.name) for f in fields(self))))  # type: ignore[arg-type]
+        return self._pick(range(len(self))[rows])
 
     def repeat(self, times: int) -> Batch:
         """Every task ``times`` times in a row: P tasks become N = P * times samples."""
+        return self._pick([row for row in range(len(self)) for _ in range(times)])
+
+    def _pick(self, rows: Sequence[int]) -> Batch:
+        """The tasks numbered ``rows``, in that order."""
         return Batch(
-            *(  # type: ignore[arg-type]
-                None if v is None else tuple(item for item in v for _ in range(times))
-                for v in (getattr(self, f.name) for f in fields(self))
-            )
+            ids=tuple(self.ids[row] for row in rows),
+            prompts=tuple(self.prompts[row] for row in rows),
+            references=tuple(self.references[row] for row in rows),
+            subjects=tuple(self.subjects[row] for row in rows),
+            spec=None if self.spec is None else tuple(self.spec[row] for row in rows),
         )
 
 

@@ -11,7 +11,7 @@ from cgrpo.policies import FluxPolicy
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers import under any of pytest's import modes
 
-from tiny_flux import build_folder  # noqa: E402
+from tiny_flux import build_folder
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def adapter_to_uno(state: Mapping[str, Tensor]) -> State:
     renamed, unknown = {}, []
     for key, value in state.items():
         path, _, matrix = key.removesuffix(".weight").rpartition(".")
-        blocks, number, module = (path.split(".", 2) + ["", ""])[:3]
+        blocks, number, module = [*path.split(".", 2), "", ""][:3]
         if (blocks, module) in _OUR_MODULES and matrix in _OUR_MATRICES:
             kind, processor = _OUR_MODULES[blocks, module]
             renamed[f"{kind}.{number}.processor.{processor}.{_OUR_MATRICES[matrix]}.weight"] = value

@@ -33,8 +33,9 @@ def unpack(x_NLC: Tensor, rows: int, columns: int) -> Tensor:
 class LatentCodec:
     """A frozen AutoencoderKL between uint8 pictures and the latents that the transformer sees.
 
-    It always runs in fp32, as UNO's does. References are encoded by the *mean* of the posterior:
-    UNO samples it from the global random state, which makes a reference change from call to call.
+    It runs in fp32 as UNO's does (in fp64 in fp64 runs), whatever the autocast. References are encoded
+    by the *mean* of the posterior: UNO samples it from the global random state, which makes a reference
+    change from call to call.
     """
 
     chunk = 64  # pictures per call of the autoencoder: bounds memory whatever the batch
@@ -53,7 +54,7 @@ class LatentCodec:
         means = []
         for start in range(0, len(pictures), self.chunk):
             stack = np.stack([np.asarray(p) for p in pictures[start : start + self.chunk]])
-            pixels_NCHW = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+            pixels_NCHW = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1.0
             with torch.autocast(device.type, enabled=False):
                 posterior = self.vae.encode(pixels_NCHW.contiguous()).latent_dist  # pyright: ignore
             means.append(posterior.mean.contiguous())
@@ -65,7 +66,7 @@ class LatentCodec:
         device = self.vae.device
         pictures = []
         for part in latents_NCHW.split(self.chunk):
-            raw = part.to(device, torch.float32) / self.scale + self.shift
+            raw = part.to(device, self.vae.dtype) / self.scale + self.shift
             with torch.autocast(device.type, enabled=False):
                 pixels_NCHW = self.vae.decode(raw).sample  # pyright: ignore
             levels = ((pixels_NCHW.clamp(-1, 1) + 1) * 127.5).round()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FluxParts:
-    """What a FLUX folder holds, on one device; the autoencoder in fp32."""
+    """What a FLUX folder holds, on one device; the autoencoder in fp32 (in fp64 with an fp64 transformer)."""
 
     transformer: FluxTransformer2DModel
     vae: AutoencoderKL
@@ -47,7 +47,7 @@ def load_parts(folder: Path, dtype: torch.dtype, device: torch.device) -> FluxPa
 
     parts = FluxParts(
         transformer=weights("transformer", FluxTransformer2DModel, "torch_dtype", dtype),
-        vae=weights("vae", AutoencoderKL, "torch_dtype", torch.float32),
+        vae=weights("vae", AutoencoderKL, "torch_dtype", torch.promote_types(dtype, torch.float32)),
         clip=weights("text_encoder", CLIPTextModel, "dtype", dtype),
         t5=weights("text_encoder_2", T5EncoderModel, "dtype", dtype),
         clip_tokenizer=tokenizer("tokenizer"),

@@ -1,0 +1,44 @@
+"""Customized-GRPO: online reinforcement learning of subject-driven image generators with rewards that compete.
+
+The names below are loaded on first use, so that ``import cgrpo`` and ``import cgrpo.config`` pull no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_ALGORITHM = (
+    "clipped_surrogate",
+    "combine",
+    "constant_weights",
+    "credit_table",
+    "gaussian_logp",
+    "group_advantages",
+    "integrate",
+    "policy_kl",
+    "replay_logp",
+    "rollout",
+    "sde_transition",
+    "shifted_sigmas",
+    "sigmoid_weights",
+    "synergy",
+)
+_EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
+    "load_config": "cgrpo.config",
+    "load_policy": "cgrpo.build",
+    "train": "cgrpo.run",
+}
+__all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'cgrpo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

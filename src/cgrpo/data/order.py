@@ -1,0 +1,57 @@
+"""Which task is met when, and with which noise: functions of (seed, iteration, prompt), never of a process.
+
+That one process and n processes give the same run, and that a resumed run is the uninterrupted one,
+rests on this file: nothing here has a state that would have to be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def derive(*parts: int | str) -> torch.Generator:
+    """A CPU generator seeded by a hash of ``parts``: independent streams for different parts."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def task_indices(seed: int, iteration: int, count: int, size: int | None) -> list[int]:
+    """The ``count`` tasks of an iteration out of ``size``; None is an endless source, read in order.
+
+    A finite source is shuffled anew each epoch; an iteration may run over an epoch's end.
+    """
+    positions = range(iteration * count, (iteration + 1) * count)
+    if size is None:
+        return list(positions)
+    orders: dict[int, list[int]] = {}
+    for epoch in {position // size for position in positions}:
+        orders[epoch] = torch.randperm(size, generator=derive(seed, "epoch", epoch)).tolist()
+    return [orders[position // size][position % size] for position in positions]
+
+
+class GroupNoise:
+    """All randomness of the groups at ``positions`` of an iteration.
+
+    Positions count over all processes. The initial noise is shared by a group (as in the release);
+    every step's noise is fresh for each sample. Draws of a group come from its own stream, so call
+    ``initial`` once, then ``step`` for the stochastic steps in order.
+    """
+
+    def __init__(self, seed: int, iteration: int, positions: range, group_size: int, latent_shape: tuple[int, int]):
+        self._streams = [derive(seed, "noise", iteration, position) for position in positions]
+        self._group_size, self._shape = group_size, latent_shape
+        self.window_generators = [
+            derive(seed, "window", iteration, position, g) for position in positions for g in range(group_size)
+        ]
+
+    def initial(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """x_NLC at sigma = 1: one draw a group, repeated for its samples."""
+        rows = [torch.randn(self._shape, generator=stream) for stream in self._streams]
+        return torch.stack(rows).repeat_interleave(self._group_size, 0).to(dtype)
+
+    def step(self, k: int) -> Tensor:
+        """Standard normal [N, L, C] for stochastic step ``k``."""
+        return torch.cat([torch.randn(self._group_size, *self._shape, generator=stream) for stream in self._streams])

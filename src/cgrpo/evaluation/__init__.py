@@ -1,0 +1,1 @@
+"""Held-out evaluation: pictures, scores, intervals, report."""

@@ -1,0 +1,83 @@
+"""Base against trained on held-out toybox subjects and prompts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cgrpo.algorithm import shifted_sigmas
+from cgrpo.config import Config
+from cgrpo.data import ToyboxSource
+from cgrpo.evaluation.generate import generate
+from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.policies import FluxPolicy, adapter_off
+from cgrpo.rewards import Reward, scored
+from cgrpo.types import Batch
+
+Role = Literal["reward", "judge", "guard"]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A reward in the part it plays in an evaluation."""
+
+    role: Role
+    score: Reward
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out tasks, both arms' pictures, and every score by metric and arm."""
+
+    batch: Batch
+    subject_N: Tensor
+    base_NHWC: Tensor
+    trained_NHWC: Tensor
+    scores: dict[str, dict[str, Tensor]]
+
+
+def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Batch, Tensor]:
+    """The test (or validation) tasks, the same for every run, and each task's subject."""
+    settings = cfg.evaluation
+    source = ToyboxSource(0, settings.split, cfg.data.dial, settings.prompts_per_subject)
+    count = settings.subjects * settings.prompts_per_subject
+    return source, source.batch(range(count)), torch.arange(count) // settings.prompts_per_subject
+
+
+def compare(cfg: Config, policy: FluxPolicy, scorers: dict[str, Scorer]) -> HeldOut:
+    """Generate with the adapter off and on, from the same noise, and score both with every scorer."""
+    _, batch, subject_N = heldout_tasks(cfg)
+    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
+    with adapter_off(policy.transformer):
+        base_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
+    trained_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
+    scores = {
+        name: {
+            "base": scored(name, scorer.score, base_NHWC, batch),
+            "trained": scored(name, scorer.score, trained_NHWC, batch),
+        }
+        for name, scorer in scorers.items()
+    }
+    return HeldOut(batch, subject_N, base_NHWC, trained_NHWC, scores)
+
+
+def summarise(result: HeldOut, scorers: dict[str, Scorer], mask_N: Tensor | None = None) -> dict[str, Any]:
+    """``{metric: {role, axis, base, trained, difference, low, high}}``, over the tasks in ``mask_N`` if given."""
+    rows = slice(None) if mask_N is None else mask_N
+    return {
+        name: {"role": scorer.role, "axis": scorer.score.axis}
+        | asdict(
+            paired_difference(
+                result.scores[name]["base"][rows], result.scores[name]["trained"][rows], result.subject_N[rows]
+            )
+        )
+        for name, scorer in scorers.items()
+    }
+
+
+def asks_property(batch: Batch) -> Tensor:
+    """Which tasks ask for a property, and so compete with identity: bool [N]."""
+    return torch.tensor([bool(case.prompt.property_B[0] > 0) for case in batch.spec or ()])

@@ -1,0 +1,144 @@
+"""Can the toybox's rewards, judges and segmenter be trusted? Known corruptions, and masks on the base's pictures."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgrpo.algorithm import integrate
+from cgrpo.data import ToyboxSource, derive
+from cgrpo.evaluation.heldout import Scorer
+from cgrpo.evaluation.statistics import auc
+from cgrpo.policies import FluxPolicy
+from cgrpo.rewards import scored
+from cgrpo.rewards.base import to_pictures
+from cgrpo.rewards.segment import Segmenter
+from cgrpo.toybox import world
+from cgrpo.types import Batch
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The tasks' ground truth as structs of length N."""
+
+    subjects: world.Subjects
+    prompts: world.Prompts
+
+
+def truth(source: ToyboxSource, count: int) -> Truth:
+    cases = source.cases(range(count))
+    return Truth(world.Subjects.join([c.subject for c in cases]), world.Prompts.join([c.prompt for c in cases]))
+
+
+def _next(index_B: Tensor, choices: int, rng: torch.Generator, lowest: int = 0) -> Tensor:
+    """Another index than the given one, at random."""
+    span = choices - lowest
+    return (index_B - lowest + torch.randint(1, span, index_B.shape, generator=rng)) % span + lowest
+
+
+def _turn_hue(colour_BC: Tensor, turns: float) -> Tensor:
+    """Rotate RGB colours about the grey axis by ``turns`` (a hue shift)."""
+    angle = torch.tensor(turns * 2 * torch.pi)
+    third = (1 - angle.cos()) / 3
+    root = angle.sin() / 3**0.5
+    diagonal, low, high = angle.cos() + third, third - root, third + root
+    matrix = torch.stack([diagonal, low, high, high, diagonal, low, low, high, diagonal]).view(3, 3)
+    return (colour_BC @ matrix.T).clamp(0, 1)
+
+
+def _recoloured(known: Truth, names: tuple[str, ...]) -> Truth:
+    """The subject with some of its colours turned by 0.12 of the hue circle (43 degrees)."""
+    turned = {name: _turn_hue(getattr(known.subjects, name), 0.12) for name in names}
+    return replace(known, subjects=replace(known.subjects, **turned))
+
+
+CORRUPTIONS: dict[str, tuple[str, Callable[[Truth, torch.Generator], Truth]]] = {
+    "wrong subject": (
+        "identity",
+        lambda t, rng: replace(t, subjects=world.sample_subjects(len(t.subjects), rng)),
+    ),
+    "near-miss colour": ("identity", lambda t, rng: _recoloured(t, ("main_BC", "other_BC"))),
+    "near-miss main colour": ("identity", lambda t, rng: _recoloured(t, ("main_BC",))),
+    "wrong scene": (
+        "prompt",
+        lambda t, rng: replace(t, prompts=replace(t.prompts, scene_B=_next(t.prompts.scene_B, len(world.SCENES), rng))),
+    ),
+    "wrong position": (
+        "prompt",
+        lambda t, rng: replace(
+            t, prompts=replace(t.prompts, position_B=_next(t.prompts.position_B, len(world.POSITIONS), rng))
+        ),
+    ),
+    "property ignored": (
+        "prompt",
+        lambda t, rng: replace(t, prompts=replace(t.prompts, property_B=0 * t.prompts.property_B)),
+    ),
+}
+
+
+def ranking(
+    source: ToyboxSource, count: int, scorers: dict[str, Scorer], policy: FluxPolicy
+) -> dict[str, dict[str, float]]:
+    """AUC of every reward and judge between right pictures and each corruption on its axis.
+
+    Both go through the policy's autoencoder, as generated pictures do. Identity is judged on prompts
+    without a property, "property ignored" on those with one.
+    """
+    batch, known = source.batch(range(count)), truth(source, count)
+    wish_N = known.prompts.property_B > 0
+    right = _pictures(known, policy, 0)
+    table: dict[str, dict[str, float]] = {}
+    for number, (name, (axis, corrupt)) in enumerate(CORRUPTIONS.items(), 1):
+        wrong = _pictures(corrupt(known, derive("corruption", name)), policy, number)
+        judged_N = wish_N if name == "property ignored" else ~wish_N if axis == "identity" else wish_N | True
+        rows = judged_N.nonzero()[:, 0]
+        table[name] = {
+            scorer: auc(scored(scorer, s.score, right, batch)[rows], scored(scorer, s.score, wrong, batch)[rows])
+            for scorer, s in scorers.items()
+            if s.role != "guard" and s.score.axis == axis
+        }
+    return table
+
+
+def _pictures(known: Truth, policy: FluxPolicy, number: int) -> Tensor:
+    drawn, _ = world.draw(known.subjects, known.prompts, derive("corruption pictures", number))
+    return policy.decode(policy.encode_targets(_as_pictures(drawn)))
+
+
+def _as_pictures(drawn_NCHW: Tensor) -> list:
+    return to_pictures((drawn_NCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
+
+
+def segmenter_iou(
+    source: ToyboxSource, count: int, segmenter: Segmenter, policy: FluxPolicy, sigmas: Tensor
+) -> dict[str, float]:
+    """Mean IoU against the rendered masks: on real pictures, and on the base's own.
+
+    The base's pictures have no true mask; so real ones are noised half-way and finished by the base, which keeps
+    the subject in its place while every pixel becomes the base's.
+    """
+    batch, known = source.batch(range(count)), truth(source, count)
+    drawn, masks = world.draw(known.subjects, known.prompts, derive("segmenter pictures"))
+    real = _as_pictures(drawn)
+    start = int((sigmas >= 0.5).sum()) - 1
+    x0_NLC = policy.encode_targets(real)
+    noise = torch.randn(x0_NLC.shape, generator=derive("segmenter noise"))
+    x_NLC = x0_NLC + sigmas[start] * (noise - x0_NLC)
+    cond = policy.encode(batch)
+    made = policy.decode(integrate(functools.partial(policy.velocity, cond=cond), x_NLC, sigmas[start:]))
+    wanted = (masks > 0.5).numpy()
+    return {"real": _iou(segmenter, real, batch, wanted), "base": _iou(segmenter, to_pictures(made), batch, wanted)}
+
+
+def _iou(segmenter: Segmenter, pictures: list, batch: Batch, wanted: np.ndarray) -> float:
+    found = segmenter.segment(pictures, list(batch.subjects))
+    shares = [
+        0.0 if mask is None else float((mask & true).sum() / max((mask | true).sum(), 1))
+        for mask, true in zip(found, wanted, strict=True)
+    ]
+    return float(np.mean(shares))

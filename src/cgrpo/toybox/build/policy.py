@@ -1,0 +1,204 @@
+"""The toybox's policy: a tiny FLUX with T5 and CLIP text encoders, trained by flow matching on subject pairs.
+
+Its training data is imperfect on purpose (wrong captions, wrong colours), so that the base is
+imperfect on both axes and reinforcement learning has something to mend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from cgrpo.toybox import world
+from cgrpo.toybox.build.loop import optimise
+from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
+
+GUIDANCE = 3.5  # FLUX.1-dev has a guidance input; the toybox is only ever trained and used at this value
+SUBJECT_WEIGHT = 3.0
+NO_REFERENCE = 0.1  # share of batches without a reference, so that the prompt alone is in distribution
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Packed latents of references and targets [B, 16, 32] (half precision), their captions' tokens [B, 12], and
+    each target token's weight in the loss [B, 16]."""
+
+    reference_BLC: Tensor
+    target_BLC: Tensor
+    clip_BL: Tensor
+    t5_BL: Tensor
+    weight_BL: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target_BLC)
+
+
+def pack(z: Tensor) -> Tensor:
+    """[B, C, 2h, 2w] -> [B, h*w, 4C], FLUX's 2 x 2 patches."""
+    b, c, height, width = z.shape
+    z = z.view(b, c, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return z.reshape(b, (height // 2) * (width // 2), c * 4)
+
+
+def make_pairs(folder: Path, count: int, seed: int, dial: float) -> Pairs:
+    """``count`` training pairs of the training split, with the flaws above."""
+    rng = torch.Generator().manual_seed(seed)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
+    clip, t5 = build_tokenizer(folder / "tokenizer", begin=True), build_tokenizer(folder / "tokenizer_2", begin=False)
+
+    @torch.no_grad()
+    def encode(pictures: Tensor) -> Tensor:
+        mean = vae.encode(pictures * 2 - 1, return_dict=False)[0].mean
+        return pack((mean - shift) * scale).half()
+
+    columns: list[list[Tensor]] = [[], [], [], [], []]
+    for _ in range(0, count, 256):
+        subjects = world.sample_subjects(256, rng)
+        prompts = world.sample_prompts(256, rng, dial)
+        shown, captions = world.flawed(subjects, prompts, rng, dial)
+        texts = captions.texts()
+        columns[0].append(encode(world.draw_references(subjects, rng)[0]))
+        columns[1].append(encode(world.draw(shown, prompts, rng)[0]))
+        for column, tokenizer in ((2, clip), (3, t5)):
+            tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
+            columns[column].append(tokens.input_ids)
+        columns[4].append(token_weights(prompts))
+    return Pairs(*(torch.cat(column) for column in columns))
+
+
+def token_weights(prompts: world.Prompts) -> Tensor:
+    """Loss weights [B, 16] with mean 1: tokens where the prompt puts the subject count more.
+
+    The subject is a tenth to a quarter of the picture but all of its identity. Weights depend on the prompt
+    alone, so what the velocity converges to is unchanged.
+    """
+    axis = torch.arange(4) * 8.0 - 12
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    places = torch.tensor([vector for _, vector in world.POSITIONS.values()])[prompts.position_B]
+    radius, shift = torch.tensor(list(world.SIZES.values()))[prompts.size_B].unbind(1)
+    centre = places * shift[:, None]
+    away = torch.maximum((x.reshape(1, -1) - centre[:, :1]).abs(), (y.reshape(1, -1) - centre[:, 1:]).abs())
+    weight = 1 + SUBJECT_WEIGHT * (away < radius[:, None] + 3).float()
+    return weight / weight.mean(1, keepdim=True)
+
+
+def new_models(channels: int) -> tuple[FluxTransformer2DModel, CLIPTextModel, T5EncoderModel]:
+    """The random models; ``channels`` a packed token."""
+    words, (pad, begin, _, end) = len(vocabulary()), range(len(SPECIAL))
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=channels,
+        num_layers=2,
+        num_single_layers=3,
+        attention_head_dim=48,
+        num_attention_heads=4,
+        joint_attention_dim=64,
+        pooled_projection_dim=64,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 22, 22),
+    )
+    clip = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=words,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=LENGTH,
+            projection_dim=64,
+            pad_token_id=pad,
+            bos_token_id=begin,
+            eos_token_id=end,
+        )
+    )
+    t5 = T5EncoderModel(
+        T5Config(
+            vocab_size=words,
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            pad_token_id=pad,
+            eos_token_id=end,
+            decoder_start_token_id=pad,  # pyright: ignore
+        )
+    )
+    return transformer, clip, t5
+
+
+def position_ids(references: int, side: int) -> Tensor:
+    """UNO's ids (mode d) of a ``side`` x ``side`` target and as many references of the same size."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    plain = torch.stack([torch.zeros(side, side, dtype=torch.long), rows, columns], -1).reshape(-1, 3)
+    return torch.cat([plain + torch.tensor([0, n * side, n * side]) for n in range(references + 1)]).float()
+
+
+def build_policy(
+    folder: Path,
+    seed: int,
+    steps: int,
+    say: Callable[[str], None],
+    *,
+    pool: int = 49152,
+    dial: float = 0.25,
+    batch: int = 64,
+) -> None:
+    """Train and save transformer, text encoders, scheduler and model_index beside ``folder/vae``."""
+    pairs = make_pairs(folder, min(pool, steps * batch), seed + 2, dial)
+    say(f"policy: {len(pairs)} pairs drawn and encoded")
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed + 3)
+    tokens, channels = pairs.target_BLC.shape[1:]
+    transformer, clip, t5 = new_models(channels)
+    side = int(tokens**0.5)
+
+    def loss_at(step: int) -> Tensor:
+        index = torch.randint(len(pairs), (batch,), generator=rng)
+        target = pairs.target_BLC[index].float()
+        reference = pairs.reference_BLC[index].float()
+        if torch.rand((), generator=rng) < NO_REFERENCE:
+            reference = reference[:, :0]
+        noise = torch.randn(target.shape, generator=rng)
+        sigma = torch.sigmoid(1.2 * torch.randn(batch, generator=rng) + 0.2)
+        x = target + sigma[:, None, None] * (noise - target)
+        velocity = transformer(
+            hidden_states=torch.cat([x, reference], 1),
+            timestep=sigma,
+            guidance=torch.full((batch,), GUIDANCE),
+            encoder_hidden_states=t5(pairs.t5_BL[index]).last_hidden_state,
+            pooled_projections=clip(pairs.clip_BL[index]).pooler_output,
+            img_ids=position_ids(1 if reference.shape[1] else 0, side),
+            txt_ids=torch.zeros(LENGTH, 3),
+            return_dict=False,
+        )[0][:, :tokens]
+        error_BL = (velocity.float() - (noise - target)).square().mean(-1)
+        return (error_BL * pairs.weight_BL[index]).mean()
+
+    models = [transformer, clip, t5]
+    optimise("policy", models, loss_at, steps=steps, learning_rate=1.5e-3, say=say, average=0.999, muon=True)
+    transformer.bfloat16().save_pretrained(folder / "transformer")
+    clip.bfloat16().save_pretrained(folder / "text_encoder")
+    t5.bfloat16().save_pretrained(folder / "text_encoder_2")
+    FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(folder / "scheduler")
+    parts = {
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "text_encoder_2": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+        "tokenizer_2": ["transformers", "PreTrainedTokenizerFast"],
+        "transformer": ["diffusers", "FluxTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    index = {"_class_name": "FluxPipeline", **parts}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

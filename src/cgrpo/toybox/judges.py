@@ -1,0 +1,131 @@
+"""Judges of the toy world, never trained on: what is read back from a picture against what was asked.
+
+One ResNet reads every factor of a picture (scene, position, size, the subject's shape, pattern and
+colours) by classification and regression on the whole picture: another architecture, another
+objective and no segmenter, so no twin of either reward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import ConvNextImageProcessorPil, ResNetForImageClassification
+
+from cgrpo.rewards.base import Axis, to_pictures, to_tensor
+from cgrpo.rewards.loading import load_pretrained
+from cgrpo.toybox import world
+from cgrpo.types import Batch
+
+SLICES = {  # the reader's outputs, in order
+    "scene": len(world.SCENES),
+    "position": len(world.POSITIONS),
+    "size": len(world.SIZES),
+    "property": len(world.PROPERTIES),
+    "shape": len(world.SHAPES),
+    "pattern": len(world.PATTERNS),
+    "light": 3,  # the subject's two colours, by brightness: which is the main one can't always be seen
+    "dark": 3,
+}
+COLOUR_SCALE = 0.25  # RGB distance at which two colours' likeness has fallen to exp(-1/2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a judge knows of one task: one subject (as in its reference) and one prompt, structs of length 1."""
+
+    subject: world.Subjects
+    prompt: world.Prompts
+
+
+class Reader:
+    """The read-back network; ``read`` returns named logits [N, classes] and colours [N, 3] in [0, 1]."""
+
+    def __init__(self, folder: Path, chunk: int = 64):
+        self.processor = load_pretrained(ConvNextImageProcessorPil, folder)
+        self.model = load_pretrained(ResNetForImageClassification, folder)
+        self.chunk = chunk
+
+    @torch.no_grad()
+    def read(self, images_NHWC: Tensor) -> dict[str, Tensor]:
+        pictures = to_pictures(images_NHWC)
+        rows = []
+        for first in range(0, len(pictures), self.chunk):
+            pixels = self.processor(images=pictures[first : first + self.chunk], return_tensors="pt")["pixel_values"]
+            rows.append(self.model(pixels).logits)
+        return dict(zip(SLICES, torch.cat(rows).split(list(SLICES.values()), 1), strict=True))
+
+
+def colour_likeness(a_NC: Tensor, b_NC: Tensor) -> Tensor:
+    """1 for equal RGB colours, falling with their distance; in (0, 1]."""
+    return torch.exp(-0.5 * ((a_NC - b_NC) / COLOUR_SCALE).square().sum(-1))
+
+
+def by_brightness(a_NC: Tensor, b_NC: Tensor) -> tuple[Tensor, Tensor]:
+    """Two RGB colours as (lighter, darker)."""
+    swap = (a_NC.sum(-1) < b_NC.sum(-1))[:, None]
+    return torch.where(swap, b_NC, a_NC), torch.where(swap, a_NC, b_NC)
+
+
+def _probability(logits_NC: Tensor, wanted_N: Tensor) -> Tensor:
+    return logits_NC.softmax(-1).gather(1, wanted_N[:, None])[:, 0]
+
+
+def _cases(batch: Batch) -> list[Case]:
+    if batch.spec is None:
+        raise ValueError("the toybox judges need the world's ground truth; use a toybox data source")
+    return list(batch.spec)
+
+
+class IdentityReadBack:
+    """Mean of: probability of the reference's shape, of its pattern, likeness of its two colours. Range [0, 1]."""
+
+    axis: Axis = "identity"
+    unit = "mean read-back of shape, pattern and two colours, 0 to 1"
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        seen = self.reader.read(images_NHWC)
+        subjects = world.Subjects.join([case.subject for case in _cases(batch)])
+        shape = _probability(seen["shape"], subjects.shape_B)
+        pattern = _probability(seen["pattern"], subjects.pattern_B)
+        main, other = subjects.main_BC, subjects.other_BC
+        colours = torch.maximum(  # the better way round: near-equal brightness must not count against a picture
+            colour_likeness(seen["light"], main) + colour_likeness(seen["dark"], other),
+            colour_likeness(seen["light"], other) + colour_likeness(seen["dark"], main),
+        )
+        return (shape + pattern + colours) / 4
+
+
+class PromptReadBack:
+    """Mean probability of every factor the prompt asks for: scene, position, size and, if any, the property. [0, 1]."""
+
+    axis: Axis = "prompt"
+    unit = "mean read-back of the factors asked for, 0 to 1"
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        seen = self.reader.read(images_NHWC)
+        prompts = world.Prompts.join([case.prompt for case in _cases(batch)])
+        wanted = {"scene": prompts.scene_B, "position": prompts.position_B, "size": prompts.size_B}
+        total = sum(_probability(seen[factor], index) for factor, index in wanted.items())
+        asked = (prompts.property_B > 0).float()
+        return (total + asked * _probability(seen["property"], prompts.property_B)) / (3 + asked)
+
+
+class CopyPaste:
+    """Guard: 1 - mean absolute pixel difference to the (first) reference. 1 is a copy of it. Range [0, 1]."""
+
+    axis: Axis = "identity"
+    unit = "1 - mean absolute pixel difference to the reference, 0 to 1"
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        size = (images_NHWC.shape[2], images_NHWC.shape[1])
+        references = to_tensor([pictures[0].resize(size) for pictures in batch.references])
+        return 1 - (images_NHWC.float() - references.float()).abs().mean((1, 2, 3)) / 255

@@ -1,0 +1,1 @@
+"""Algorithm 1, its supervised baseline, checkpoints and the run directory."""

@@ -1,0 +1,103 @@
+"""Whole-state checkpoints: adapter, optimizer, random state, position. Safetensors only; nothing is unpickled.
+
+The data order and all noise are functions of (seed, iteration), so the position is one number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cgrpo.config import Config
+from cgrpo.errors import UserError
+
+STATE, INDEX = "state.safetensors", "index.json"
+
+
+def config_fingerprint(cfg: Config) -> str:
+    """A hash of all settings that a run's numbers depend on: not its length, logging and evaluation."""
+    length = {"iterations", "checkpoint_every", "keep_checkpoints"}
+    free: dict[str, set[str] | bool] = {"training": length, "evaluation": True, "logging": True}
+    return hashlib.sha256(cfg.model_dump_json(exclude=free).encode()).hexdigest()
+
+
+def save_checkpoint(
+    folder: Path,
+    iteration: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+    keep: int,
+) -> None:
+    """Write ``folder``/step-N for the state before iteration N, then delete all but the newest ``keep``."""
+    tensors: dict[str, Tensor] = {f"adapter.{name}": p.detach() for name, p in parameters.items()}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    tensors["random.torch"] = torch.get_rng_state()
+    partial, final = folder / f".step-{iteration}.partial", folder / f"step-{iteration}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, partial / STATE)
+    digest = hashlib.sha256((partial / STATE).read_bytes()).hexdigest()
+    index = {"iteration": iteration, "config": fingerprint, "sha256": digest}
+    (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    for name in (STATE, INDEX):
+        with (partial / name).open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+    for old in checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def load_checkpoint(
+    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fingerprint: str
+) -> int:
+    """Restore the newest checkpoint under ``folder``; returns the iteration to go on with (0 if there is none).
+
+    Raises UserError, before anything is changed, if it is truncated, damaged, or of another configuration.
+    """
+    found = checkpoints(folder)
+    if not found:
+        return 0
+    path = found[-1]
+    cure = f"delete {path} to go on from the one before, or start a new run"
+    try:
+        index = json.loads((path / INDEX).read_text())
+        damaged = hashlib.sha256((path / STATE).read_bytes()).hexdigest() != index["sha256"]
+        tensors = {} if damaged else load_file(path / STATE)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"checkpoint {path} can't be read ({error}); {cure}") from error
+    if damaged:
+        raise UserError(f"checkpoint {path} is truncated or damaged (checksum differs); {cure}")
+    if index["config"] != fingerprint:
+        raise UserError(f"checkpoint {path} belongs to another configuration; resume a run with its own config.json")
+    wanted = {f"adapter.{name}": p.shape for name, p in parameters.items()}
+    have = {key: value.shape for key, value in tensors.items() if key.startswith("adapter.")}
+    if wanted != have:
+        raise UserError(f"checkpoint {path} does not fit this policy's adapter; {cure}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"adapter.{name}"])
+            keys = [key for key in tensors if key.startswith("optimizer.") and key.endswith(f".{name}")]
+            if keys:
+                state = {key.split(".")[1]: tensors[key] for key in keys}
+                optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
+    torch.set_rng_state(tensors["random.torch"])
+    return int(index["iteration"])

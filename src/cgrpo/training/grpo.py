@@ -1,0 +1,232 @@
+"""Algorithm 1: online reinforcement learning of the policy on the credit table.
+
+Departures from the paper and the release (docs/departures.md has the whole list): one optimizer step
+per part of a group rather than per timestep; true-step weights; gradients really are summed over
+processes; the generated picture is segmented like the reference; everything can be resumed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cgrpo.algorithm import (
+    Credit,
+    Window,
+    all_steps,
+    clipped_surrogate,
+    constant_weights,
+    credit_table,
+    diagnostics,
+    policy_kl,
+    random_fraction,
+    replay_logp,
+    reward_weights,
+    rollout,
+    shifted_sigmas,
+    sigmoid_weights,
+    sliding_window,
+    window_start,
+)
+from cgrpo.config import Config
+from cgrpo.data import GroupNoise, Source, task_indices
+from cgrpo.policies import FluxPolicy, adapter_off
+from cgrpo.rewards import Reward, scored
+from cgrpo.training.checks import FailedRewards, check_finite, check_ratio
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.timer import Timer
+from cgrpo.types import Batch, Condition, Rollout
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration leaves for the record: numbers, and this process's pictures."""
+
+    number: int
+    metrics: dict[str, float]
+    batch: Batch
+    images_NHWC: Tensor
+
+
+class GRPO:
+    """The trainer: policy, rewards and tasks in, one ``Iteration`` after another out."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        policy: FluxPolicy,
+        rewards: dict[str, Reward],
+        source: Source,
+        runtime: Runtime,
+    ):
+        self.cfg, self.policy, self.rewards, self.source, self.runtime = cfg, policy, rewards, source, runtime
+        self.parameters = policy.trainable_parameters()
+        settings = cfg.training
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        self.positions = runtime.local(settings.prompts_per_iteration)
+        self.sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
+        self.weights_KR = reward_weights(prompt_weights(cfg), list(rewards))
+        self.failed = FailedRewards(list(rewards), settings.max_failed_groups)
+
+    def run(self, first: int) -> Iterator[Iteration]:
+        """Iterations ``first`` .. cfg.training.iterations - 1."""
+        cfg, group = self.cfg, self.cfg.training.group_size
+        for number in range(first, cfg.training.iterations):
+            timer = Timer()
+            tasks = task_indices(cfg.training.seed, number, cfg.training.prompts_per_iteration, self.source.size)
+            noise = GroupNoise(cfg.training.seed, number, self.positions, group, self.policy.latent_shape)
+            with timer("encode"):
+                batch = self.source.batch([tasks[position] for position in self.positions])
+                cond = self.policy.encode(batch).repeat(group)
+            with timer("sample"):
+                roll = self._rollout(cond, noise, self._window(number, noise))
+            with timer("reward"):
+                images_NHWC = self.policy.decode(roll.x_NLC)
+                scores_PGR = self._score(images_NHWC, batch.repeat(group))
+            with timer("update"):
+                credit, numbers = self._credit(scores_PGR)
+                numbers |= self._update(roll, cond, credit)
+            yield Iteration(number, numbers | timer.seconds(), batch, images_NHWC)
+
+    def _rollout(self, cond: Condition, noise: GroupNoise, window: Window) -> Rollout:
+        velocity = functools.partial(self._velocity, cond=cond)
+        x_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
+        settings = self.cfg.sampling
+        return rollout(velocity, x_NLC, self.sigmas, window, noise.step, settings.kind, settings.noise_level)
+
+    def _velocity(self, x_NLC: Tensor, sigma_N: Tensor, cond: Condition) -> Tensor:
+        return self.policy.velocity(x_NLC, sigma_N, cond)
+
+    def _window(self, iteration: int, noise: GroupNoise) -> Window:
+        window, steps, count = self.cfg.sampling.window, self.cfg.sampling.steps, len(noise.window_generators)
+        match window.type:
+            case "all":
+                return all_steps(steps, count)
+            case "fraction":
+                return random_fraction(steps, count, window.fraction, generators=noise.window_generators)
+            case "sliding":
+                start = window_start(iteration, steps, window.size, window.stride, window.every)
+                return sliding_window(steps, count, start, window.size)
+
+    def _score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        """Scores of all processes' samples [P, G, R]; this process scores its own."""
+        columns = [scored(name, reward, images_NHWC, batch) for name, reward in self.rewards.items()]
+        scores_NR = self.runtime.gather(torch.stack(columns, -1).to(self.runtime.device))
+        scores_PGR = scores_NR.view(-1, self.cfg.training.group_size, len(columns)).cpu()
+        self.failed.watch(scores_PGR)
+        return scores_PGR
+
+    def _credit(self, scores_PGR: Tensor) -> tuple[Credit, dict[str, float]]:
+        """The algorithm, as one table, over the prompts of all processes; and what to log of it."""
+        shaping = self.cfg.shaping
+        credit = credit_table(
+            scores_PGR, self.weights_KR, shaping.type, shaping.alpha, shaping.recentre, self.cfg.training.clamp
+        )
+        numbers: dict[str, float] = diagnostics(scores_PGR, credit)
+        for name, scores_PG in zip(self.rewards, scores_PGR.unbind(-1), strict=True):
+            valid = scores_PG[~scores_PG.isnan()]
+            numbers[f"reward/{name}/mean"] = valid.mean().item() if len(valid) else math.nan
+            numbers[f"reward/{name}/std"] = valid.std().item() if len(valid) > 1 else math.nan
+            numbers[f"reward/{name}/failed"] = scores_PG.isnan().sum().item()
+        return credit, numbers
+
+    def _update(self, roll: Rollout, cond: Condition, credit: Credit) -> dict[str, float]:
+        """``updates_per_rollout`` optimizer steps; each takes an equal part of every group."""
+        settings, group = self.cfg.training, self.cfg.training.group_size
+        offset = self.positions.start * group
+        credit_M = credit.of_pairs(roll.sample_M.cpu() + offset, roll.step_M.cpu()).to(roll.logp_M)
+        part_M = roll.sample_M % group % settings.updates_per_rollout
+        # Every sample trains equally many steps, so the size of a part over all processes needs no exchange.
+        pairs = len(roll.sample_M) * self.runtime.world // settings.updates_per_rollout
+        totals = Totals()
+        for part in range(settings.updates_per_rollout):
+            useful_M = (part_M == part) & ((credit_M != 0) | (settings.kl > 0))
+            useful = useful_M.nonzero()[:, 0]
+            for index_B in useful.split(settings.micro_batch) if len(useful) else ():
+                loss = self._loss(roll, index_B, cond, credit_M[index_B], totals, fresh=part == 0)
+                (loss / pairs).backward()
+            if self.runtime.any(totals.drift > settings.max_ratio_drift):
+                check_ratio(totals.drift, settings.max_ratio_drift)
+            totals.norms.append(self._step())
+        return totals.metrics(self.runtime)
+
+    def _loss(
+        self, roll: Rollout, index_B: Tensor, cond: Condition, credit_B: Tensor, totals: Totals, fresh: bool
+    ) -> Tensor:
+        """Summed loss of some (sample, step) pairs; ``fresh`` while the policy is still the one that sampled."""
+        settings, sampling = self.cfg.training, self.cfg.sampling
+        cond_B = cond.select(roll.sample_M[index_B])
+        replay = functools.partial(
+            replay_logp,
+            rollout=roll,
+            index_B=index_B,
+            sigmas=self.sigmas,
+            kind=sampling.kind,
+            noise_level=sampling.noise_level,
+        )
+        logp_B, mean_BLC, std_B11 = replay(functools.partial(self._velocity, cond=cond_B))
+        loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, settings.clip)
+        if settings.kl > 0:
+            with torch.no_grad(), adapter_off(self.policy.transformer):
+                _, base_BLC, _ = replay(functools.partial(self._velocity, cond=cond_B))
+            kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
+            totals.kl += kl_B.detach().sum().item()
+            loss_B = loss_B + settings.kl * kl_B
+        totals.add((logp_B.detach() - roll.logp_M[index_B]).exp(), credit_B, settings.clip, fresh)
+        return loss_B.sum()
+
+    def _step(self) -> float:
+        """Sum gradients over processes, clip, step; returns the gradient's norm before clipping."""
+        self.runtime.sum_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.training.max_grad_norm).item()
+        check_finite(norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+def prompt_weights(cfg: Config) -> Tensor:
+    """The prompt reward's weight at each step, as the configuration asks."""
+    weights, steps = cfg.weights, cfg.sampling.steps
+    if weights.type == "constant":
+        return constant_weights(steps, weights.prompt)
+    return sigmoid_weights(steps, weights.high, weights.low, inverted=weights.type == "inverted")
+
+
+class Totals:
+    """Running totals of one iteration's updates."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+        self.drift = 0.0  # largest |ratio - 1| before the first update
+        self.pairs = self.clipped = 0
+        self.spread = self.kl = 0.0
+
+    def add(self, ratio_B: Tensor, credit_B: Tensor, clip: float, fresh: bool) -> None:
+        away_B = (ratio_B - 1).abs()
+        if fresh:
+            self.drift = max(self.drift, away_B.max().item())
+        # Clipped: the ratio has already moved past the range in the direction that the credit asks for.
+        self.clipped += int((((ratio_B - 1) * credit_B.sign()) > clip).sum())
+        self.spread += away_B.sum().item()
+        self.pairs += len(ratio_B)
+
+    def metrics(self, runtime: Runtime) -> dict[str, float]:
+        own = torch.tensor([[self.pairs, self.clipped, self.spread, self.kl]], device=runtime.device)
+        pairs, clipped, spread, kl = runtime.gather(own).sum(0).tolist()
+        drift = runtime.gather(torch.tensor([self.drift], device=runtime.device)).max().item()
+        pairs = max(pairs, 1)
+        return {
+            "ratio_drift": drift,
+            "ratio_spread": spread / pairs,
+            "clip_share": clipped / pairs,
+            "kl": kl / pairs,
+            "gradient_norm": sum(self.norms) / len(self.norms),
+        }

@@ -1,0 +1,93 @@
+"""The run directory: what a run leaves behind, each file written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cgrpo import __version__
+from cgrpo.config import Config, parse_config
+from cgrpo.errors import UserError
+from cgrpo.files import write_text
+
+
+class Record:
+    """A run directory.
+
+    config.json  environment.json  metrics.jsonl  samples/  adapter/  checkpoints/step-N/  summary.json  report.html
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.metrics_file = folder / "metrics.jsonl"
+        self.samples = folder / "samples"
+        self.adapter = folder / "adapter"
+        self.checkpoints = folder / "checkpoints"
+
+    @classmethod
+    def create(cls, folder: Path, config: Config) -> Record:
+        """A new run in an empty or absent folder. Raises UserError if it can't be written or holds a run."""
+        if (folder / "config.json").exists():
+            raise UserError(f"{folder} already holds a run; continue it with --resume {folder}, or give another --out")
+        record = cls(folder)
+        try:
+            for path in (folder, record.samples, record.checkpoints):
+                path.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "environment.json", json.dumps(_environment(), indent=2) + "\n")
+            write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
+        return record
+
+    @classmethod
+    def open(cls, folder: Path) -> tuple[Record, Config]:
+        """An existing run and its configuration. Raises UserError if there is none."""
+        try:
+            table = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{folder} is no run directory: it has no config.json") from None
+        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{folder / 'config.json'}: can't be read ({error})") from error
+        return cls(folder), parse_config(table, str(folder / "config.json"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The metrics of the iterations so far; a line cut short by a kill is left out."""
+        return list(self._lines())
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    return
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one iteration's metrics; NaN becomes null."""
+        clean = {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(clean) + "\n")
+
+    def rewind(self, iterations: int) -> None:
+        """Forget metrics from iteration ``iterations`` on: they will be made again."""
+        kept = [json.dumps(row) + "\n" for row in self.rows() if row["iteration"] < iterations]
+        write_text(self.metrics_file, "".join(kept))
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_text(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow", "safetensors")
+    return {
+        "cgrpo": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        **{name: metadata.version(name) for name in packages},
+    }

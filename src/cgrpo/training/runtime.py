@@ -1,0 +1,90 @@
+"""Processes and devices; the only importer of accelerate. Everything else is written as for one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+from cgrpo.errors import UserError
+
+
+class Runtime:
+    """This process among ``world``. One process is the case world = 1, not a special one."""
+
+    def __init__(self, tracker: str = "none", folder: Path | None = None):
+        self._accelerator = Accelerator(
+            log_with=None if tracker == "none" else tracker, project_dir=folder, cpu=not torch.cuda.is_available()
+        )
+        self._tracking = tracker != "none"
+        self.rank: int = self._accelerator.process_index
+        self.world: int = self._accelerator.num_processes
+        self.is_main: bool = self._accelerator.is_main_process
+        self.device: torch.device = self._accelerator.device
+
+    def start_tracking(self, settings: Mapping[str, Any]) -> None:
+        if self._tracking:
+            flat = {key: value for key, value in settings.items() if isinstance(value, int | float | str | bool)}
+            self._accelerator.init_trackers("tracker", config=flat)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        if self._tracking:
+            self._accelerator.log(dict(values), step=step)
+
+    def local(self, count: int) -> range:
+        """This process's share of ``count`` items: a run of ``count / world``."""
+        if count % self.world:
+            raise UserError(
+                f"training.prompts_per_iteration ({count}) must be divisible by the number of processes ({self.world})"
+            )
+        share = count // self.world
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The processes' tensors, equal in shape, one after another along the first axis."""
+        return self._accelerator.gather(values.contiguous()) if self.world > 1 else values  # type: ignore[return-value]
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the processes' gradients in place; a parameter without one counts as 0."""
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
+        flat = self._accelerator.reduce(flat, reduction="sum")
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):  # type: ignore[union-attr]
+            parameter.grad = part.view_as(parameter)
+
+    def agree(self, parameters: Sequence[nn.Parameter]) -> bool:
+        """Whether all processes hold the same numbers, told by a checksum."""
+        sums = torch.stack([p.detach().double().sum() + p.detach().double().square().sum() for p in parameters]).sum()
+        return bool((self.gather(sums.reshape(1)) == sums).all())
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any process."""
+        return bool(self.gather(torch.tensor([flag], dtype=torch.float32, device=self.device)).sum() > 0)
+
+    def share(self, text: str) -> str:
+        """The main process's string, everywhere."""
+        if self.world == 1:
+            return text
+        size: Tensor = broadcast(torch.tensor([len(text.encode())], device=self.device))  # pyright: ignore
+        data = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
+        if self.is_main:
+            data = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        data: Tensor = broadcast(data)  # pyright: ignore
+        return bytes(data.tolist()).decode()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        if self._tracking:
+            self._accelerator.end_training()

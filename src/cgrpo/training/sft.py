@@ -1,0 +1,69 @@
+"""Supervised fine-tuning, the paper's baseline (Table 2): the flow-matching loss on reference-target pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cgrpo.algorithm import flow_matching_loss
+from cgrpo.config import Config
+from cgrpo.data import Source, derive, task_indices
+from cgrpo.policies import FluxPolicy
+from cgrpo.rewards import Reward
+from cgrpo.rewards.base import to_tensor
+from cgrpo.training.checks import check_finite
+from cgrpo.training.grpo import Iteration
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.timer import Timer
+from cgrpo.types import Condition
+
+
+class SFT:
+    """The trainer; the same face as ``GRPO``. Rewards are not looked at."""
+
+    def __init__(self, cfg: Config, policy: FluxPolicy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
+        self.cfg, self.policy, self.source, self.runtime = cfg, policy, source, runtime
+        self.names = list(rewards)
+        self.parameters = policy.trainable_parameters()
+        settings = cfg.training
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+        self.positions = runtime.local(cfg.supervised.batch)
+
+    def run(self, first: int) -> Iterator[Iteration]:
+        """Iterations ``first`` .. cfg.training.iterations - 1: one optimizer step each."""
+        seed, count = self.cfg.training.seed, self.cfg.supervised.batch
+        for number in range(first, self.cfg.training.iterations):
+            timer = Timer()
+            tasks = task_indices(seed, number, count, self.source.size)
+            with timer("encode"):
+                batch, targets = self.source.pairs([tasks[position] for position in self.positions])
+                cond = self.policy.encode(batch)
+                x0_NLC = self.policy.encode_targets(targets).to(self.runtime.device)
+            with timer("update"):
+                numbers = self._update(x0_NLC, cond, number)
+            nothing = {f"reward/{name}/{what}": math.nan for name in self.names for what in ("mean", "std")}
+            yield Iteration(number, nothing | numbers | timer.seconds(), batch, to_tensor(targets))
+
+    def _update(self, x0_NLC: Tensor, cond: Condition, number: int) -> dict[str, float]:
+        streams = [derive(self.cfg.training.seed, "pair noise", number, position) for position in self.positions]
+        noise_NLC = torch.stack([torch.randn(x0_NLC.shape[1:], generator=s) for s in streams]).to(x0_NLC)
+        sigma_N = torch.sigmoid(torch.cat([torch.randn(1, generator=s) for s in streams])).to(x0_NLC)  # logit-normal
+        total = 0.0
+        for index in torch.arange(len(x0_NLC)).split(self.cfg.training.micro_batch):
+            x0, noise, sigma = x0_NLC[index], noise_NLC[index], sigma_N[index]
+            x = x0 + sigma[:, None, None] * (noise - x0)
+            loss = flow_matching_loss(self.policy.velocity(x, sigma, cond.select(index)), x0, noise).sum()
+            (loss / self.cfg.supervised.batch).backward()
+            total += loss.item()
+        self.runtime.sum_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.training.max_grad_norm).item()
+        check_finite(norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.runtime.gather(torch.tensor([total], device=self.runtime.device)).sum().item()
+        return {"loss": loss / self.cfg.supervised.batch, "gradient_norm": norm}

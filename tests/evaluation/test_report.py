@@ -1,0 +1,238 @@
+"""The report: everything in it, nothing fetched, and never in the way of a run that ended oddly."""
+
+import html
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from PIL import Image
+
+from cgrpo.config import Config, Shaping, Weights
+from cgrpo.evaluation import plots
+from cgrpo.evaluation.heldout import HeldOut
+from cgrpo.evaluation.report import DASH, MINUS, cautions, method, number, verdict, write_report
+from cgrpo.types import Batch
+
+NAN = math.nan
+SCRIPT = "<script>alert('x')</script> & a toy"
+ROLES = {
+    "identity": ("reward", "identity"),
+    "prompt": ("reward", "prompt"),
+    "identity_readback": ("judge", "identity"),
+    "prompt_readback": ("judge", "prompt"),
+    "copy_paste": ("guard", "identity"),
+}
+
+
+def metric(role, axis, difference=0.05, half=0.01, base=0.6):
+    bounds = {"low": difference - half, "high": difference + half}
+    return {"role": role, "axis": axis, "base": base, "trained": base + difference, "difference": difference} | bounds
+
+
+def all_metrics(**differences):
+    return {name: metric(*role, differences.get(name, 0.05)) for name, role in ROLES.items()}
+
+
+def training_rows(count=30):
+    return [
+        {
+            "iteration": i,
+            "reward/identity/mean": 0.6 + 0.01 * i,
+            "reward/identity/std": 0.1,
+            "reward/identity/failed": 0,
+            "reward/prompt/mean": None if i == 3 else 0.3,
+            "reward/prompt/std": None,
+            "conflict_share": 0.48,
+            "reward_correlation": None,
+            "ratio_drift": 1e-7 if i else 0.0,
+            "clip_share": 0.2,
+            "gradient_norm": 0.7,
+            "seconds/total": 4.0,
+        }
+        for i in range(count)
+    ]
+
+
+def heldout_pictures(tasks=6, prompt=SCRIPT):
+    picture = Image.new("RGB", (8, 8), "red")
+    batch = Batch(tuple(map(str, range(tasks))), (prompt,) * tasks, ((picture,),) * tasks, ("toy",) * tasks)
+    images_NHWC = torch.zeros(tasks, 8, 8, 3, dtype=torch.uint8)
+    scores = {name: {arm: torch.full((tasks,), NAN) for arm in ("base", "trained")} for name in ROLES}
+    return HeldOut(batch, torch.arange(tasks) // 2, images_NHWC, images_NHWC + 9, scores)
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order and gathers attributes, ids and visible text."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.feed(source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "environment.json").write_text(json.dumps({"torch": "2.9.1"}))
+    summary = {"split": "test", "metrics": all_metrics(), "seconds": {"training": 120.0}}
+    summary["by_prompt"] = {"plain": all_metrics(), "property": all_metrics(identity=-0.05)}
+    path = write_report(folder, training_rows(), Config(), summary, heldout_pictures())
+    assert path == folder / "report.html"
+    assert sorted(p.name for p in folder.iterdir()) == ["environment.json", "report.html"]
+    source = path.read_text(encoding="utf-8")
+    return source, Page(source)
+
+
+def test_contains_every_metric_setting_and_picture(page):
+    _, parsed = page
+    for name in ROLES:
+        assert parsed.text.count(name) >= 3  # all, plain, property
+    for text in ("+0.050", "+0.040 to +0.060", f"{MINUS}0.050", '"learning_rate"'):
+        assert text in parsed.text
+    for text in ("2.9.1", "2.0 minutes", "6 on 3 subjects"):  # environment and facts
+        assert text in parsed.text
+    assert parsed.tags.count("img") == 3 * 6
+    assert parsed.tags.count("svg") == 1 + 2 + 1 + 3  # trade-off, rewards, conflict (correlation is all None), health
+
+
+def test_fetches_nothing(page):
+    source, parsed = page
+    assert not re.search(r"https?:|//[a-z]|@import|xmlns", source)
+    for name, value in parsed.attributes:
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith(("data:image/png;base64,", "#"))
+    assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
+
+
+def test_prompts_are_escaped(page):
+    source, parsed = page
+    assert "<script" not in source
+    assert SCRIPT in parsed.text
+    assert ("alt", f"base: {SCRIPT}") in parsed.attributes
+
+
+def test_ids_are_unique_and_every_reference_is_met(page):
+    source, parsed = page
+    ids = [value for name, value in parsed.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    wanted = re.findall(r"url\(#([^)]+)\)", source) + [v[1:] for n, v in parsed.attributes if n == "href"]
+    wanted += [value for name, value in parsed.attributes if name == "aria-labelledby"]
+    assert set(wanted) <= set(ids)
+
+
+@pytest.mark.parametrize("rows", [[], training_rows(1), [{"iteration": 0}], [{"iteration": 0, "clip_share": NAN}]])
+def test_written_without_evaluation_and_whatever_the_rows(tmp_path, rows):
+    for summary in ({}, {"metrics": {}, "by_prompt": {}}, {"seconds": {"training": None}}):
+        parsed = Page(write_report(tmp_path, rows, Config(), summary, None).read_text(encoding="utf-8"))
+        assert not re.search(r"\bnan\b", parsed.text.lower())
+        assert "img" not in parsed.tags
+
+
+def test_unscored_metrics_read_as_a_dash(tmp_path):
+    nothing = {"role": "judge", "axis": "prompt"} | dict.fromkeys(("base", "trained", "difference", "low", "high"), NAN)
+    summary = {"metrics": {"prompt_readback": nothing, "other": nothing | {"base": None}}}
+    parsed = Page(write_report(tmp_path, training_rows(2), Config(), summary, heldout_pictures()).read_text("utf-8"))
+    assert f"{DASH} to {DASH}" in parsed.text and "unclear" in parsed.text
+    assert not re.search(r"\bnan\b", parsed.text.lower())
+
+
+def test_names_from_the_configuration_are_taken_literally(tmp_path):
+    rows = [{"iteration": i, "reward/a<b> & $x$/mean": 0.1 * i} for i in range(3)]
+    source = write_report(tmp_path, rows, Config(), {}, None).read_text("utf-8")
+    assert "a<b>" not in source and "a<b> & $x$ reward" in html.unescape(source)
+
+
+def test_the_same_run_gives_the_same_report(tmp_path):
+    sources = {write_report(tmp_path, training_rows(), Config(), {}, None).read_text("utf-8") for _ in range(2)}
+    assert len(sources) == 1
+
+
+@pytest.mark.parametrize(
+    "differences, kind, words",
+    [
+        ({}, "rose", "both rewards rose (identity +0.050, prompt +0.050), and both judges rose"),
+        ({"prompt": 0.005}, "mixed", "identity rose (+0.050) while prompt did not change measurably (+0.005)"),
+        ({"identity": -0.05, "prompt": -0.05}, "mixed", "both rewards fell (identity -0.050, prompt -0.050)"),
+        ({"prompt_readback": -0.05}, "mixed", "identity_readback rose (+0.050) while prompt_readback fell (-0.050)"),
+        ({"copy_paste": -0.5}, "rose", "every 95 % interval lies above 0"),
+    ],
+)
+def test_verdict(differences, kind, words):
+    result = verdict(all_metrics(**differences), 10)
+    assert result.kind == kind and words in result.text.replace(MINUS, "-")
+
+
+def test_verdict_ignores_rewards_that_were_only_watched():
+    metrics = all_metrics() | {"aesthetic": metric("reward", "prompt", -0.5)}
+    assert verdict(metrics, 10).kind == "rose"
+
+
+def test_no_verdict_without_training_or_evaluation():
+    assert verdict(all_metrics(), 0).kind == "unknown"
+    assert verdict({}, 10).kind == "unknown"
+
+
+def test_a_rising_guard_is_pointed_out():
+    assert cautions(all_metrics(copy_paste=0.001)) == []
+    assert "copy_paste rose too (+0.100)" in cautions(all_metrics(copy_paste=0.1))[0]
+
+
+@pytest.mark.parametrize(
+    "shaping, weights, name",
+    [
+        ("tanh", "sigmoid", "Customized-GRPO: SARS + TDW"),
+        ("none", "sigmoid", "Customized-GRPO: TDW"),
+        ("tanh", "inverted", "Customized-GRPO: SARS + inverted TDW"),
+        ("none", "constant", "Naive GRPO, weights prompt : identity = 0.4 : 0.6"),
+        ("min", "sigmoid", "GRPO on the min of the advantages"),
+    ],
+)
+def test_method_is_named(shaping, weights, name):
+    assert method(Config(shaping=Shaping(type=shaping), weights=Weights(type=weights, prompt=0.4))) == name
+
+
+def test_numbers():
+    assert [number(v) for v in (0.12345, -1, None, NAN, math.inf, "x")] == ["0.123", MINUS + "1.000"] + 4 * [DASH]
+    assert number(0.5, 1, signed=True) == "+0.5"
+
+
+def test_curve_leaves_out_what_is_no_number():
+    rows = [{"iteration": i, "a": v} for i, v in enumerate([1.0, None, NAN, 3.0])]
+    assert "2 iterations, moving mean from 1 to 3" in plots.curve(rows, "a", "title")
+    assert plots.curve(rows, "b", "title") == "" == plots.curve([], "a", "title")
+    assert plots.curve([{"iteration": 0, "a": 0.0}], "a", "title", scale="log") == ""
+
+
+def test_moving_mean_by_hand():
+    values = [float(i == 24) for i in range(48)]  # half a window is 48 // 24 = 2
+    smooth = plots._moving_mean(values)
+    assert [round(v, 3) for v in smooth[21:28]] == [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0]
+    assert all(math.isnan(v) for v in plots._moving_mean([NAN, NAN]))
+
+
+def test_tradeoff_needs_a_judge_of_both_axes():
+    metrics = all_metrics()
+    assert "identity 0.600 to 0.650, prompt 0.600 to 0.650" in plots.tradeoff({"all": metrics})
+    del metrics["prompt_readback"]
+    assert plots.tradeoff({"all": metrics}) == "" == plots.tradeoff({"all": {}})

@@ -1,0 +1,71 @@
+"""What the README shows, run as a user runs it."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cgrpo.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["minimal_loop.py"])
+def test_examples_run(name, capsys):
+    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    assert "iteration 3" in capsys.readouterr().out
+    assert len((ROOT / "examples" / name).read_text().splitlines()) <= 120
+
+
+def test_the_custom_reward_example_scores():
+    from cgrpo.rewards import FunctionReward, scored
+    from cgrpo.types import Batch
+
+    function = runpy.run_path(str(ROOT / "examples" / "custom_reward.py"))["saturation"]
+    import torch
+
+    images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
+    images[1, ..., 0] = 255
+    batch = Batch(("a", "b"), ("", ""), ((), ()), ("", ""))
+    assert scored("saturation", FunctionReward(function, "prompt"), images, batch).tolist() == [0.0, 1.0]
+
+
+def test_sample_from_any_picture(tmp_path, capsys):
+    Image.new("RGBA", (200, 120), (200, 30, 30, 128)).save(tmp_path / "toy.png")
+    Image.new("L", (64, 64), 90).save(tmp_path / "other.jpg")
+    prompt = "a small toy on the left in the snow"
+    for references in (["toy.png"], ["toy.png", "other.jpg"]):
+        out = tmp_path / f"pictures{len(references)}"
+        paths = [str(tmp_path / name) for name in references]
+        words = ["sample", "--reference", *paths, "--prompt", prompt, "--out", str(out), "--seeds", "2", "--steps", "2"]
+        assert main(words) == 0
+        assert Image.open(out / "prompt0-seed1.png").size == (32, 32)
+        assert (out / "sheet.png").exists()
+    assert main(["sample", "--reference", str(tmp_path / "absent.png"), "--prompt", prompt, "--out", str(out)]) == 2
+    assert "absent.png" in capsys.readouterr().err
+
+
+def test_evaluate_has_the_reference_rows(tmp_path, capsys):
+    small = ["--set", "evaluation.subjects=4", "--set", "evaluation.prompts_per_subject=4", "--set", "sampling.steps=4"]
+    assert main(["evaluate", "toybox", *small, "--json", str(tmp_path / "table.json")]) == 0
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert list(table["rows"]) == ["real pictures", "copy of the reference", "prompt alone", "base"]
+    rows = table["rows"]
+    assert rows["copy of the reference"]["copy_paste"] == 1
+    assert rows["real pictures"]["prompt"] > rows["copy of the reference"]["prompt"]
+    assert rows["real pictures"]["identity"] > rows["prompt alone"]["identity"]
+    assert "16 held-out tasks" in capsys.readouterr().out
+
+
+def test_cite_and_help(capsys):
+    assert main(["cite"]) == 0
+    assert "2510.18263" in capsys.readouterr().out
+    assert main([]) == 2
+
+
+def test_generated_pages_are_fresh_and_every_command_has_an_example():
+    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    for name, page in pages["PAGES"].items():
+        assert (ROOT / "docs" / name).read_text() == page(), f"run python docs/generate.py: docs/{name} is stale"

@@ -1,0 +1,97 @@
+"""The repository keeps its promises: light imports, parsed recipes, one version, complete package data, small files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+import cgrpo
+from cgrpo.config import load_config, recipes
+
+ROOT = Path(__file__).parents[1]
+TEST_COMMAND = "pip install -c constraints.txt '.[dev]' && pytest"
+HEAVY = ("torch", "numpy", "PIL", "diffusers", "transformers", "peft", "accelerate", "scipy", "matplotlib")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def heavy_modules_after(code: str, folder: Path) -> str:
+    """The heavy modules that a fresh interpreter has loaded after ``code``, and what the code printed."""
+    report = f"\nimport sys\nprint('loaded:', *sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code + report], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_are_recipes() -> None:
+    assert "toybox" in recipes()
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_recipe_parses(name: str) -> None:
+    load_config(name)
+
+
+def test_configuration_is_light(tmp_path: Path) -> None:
+    code = "import cgrpo, cgrpo.config, cgrpo.types, cgrpo.errors; cgrpo.load_config()"
+    assert heavy_modules_after(code, tmp_path) == "loaded:\n"
+
+
+def test_help_is_light(tmp_path: Path) -> None:
+    """Through the installed command's entry point."""
+    code = """
+from importlib.metadata import entry_points
+(command,) = entry_points(group="console_scripts", name="cgrpo")
+try:
+    command.load()(["--help"])
+except SystemExit as stop:
+    assert not stop.code
+"""
+    printed = heavy_modules_after(code, tmp_path)
+    assert printed.startswith("usage: cgrpo") and "train" in printed
+    assert printed.endswith("\nloaded:\n")
+
+
+def test_one_version() -> None:
+    (cited,) = re.findall(r"^version: (\S+)$", read("CITATION.cff"), re.MULTILINE)
+    declared = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert cgrpo.__version__ == declared == cited == metadata.version("customized-grpo")
+
+
+def test_readme_and_ci_run_the_same_command() -> None:
+    assert TEST_COMMAND in read("README.md")
+    assert TEST_COMMAND in read(".ci/run")
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in wanted}
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", read("constraints.txt"), re.MULTILINE))
+    assert names <= {name.lower() for name in pins}
+    assert pins["torch"] == "2.13.0"  # no local version: fits any build
+
+
+def test_package_data() -> None:
+    package = Path(str(resources.files("cgrpo")))
+    assert list((package / "evaluation").glob("*.j2"))
+    assets = package / "toybox" / "assets"
+    for name in ("policy", "segmenter", "dino", "clip", "reader"):
+        files = [path for path in (assets / name).rglob("*") if path.is_file()]
+        assert {".json", ".safetensors"} <= {path.suffix for path in files}, name
+    assert sum(path.stat().st_size for path in assets.rglob("*") if path.is_file()) <= 15e6
+
+
+def test_files_stay_readable() -> None:
+    files = (ROOT / "src").rglob("*.py")
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert lengths
+    assert not {path: lines for path, lines in lengths.items() if lines > 400}

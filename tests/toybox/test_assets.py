@@ -1,0 +1,49 @@
+"""The committed checkpoints: small, complete, and good enough to be trained against."""
+
+import pytest
+import torch
+
+from cgrpo.build import make_policy, make_rewards, make_scorers, make_segmenter
+from cgrpo.config import load_config
+from cgrpo.data import ToyboxSource
+from cgrpo.evaluation.toybox_check import ranking, segmenter_iou
+from cgrpo.policies import adapter_off
+from cgrpo.toybox.assets import ASSETS
+from cgrpo.toybox.build import build_toybox
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return make_policy(load_config())
+
+
+def test_they_are_small():
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 15e6
+
+
+def test_rewards_and_judges_rank_corruptions(policy):
+    scorers = make_scorers(make_rewards(load_config()))
+    table = ranking(ToyboxSource(0, "validation", 0.35, 4), 96, scorers, policy)
+    assert table.keys() == {"wrong subject", "near-miss colour", "wrong scene", "wrong position", "property ignored"}
+    for name, row in table.items():
+        assert len(row) == 2, name
+        assert min(row.values()) > 0.8, (name, row)
+
+
+def test_the_segmenter_finds_the_subject(policy):
+    source = ToyboxSource(0, "validation", 0.35, 4)
+    sigmas = torch.linspace(1, 0, 6)
+    with adapter_off(policy.transformer):
+        iou = segmenter_iou(source, 48, make_segmenter("toybox"), policy, sigmas)
+    assert iou["real"] > 0.75 and iou["base"] > 0.55, iou
+
+
+def test_the_builder_makes_every_part_in_the_same_layout(tmp_path):
+    said = []
+    build_toybox(tmp_path, seed=1, share=1e-4, say=said.append)
+    made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert made == {str(path.relative_to(ASSETS)) for path in ASSETS.rglob("*") if path.is_file()}
+    cfg = load_config("toybox", [f"policy.path={tmp_path / 'policy'}"])
+    make_policy(cfg)
+    build_toybox(tmp_path, seed=1, share=1e-4, say=said.append)  # nothing is made twice
+    assert sum("already there" in line for line in said) == 6

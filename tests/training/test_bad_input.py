@@ -1,0 +1,118 @@
+"""A user's mistake is one clear line and exit code 2, and nothing already written is lost."""
+
+import json
+import os
+import shutil
+
+import pytest
+from PIL import Image
+
+from cgrpo.cli import main
+from cgrpo.run import train
+
+
+def one_line(capfd, *arguments) -> str:
+    """The error line of a command that must fail with exit code 2."""
+    capfd.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cgrpo: ")]
+    assert len(error) == 1
+    return error[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("training.iteratons=3", "did you mean training.iterations"),
+        ("training.learning_rate=fast", "training.learning_rate"),
+        ("training.group_size=1", "training.group_size"),
+        ("training.updates_per_rollout=5", "must divide training.group_size"),
+        ("sampling.steps=1", "sampling.steps"),
+        ("nonsense", "dotted.key=value"),
+        ("data.source=absent.json", "absent.json"),
+        ("policy.path=absent", "absent"),
+        ("rewards.prompt.type=absent:function", "rewards.prompt.type"),
+        ("rewards.prompt.type=magic", "rewards.prompt.type"),
+        ("rewards.prompt.path=absent", "absent"),
+        ("weights.low=0.9", "low"),
+    ],
+)
+def test_settings(capfd, tmp_path, setting, says):
+    assert says in one_line(capfd, "train", "--set", setting, "--out", tmp_path / "run")
+
+
+def test_recipe_and_folders(capfd, small, tmp_path):
+    assert "no recipe" in one_line(capfd, "train", "absent")
+    (tmp_path / "file").write_text("")
+    assert "can't write" in one_line(capfd, "train", "--out", tmp_path / "file" / "run")
+    assert "no run directory" in one_line(capfd, "train", "--resume", tmp_path)
+    run = train(small("training.iterations=1"), tmp_path / "run")
+    assert "already holds a run" in one_line(capfd, "train", "--out", run)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder(capfd, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "can't write" in one_line(capfd, "train", "--out", tmp_path / "run")
+
+
+def write_manifest(tmp_path, rows) -> str:
+    (tmp_path / "tasks.json").write_text(json.dumps(rows))
+    return f"data.source={tmp_path / 'tasks.json'}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "no records"),
+        ([{"prompt": "", "references": ["a.png"]}], "record 0: prompt"),
+        ([{"prompt": "a toy", "references": []}], "record 0: references"),
+        ([{"prompt": "a toy", "references": ["absent.png"]}], "absent.png"),
+        ([{"prompt": "a toy", "references": ["broken.png"]}], "broken.png"),
+    ],
+)
+def test_manifests(capfd, small_arguments, monkeypatch, tmp_path, rows, says):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    setting = write_manifest(tmp_path, rows)
+    assert says in one_line(capfd, "train", *small_arguments, "--set", setting, "--out", tmp_path / "run")
+
+
+def test_a_manifest_trains(small, tmp_path):
+    Image.new("P", (50, 40)).save(tmp_path / "palette.png")
+    Image.new("CMYK", (40, 32)).save(tmp_path / "cmyk.jpg")
+    rows = [
+        {"prompt": "a toy at night", "references": [name], "subject": "toy"} for name in ("palette.png", "cmyk.jpg")
+    ]
+    run = train(small(write_manifest(tmp_path, rows), "training.iterations=1"), tmp_path / "run")
+    assert (run / "report.html").exists()
+
+
+def test_a_reward_that_raises(capfd, small_arguments, tmp_path):
+    fault = ("--set", "rewards.prompt.type=exact_rewards:raises", "--out", tmp_path / "run")
+    assert "out of order" in one_line(capfd, "train", *small_arguments, *fault)
+
+
+def test_a_reward_that_is_nan_for_whole_groups_stops_with_everything_kept(capfd, small_arguments, tmp_path):
+    fault = ("--set", "rewards.prompt.type=exact_rewards:never", "--set", "training.max_failed_groups=2")
+    line = one_line(capfd, "train", *small_arguments, *fault, "--out", tmp_path / "run")
+    assert "'prompt' was NaN" in line
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_single_nans_are_masked_and_counted(small, tmp_path):
+    run = train(small("rewards.prompt.type=exact_rewards:sometimes"), tmp_path / "run")
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["reward/prompt/failed"] == 1
+    assert row["unscored_share"] == 1 / 8
+
+
+def test_foreign_and_truncated_checkpoints(capfd, small, tmp_path):
+    run = train(small("training.iterations=1"), tmp_path / "run")
+    other = train(small("training.iterations=1", "training.seed=5"), tmp_path / "other")
+    state = run / "checkpoints" / "step-1" / "state.safetensors"
+    whole = state.read_bytes()
+    state.write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in one_line(capfd, "train", "--resume", run)
+    shutil.rmtree(run / "checkpoints" / "step-1")
+    shutil.copytree(other / "checkpoints" / "step-1", run / "checkpoints" / "step-1")
+    assert "another configuration" in one_line(capfd, "train", "--resume", run)

@@ -1,0 +1,81 @@
+"""One process = two processes; killed and resumed = uninterrupted; same seed = same run; layouts don't matter."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cgrpo.run import train
+
+WORKER = str(Path(__file__).parent / "worker.py")
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter" / "pytorch_lora_weights.safetensors")
+
+
+def distance(a: Path, b: Path) -> float:
+    left, right = adapter(a), adapter(b)
+    assert left.keys() == right.keys()
+    return max((left[key].double() - right[key].double()).abs().max().item() for key in left)
+
+
+def moved(folder: Path) -> float:
+    """Largest entry of an up matrix, 0 at the start: how far training went."""
+    return max(value.abs().max().item() for key, value in adapter(folder).items() if "lora_B" in key)
+
+
+def run(processes: int, fault: str, *arguments: str) -> subprocess.CompletedProcess:
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    return subprocess.run([*launch, WORKER, fault, *arguments], capture_output=True, text=True)
+
+
+def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
+    double = ["--set", "policy.dtype=float64"]
+    one = train(small("policy.dtype=float64"), tmp_path / "one")
+    two = run(2, "none", "train", *small_arguments, *double, "--out", str(tmp_path / "two"))
+    assert two.returncode == 0, two.stderr
+    assert moved(one) > 1e-4
+    assert distance(one, tmp_path / "two") <= 1e-8
+
+    apart = run(2, "no-sum", "train", *small_arguments, *double, "--out", str(tmp_path / "apart"))
+    assert apart.returncode == 0, apart.stderr
+    assert distance(one, tmp_path / "apart") > 1e-6  # the comparison can fail
+
+
+def test_killed_in_mid_iteration_and_resumed_is_uninterrupted_bit_for_bit(small, small_arguments, tmp_path):
+    whole = train(small(), tmp_path / "whole")
+    killed = run(1, "kill=2", "train", *small_arguments, "--out", str(tmp_path / "killed"))
+    assert killed.returncode == -9
+    again = train(small(), resume=tmp_path / "killed")
+    assert distance(whole, again) == 0
+    states = [load_file(folder / "checkpoints" / "step-3" / "state.safetensors") for folder in (whole, again)]
+    assert states[0].keys() == states[1].keys() and len(states[0]) > 10
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    rows = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (whole, again)]
+    assert rows == [3, 3]
+
+
+def test_a_finished_run_can_be_extended_as_if_it_had_been_longer(small, tmp_path):
+    whole = train(small(), tmp_path / "whole")
+    part = train(small("training.iterations=2"), tmp_path / "part")
+    assert distance(whole, train(small(), resume=part)) == 0
+
+
+def test_same_seed_same_run_other_seed_other_run(small, tmp_path):
+    runs = [train(small(f"training.seed={seed}"), tmp_path / name) for seed, name in ((1, "a"), (1, "b"), (2, "c"))]
+    assert distance(runs[0], runs[1]) == 0
+    assert distance(runs[0], runs[2]) > 1e-5
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_the_micro_batch_only_bounds_memory(small, tmp_path, size):
+    exact = ("policy.dtype=float64", "training.iterations=2")
+    a = train(small(*exact), tmp_path / "a")
+    b = train(small(*exact, f"training.micro_batch={size}"), tmp_path / "b")
+    assert distance(a, b) <= 1e-9

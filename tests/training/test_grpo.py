@@ -1,0 +1,161 @@
+"""The trainer: its update is the algorithm's gradient, its checks fire, its numbers are what they say."""
+
+import json
+
+import pytest
+import torch
+
+from cgrpo.algorithm import credit_table, replay_logp
+from cgrpo.build import make_policy, make_rewards, make_source
+from cgrpo.config import load_config, recipes
+from cgrpo.errors import UserError
+from cgrpo.policies import set_adapter_state
+from cgrpo.run import train
+from cgrpo.training.grpo import GRPO
+from cgrpo.training.runtime import Runtime
+
+
+def trainer(cfg) -> GRPO:
+    return GRPO(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
+
+
+def shake(made: GRPO) -> None:
+    """Up matrices away from 0, so that every parameter has a gradient."""
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.parameters:
+            parameter += 0.02 * torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype)
+
+
+def gradients(made: GRPO, monkeypatch) -> list[torch.Tensor]:
+    """The gradient of the first update, before clipping."""
+    caught: list[torch.Tensor] = []
+
+    def stop() -> float:
+        caught.extend(p.grad.clone() for p in made.parameters)
+        raise StopIteration
+
+    monkeypatch.setattr(made, "_step", stop)
+    with pytest.raises(RuntimeError):
+        next(made.run(0))
+    return caught
+
+
+def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch):
+    made = trainer(small("policy.dtype=float64", "training.updates_per_rollout=1"))
+    shake(made)
+    rolls, scores = [], []
+    rollout, score = made._rollout, made._score
+    monkeypatch.setattr(made, "_rollout", lambda *a: rolls.append((a[0], rollout(*a))) or rolls[-1][1])
+    monkeypatch.setattr(made, "_score", lambda *a: scores.append(score(*a)) or scores[-1])
+    found = gradients(made, monkeypatch)
+
+    ((cond, roll),) = rolls
+    credit = credit_table(scores[0], made.weights_KR, "tanh", 0.5)
+    total = 0.0
+    for m in range(len(roll.sample_M)):  # one pair at a time, nothing shared with the trainer's batching
+        n, k = int(roll.sample_M[m]), int(roll.step_M[m])
+        bound = lambda x, s, n=n: made.policy.velocity(x, s, cond.select([n]))  # noqa: E731
+        logp, _, _ = replay_logp(bound, roll, torch.tensor([m]), made.sigmas, "constant", 0.5)
+        total = total + credit.credit_KPG[k, n // 4, n % 4] * logp[0] / len(roll.sample_M)
+    expected = torch.autograd.grad(-total, made.parameters)
+    size = max(g.abs().max() for g in expected)
+    assert size > 0
+    assert max((a - b).abs().max() for a, b in zip(found, expected, strict=True)) < 1e-9 * max(1.0, float(size))
+
+
+def test_ratio_is_one_before_the_first_update_and_moves_after(small):
+    rows = [done.metrics for done in trainer(small("training.learning_rate=0.003")).run(0)]
+    assert all(row["ratio_drift"] < 1e-4 for row in rows)
+    assert rows[-1]["ratio_spread"] > rows[-1]["ratio_drift"]
+
+
+def test_a_policy_that_is_not_deterministic_is_stopped(small):
+    made = trainer(small())
+    shake(made)
+    velocity = made.policy.velocity
+    made.policy.velocity = lambda x, s, c: velocity(x, s, c) * (1 + 0.05 * torch.rand(1))
+    with pytest.raises(UserError, match="rollout and replay disagree"):
+        next(made.run(0))
+
+
+def test_skipping_samples_without_credit_is_exact(small, monkeypatch):
+    def gradient(kl: str) -> list[torch.Tensor]:
+        made = trainer(small("policy.dtype=float64", f"training.kl={kl}"))
+        shake(made)
+        score = made._score
+
+        def first_group_flat(*arguments):
+            scores = score(*arguments)
+            scores[0] = 0.5  # no spread, no credit
+            return scores
+
+        made._score = first_group_flat
+        return gradients(made, monkeypatch)
+
+    skipped, kept = gradient("0.0"), gradient("1e-300")  # KL on: nothing is skipped, and it weighs nothing
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(skipped, kept, strict=True))
+
+
+def test_kl_pulls_towards_the_base(small):
+    def distance(kl: str) -> float:
+        made = trainer(small(f"training.kl={kl}", "training.iterations=6", "training.learning_rate=0.01"))
+        rows = [done.metrics for done in made.run(0)]
+        assert rows[-1]["kl"] >= 0 and (kl == "0.0" or rows[-1]["kl"] > 0)
+        return sum(
+            p.square().sum().item() for name, p in made.policy.transformer.named_parameters() if "lora_B" in name
+        )
+
+    assert distance("10.0") < distance("0.0")
+
+
+@pytest.mark.parametrize("kind", ["all", "fraction", "sliding"])
+@pytest.mark.parametrize("sde", ["constant", "flow-grpo", "cps"])
+def test_every_window_and_sampler_trains(small, kind, sde):
+    cfg = small(
+        f"sampling.window.type={kind}", "sampling.window.size=2", f"sampling.kind={sde}", "training.iterations=2"
+    )
+    rows = [done.metrics for done in trainer(cfg).run(0)]
+    assert all(row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-4 for row in rows)
+
+
+def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(GRPO, "_step", lambda self: 1.0)
+    with pytest.raises(UserError, match="did not move"):
+        train(small(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes()))
+def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
+    short = ("training.iterations=2", "training.prompts_per_iteration=1", "supervised.batch=4", "logging.tracker=none")
+    cfg = load_config(recipe, (*short, "evaluation.subjects=3", "evaluation.prompts_per_subject=4"))
+    run = train(cfg, tmp_path / "run", name=recipe)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["metrics"].keys() == {"identity", "prompt", "identity_readback", "prompt_readback", "copy_paste"}
+    for row in summary["metrics"].values():
+        assert row.keys() == {"role", "axis", "base", "trained", "difference", "low", "high"}
+        assert row["low"] <= row["difference"] <= row["high"]
+        assert abs(row["trained"] - row["base"] - row["difference"]) < 1e-9
+    for name in ("config.json", "environment.json", "metrics.jsonl", "scores.jsonl", "report.html", "comparison.png"):
+        assert (run / name).stat().st_size > 0
+    assert (run / "adapter" / "pytorch_lora_weights.safetensors").exists()
+    assert len(list((run / "samples").glob("*.png"))) == 2
+
+
+def test_prompt_only_and_identity_only_watch_the_other_reward():
+    for recipe, column in (("prompt-only", 1), ("identity-only", 0)):
+        made = trainer(load_config(recipe, ["logging.tracker=none"]))
+        assert list(made.rewards) == ["identity", "prompt"]
+        assert made.weights_KR[:, column].eq(1).all() and made.weights_KR[:, 1 - column].eq(0).all()
+
+
+def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
+    from cgrpo.policies import adapter_state, read_adapter
+    from cgrpo.run import open_policy
+
+    run = train(small(), tmp_path / "run")
+    _, policy = open_policy(run)
+    state, header = read_adapter(run / "adapter")
+    assert header["rank"] == "4"
+    assert all(torch.equal(value, state[key]) for key, value in adapter_state(policy.transformer).items())
+    set_adapter_state(policy.transformer, state)

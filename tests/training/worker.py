@@ -1,0 +1,32 @@
+"""Run by the process tests: ``cgrpo train`` with, on demand, a fault.
+
+python worker.py no-sum ARGUMENTS...     gradients are not summed over processes
+python worker.py kill=N ARGUMENTS...     SIGKILL in the middle of iteration N, between rollout and update
+python worker.py none ARGUMENTS...
+"""
+
+import os
+import signal
+import sys
+
+from cgrpo.cli import main
+from cgrpo.training.grpo import GRPO
+from cgrpo.training.runtime import Runtime
+
+fault, *arguments = sys.argv[1:]
+if fault == "no-sum":
+    Runtime.sum_gradients = lambda self, parameters: None
+    Runtime.agree = lambda self, parameters: True
+if fault.startswith("kill="):
+    at, score = int(fault.removeprefix("kill=")), GRPO._score
+    calls = []
+
+    def score_and_die(self, *arguments):
+        calls.append(None)
+        if len(calls) == at + 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(self, *arguments)
+
+    GRPO._score = score_and_die
+
+sys.exit(main(arguments))
