@@ -120,7 +120,7 @@ class Weights(Section):
 
 
 class Training(Section):
-    iterations: Annotated[int, Field(ge=0)] = 60
+    iterations: Annotated[int, Field(ge=0)] = 80
     """Rollouts; 0 evaluates the base alone."""
     group_size: Annotated[int, Field(ge=2)] = 12
     """Samples per prompt, G; advantages compare them, so at least 2."""
@@ -135,7 +135,7 @@ class Training(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     betas: tuple[Share, Share] = (0.9, 0.999)
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    clip: Annotated[float, Field(gt=0)] = 1e-4
+    clip: Annotated[float, Field(gt=0)] = 1e-3
     """Clip range of the ratio, for log-probabilities averaged over latent dimensions (the release: 1e-4)."""
     clamp: Annotated[float, Field(gt=0)] = 5.0
     """Credit is clamped to +- this."""

@@ -6,7 +6,7 @@ import torch
 from cgrpo.build import make_policy, make_rewards, make_scorers, make_segmenter
 from cgrpo.config import load_config
 from cgrpo.data import ToyboxSource
-from cgrpo.evaluation.toybox_check import ranking, segmenter_iou
+from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
 from cgrpo.policies import adapter_off
 from cgrpo.toybox.assets import ASSETS
 from cgrpo.toybox.build import build_toybox
@@ -24,10 +24,10 @@ def test_they_are_small():
 def test_rewards_and_judges_rank_corruptions(policy):
     scorers = make_scorers(make_rewards(load_config()))
     table = ranking(ToyboxSource(0, "validation", 0.35, 4), 96, scorers, policy)
-    assert table.keys() == {"wrong subject", "near-miss colour", "wrong scene", "wrong position", "property ignored"}
+    assert table.keys() == CORRUPTIONS.keys()
     for name, row in table.items():
-        assert len(row) == 2, name
-        assert min(row.values()) > 0.8, (name, row)
+        assert len(row) == 2, name  # the axis's reward and its judge
+        assert min(row.values()) > (0.7 if "near-miss" in name else 0.85), (name, row)
 
 
 def test_the_segmenter_finds_the_subject(policy):

@@ -26,8 +26,8 @@ SLICES = {  # the reader's outputs, in order
     "property": len(world.PROPERTIES),
     "shape": len(world.SHAPES),
     "pattern": len(world.PATTERNS),
-    "light": 3,  # the subject's two colours, by brightness: which is the main one can't always be seen
-    "dark": 3,
+    "one": 3,  # the subject's two colours in no order: which is the main one can't always be seen
+    "two": 3,
 }
 COLOUR_SCALE = 0.25  # RGB distance at which two colours' likeness has fallen to exp(-1/2)
 
@@ -63,12 +63,6 @@ def colour_likeness(a_NC: Tensor, b_NC: Tensor) -> Tensor:
     return torch.exp(-0.5 * ((a_NC - b_NC) / COLOUR_SCALE).square().sum(-1))
 
 
-def by_brightness(a_NC: Tensor, b_NC: Tensor) -> tuple[Tensor, Tensor]:
-    """Two RGB colours as (lighter, darker)."""
-    swap = (a_NC.sum(-1) < b_NC.sum(-1))[:, None]
-    return torch.where(swap, b_NC, a_NC), torch.where(swap, a_NC, b_NC)
-
-
 def _probability(logits_NC: Tensor, wanted_N: Tensor) -> Tensor:
     return logits_NC.softmax(-1).gather(1, wanted_N[:, None])[:, 0]
 
@@ -94,9 +88,9 @@ class IdentityReadBack:
         shape = _probability(seen["shape"], subjects.shape_B)
         pattern = _probability(seen["pattern"], subjects.pattern_B)
         main, other = subjects.main_BC, subjects.other_BC
-        colours = torch.maximum(  # the better way round: near-equal brightness must not count against a picture
-            colour_likeness(seen["light"], main) + colour_likeness(seen["dark"], other),
-            colour_likeness(seen["light"], other) + colour_likeness(seen["dark"], main),
+        colours = torch.maximum(  # the better way round
+            colour_likeness(seen["one"], main) + colour_likeness(seen["two"], other),
+            colour_likeness(seen["one"], other) + colour_likeness(seen["two"], main),
         )
         return (shape + pattern + colours) / 4
 

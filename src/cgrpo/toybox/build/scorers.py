@@ -34,7 +34,7 @@ from cgrpo.rewards.segment import SemanticSegmenter, subject_crop
 from cgrpo.toybox import world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
-from cgrpo.toybox.judges import SLICES, by_brightness
+from cgrpo.toybox.judges import SLICES
 
 Say = Callable[[str], None]
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -139,7 +139,9 @@ def subject_code(subjects: world.Subjects) -> Tensor:
     turn = torch.stack([(fold * subjects.angle_B).cos(), (fold * subjects.angle_B).sin()], -1) * (fold > 0)[:, None]
     mean = (subjects.main_BC + subjects.other_BC) / 2 - 0.5
     apart = subjects.main_BC - subjects.other_BC
-    unsigned = apart[:, [0, 1, 2, 0, 0, 1]] * apart[:, [0, 1, 2, 1, 2, 2]] * torch.tensor([1, 1, 1, 2**0.5, 2**0.5, 2**0.5])
+    unsigned = (
+        apart[:, [0, 1, 2, 0, 0, 1]] * apart[:, [0, 1, 2, 1, 2, 2]] * torch.tensor([1, 1, 1, 2**0.5, 2**0.5, 2**0.5])
+    )
     unsigned = unsigned - torch.tensor([0.2, 0.2, 0.2, 0.0, 0.0, 0.0])
     told = torch.isin(subjects.pattern_B, torch.tensor([2, 3]))[:, None]
     return torch.cat([shape, 0.8 * pattern, 3.2 * mean, 1.8 * unsigned, 0.9 * apart * told, 0.25 * turn], 1)
@@ -260,15 +262,16 @@ def build_reader(folder: Path, seed: int, steps: int, say: Say) -> None:
         "pattern": s.pattern_B,
     }
 
-    light, dark = by_brightness(s.main_BC, s.other_BC)
+    colours = torch.stack([torch.cat([s.main_BC, s.other_BC], 1), torch.cat([s.other_BC, s.main_BC], 1)])
 
     def loss_at(step: int) -> Tensor:
         index = draw()
         pixels = processor(images=[pictures[i] for i in index], return_tensors="pt")["pixel_values"]
         seen = dict(zip(SLICES, model(pixels).logits.float().split(list(SLICES.values()), 1), strict=True))
         named = sum(F.cross_entropy(seen[name], label[index]) for name, label in labels.items())
-        colours = F.mse_loss(seen["light"], light[index]) + F.mse_loss(seen["dark"], dark[index])
-        return named + 20 * colours
+        seen_BC = torch.cat([seen["one"], seen["two"]], 1)
+        error_2B = (seen_BC - colours[:, index]).square().mean(-1)  # either way round
+        return named + 40 * error_2B.amin(0).mean()
 
     optimise("reader", [model.train()], loss_at, steps=steps, learning_rate=2e-3, say=say)
     model.half().save_pretrained(out)
