@@ -49,13 +49,22 @@ def test_sample_from_any_picture(tmp_path, capsys):
 
 def test_evaluate_has_the_reference_rows(tmp_path, capsys):
     small = ["--set", "evaluation.subjects=4", "--set", "evaluation.prompts_per_subject=4", "--set", "sampling.steps=4"]
-    assert main(["evaluate", "toybox", *small, "--json", str(tmp_path / "table.json")]) == 0
+    sheet = str(tmp_path / "sheet.png")
+    assert main(["evaluate", "toybox", *small, "--json", str(tmp_path / "table.json"), "--sheet", sheet]) == 0
     table = json.loads((tmp_path / "table.json").read_text())
-    assert list(table["rows"]) == ["real pictures", "copy of the reference", "prompt alone", "base"]
+    assert list(table["rows"]) == [
+        "real pictures",
+        "real, autoencoded",
+        "copy of the reference",
+        "prompt alone",
+        "base",
+    ]
     rows = table["rows"]
     assert rows["copy of the reference"]["copy_paste"] == 1
     assert rows["real pictures"]["prompt"] > rows["copy of the reference"]["prompt"]
     assert rows["real pictures"]["identity"] > rows["prompt alone"]["identity"]
+    assert Image.open(sheet).width > 500
+    assert main(["evaluate", "toybox", *small, "--json", str(tmp_path / "absent" / "table.json")]) == 2
     assert "16 held-out tasks" in capsys.readouterr().out
 
 

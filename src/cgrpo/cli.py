@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"cgrpo: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a folder that can't be written
+        print(f"cgrpo: {error.filename or 'disk'}: {error.strerror or error}; what is written is kept", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("cgrpo: interrupted; a training run continues with cgrpo train --resume RUN", file=sys.stderr)
         return 130
@@ -77,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
     )
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    evaluate.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of 24 tasks (PNG)")
     evaluate.set_defaults(command=_evaluate)
 
     toybox = commands.add_parser("toybox", help="the embedded world")
@@ -146,7 +150,7 @@ def _sample(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from cgrpo.run import evaluate_toybox
 
-    result = evaluate_toybox(options.run, options.settings)
+    result = evaluate_toybox(options.run, options.settings, options.sheet)
     names = list(result["metrics"])
     print(f"{result['tasks']} held-out tasks ({result['split']})")
     print(f"{'':22s}" + "".join(f"{name:>19s}" for name in names))

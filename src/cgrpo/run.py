@@ -18,7 +18,7 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, heldout_tasks, summarise
 from cgrpo.evaluation.report import write_report
-from cgrpo.evaluation.sheets import comparison_sheet, sample_sheet
+from cgrpo.evaluation.sheets import comparison_sheet, row_sheet, sample_sheet
 from cgrpo.evaluation.toybox_check import ranking, segmenter_iou
 from cgrpo.policies import FluxPolicy, adapter_off, named_parameters, read_picture, save_adapter
 from cgrpo.rewards import Reward, scored
@@ -160,19 +160,22 @@ def sample(
     return files
 
 
-def evaluate_toybox(run: Path | None, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Mean score of every metric for each row: real pictures, a copy of the reference, the prompt alone, base, trained.
+def evaluate_toybox(run: Path | None, settings: Sequence[str] = (), sheet: Path | None = None) -> dict[str, Any]:
+    """Mean score of every metric by row: real pictures (also autoencoded), a copy of the reference, the prompt alone,
+    the base, and the run.
 
-    -> {"tasks": N, "rows": {row: {metric: mean}}, "metrics": {metric: {role, axis, unit}}}
+    -> {"tasks": N, "rows": {row: {metric: mean}}, "metrics": {metric: {role, axis, unit}}}; ``sheet`` is a file for
+    a contact sheet of 24 tasks.
     """
     cfg, policy = open_policy(run, load_config(TOYBOX, settings))
     scorers = make_scorers(make_rewards(cfg))
-    source, batch, _ = heldout_tasks(cfg)
+    source, batch, subject_N = heldout_tasks(cfg)
     sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
     alone = Batch(batch.ids, batch.prompts, ((),) * len(batch), batch.subjects, batch.spec)
     with adapter_off(policy.transformer):
         made = {
-            "real pictures": source.oracle(range(len(batch))),
+            "real pictures": (real := source.oracle(range(len(batch)))),
+            "real, autoencoded": policy.decode(policy.encode_targets(to_pictures(real))),
             "copy of the reference": to_tensor([pictures[0] for pictures in batch.references]),
             "prompt alone": generate(policy, alone, sigmas),
             "base": generate(policy, batch, sigmas),
@@ -183,6 +186,8 @@ def evaluate_toybox(run: Path | None, settings: Sequence[str] = ()) -> dict[str,
         row: {name: scored(name, s.score, images, batch).nanmean().item() for name, s in scorers.items()}
         for row, images in made.items()
     }
+    if sheet is not None:
+        row_sheet(batch, subject_N, made, 24).save(sheet)
     about = {name: {"role": s.role, "axis": s.score.axis, "unit": s.score.unit} for name, s in scorers.items()}
     return {"tasks": len(batch), "split": cfg.evaluation.split, "rows": rows, "metrics": about}
 

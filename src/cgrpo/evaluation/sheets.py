@@ -45,12 +45,18 @@ def sample_sheet(
 
 def comparison_sheet(heldout: HeldOut, count: int, across: int = 4) -> Image.Image:
     """Reference, base and trained side by side for ``count`` held-out tasks, ``across`` of them in a row."""
-    base, trained = to_pictures(heldout.base_NHWC), to_pictures(heldout.trained_NHWC)
+    made = {"base": heldout.base_NHWC, "trained": heldout.trained_NHWC}
+    return row_sheet(heldout.batch, heldout.subject_N, made, count, across)
+
+
+def row_sheet(batch: Batch, subject_N: Tensor, made: Mapping[str, Tensor], count: int, across: int = 3) -> Image.Image:
+    """The reference and one picture of each row of ``made`` (uint8 [N, H, W, 3] by name), for ``count`` tasks."""
+    pictures = {name: to_pictures(images_NHWC) for name, images_NHWC in made.items()}
     panels = []
-    for place, n in enumerate(first_tasks(heldout.subject_N, count)):
-        columns = ("reference", "base", "trained") if place < across else ()
-        row = [heldout.batch.references[n][0], base[n], trained[n]]
-        panels.append(grid([row], [heldout.batch.prompts[n]], columns, size=base[n].size, smallest=96))
+    for place, n in enumerate(first_tasks(subject_N, count)):
+        columns = ("reference", *made) if place < across else ()
+        row = [batch.references[n][0], *(column[n] for column in pictures.values())]
+        panels.append(grid([row], [batch.prompts[n]], columns, size=row[-1].size, smallest=96))
     return _tile(panels, across)
 
 

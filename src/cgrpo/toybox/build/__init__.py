@@ -25,7 +25,7 @@ def build_toybox(out: Path, seed: int = 0, share: float = 1.0, say: Callable[[st
         (out / "segmenter" / "model.safetensors", lambda steps: build_segmenter(out, seed, steps, say), 900),
         (out / "dino" / "model.safetensors", lambda steps: build_dino(out, seed, steps, say), 5000),
         (out / "clip" / "model.safetensors", lambda steps: build_clip(out, seed, steps, say), 2200),
-        (out / "reader" / "model.safetensors", lambda steps: build_reader(out, seed, steps, say), 5000),
+        (out / "reader" / "model.safetensors", lambda steps: build_reader(out, seed, steps, say), 4000),
     )
     for product, build, steps in plan:
         if product.exists():
