@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -131,9 +132,10 @@ def _say_summary(folder: Path) -> None:
     if metrics:
         print(f"\n{'held-out':20s} {'role':7s} {'axis':9s} {'base':>7s} {'trained':>8s} {'change':>8s}  95 % interval")
     for name, row in metrics.items():
+        numbers = {key: math.nan if value is None else value for key, value in row.items()}
         print(
-            f"{name:20s} {row['role']:7s} {row['axis']:9s} {row['base']:7.3f} {row['trained']:8.3f} "
-            f"{row['difference']:+8.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]"
+            "{name:20s} {role:7s} {axis:9s} {base:7.3f} {trained:8.3f} {difference:+8.3f}  "
+            "[{low:+.3f}, {high:+.3f}]".format(name=name, **numbers)
         )
     print(f"\nreport: {folder / 'report.html'}\nadapter: {folder / 'adapter'}")
 

@@ -41,7 +41,11 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     folder = resume or out or Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     runtime = Runtime(cfg.logging.tracker, folder)
     folder = Path(runtime.share(str(folder)))
-    runtime.local(cfg.training.prompts_per_iteration)  # impossible geometry is refused before anything is loaded
+    # Impossible geometry is refused before anything is loaded.
+    if cfg.method == "grpo":
+        runtime.local(cfg.training.prompts_per_iteration)
+    else:
+        runtime.local(cfg.supervised.batch, "supervised.batch")
     record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     source, policy, rewards = make_source(cfg), make_policy(cfg, runtime.device), make_rewards(cfg)

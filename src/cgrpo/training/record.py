@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -69,9 +70,8 @@ class Record:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one iteration's metrics; NaN becomes null."""
-        clean = {k: None if isinstance(v, float) and v != v else v for k, v in row.items()}
         with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(clean) + "\n")
+            file.write(json.dumps(_without_nan(row)) + "\n")
 
     def rewind(self, iterations: int) -> None:
         """Forget metrics from iteration ``iterations`` on: they will be made again."""
@@ -79,7 +79,14 @@ class Record:
         write_text(self.metrics_file, "".join(kept))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_text(self.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(self.folder / "summary.json", json.dumps(_without_nan(summary), indent=2) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null instead, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _environment() -> dict[str, Any]:

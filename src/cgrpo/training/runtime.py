@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ class Runtime:
     """This process among ``world``. One process is the case world = 1, not a special one."""
 
     def __init__(self, tracker: str = "none", folder: Path | None = None):
+        if tracker != "none" and importlib.util.find_spec(tracker) is None:
+            cure = f"pip install {tracker}, or choose another with --set logging.tracker=none"
+            raise UserError(f"logging.tracker = {tracker!r}: the package is not installed; {cure}")
         self._accelerator = Accelerator(
             log_with=None if tracker == "none" else tracker, project_dir=folder, cpu=not torch.cuda.is_available()
         )
@@ -36,12 +40,10 @@ class Runtime:
         if self._tracking:
             self._accelerator.log(dict(values), step=step)
 
-    def local(self, count: int) -> range:
-        """This process's share of ``count`` items: a run of ``count / world``."""
+    def local(self, count: int, setting: str = "training.prompts_per_iteration") -> range:
+        """This process's share of ``count`` items, a run of ``count / world``. UserError where that is no whole one."""
         if count % self.world:
-            raise UserError(
-                f"training.prompts_per_iteration ({count}) must be divisible by the number of processes ({self.world})"
-            )
+            raise UserError(f"{setting} ({count}) must be divisible by the number of processes ({self.world})")
         share = count // self.world
         return range(self.rank * share, (self.rank + 1) * share)
 

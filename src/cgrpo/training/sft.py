@@ -32,7 +32,7 @@ class SFT:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self.positions = runtime.local(cfg.supervised.batch)
+        self.positions = runtime.local(cfg.supervised.batch, "supervised.batch")
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1: one optimizer step each."""
