@@ -165,8 +165,10 @@ def sample(
 
 
 def evaluate_toybox(run: Path | None, settings: Sequence[str] = (), sheet: Path | None = None) -> dict[str, Any]:
-    """Mean score of every metric by row: real pictures (also autoencoded), a copy of the reference, the prompt alone,
-    the base, and the run.
+    """Mean score of every metric by row.
+
+    real: as the world draws them; autoencoded: those through the autoencoder, the best the policy could do; copy: the
+    reference pasted; prompt alone: the base without a reference; base; trained: the run.
 
     -> {"tasks": N, "rows": {row: {metric: mean}}, "metrics": {metric: {role, axis, unit}}}; ``sheet`` is a file for
     a contact sheet of 24 tasks.
@@ -178,9 +180,9 @@ def evaluate_toybox(run: Path | None, settings: Sequence[str] = (), sheet: Path 
     alone = Batch(batch.ids, batch.prompts, ((),) * len(batch), batch.subjects, batch.spec)
     with adapter_off(policy.transformer):
         made = {
-            "real pictures": (real := source.oracle(range(len(batch)))),
-            "real, autoencoded": policy.decode(policy.encode_targets(to_pictures(real))),
-            "copy of the reference": to_tensor([pictures[0] for pictures in batch.references]),
+            "real": (real := source.oracle(range(len(batch)))),
+            "autoencoded": policy.decode(policy.encode_targets(to_pictures(real))),
+            "copy": to_tensor([pictures[0] for pictures in batch.references]),
             "prompt alone": generate(policy, alone, sigmas),
             "base": generate(policy, batch, sigmas),
         }

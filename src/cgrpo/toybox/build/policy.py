@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from cgrpo.policies import pack, position_ids
 from cgrpo.toybox import world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
@@ -38,13 +39,6 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.target_BLC)
-
-
-def pack(z: Tensor) -> Tensor:
-    """[B, C, 2h, 2w] -> [B, h*w, 4C], FLUX's 2 x 2 patches."""
-    b, c, height, width = z.shape
-    z = z.view(b, c, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return z.reshape(b, (height // 2) * (width // 2), c * 4)
 
 
 def make_pairs(folder: Path, count: int, seed: int, dial: float) -> Pairs:
@@ -137,13 +131,6 @@ def new_models(channels: int) -> tuple[FluxTransformer2DModel, CLIPTextModel, T5
     return transformer, clip, t5
 
 
-def position_ids(references: int, side: int) -> Tensor:
-    """UNO's ids (mode d) of a ``side`` x ``side`` target and as many references of the same size."""
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    plain = torch.stack([torch.zeros(side, side, dtype=torch.long), rows, columns], -1).reshape(-1, 3)
-    return torch.cat([plain + torch.tensor([0, n * side, n * side]) for n in range(references + 1)]).float()
-
-
 def build_policy(
     folder: Path,
     seed: int,
@@ -178,7 +165,7 @@ def build_policy(
             guidance=torch.full((batch,), GUIDANCE),
             encoder_hidden_states=t5(pairs.t5_BL[index]).last_hidden_state,
             pooled_projections=clip(pairs.clip_BL[index]).pooler_output,
-            img_ids=position_ids(1 if reference.shape[1] else 0, side),
+            img_ids=position_ids((side, side), [(side, side)] if reference.shape[1] else []),
             txt_ids=torch.zeros(LENGTH, 3),
             return_dict=False,
         )[0][:, :tokens]
