@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from cgrpo.cli import parser
-from cgrpo.config import Config, Section, recipes
+from cgrpo.config import Config, RewardSettings, Section, recipes
 
 HERE = Path(__file__).parent
 
@@ -60,6 +60,7 @@ def config_page() -> str:
         f"Recipes in the package: {', '.join(f'`{name}`' for name in recipes())}.\n",
     ]
     parts += _section(Config, "")
+    parts += _section(RewardSettings, "rewards.NAME.")
     return "\n".join(parts) + "\n"
 
 
@@ -70,7 +71,7 @@ def _section(section: type[Section], prefix: str) -> list[str]:
         if isinstance(kind, type) and issubclass(kind, Section):
             nested += _section(kind, f"{prefix}{name}.")
             continue
-        default = field.get_default(call_default_factory=True)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(default, dict):
             default = {key: value.model_dump() for key, value in default.items()}
         shown = str(kind).replace("typing.", "").replace("<class '", "").replace("'>", "").replace("cgrpo.config.", "")

@@ -95,3 +95,13 @@ def test_files_stay_readable() -> None:
     lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert lengths
     assert not {path: lines for path, lines in lengths.items() if lines > 400}
+
+
+def test_top_level_names_are_the_algorithms_own() -> None:
+    import cgrpo.algorithm
+
+    for name in cgrpo.__all__:
+        assert getattr(cgrpo, name) is not None
+    functions = {name for name in cgrpo.algorithm.__all__ if name[0].islower()}
+    assert functions <= set(cgrpo.__all__)
+    assert all(getattr(cgrpo, name) is getattr(cgrpo.algorithm, name) for name in functions)

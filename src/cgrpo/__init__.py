@@ -11,20 +11,30 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ALGORITHM = (
+    "all_steps",
     "clipped_surrogate",
     "combine",
     "constant_weights",
     "credit_table",
+    "diagnostics",
+    "flow_matching_loss",
     "gaussian_logp",
     "group_advantages",
     "integrate",
     "policy_kl",
+    "predict_x0",
+    "random_fraction",
+    "replace_advantages",
     "replay_logp",
+    "reward_weights",
     "rollout",
+    "scored_mask",
     "sde_transition",
     "shifted_sigmas",
     "sigmoid_weights",
+    "sliding_window",
     "synergy",
+    "window_start",
 )
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "load_config": "cgrpo.config",

@@ -133,8 +133,11 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """AdamW (the paper: 1e-5 at rank 512)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """AdamW's decoupled weight decay (the paper: 1e-4)."""
     betas: tuple[Share, Share] = (0.9, 0.999)
+    """AdamW's decay rates of the gradient's and the squared gradient's running means."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """The gradient is scaled down to this norm."""
     clip: Annotated[float, Field(gt=0)] = 1e-3
     """Clip range of the ratio, for log-probabilities averaged over latent dimensions (the release: 1e-4)."""
     clamp: Annotated[float, Field(gt=0)] = 5.0
@@ -150,6 +153,7 @@ class Training(Section):
     keep_checkpoints: Positive = 2
     """Older checkpoints are deleted."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of the adapter, the tasks and all noise."""
 
 
 class Supervised(Section):

@@ -54,6 +54,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     mark = config_fingerprint(cfg)
     first = load_checkpoint(record.checkpoints, names, trainer.optimizer, mark) if resume else 0
     if runtime.is_main and resume:
+        record.write_config(cfg)  # it may be longer now
         record.rewind(first)
     runtime.start_tracking({"recipe": name})
 

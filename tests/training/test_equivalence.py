@@ -65,6 +65,7 @@ def test_a_finished_run_can_be_extended_as_if_it_had_been_longer(small, tmp_path
     whole = train(small(), tmp_path / "whole")
     part = train(small("training.iterations=2"), tmp_path / "part")
     assert distance(whole, train(small(), resume=part)) == 0
+    assert (part / "config.json").read_text() == (whole / "config.json").read_text()
 
 
 def test_same_seed_same_run_other_seed_other_run(small, tmp_path):

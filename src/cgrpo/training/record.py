@@ -40,7 +40,7 @@ class Record:
             for path in (folder, record.samples, record.checkpoints):
                 path.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json.dumps(_environment(), indent=2) + "\n")
-            write_text(folder / "config.json", config.model_dump_json(indent=2) + "\n")
+            record.write_config(config)
         except OSError as error:
             raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
         return record
@@ -55,6 +55,9 @@ class Record:
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"{folder / 'config.json'}: can't be read ({error})") from error
         return cls(folder), parse_config(table, str(folder / "config.json"))
+
+    def write_config(self, config: Config) -> None:
+        write_text(self.folder / "config.json", config.model_dump_json(indent=2) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
         """The metrics of the iterations so far; a line cut short by a kill is left out."""
