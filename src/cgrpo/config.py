@@ -227,8 +227,10 @@ class Config(Section):
             )
         if not self.rewards:
             raise ValueError("rewards must name at least one reward")
-        if self.weights.type != "constant" and not {"identity", "prompt"} <= set(self.rewards):
-            raise ValueError(f"weights.type = {self.weights.type!r} needs rewards named identity and prompt")
+        shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
+        for name, share in shares.items():
+            if name not in self.rewards and (share > 0 or self.weights.type != "constant"):
+                raise ValueError(f"reward {name!r} carries weight but is left out; give rewards.{name}, or set weights")
         return self
 
 

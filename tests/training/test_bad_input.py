@@ -34,6 +34,7 @@ def one_line(capfd, *arguments) -> str:
         ("rewards.prompt.type=magic", "rewards.prompt.type"),
         ("rewards.prompt.path=absent", "absent"),
         ("weights.low=0.9", "low"),
+        ("rewards.identity.type=none", "'identity' carries weight"),
     ],
 )
 def test_settings(capfd, tmp_path, setting, says):

@@ -149,6 +149,13 @@ def test_prompt_only_and_identity_only_watch_the_other_reward():
         assert made.weights_KR[:, column].eq(1).all() and made.weights_KR[:, 1 - column].eq(0).all()
 
 
+def test_a_single_reward_trains_alone(small):
+    alone = ("rewards.identity.type=none", "weights.type=constant", "weights.prompt=1.0", "training.iterations=1")
+    made = trainer(small(*alone))
+    row = next(made.run(0)).metrics
+    assert list(made.rewards) == ["prompt"] and row["gradient_norm"] > 0
+
+
 def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
     from cgrpo.policies import adapter_state, read_adapter
     from cgrpo.run import open_policy
