@@ -110,7 +110,7 @@ class Weights(Section):
     low: Share = 0.3
     """Prompt weight in the last phase of "sigmoid"."""
     prompt: Share = 0.5
-    """Prompt weight of "constant"; identity gets the rest (1:1 is 0.5, 1:1.5 is 0.4)."""
+    """Prompt weight of "constant"; identity gets the rest (identity:prompt 1:1 is 0.5, 1:1.5 is 0.6)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -149,6 +149,12 @@ def test_prompt_only_and_identity_only_watch_the_other_reward():
         assert made.weights_KR[:, column].eq(1).all() and made.weights_KR[:, 1 - column].eq(0).all()
 
 
+def test_the_papers_naive_runs_weigh_identity_to_prompt_as_it_says():
+    for recipe, ratio in (("naive", 1.0), ("naive-prompt", 1.5)):
+        w_identity, w_prompt = trainer(load_config(recipe)).weights_KR[0].tolist()
+        assert abs(w_prompt / w_identity - ratio) < 1e-6
+
+
 def test_a_single_reward_trains_alone(small):
     alone = ("rewards.identity.type=none", "weights.type=constant", "weights.prompt=1.0", "training.iterations=1")
     made = trainer(small(*alone))

@@ -47,7 +47,7 @@ def sigmoid_weights(num_steps: int = 25, high: float = 0.7, low: float = 0.3, in
 
 
 def constant_weights(num_steps: int, prompt: float = 0.5) -> Tensor:
-    """The same weight of the prompt reward at every step; naive GRPO's "1:1" is 0.5, its "1:1.5" is 0.4.
+    """The same weight of the prompt reward at every step; naive GRPO's 1:1 is 0.5, its 1:1.5 is 0.6.
 
     num_steps >= 1, 0 <= prompt <= 1 -> w_prompt_K [K], float32. Raises ValueError outside these ranges.
     """
