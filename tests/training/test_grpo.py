@@ -73,7 +73,7 @@ def test_ratio_is_one_before_the_first_update_and_moves_after(small):
 def test_a_policy_that_replays_otherwise_than_it_sampled_is_stopped(small):
     made = trainer(small())
     velocity = made.policy.velocity
-    made.policy.velocity = lambda x, s, c: velocity(x, s, c) * (1.5 if torch.is_grad_enabled() else 1.0)
+    made.policy.velocity = lambda x, s, cond: velocity(x, s, cond) * (1.5 if torch.is_grad_enabled() else 1.0)
     with pytest.raises(UserError, match="rollout and replay disagree"):
         next(made.run(0))
 

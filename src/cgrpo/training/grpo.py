@@ -96,13 +96,10 @@ class GRPO:
             yield Iteration(number, numbers | timer.seconds(), batch, images_NHWC)
 
     def _rollout(self, cond: Condition, noise: GroupNoise, window: Window) -> Rollout:
-        velocity = functools.partial(self._velocity, cond=cond)
+        velocity = functools.partial(self.policy.velocity, cond=cond)
         x_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
         settings = self.cfg.sampling
         return rollout(velocity, x_NLC, self.sigmas, window, noise.step, settings.kind, settings.noise_level)
-
-    def _velocity(self, x_NLC: Tensor, sigma_N: Tensor, cond: Condition) -> Tensor:
-        return self.policy.velocity(x_NLC, sigma_N, cond)
 
     def _window(self, iteration: int, noise: GroupNoise) -> Window:
         window, steps, count = self.cfg.sampling.window, self.cfg.sampling.steps, len(noise.window_generators)
@@ -171,11 +168,11 @@ class GRPO:
             kind=sampling.kind,
             noise_level=sampling.noise_level,
         )
-        logp_B, mean_BLC, std_B11 = replay(functools.partial(self._velocity, cond=cond_B))
+        logp_B, mean_BLC, std_B11 = replay(functools.partial(self.policy.velocity, cond=cond_B))
         loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, settings.clip)
         if settings.kl > 0:
             with torch.no_grad(), adapter_off(self.policy.transformer):
-                _, base_BLC, _ = replay(functools.partial(self._velocity, cond=cond_B))
+                _, base_BLC, _ = replay(functools.partial(self.policy.velocity, cond=cond_B))
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
             totals.kl += kl_B.detach().sum().item()
             loss_B = loss_B + settings.kl * kl_B
