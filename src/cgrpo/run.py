@@ -20,7 +20,7 @@ from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, heldout_ta
 from cgrpo.evaluation.report import write_report
 from cgrpo.evaluation.sheets import comparison_sheet, row_sheet, sample_sheet
 from cgrpo.evaluation.toybox_check import ranking, segmenter_iou
-from cgrpo.policies import FluxPolicy, adapter_off, named_parameters, read_picture, save_adapter
+from cgrpo.policies import FluxPolicy, named_parameters, read_picture, reference_policy, save_adapter
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import to_pictures, to_tensor
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, save_checkpoint
@@ -179,7 +179,7 @@ def evaluate_toybox(run: Path | None, settings: Sequence[str] = (), sheet: Path 
     source, batch, subject_N = heldout_tasks(cfg)
     sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
     alone = Batch(batch.ids, batch.prompts, ((),) * len(batch), batch.subjects, batch.spec)
-    with adapter_off(policy.transformer):
+    with reference_policy(policy.transformer):
         made = {
             "real": (real := source.oracle(range(len(batch)))),
             "autoencoded": policy.decode(policy.encode_targets(to_pictures(real))),

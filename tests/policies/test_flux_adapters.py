@@ -15,7 +15,6 @@ from torch import Tensor
 from cgrpo.errors import UserError
 from cgrpo.policies import (
     FluxPolicy,
-    adapter_off,
     adapter_state,
     adapter_to_stock,
     adapter_to_uno,
@@ -23,6 +22,7 @@ from cgrpo.policies import (
     load_adapter,
     merged_state,
     read_adapter,
+    reference_policy,
     save_adapter,
     set_adapter_state,
     stock_to_adapter,
@@ -102,24 +102,24 @@ def test_adapter_is_fp32_on_a_bf16_base() -> None:
 
 
 @torch.no_grad()
-def test_adapter_off() -> None:
+def test_reference_policy() -> None:
     policy, base = with_adapter(), fresh()
     on = velocity(policy)
-    with adapter_off(policy.transformer):
+    with reference_policy(policy.transformer):
         off = velocity(policy)
     assert torch.allclose(off, velocity(base), atol=1e-5) and not torch.allclose(on, off, atol=1e-2)
     assert torch.equal(velocity(policy), on)
     assert len(trainable_parameters(policy.transformer)) == 24
     policy.transformer.requires_grad_(False)  # an adapter that is only evaluated stays frozen
-    with adapter_off(policy.transformer):
+    with reference_policy(policy.transformer):
         pass
     assert not trainable_parameters(policy.transformer)
 
 
-def test_adapter_off_ends_with_an_error_inside() -> None:
+def test_reference_policy_ends_with_an_error_inside() -> None:
     policy = with_adapter()
     on = velocity(policy)
-    with pytest.raises(ZeroDivisionError), adapter_off(policy.transformer):
+    with pytest.raises(ZeroDivisionError), reference_policy(policy.transformer):
         raise ZeroDivisionError
     assert torch.equal(velocity(policy), on)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from cgrpo.algorithm.flow import gaussian_logp, predict_x0, sde_transition
 from cgrpo.policies import (
     FluxPolicy,
-    adapter_off,
     adapter_state,
     adapter_to_uno,
     add_adapter,
     pack,
     position_ids,
+    reference_policy,
     set_adapter_state,
     uno_to_adapter,
     unpack,
@@ -67,7 +67,7 @@ def test_velocity_with_lora(policy: FluxPolicy, forward: dict[str, Tensor], refe
 @torch.no_grad()
 def test_velocity_without_lora(policy: FluxPolicy, forward: dict[str, Tensor]) -> None:
     cond = condition(policy, forward, 2)
-    with adapter_off(policy.transformer):
+    with reference_policy(policy.transformer):
         near(
             policy.velocity(forward["img_tokens"], forward["timesteps"], cond),
             forward["out_nolora.2ref.d"],

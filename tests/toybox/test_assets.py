@@ -7,7 +7,7 @@ from cgrpo.build import make_policy, make_rewards, make_scorers, make_segmenter
 from cgrpo.config import load_config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
-from cgrpo.policies import adapter_off
+from cgrpo.policies import reference_policy
 from cgrpo.toybox.assets import ASSETS
 from cgrpo.toybox.build import build_toybox
 
@@ -33,7 +33,7 @@ def test_rewards_and_judges_rank_corruptions(policy):
 def test_the_segmenter_finds_the_subject(policy):
     source = ToyboxSource(0, "validation", 0.35, 4)
     sigmas = torch.linspace(1, 0, 6)
-    with adapter_off(policy.transformer):
+    with reference_policy(policy.transformer):
         iou = segmenter_iou(source, 48, make_segmenter("toybox"), policy, sigmas)
     assert iou["real"] > 0.75 and iou["base"] > 0.55, iou
 

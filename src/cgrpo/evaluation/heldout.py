@@ -13,7 +13,7 @@ from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.statistics import paired_difference
-from cgrpo.policies import FluxPolicy, adapter_off
+from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import Reward, scored
 from cgrpo.types import Batch
 
@@ -51,7 +51,7 @@ def compare(cfg: Config, policy: FluxPolicy, scorers: dict[str, Scorer]) -> Held
     """Generate with the adapter off and on, from the same noise, and score both with every scorer."""
     _, batch, subject_N = heldout_tasks(cfg)
     sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
-    with adapter_off(policy.transformer):
+    with reference_policy(policy.transformer):
         base_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
     trained_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
     scores = {

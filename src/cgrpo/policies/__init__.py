@@ -2,13 +2,13 @@
 
 from cgrpo.policies.adapter_formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
 from cgrpo.policies.adapters import (
-    adapter_off,
     adapter_state,
     add_adapter,
     load_adapter,
     merged_state,
     named_parameters,
     read_adapter,
+    reference_policy,
     save_adapter,
     set_adapter_state,
     trainable_parameters,
@@ -26,7 +26,6 @@ __all__ = [
     "Policy",
     "PositionScheme",
     "PromptEncoder",
-    "adapter_off",
     "adapter_state",
     "adapter_to_stock",
     "adapter_to_uno",
@@ -38,6 +37,7 @@ __all__ = [
     "position_ids",
     "read_adapter",
     "read_picture",
+    "reference_policy",
     "resize_reference",
     "save_adapter",
     "set_adapter_state",

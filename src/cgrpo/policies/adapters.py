@@ -72,7 +72,7 @@ def named_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def adapter_off(transformer: nn.Module) -> Iterator[None]:
+def reference_policy(transformer: nn.Module) -> Iterator[None]:
     """Within it the transformer is the base: the reference of a KL term. Restores ``requires_grad`` on leaving."""
     layers = _require_layers(transformer)
     flags = [(p, p.requires_grad) for layer in layers.values() for p in layer.parameters()]

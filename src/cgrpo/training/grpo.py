@@ -35,7 +35,7 @@ from cgrpo.algorithm import (
 )
 from cgrpo.config import Config
 from cgrpo.data import GroupNoise, Source, task_indices
-from cgrpo.policies import FluxPolicy, adapter_off
+from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import Reward, scored
 from cgrpo.training.checks import FailedRewards, check_finite, check_ratio
 from cgrpo.training.runtime import Runtime
@@ -171,7 +171,7 @@ class GRPO:
         logp_B, mean_BLC, std_B11 = replay(functools.partial(self.policy.velocity, cond=cond_B))
         loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, settings.clip)
         if settings.kl > 0:
-            with torch.no_grad(), adapter_off(self.policy.transformer):
+            with torch.no_grad(), reference_policy(self.policy.transformer):
                 _, base_BLC, _ = replay(functools.partial(self.policy.velocity, cond=cond_B))
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
             totals.kl += kl_B.detach().sum().item()
