@@ -6,11 +6,15 @@ python docs/generate.py
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
+import re
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from cgrpo.cli import parser
-from cgrpo.config import Config, RewardSettings, Section, recipes
+from cgrpo.config import REWARD_TYPES, Config, Section, recipes
 
 HERE = Path(__file__).parent
 
@@ -20,8 +24,19 @@ cgrpo train
 cgrpo train naive --set training.seed=1 --out outputs/naive-1
 cgrpo train --resume outputs/naive-1""",
     "sample": """\
-cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures""",
+cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
+cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
+    --shift uno --guidance 4 --seed 3407 --set policy.reference_size=320 --out uno""",
     "evaluate": "cgrpo evaluate toybox\ncgrpo evaluate toybox outputs/naive-1 --json table.json",
+    "plan": """\
+cgrpo plan uno-dinoseg-hpsv3 --gpu a100-80gb --gpus 8
+cgrpo plan kontext --set policy.rank=64 --gpu h100-80gb --json plan.json""",
+    "adapter convert": """\
+cgrpo adapter convert outputs/paper/adapter --to diffusers --join dit_lora.safetensors --out for-flux-dev.safetensors
+cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors""",
+    "adapter merge": "cgrpo adapter merge outputs/paper/adapter --recipe uno-dinoseg-hpsv3 --out merged-flux",
+    "adapter inspect": "cgrpo adapter inspect outputs/paper/adapter",
+    "data encode": "cgrpo data encode uno-dinoseg-hpsv3 --set data.source=train.json --out encoded",
     "toybox build": "cgrpo toybox build --out my-toybox --share 0.01",
     "toybox check": "cgrpo toybox check",
     "cite": "cgrpo cite",
@@ -60,8 +75,22 @@ def config_page() -> str:
         f"Recipes in the package: {', '.join(f'`{name}`' for name in recipes())}.\n",
     ]
     parts += _section(Config, "")
-    parts += _section(RewardSettings, "rewards.NAME.")
+    for kind, section in REWARD_TYPES.items():
+        parts += [f"## rewards.NAME, type {kind}\n", f"{inspect.cleandoc(section.__doc__ or '')}\n"]
+        parts += _section(section, "rewards.NAME.")[1:]
     return "\n".join(parts) + "\n"
+
+
+def _type(kind: Any) -> str:
+    """A field's type as a reader says it."""
+    if get_origin(kind) in (Union, UnionType):
+        return " | ".join(map(_type, get_args(kind)))
+    if get_origin(kind) is Annotated:
+        inner, *notes = get_args(kind)
+        return _type(inner) + "".join(f" {limit}" for note in notes for limit in getattr(note, "metadata", ()))
+    if get_origin(kind) is dict:
+        return "tables by name, see below"
+    return re.sub(r"typing\.|<class '|'>", "", str(kind))
 
 
 def _section(section: type[Section], prefix: str) -> list[str]:
@@ -74,12 +103,11 @@ def _section(section: type[Section], prefix: str) -> list[str]:
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(default, dict):
             default = {key: value.model_dump() for key, value in default.items()}
-        shown = str(kind).replace("typing.", "").replace("<class '", "").replace("'>", "").replace("cgrpo.config.", "")
-        text = " ".join((field.description or "").split()).replace("|", "\\|")
+        shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
         limits = "".join(f" {c}" for c in map(str, field.metadata))
-        plain.append(
-            f"| `{prefix}{name}` | {(shown + limits).replace('|', chr(92) + '|')} | `{json.dumps(default)}` | {text} |"
-        )
+        text = " ".join((field.description or "").split())
+        cells = (f"`{prefix}{name}`", _type(kind) + limits, shown, text)
+        plain.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     if not plain:
         return nested
     title = f"## {prefix.rstrip('.') or 'top level'}\n"

@@ -18,6 +18,7 @@ _ALGORITHM = (
     "credit_table",
     "diagnostics",
     "flow_matching_loss",
+    "flux_shift",
     "gaussian_logp",
     "group_advantages",
     "integrate",
@@ -39,7 +40,7 @@ _ALGORITHM = (
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
-    "train": "cgrpo.run",
+    "train": "cgrpo.commands.train",
 }
 __all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore
 

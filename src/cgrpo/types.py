@@ -28,7 +28,8 @@ class Record:
     """One task of a data set: show this subject as the prompt says.
 
     ``references`` and ``target`` are files; ``subject`` is the class word or phrase that a
-    segmenter looks for; ``meta`` is carried along untouched.
+    segmenter looks for; ``masks`` are pictures of the references' subjects, bright on dark, one
+    for each reference or none at all; ``meta`` is carried along untouched.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Record:
     references: tuple[Path, ...]
     subject: str = ""
     target: Path | None = None
+    masks: tuple[Path | None, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -44,7 +46,8 @@ class Batch:
     """P tasks with their pictures read (RGB, any size).
 
     ``subjects`` are the phrases for the segmenter. ``spec`` is the toy world's ground truth
-    where there is one; only judges may look at it.
+    where there is one; only judges may look at it. ``reference_masks`` are the data set's own
+    masks of the references (bright = subject, each of its reference's size; None = has none).
     """
 
     ids: tuple[str, ...]
@@ -52,13 +55,14 @@ class Batch:
     references: tuple[tuple[Image, ...], ...]
     subjects: tuple[str, ...]
     spec: tuple[Any, ...] | None = None
+    reference_masks: tuple[tuple[Image | None, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def select(self, rows: slice) -> Batch:
-        """The tasks in ``rows``, in order."""
-        return self._pick(range(len(self))[rows])
+    def select(self, rows: slice | Sequence[int]) -> Batch:
+        """The tasks in ``rows``, in that order."""
+        return self._pick(range(len(self))[rows] if isinstance(rows, slice) else rows)
 
     def repeat(self, times: int) -> Batch:
         """Every task ``times`` times in a row: P tasks become N = P * times samples."""
@@ -72,6 +76,7 @@ class Batch:
             references=tuple(self.references[row] for row in rows),
             subjects=tuple(self.subjects[row] for row in rows),
             spec=None if self.spec is None else tuple(self.spec[row] for row in rows),
+            reference_masks=None if self.reference_masks is None else tuple(self.reference_masks[row] for row in rows),
         )
 
 

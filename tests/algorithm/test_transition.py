@@ -43,10 +43,10 @@ def test_published_grids(steps, sd3, tiny):
 @pytest.mark.parametrize("shift", [0.5, 1.0, 1.58, 3.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_grid_by_hand(shift, dtype):
-    sigmas = shifted_sigmas(4, shift, dtype)
+    sigmas = shifted_sigmas(4, shift, dtype=dtype)
     expected = [1, shift * 0.75 / (1 + (shift - 1) * 0.75), shift / (1 + shift), shift / (3 + shift), 0]
     torch.testing.assert_close(sigmas, torch.tensor(expected, dtype=dtype))
-    assert sigmas[0] == 1 and sigmas[-1] == 0 and (shifted_sigmas(50, shift, dtype).diff() < 0).all()
+    assert sigmas[0] == 1 and sigmas[-1] == 0 and (shifted_sigmas(50, shift, dtype=dtype).diff() < 0).all()
 
 
 # ---- golden vectors: constant g (this paper's code, DanceGRPO, MixGRPO) and Flow-GRPO's g

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxPipeline
+from golden_policy import fresh, same, stock_velocity, velocity, with_adapter
 from safetensors.torch import load_file, save_file
 from tiny_flux import golden, golden_transformer
-from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies import (
     FluxPolicy,
+    Origin,
     adapter_state,
     adapter_to_stock,
     adapter_to_uno,
@@ -29,39 +30,8 @@ from cgrpo.policies import (
     trainable_parameters,
     uno_to_adapter,
 )
-from cgrpo.types import Condition
 
-
-def fresh() -> FluxPolicy:
-    return FluxPolicy(golden_transformer(), None, None, height=64, width=96, reference_size=32)
-
-
-def with_adapter(rank: int = 4, seed: int = 0, lively: bool = True) -> FluxPolicy:
-    policy = fresh()
-    add_adapter(policy.transformer, rank, seed)
-    if lively:  # B is 0 at the start
-        generator = torch.Generator().manual_seed(9)
-        state = adapter_state(policy.transformer)
-        set_adapter_state(
-            policy.transformer, {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
-        )
-    return policy
-
-
-def inputs(policy: FluxPolicy) -> tuple[Tensor, Tensor, Condition]:
-    forward = golden("golden_uno/tiny_forward.safetensors")
-    latents = [forward["ref1_latent"]]
-    cond = policy.condition(forward["txt"], forward["vec"], latents, forward["guidance"])
-    return forward["img_tokens"], forward["timesteps"], cond
-
-
-@torch.no_grad()
-def velocity(policy: FluxPolicy) -> Tensor:
-    return policy.velocity(*inputs(policy))
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+TINY = Origin("tiny", "1" * 64)
 
 
 def test_identity_at_the_start() -> None:
@@ -126,7 +96,7 @@ def test_reference_policy_ends_with_an_error_inside() -> None:
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
     policy = with_adapter()
-    file = save_adapter(policy.transformer, tmp_path / "adapter", base="tiny")
+    file = save_adapter(policy.transformer, tmp_path / "adapter", origin=TINY)
     assert [p.name for p in file.parent.iterdir()] == ["pytorch_lora_weights.safetensors"]
     other = fresh()
     header = load_adapter(other.transformer, tmp_path / "adapter")
@@ -149,21 +119,10 @@ def test_uno_round_trip_is_exact(tmp_path: Path) -> None:
     assert torch.allclose(velocity(policy), expected, atol=1e-4)
 
 
-def stock_velocity(policy: FluxPolicy, transformer: torch.nn.Module) -> Tensor:
-    x_NLC, sigma_N, cond = inputs(policy)
-    with torch.no_grad():
-        (v_NLC,) = transformer(
-            hidden_states=torch.cat((x_NLC, cond.reference_NLC), dim=1), encoder_hidden_states=cond.text_NLC,
-            pooled_projections=cond.pooled_NC, timestep=sigma_N, guidance=cond.guidance_N, img_ids=cond.ids_LD,
-            txt_ids=torch.zeros(cond.text_NLC.shape[1], 3), return_dict=False,
-        )  # fmt: skip
-    return v_NLC[:, : x_NLC.shape[1]]
-
-
 def test_stock_pipeline_loads_the_file(tmp_path: Path) -> None:
     """FluxPipeline.load_lora_weights on an unfused stock transformer gives our velocity."""
     policy = with_adapter()
-    file = save_adapter(policy.transformer, tmp_path, base="tiny")
+    file = save_adapter(policy.transformer, tmp_path, origin=TINY)
     stock = golden_transformer()
     pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
     plain = stock_velocity(policy, stock)
@@ -178,7 +137,7 @@ def test_stock_pipeline_loads_the_file(tmp_path: Path) -> None:
 def test_stock_export_of_the_pipeline_comes_back(tmp_path: Path) -> None:
     """What a stock pipeline saves after loading ours is ours again."""
     policy = with_adapter()
-    save_adapter(policy.transformer, tmp_path / "ours", base="tiny")
+    save_adapter(policy.transformer, tmp_path / "ours", origin=TINY)
     stock = golden_transformer()
     stock.load_lora_adapter(load_file(tmp_path / "ours" / "pytorch_lora_weights.safetensors"), adapter_name="a")
     stock.save_lora_adapter(tmp_path / "theirs", adapter_name="a")
@@ -236,7 +195,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="no LoRA matrices"):
         load_adapter(fresh().transformer, tmp_path / "x.safetensors")
-    save_adapter(policy.transformer, tmp_path / "rank4", base="tiny")
+    save_adapter(policy.transformer, tmp_path / "rank4", origin=TINY)
     with pytest.raises(UserError, match="rank4.*of another shape"):
         load_adapter(with_adapter(rank=2).transformer, tmp_path / "rank4")
 

@@ -251,7 +251,7 @@ def test_reference_sizes_and_counts_must_agree(tiny_policy: FluxPolicy) -> None:
 
 
 def test_missing_folder_and_parts(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such checkpoint folder"):
+    with pytest.raises(UserError, match="no such folder"):
         FluxPolicy.from_folder(tmp_path / "none", height=32, width=32, reference_size=32)
     for part in ("transformer", "vae", "text_encoder_2", "tokenizer"):
         folder = tmp_path / part

@@ -11,7 +11,8 @@ from PIL import Image
 from tiny_flux import golden
 
 from cgrpo.errors import UserError
-from cgrpo.policies import read_picture, resize_reference
+from cgrpo.policies import read_picture
+from cgrpo.policies.preprocess import resize_reference
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 

@@ -3,12 +3,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.build import make_reward, make_segmenter
-from cgrpo.config import RewardSettings
+from cgrpo.build import make_reward
+from cgrpo.config import ClipSettings, DinoSegSettings
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.rewards import FunctionReward, scored
-from cgrpo.rewards.segment import NEUTRAL, subject_crop
+from cgrpo.rewards.dino import DinoSeg
+from cgrpo.rewards.open_vocabulary import load_segmenter
+from cgrpo.rewards.segment import NEUTRAL, Segmenter, subject_crop
 from cgrpo.toybox.assets import asset
 from cgrpo.types import Batch
 
@@ -19,7 +21,7 @@ def source():
 
 
 def test_identity_masks_both_pictures_and_scores_rows_independently(source):
-    reward = make_reward("identity", RewardSettings(type="dino-seg"))
+    reward = make_reward("identity", DinoSegSettings())
     batch, real = source.batch(range(6)), source.oracle(range(6))
     scores = reward(real, batch)
     assert scores.shape == (6,) and (scores > 0.5).all()
@@ -29,7 +31,7 @@ def test_identity_masks_both_pictures_and_scores_rows_independently(source):
 
 
 def test_what_lies_outside_the_mask_does_not_count_in_either_picture(source):
-    class Disc:
+    class Disc(Segmenter):
         def segment(self, pictures, phrases):
             y, x = np.ogrid[:32, :32]
             return [(y - 16) ** 2 + (x - 16) ** 2 < 64] * len(pictures)
@@ -45,31 +47,30 @@ def test_what_lies_outside_the_mask_does_not_count_in_either_picture(source):
         tuple((Image.fromarray(noisy(np.asarray(pictures[0]))),) for pictures in batch.references),
         batch.subjects,
     )
-    reward = make_reward("identity", RewardSettings(type="dino-seg"))
+    reward = make_reward("identity", DinoSegSettings())
     reward.segmenter = Disc()
     scores = reward(real, batch)
     assert torch.equal(reward(real, worn), scores)
     assert torch.equal(reward(torch.stack([torch.from_numpy(noisy(i.numpy())) for i in real]), batch), scores)
-    whole = make_reward("identity", RewardSettings(type="dino-seg"))
-    whole.segmenter = None
+    whole = DinoSeg(asset("dino"), None, masks="none")
     assert not torch.allclose(whole(real, worn), whole(real, batch), atol=1e-3)
 
 
 def test_references_are_encoded_once(source):
-    reward = make_reward("identity", RewardSettings(type="dino-seg"))
+    reward = make_reward("identity", DinoSegSettings())
     batch, calls = source.batch(range(3)), []
     encode = reward.features
-    reward.features = lambda pictures, phrases: calls.append(len(pictures)) or encode(pictures, phrases)
+    reward.features = lambda pictures: calls.append(len(pictures)) or encode(pictures)
     for _ in range(3):
         reward(source.oracle(range(3)).repeat_interleave(2, 0), batch.repeat(2))
     assert calls == [6, 3, 6, 6]
 
 
 def test_nothing_found_scores_the_whole_picture_and_is_counted(source):
-    reward = make_reward("identity", RewardSettings(type="dino-seg"))
+    reward = make_reward("identity", DinoSegSettings())
     reward.segmenter.min_share = 1.0
     score = reward(source.oracle([0]), source.batch([0]))
-    assert score.isfinite().all() and reward.unsegmented == 2
+    assert score.isfinite().all() and reward.report() == {"unsegmented": 1.0, "reference_unsegmented": 1.0}
 
 
 def test_crop_is_square_neutral_and_keeps_the_subject():
@@ -85,7 +86,7 @@ def test_crop_is_square_neutral_and_keeps_the_subject():
 
 
 def test_the_prompt_reward_prefers_the_right_prompt(source):
-    reward = make_reward("prompt", RewardSettings(type="clip"))
+    reward = make_reward("prompt", ClipSettings())
     batch, real = source.batch(range(12)), source.oracle(range(12))
     wrong = Batch(batch.ids, batch.prompts[1:] + batch.prompts[:1], batch.references, batch.subjects)
     assert (reward(real, batch) > reward(real, wrong)).float().mean() > 0.8
@@ -93,7 +94,7 @@ def test_the_prompt_reward_prefers_the_right_prompt(source):
 
 def test_an_unknown_phrase_names_the_vocabulary():
     with pytest.raises(UserError, match="knows background, toy"):
-        make_segmenter("toybox").segment([Image.new("RGB", (32, 32))], ["dog"])
+        load_segmenter(asset("segmenter")).segment([Image.new("RGB", (32, 32))], ["dog"])
 
 
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
@@ -106,8 +107,8 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
     state = load_file(file)
     state["surplus.weight"] = state.pop("layernorm.weight")
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"missing_keys: \['layernorm.weight'\].*surplus.weight"):
-        make_reward("identity", RewardSettings(type="dino-seg", path=str(tmp_path / "dino")))
+    with pytest.raises(UserError, match=r"1 missing \(layernorm.weight\), 1 left over \(surplus.weight\)"):
+        make_reward("identity", DinoSegSettings(path=str(tmp_path / "dino")))
 
 
 def test_the_contract_of_a_score():

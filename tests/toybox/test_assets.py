@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from cgrpo.build import make_policy, make_rewards, make_scorers, make_segmenter
+from cgrpo.build import make_policy, make_rewards, make_scorers
 from cgrpo.config import load_config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
 from cgrpo.policies import reference_policy
-from cgrpo.toybox.assets import ASSETS
+from cgrpo.rewards.open_vocabulary import load_segmenter
+from cgrpo.toybox.assets import ASSETS, asset
 from cgrpo.toybox.build import build_toybox
 
 
@@ -34,7 +35,7 @@ def test_the_segmenter_finds_the_subject(policy):
     source = ToyboxSource(0, "validation", 0.35, 4)
     sigmas = torch.linspace(1, 0, 6)
     with reference_policy(policy.transformer):
-        iou = segmenter_iou(source, 48, make_segmenter("toybox"), policy, sigmas)
+        iou = segmenter_iou(source, 48, load_segmenter(asset("segmenter")), policy, sigmas)
     assert iou["real"] > 0.75 and iou["base"] > 0.55, iou
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cgrpo.cli import main
-from cgrpo.run import train
+from cgrpo.commands.train import train
 
 
 def one_line(capfd, *arguments) -> str:

@@ -1,5 +1,6 @@
 """One process = two processes; killed and resumed = uninterrupted; same seed = same run; layouts don't matter."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cgrpo.run import train
+from cgrpo.commands.train import train
 
 WORKER = str(Path(__file__).parent / "worker.py")
 
@@ -32,7 +33,8 @@ def run(processes: int, fault: str, *arguments: str) -> subprocess.CompletedProc
     launch = [sys.executable]
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return subprocess.run([*launch, WORKER, fault, *arguments], capture_output=True, text=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"} if processes > 1 else None  # or they fight for the cores
+    return subprocess.run([*launch, WORKER, fault, *arguments], capture_output=True, text=True, env=env)
 
 
 def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
@@ -42,6 +44,11 @@ def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
     assert two.returncode == 0, two.stderr
     assert moved(one) > 1e-4
     assert distance(one, tmp_path / "two") <= 1e-8
+
+    sharded = ["--set", "training.parallel=fsdp2", "--set", "policy.checkpointing=full"]
+    shards = run(2, "none", "train", *small_arguments, *double, *sharded, "--out", str(tmp_path / "shards"))
+    assert shards.returncode == 0, shards.stderr
+    assert distance(one, tmp_path / "shards") <= 1e-8
 
     apart = run(2, "no-sum", "train", *small_arguments, *double, "--out", str(tmp_path / "apart"))
     assert apart.returncode == 0, apart.stderr

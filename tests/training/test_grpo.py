@@ -7,10 +7,10 @@ import torch
 
 from cgrpo.algorithm import credit_table, replay_logp
 from cgrpo.build import make_policy, make_rewards, make_source
-from cgrpo.config import load_config, recipes
+from cgrpo.commands.train import train
+from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.errors import UserError
 from cgrpo.policies import set_adapter_state
-from cgrpo.run import train
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 
@@ -41,23 +41,25 @@ def gradients(made: GRPO, monkeypatch) -> list[torch.Tensor]:
     return caught
 
 
-def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch):
-    made = trainer(small("policy.dtype=float64", "training.updates_per_rollout=1"))
+@pytest.mark.parametrize("batch", [96, 1])  # both prompts sampled together, and one after the other
+def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, batch):
+    made = trainer(small("policy.dtype=float64", "training.updates_per_rollout=1", f"sampling.batch={batch}"))
     shake(made)
-    rolls, scores = [], []
-    rollout, score = made._rollout, made._score
-    monkeypatch.setattr(made, "_rollout", lambda *a: rolls.append((a[0], rollout(*a))) or rolls[-1][1])
+    parts, scores = [], []
+    sample, score = made._sample, made._score
+    monkeypatch.setattr(made, "_sample", lambda *a: parts.append(sample(*a)) or parts[-1])
     monkeypatch.setattr(made, "_score", lambda *a: scores.append(score(*a)) or scores[-1])
     found = gradients(made, monkeypatch)
 
-    ((cond, roll),) = rolls
+    assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
     credit = credit_table(scores[0], made.weights_KR, "tanh", 0.5)
-    total = 0.0
-    for m in range(len(roll.sample_M)):  # one pair at a time, nothing shared with the trainer's batching
-        n, k = int(roll.sample_M[m]), int(roll.step_M[m])
-        bound = lambda x, s, n=n: made.policy.velocity(x, s, cond.select([n]))  # noqa: E731
-        logp, _, _ = replay_logp(bound, roll, torch.tensor([m]), made.sigmas, "constant", 0.5)
-        total = total + credit.credit_KPG[k, n // 4, n % 4] * logp[0] / len(roll.sample_M)
+    total, pairs = 0.0, sum(len(part.roll.sample_M) for part in parts)
+    for part in parts:
+        for m in range(len(part.roll.sample_M)):  # one pair at a time, nothing shared with the trainer's batching
+            n, k = int(part.roll.sample_M[m]), int(part.roll.step_M[m])
+            bound = lambda x, s, n=n, part=part: made.policy.velocity(x, s, part.cond.select([n]))  # noqa: E731
+            logp, _, _ = replay_logp(bound, part.roll, torch.tensor([m]), made.sigmas, "constant", 0.5)
+            total = total + credit.credit_KPG[k, part.rows[n // 4], n % 4] * logp[0] / pairs
     expected = torch.autograd.grad(-total, made.parameters)
     size = max(g.abs().max() for g in expected)
     assert size > 0
@@ -124,7 +126,7 @@ def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
         train(small(), tmp_path / "run")
 
 
-@pytest.mark.parametrize("recipe", sorted(recipes()))
+@pytest.mark.parametrize("recipe", [name for name in recipes() if load_config(name).policy.path == TOYBOX])
 def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
     short = ("training.iterations=2", "training.prompts_per_iteration=1", "supervised.batch=4", "logging.tracker=none")
     cfg = load_config(recipe, (*short, "evaluation.subjects=3", "evaluation.prompts_per_subject=4"))
@@ -162,11 +164,11 @@ def test_a_single_reward_trains_alone(small):
 
 
 def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
+    from cgrpo.commands.sample import open_policy
     from cgrpo.policies import adapter_state, read_adapter
-    from cgrpo.run import open_policy
 
     run = train(small(), tmp_path / "run")
-    _, policy = open_policy(run)
+    _, policy = open_policy(run, load_config())
     state, header = read_adapter(run / "adapter")
     assert header["rank"] == "4"
     assert all(torch.equal(value, state[key]) for key, value in adapter_state(policy.transformer).items())

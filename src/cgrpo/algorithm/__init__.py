@@ -7,7 +7,7 @@ objective                           what is minimised (Eq. 7)
 
 from cgrpo.algorithm.advantages import Synergy, group_advantages, scored_mask, synergy
 from cgrpo.algorithm.credit import Credit, Shaping, combine, credit_table, diagnostics, replace_advantages
-from cgrpo.algorithm.flow import Kind, gaussian_logp, predict_x0, sde_transition, shifted_sigmas
+from cgrpo.algorithm.flow import Kind, flux_shift, gaussian_logp, predict_x0, sde_transition, shifted_sigmas
 from cgrpo.algorithm.objective import clipped_surrogate, flow_matching_loss, policy_kl
 from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout
 from cgrpo.algorithm.weights import constant_weights, reward_weights, sigmoid_weights
@@ -28,6 +28,7 @@ __all__ = [
     "credit_table",
     "diagnostics",
     "flow_matching_loss",
+    "flux_shift",
     "gaussian_logp",
     "group_advantages",
     "integrate",

@@ -15,16 +15,26 @@ from torch import Tensor
 Kind = Literal["ode", "constant", "flow-grpo", "cps"]
 
 
-def shifted_sigmas(num_steps: int, shift: float = 3.0, dtype: torch.dtype = torch.float32) -> Tensor:
+def shifted_sigmas(
+    num_steps: int, shift: float | Literal["flux", "uno"] = 3.0, tokens: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """The sigma grid, 1 = sigma_0 > ... > sigma_T = 0: shift * s / (1 + (shift - 1) * s) of s = linspace(1, 0, T + 1).
 
-    num_steps >= 1; shift > 0, above 1 spends more steps on noise -> sigmas [T + 1]; both ends are exact.
-    Raises ValueError outside these ranges.
+    num_steps >= 1; shift > 0, above 1 spends more steps on noise. "flux" is flux_shift(tokens); "uno" is what UNO's
+    pipeline does, which divides its number of latent pixels by 256 (16 at 512 x 512, where there are 1024 tokens).
+    -> sigmas [T + 1]; both ends are exact. Raises ValueError outside these ranges.
     """
+    if shift in ("flux", "uno"):
+        shift = flux_shift(tokens if shift == "flux" else 4 * tokens // 256)
     if num_steps < 1 or not shift > 0:
         raise ValueError(f"num_steps must be >= 1 and shift > 0, got {num_steps} and {shift}")
     s = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     return (shift * s / (shift * s + (1 - s))).to(dtype)  # so written, s = 1 gives 1 without rounding
+
+
+def flux_shift(tokens: int) -> float:
+    """FLUX's shift for a picture of that many tokens: e^mu, mu linear through (256, 0.5) and (4096, 1.15)."""
+    return math.exp(0.5 + (1.15 - 0.5) * (tokens - 256) / (4096 - 256))
 
 
 def sde_transition(

@@ -7,6 +7,7 @@ rests on this file: nothing here has a state that would have to be saved.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,7 +41,9 @@ class GroupNoise:
     ``initial`` once, then ``step`` for the stochastic steps in order.
     """
 
-    def __init__(self, seed: int, iteration: int, positions: range, group_size: int, latent_shape: tuple[int, int]):
+    def __init__(
+        self, seed: int, iteration: int, positions: Sequence[int], group_size: int, latent_shape: tuple[int, int]
+    ):
         self._streams = [derive(seed, "noise", iteration, position) for position in positions]
         self._group_size, self._shape = group_size, latent_shape
         self.window_generators = [

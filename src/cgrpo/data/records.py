@@ -42,7 +42,12 @@ class ManifestSource:
             prompts=tuple(record.prompt for record in records),
             references=tuple(tuple(self._read(path) for path in record.references) for record in records),
             subjects=tuple(record.subject for record in records),
+            reference_masks=tuple(self._masks(record) for record in records),
         )
+
+    def _masks(self, record: Record) -> tuple[Image | None, ...]:
+        paths = record.masks or (None,) * len(record.references)
+        return tuple(None if path is None else self._read(path) for path in paths)
 
     def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image]]:
         targets = []
@@ -81,12 +86,15 @@ def _record(row: Any, number: int, manifest: Path) -> Record:
     references = row.get("references", row.get("image_paths"))
     if not isinstance(references, list) or not references or not all(isinstance(item, str) for item in references):
         raise UserError(f"{where}: references (or image_paths) must be a list of picture files")
-    target = row.get("target", row.get("image_tgt_path"))
+    target, masks = row.get("target", row.get("image_tgt_path")), row.get("masks", [])
+    if not isinstance(masks, list) or len(masks) not in (0, len(references)):
+        raise UserError(f"{where}: masks must be a list with one file, or null, for each reference")
     return Record(
         id=str(row.get("id", number)),
         prompt=prompt,
         references=tuple(manifest.parent / item for item in references),
         subject=str(row.get("subject", "")),
         target=manifest.parent / target if isinstance(target, str) else None,
+        masks=tuple(None if item is None else manifest.parent / str(item) for item in masks),
         meta=row.get("meta", {}),
     )

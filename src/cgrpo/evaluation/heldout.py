@@ -50,7 +50,7 @@ def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Batch, Tensor]:
 def compare(cfg: Config, policy: FluxPolicy, scorers: dict[str, Scorer]) -> HeldOut:
     """Generate with the adapter off and on, from the same noise, and score both with every scorer."""
     _, batch, subject_N = heldout_tasks(cfg)
-    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
+    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
     with reference_policy(policy.transformer):
         base_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
     trained_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)

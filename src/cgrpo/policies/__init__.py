@@ -1,28 +1,36 @@
 """encode, velocity, decode: the only room that imports diffusers and peft."""
 
+from cgrpo.policies.adapter_files import Origin, read_adapter
 from cgrpo.policies.adapter_formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
 from cgrpo.policies.adapters import (
     adapter_state,
     add_adapter,
+    continue_start,
     load_adapter,
+    merge_start,
     merged_state,
     named_parameters,
-    read_adapter,
     reference_policy,
     save_adapter,
     set_adapter_state,
     trainable_parameters,
 )
 from cgrpo.policies.base import Policy
+from cgrpo.policies.exchange import convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.fingerprint import file_fingerprint, fingerprint, transformer_fingerprint
 from cgrpo.policies.flux import FluxPolicy
+from cgrpo.policies.hub import locate
 from cgrpo.policies.latents import LatentCodec, pack, unpack
+from cgrpo.policies.loading import Checkpoint
 from cgrpo.policies.positions import PositionScheme, position_ids
-from cgrpo.policies.preprocess import read_picture, resize_reference
+from cgrpo.policies.preprocess import prepare_reference, read_picture
 from cgrpo.policies.text import PromptEncoder
 
 __all__ = [
+    "Checkpoint",
     "FluxPolicy",
     "LatentCodec",
+    "Origin",
     "Policy",
     "PositionScheme",
     "PromptEncoder",
@@ -30,19 +38,28 @@ __all__ = [
     "adapter_to_stock",
     "adapter_to_uno",
     "add_adapter",
+    "continue_start",
+    "convert_adapter",
+    "file_fingerprint",
+    "fingerprint",
+    "inspect_adapter",
     "load_adapter",
+    "locate",
+    "merge_adapter",
+    "merge_start",
     "merged_state",
     "named_parameters",
     "pack",
     "position_ids",
+    "prepare_reference",
     "read_adapter",
     "read_picture",
     "reference_policy",
-    "resize_reference",
     "save_adapter",
     "set_adapter_state",
     "stock_to_adapter",
     "trainable_parameters",
+    "transformer_fingerprint",
     "uno_to_adapter",
     "unpack",
 ]

@@ -115,6 +115,31 @@ def to_adapter(state: Mapping[str, Tensor]) -> State:
     return uno_to_adapter(state) if any(".processor." in key for key in state) else stock_to_adapter(state)
 
 
+def to_split(state: Mapping[str, Tensor]) -> State:
+    """Any of the three formats as stock keys without the prefix: the one form that split adapters have too."""
+    if any(".processor." in key for key in state) or any(_parts(key)[1] in _SPLIT for key in state):
+        state = adapter_to_stock(to_adapter(state))
+    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+
+
+def pairs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """(A, B) by module, from fused keys or from stock ones without the prefix.
+
+    Raises UserError on a key that is no LoRA matrix, and on matrices that don't go together.
+    """
+    suffixes = tuple(f".{name}.weight" for name in _OUR_MATRICES)
+    _refuse([key for key in state if not key.endswith(suffixes)], "stock or UNO")
+    if not state:
+        raise UserError("adapter: holds no LoRA matrices; is this another file?")
+    modules = {}
+    for module in dict.fromkeys(key.rsplit(".", 2)[0] for key in state):
+        down, up = (state.get(module + suffix) for suffix in suffixes)
+        if down is None or up is None or not down.ndim == up.ndim == 2 or down.shape[0] != up.shape[1]:
+            raise UserError(f"adapter: A and B of {module} don't go together; save the adapter anew")
+        modules[module] = (down, up)
+    return modules
+
+
 def split_projection(key: str, value: Tensor) -> dict[str, Tensor]:
     """A fused base weight or bias ``....to_qkv.weight`` as the three stock ones; other tensors as they are."""
     module, _, leaf = key.rpartition(".")

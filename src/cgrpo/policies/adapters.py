@@ -3,29 +3,39 @@
 Fused, because UNO has one down matrix for q, k and v: the same parameters, the same gradients, and
 a 1:1 way to and from the released checkpoints. On disk the adapter is split (adapter_formats.py),
 so that any stock FluxPipeline loads it. The delta is always up(down(x)): alpha equals the rank.
+
+Training may start from somebody's adapter in two ways: ``merge_start`` makes it part of the base, with a
+fresh LoRA on top (the paper's way), ``continue_start`` trains it further beside a frozen copy.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapter_formats import State, adapter_to_stock, split_projection, to_adapter
+from cgrpo.policies.adapter_files import (
+    FILE_NAME,
+    Origin,
+    adapter_fingerprint,
+    check_origin,
+    header_origin,
+    origin_header,
+    read_adapter,
+    read_split,
+    write_adapter,
+)
+from cgrpo.policies.adapter_formats import State, adapter_to_stock, pairs, split_projection, to_split
+from cgrpo.policies.strict import refuse_misfit
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
-
-FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 
 # A list of names would not do: "proj_out" alone also matches the transformer's last layer.
 TARGETS = (
@@ -33,6 +43,7 @@ TARGETS = (
     r"|single_transformer_blocks\.\d+\.(attn\.to_qkv|proj_out)"
 )
 _NAME = "default"
+_REFERENCE = "reference"  # the frozen starting adapter
 
 
 def add_adapter(transformer: FluxTransformer2DModel, rank: int, seed: int) -> None:
@@ -42,23 +53,77 @@ def add_adapter(transformer: FluxTransformer2DModel, rank: int, seed: int) -> No
     B = 0; both in fp32 on a base of fp32 or less, in float64 on a float64 base. Raises UserError if there
     already is an adapter.
     """
-    from peft import LoraConfig
-
     if _lora_layers(transformer):
         raise UserError("the transformer already carries an adapter; load a fresh base first")
     if rank < 1:
         raise UserError(f"adapter rank {rank}: must be 1 or more")
-    with torch.random.fork_rng(devices=[]):  # new layers draw a first initialisation, overwritten below
-        _fuse(transformer)
-        transformer.requires_grad_(False)
-        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, bias="none", target_modules=TARGETS), _NAME)
+    fuse(transformer)
+    transformer.requires_grad_(False)
+    _inject(transformer, rank, _NAME)
     generator = torch.Generator().manual_seed(seed)
     for layer in _lora_layers(transformer).values():
-        dtype = torch.promote_types(layer.weight.dtype, torch.float32)
-        down, up = (matrices[_NAME].to(dtype).requires_grad_(True).weight for matrices in (layer.lora_A, layer.lora_B))
         with torch.no_grad():
+            down, up = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
             down.copy_(torch.randn(down.shape, generator=generator) / rank)
             up.zero_()
+
+
+def merge_start(transformer: FluxTransformer2DModel, path: str | Path) -> str:
+    """Add an adapter file's delta to the base weights, in place, before ``add_adapter``; returns its fingerprint.
+
+    W = W + B A in fp32, rounded to W's dtype. Any LoRA on linear layers is taken, whatever its ranks.
+    Raises UserError, with nothing changed, if it doesn't fit the transformer.
+    """
+    if _lora_layers(transformer):
+        raise UserError(f"{path}: the transformer already carries an adapter; merge the start into a fresh base")
+    state, header = read_split(path)
+    _refuse_merged(path, header)
+    merge_pairs(transformer, state, path)
+    return adapter_fingerprint(state)
+
+
+@torch.no_grad()
+def merge_pairs(transformer: FluxTransformer2DModel, split: Mapping[str, Tensor], where: object) -> None:
+    """``merge_start`` for tensors by ``read_split`` key; ``where`` names them in errors."""
+    weights = dict(transformer.named_parameters())
+    deltas = {f"{module}.weight": matrices for module, matrices in pairs(split).items()}
+    refuse_misfit(
+        where,
+        missing=(),
+        unknown=deltas.keys() - weights.keys(),
+        misshapen=[
+            key
+            for key, (down, up) in deltas.items()
+            if key in weights and weights[key].shape != (up.shape[0], down.shape[1])
+        ],
+        cure="it's of another base model",
+    )
+    for key, (down, up) in deltas.items():
+        weight = weights[key]
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        delta = up.to(weight.device, dtype) @ down.to(weight.device, dtype)
+        weight.copy_(weight.to(dtype) + delta)
+
+
+def continue_start(transformer: FluxTransformer2DModel, path: str | Path) -> str:
+    """Train an adapter file further: a trainable copy of it, of its rank, and a frozen one; returns its fingerprint.
+
+    The frozen copy is what ``reference_policy`` then shows. Raises UserError if it doesn't fit.
+    """
+    state, header = read_adapter(path)
+    _refuse_merged(path, header)
+    add_adapter(transformer, _rank(state), seed=0)
+    try:
+        set_adapter_state(transformer, state)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    _inject(transformer, _rank(state), _REFERENCE)
+    with torch.no_grad():
+        for name, layer in _lora_layers(transformer).items():
+            layer.lora_A[_REFERENCE].weight.copy_(state[f"{name}.lora_A.weight"])
+            layer.lora_B[_REFERENCE].weight.copy_(state[f"{name}.lora_B.weight"])
+            layer.set_adapter(_NAME)  # which also freezes the other
+    return adapter_fingerprint(to_split(state))
 
 
 def trainable_parameters(transformer: nn.Module) -> list[nn.Parameter]:
@@ -73,16 +138,26 @@ def named_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 
 @contextmanager
 def reference_policy(transformer: nn.Module) -> Iterator[None]:
-    """Within it the transformer is the base: the reference of a KL term. Restores ``requires_grad`` on leaving."""
+    """Within it the transformer is what training started from: the reference of a KL term.
+
+    That is the frozen starting adapter if there is one (``continue_start``), else the base alone (with its
+    start, where one was merged in). Restores ``requires_grad`` on leaving.
+    """
     layers = _require_layers(transformer)
     flags = [(p, p.requires_grad) for layer in layers.values() for p in layer.parameters()]
     for layer in layers.values():
-        layer.enable_adapters(False)
+        if _REFERENCE in layer.lora_A:
+            layer.set_adapter(_REFERENCE)
+        else:
+            layer.enable_adapters(False)
+    for parameter, _ in flags:  # peft would train whatever is active
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
         for layer in layers.values():
             layer.enable_adapters(True)
+            layer.set_adapter(_NAME)
         for parameter, flag in flags:  # peft switches gradients off and on along with the adapter
             parameter.requires_grad_(flag)
 
@@ -114,53 +189,24 @@ def set_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> No
         value.copy_(state[key])
 
 
-def save_adapter(transformer: nn.Module, folder: str | Path, *, base: str) -> Path:
-    """Write the adapter to ``folder``/pytorch_lora_weights.safetensors, atomically; returns the file.
+def save_adapter(transformer: nn.Module, folder: str | Path, *, origin: Origin) -> Path:
+    """Write the adapter to ``folder``/pytorch_lora_weights.safetensors, in one move; returns the file.
 
-    ``FluxPipeline.load_lora_weights(folder)`` reads it. ``base`` (a name or hash of the base
-    checkpoint), rank and alpha go into the file's header.
+    ``FluxPipeline.load_lora_weights(folder)`` reads it. Rank, alpha and ``origin`` go into the file's header.
     """
     state = adapter_state(transformer)
-    rank = str(_rank(state))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.cpu() for key, value in adapter_to_stock(state).items()}
-    partial = folder / f".{FILE_NAME}.partial"
-    save_file(tensors, partial, metadata={"format": "pt", "rank": rank, "alpha": rank, "base": base})
-    os.replace(partial, folder / FILE_NAME)
-    return folder / FILE_NAME
+    return write_adapter(Path(folder) / FILE_NAME, adapter_to_stock(state), origin_header(origin, _rank(state)))
 
 
-def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:
-    """(tensors by fused key, header) of an adapter file of ours, of a stock pipeline, or of UNO.
-
-    ``path`` is a safetensors file or a folder with pytorch_lora_weights.safetensors. Raises
-    UserError if there is none, it can't be read, or its alpha differs from its rank.
-    """
-    path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"{file}: no such adapter; give a safetensors file or a folder with {FILE_NAME}")
-    try:
-        with safe_open(file, "pt") as opened:
-            header = opened.metadata() or {}
-            state = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error}); only safetensors are read") from error
-    try:
-        adapter = to_adapter(state)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-    _refuse_scaled(file, header)
-    return adapter, header
-
-
-def load_adapter(transformer: FluxTransformer2DModel, path: str | Path) -> dict[str, str]:
+def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, origin: Origin | None = None) -> dict[str, str]:
     """Load an adapter file (see ``read_adapter``) into the transformer's adapter; returns the file's header.
 
-    Where there is no adapter yet, one of the file's rank is added. Raises UserError if it doesn't fit.
+    Where there is no adapter yet, one of the file's rank is added. ``origin`` is what this transformer is;
+    None leaves it unchecked. Raises UserError if the file doesn't fit or belongs to other weights.
     """
     state, header = read_adapter(path)
+    if origin is not None:
+        check_origin(path, header, origin)
     if not _lora_layers(transformer):
         add_adapter(transformer, _rank(state), seed=0)
     try:
@@ -178,7 +224,7 @@ def merged_state(transformer: nn.Module) -> State:
     layers = _require_layers(transformer)
     merged: State = {}
     for key, value in transformer.state_dict().items():
-        if ".lora_A." in key or ".lora_B." in key:
+        if ".lora_" in key:
             continue
         name = key.replace(".base_layer.", ".")
         layer = layers.get(name.removesuffix(".weight"))
@@ -189,9 +235,33 @@ def merged_state(transformer: nn.Module) -> State:
     return merged
 
 
-def _fuse(transformer: FluxTransformer2DModel) -> None:
+def _inject(transformer: FluxTransformer2DModel, rank: int, name: str) -> None:
+    """Add an adapter called ``name`` and make it the active one; its values are whatever peft draws."""
+    from peft import LoraConfig
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two adapters are what we want
+        warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated")  # nothing is merged into int8
+        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, bias="none", target_modules=TARGETS), name)
+    for layer in _lora_layers(transformer).values():
+        dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+        for matrices in (layer.lora_A, layer.lora_B):
+            matrices[name].to(dtype).requires_grad_(True)
+
+
+def _refuse_merged(path: str | Path, header: Mapping[str, str]) -> None:
+    origin = header_origin(header)
+    if origin is not None and origin.start_mode == "merge":
+        raise UserError(
+            f"{path}: itself trained on a base with start {origin.start_hash[:12]} merged in, so no start on the plain "
+            "base; join it with that start first: `cgrpo adapter convert`"
+        )
+
+
+def fuse(transformer: FluxTransformer2DModel) -> None:
     """Fuse q, k and v, and drop the separate ones, which the forward no longer reads: they'd double the memory."""
-    transformer.fuse_qkv_projections()
+    with torch.random.fork_rng(devices=[]):  # new layers draw a first initialisation, overwritten at once
+        transformer.fuse_qkv_projections()
     for module in transformer.modules():
         for name in ("to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj"):
             if name in module._modules:
@@ -217,14 +287,3 @@ def _rank(state: Mapping[str, Tensor]) -> int:
     if not ranks:
         raise UserError("adapter: holds no LoRA matrices; is this another file?")
     return ranks[0]
-
-
-def _refuse_scaled(file: Path, header: Mapping[str, str]) -> None:
-    """A stock file may carry peft's settings; a scale other than 1 would be lost in silence."""
-    settings = json.loads(header.get("lora_adapter_metadata", "{}"))
-    ranks, alphas = (
-        {value for key, value in settings.items() if key.endswith(f".{name}") or key == name}
-        for name in ("r", "lora_alpha")
-    )
-    if ranks != alphas:
-        raise UserError(f"{file}: alpha {sorted(alphas)} differs from rank {sorted(ranks)}; scale B by alpha / rank")

@@ -1,27 +1,33 @@
-"""Reference-conditioned FLUX (UNO): the stock diffusers transformer with reference tokens beside the target's.
+"""Reference-conditioned FLUX (UNO, Kontext): the stock diffusers transformer, reference tokens beside the target's.
 
-FLUX.1-dev and the toy world's checkpoint load through the same lines; only sizes differ. Where this
-departs from UNO's code: references are encoded by the posterior's mean (latents.py), and time and
-guidance reach their embeddings in full precision whatever the model's dtype (``keep_exact_time``).
+FLUX.1-dev, FLUX.1 Kontext and the toy world's checkpoint load through the same lines; only sizes and
+the position scheme differ. Where this departs from UNO's code: references are encoded by the
+posterior's mean or by a draw that the picture seeds (latents.py), and time and guidance reach their
+embeddings in full precision whatever the model's dtype (``keep_exact_time``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters import trainable_parameters
-from cgrpo.policies.latents import LatentCodec, pack, unpack
-from cgrpo.policies.loading import load_parts
+from cgrpo.policies.adapter_files import Origin
+from cgrpo.policies.adapters import continue_start, merge_start, trainable_parameters
+from cgrpo.policies.cache import EncodingStore, StoredPrompts
+from cgrpo.policies.fingerprint import transformer_fingerprint
+from cgrpo.policies.latents import LatentCodec, Posterior, pack, unpack
+from cgrpo.policies.loading import Checkpoint, load_parts
+from cgrpo.policies.memory import on_device
 from cgrpo.policies.positions import PositionScheme, position_ids
-from cgrpo.policies.preprocess import resize_reference
-from cgrpo.policies.text import PromptEncoder
+from cgrpo.policies.preprocess import Rule, prepare_reference
+from cgrpo.policies.text import PromptEncoder, Prompts
 from cgrpo.types import Batch, Condition
 
 if TYPE_CHECKING:
@@ -33,103 +39,164 @@ class FluxPolicy:
 
     height, width    pixels of the generated picture; multiples of one token's pixels (16 for FLUX)
     reference_size   pixels of a reference's longer side (UNO: 512 for one reference, 320 for several)
+    rule             how references are resized (preprocess.py)
     guidance         distilled guidance scale, used by ``encode`` and ``condition``; without effect
                      where the transformer has no guidance embedding
     pe               position scheme of the references (positions.py)
+    device           where all computing is done; default: where the transformer is
+    offload          autoencoder and text encoders wait in the CPU's memory between calls
 
     Everything is frozen on construction; ``adapters.add_adapter(policy.transformer, ...)`` adds what
     trains. ``transformer`` may be replaced by a wrapped one (DDP): its settings are read only here.
     Codec and prompt encoder may be None where the policy is driven by tensors alone.
     """
 
+    """Which weights these are; ``from_folder`` sets it, and who merges a starting adapter in replaces it."""
+
     def __init__(
         self,
         transformer: FluxTransformer2DModel,
         codec: LatentCodec | None,
-        prompts: PromptEncoder | None,
+        prompts: Prompts | None,
         *,
         height: int,
         width: int,
         reference_size: int,
         guidance: float = 3.5,
         pe: PositionScheme = "d",
+        rule: Rule = "uno",
+        device: str | torch.device | None = None,
+        offload: bool = False,
     ) -> None:
         self.transformer = transformer.requires_grad_(False).eval()
         self.codec, self.prompts = codec, prompts
         self.height, self.width, self.reference_size = height, width, reference_size
         self.guidance = guidance
         self.pe: PositionScheme = pe
+        self.rule: Rule = rule
+        self.offload = offload
+        self.origin = Origin("", "")  # unknown, where the policy was built from a model in memory
         self.pixels_per_token = codec.pixels_per_token if codec else 16
         self._channels: int = transformer.config["in_channels"]
         self._takes_guidance: bool = transformer.config["guidance_embeds"]
         # Not transformer.dtype: an fp32 adapter on a bf16 base would make that ambiguous.
         self.dtype = transformer.x_embedder.weight.dtype
-        self.device = transformer.x_embedder.weight.device
+        self.device = torch.device(device or transformer.x_embedder.weight.device)
         if height % self.pixels_per_token or width % self.pixels_per_token or min(height, width) < 1:
             raise UserError(
                 f"a picture of {width} x {height} pixels: both sides must be multiples of {self.pixels_per_token}"
             )
-        self._grid = (height // self.pixels_per_token, width // self.pixels_per_token)
+        self.grid = (height // self.pixels_per_token, width // self.pixels_per_token)
         keep_exact_time(transformer)
 
     @classmethod
     def from_folder(
         cls,
-        path: str | Path,
+        path: str | Path | Checkpoint,
         *,
         height: int,
         width: int,
         reference_size: int,
         guidance: float = 3.5,
         pe: PositionScheme = "d",
+        rule: Rule = "uno",
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        offload: bool = False,
+        spread: bool = False,
+        posterior: Posterior = "mean",
+        store: EncodingStore | None = None,
     ) -> FluxPolicy:
-        """The policy in a standard diffusers folder (transformer/ vae/ text_encoder{,_2}/ tokenizer{,_2}/).
+        """The policy of a checkpoint: a diffusers folder, its name on the model hub, or BFL's files (loading.py).
 
-        Only safetensors are read, and only from disk. ``dtype`` is that of the transformer and the
-        text encoders; the autoencoder stays in fp32. Raises UserError if a part is missing, can't be
-        read, lacks weights, or doesn't fit the others.
+        Only safetensors are read. ``dtype`` is that of the transformer and the text encoders; the autoencoder stays
+        in fp32. ``spread`` leaves the transformer on the CPU until ``shard`` is called. ``posterior``: what stands
+        for a reference (latents.py). ``store``: encodings to use; the text encoders are not loaded then. Raises
+        UserError if a part is missing, can't be read, has weights that are missing, unknown or mis-shaped, or
+        doesn't fit the others.
         """
-        parts = load_parts(Path(path), dtype, torch.device(device))
-        return cls(
+        checkpoint = path if isinstance(path, Checkpoint) else Checkpoint(str(path))
+        cpu, device = torch.device("cpu"), torch.device(device)
+        parts = load_parts(
+            checkpoint,
+            dtype,
+            cpu if spread else device,
+            text_encoders=store is None,
+            beside=cpu if offload else device,
+        )
+        prompts: Prompts | None = None if store is None else StoredPrompts(store, device)
+        if parts.clip and parts.t5 and parts.clip_tokenizer and parts.t5_tokenizer:
+            prompts = PromptEncoder(parts.clip, parts.t5, parts.clip_tokenizer, parts.t5_tokenizer)
+        policy = cls(
             parts.transformer,
-            LatentCodec(parts.vae),
-            PromptEncoder(parts.clip, parts.t5, parts.clip_tokenizer, parts.t5_tokenizer),
+            LatentCodec(parts.vae, posterior, store),
+            prompts,
             height=height,
             width=width,
             reference_size=reference_size,
             guidance=guidance,
             pe=pe,
+            rule=rule,
+            device=device,
+            offload=offload,
         )
+        policy.origin = Origin(checkpoint.path, transformer_fingerprint(parts.transformer))
+        return policy
+
+    def begin_with(self, start: Path, mode: Literal["merge", "continue"]) -> None:
+        """Build on an adapter file: merge it into the base, or train it on with itself, frozen, as the reference."""
+        mark = merge_start(self.transformer, start) if mode == "merge" else continue_start(self.transformer, start)
+        self.origin = replace(self.origin, start_hash=mark, start_mode=mode)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, C) of one sample's packed latents."""
-        return self._grid[0] * self._grid[1], self._channels
+        return self.grid[0] * self.grid[1], self._channels
 
     def encode(self, batch: Batch) -> Condition:
         """P tasks as a condition of P rows.
 
-        Each reference is resized by UNO's inference rule first. Raises UserError unless all tasks
-        have equally many references and the i-th ones end with equal sizes: position ids are shared
-        by the batch.
+        Each reference is resized by ``rule`` first. Raises UserError unless all tasks have equally many
+        references and the i-th ones end with equal sizes: position ids are shared by the batch.
         """
+        (cond,) = self.encode_parts(batch, [range(len(batch))])
+        return cond
+
+    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[Condition]:
+        """A condition for each of ``parts``, lists of the batch's tasks; texts are encoded in one go."""
         if self.codec is None or self.prompts is None:
             raise RuntimeError("this policy was built without an autoencoder and text encoders: use condition()")
-        text_NLC, pooled_NC = self.prompts.encode(batch.prompts)
+        with on_device(self.device, *self.prompts.modules, offload=self.offload):
+            text_NLC, pooled_NC = self.prompts.encode(batch.prompts)
+        with on_device(self.device, self.codec.vae, offload=self.offload):
+            latents = [self._reference_latents(batch.select(rows)) for rows in parts]
+        return [
+            self.condition(text_NLC[list(rows)], pooled_NC[list(rows)], latent)
+            for rows, latent in zip(parts, latents, strict=True)
+        ]
+
+    def _reference_latents(self, batch: Batch) -> list[Tensor]:
+        assert self.codec is not None
         counts = sorted({len(pictures) for pictures in batch.references})
         if len(counts) > 1:
             raise UserError(f"tasks with {counts} references in one batch; group tasks by their number of references")
         latents = []
         for place in range(counts[0] if counts else 0):
-            column = [
-                resize_reference(pictures[place], self.reference_size, self.pixels_per_token)
-                for pictures in batch.references
-            ]
+            column = [self._prepare(pictures[place]) for pictures in batch.references]
             self._check_one_size(column, batch.ids, place)
             latents.append(self.codec.encode(column))
-        return self.condition(text_NLC, pooled_NC, latents)
+        return latents
+
+    def alike(self, batch: Batch, most: int) -> list[list[int]]:
+        """The batch's tasks in parts that can share a batch: of equal reference sizes, at most ``most`` tasks each."""
+        rows_by_sizes: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        for row, pictures in enumerate(batch.references):
+            sizes = tuple(self._prepare(picture).size for picture in pictures)
+            rows_by_sizes.setdefault(sizes, []).append(row)
+        return [rows[at : at + most] for rows in rows_by_sizes.values() for at in range(0, len(rows), most)]
+
+    def _prepare(self, picture: Image) -> Image:
+        return prepare_reference(picture, self.rule, self.reference_size, self.pixels_per_token)
 
     def condition(
         self,
@@ -149,7 +216,7 @@ class FluxPolicy:
         tokens = [pack(latent_NCHW) for latent_NCHW in reference_latents]
         reference_NLC = torch.cat(tokens, dim=1) if tokens else text_NLC.new_zeros(n, 0, self._channels)
         sizes = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in reference_latents]
-        ids_LD = position_ids(self._grid, sizes, self.pe)
+        ids_LD = position_ids(self.grid, sizes, self.pe)
         return Condition(
             text_NLC=text_NLC.to(self.device),
             pooled_NC=pooled_NC.to(self.device),
@@ -162,20 +229,22 @@ class FluxPolicy:
         """The model's velocity (noise - data) at ``x_NLC``, sigma in [0, 1] fp32; in the dtype of ``x_NLC``.
 
         Target and reference tokens go through the transformer side by side under the same sigma
-        (references stay clean); only the target's part of the output is returned. Guidance reaches the
-        model as 1000 * guidance in fp32, where the paper's release rounds 3500 to 3504 through bf16.
+        (references stay clean); only the target's part of the output is returned. A bf16 base computes
+        under autocast, as UNO trains: the fp32 adapter's products are bf16 too. Guidance reaches the model
+        as 1000 * guidance in fp32, where the paper's release rounds 3500 to 3504 through bf16.
         """
         tokens_NLC = torch.cat((x_NLC.to(self.dtype), cond.reference_NLC.to(self.dtype)), dim=1)
-        (v_NLC,) = self.transformer(
-            hidden_states=tokens_NLC,
-            encoder_hidden_states=cond.text_NLC.to(self.dtype),
-            pooled_projections=cond.pooled_NC.to(self.dtype),
-            timestep=sigma_N,
-            guidance=cond.guidance_N if self._takes_guidance else None,
-            img_ids=cond.ids_LD,
-            txt_ids=cond.ids_LD.new_zeros(cond.text_NLC.shape[1], 3),
-            return_dict=False,
-        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            (v_NLC,) = self.transformer(
+                hidden_states=tokens_NLC,
+                encoder_hidden_states=cond.text_NLC.to(self.dtype),
+                pooled_projections=cond.pooled_NC.to(self.dtype),
+                timestep=sigma_N,
+                guidance=cond.guidance_N if self._takes_guidance else None,
+                img_ids=cond.ids_LD,
+                txt_ids=cond.ids_LD.new_zeros(cond.text_NLC.shape[1], 3),
+                return_dict=False,
+            )
         return v_NLC[:, : x_NLC.shape[1]].to(x_NLC.dtype)
 
     def encode_targets(self, pictures: Sequence[Image]) -> Tensor:
@@ -183,13 +252,33 @@ class FluxPolicy:
         if self.codec is None:
             raise RuntimeError("this policy was built without an autoencoder")
         size = (self.width, self.height)
-        return pack(self.codec.encode([p if p.size == size else p.resize(size, Resampling.LANCZOS) for p in pictures]))
+        stretched = [p if p.size == size else p.resize(size, Resampling.LANCZOS) for p in pictures]
+        with on_device(self.device, self.codec.vae, offload=self.offload):
+            return pack(self.codec.encode(stretched))
 
     def decode(self, x_NLC: Tensor) -> Tensor:
         """Latents at sigma = 0 as pictures: uint8 on the CPU, [N, H, W, 3]."""
         if self.codec is None:
             raise RuntimeError("this policy was built without an autoencoder")
-        return self.codec.decode(unpack(x_NLC, *self._grid))
+        with on_device(self.device, self.codec.vae, offload=self.offload):
+            return self.codec.decode(unpack(x_NLC, *self.grid))
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's blocks, in order: nearly all of its parameters."""
+        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+
+    def compile(self, backend: str) -> None:
+        """Compile the transformer's blocks, each kind once. Rollout and replay then differ by rounding."""
+        for block in self.blocks:
+            block.compile(backend=backend)
+
+    def shard(self, spread: Callable[[Sequence[nn.Module], Collection[nn.Parameter]], None]) -> None:
+        """Let ``spread(blocks, whole)`` distribute the frozen blocks; adapters stay whole on every process."""
+        spread(self.blocks, [p for name, p in self.transformer.named_parameters() if ".lora_" in name])
+        for name, child in self.transformer.named_children():
+            if name not in ("transformer_blocks", "single_transformer_blocks"):
+                child.to(self.device)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The transformer's parameters that require gradients: the adapter's, once one is added."""

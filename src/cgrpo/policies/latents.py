@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
+
+    from cgrpo.policies.cache import EncodingStore
+
+Posterior = Literal["mean", "sample"]
 
 PATCH = 2  # a token is a 2 x 2 square of latent pixels
 
@@ -30,35 +35,60 @@ def unpack(x_NLC: Tensor, rows: int, columns: int) -> Tensor:
     return squares.permute(0, 3, 1, 4, 2, 5).reshape(n, c // (PATCH * PATCH), rows * PATCH, columns * PATCH)
 
 
+def picture_key(picture: Image) -> str:
+    """sha256 of a picture's mode, size and pixels: its name wherever it occurs."""
+    head = f"{picture.mode} {picture.width}x{picture.height} "
+    return hashlib.sha256(head.encode() + picture.tobytes()).hexdigest()
+
+
 class LatentCodec:
     """A frozen AutoencoderKL between uint8 pictures and the latents that the transformer sees.
 
-    It runs in fp32 as UNO's does (in fp64 in fp64 runs), whatever the autocast. References are encoded
-    by the *mean* of the posterior: UNO samples it from the global random state, which makes a reference
-    change from call to call.
+    It runs in fp32 as UNO's does (in fp64 in fp64 runs), whatever the autocast.
+
+    posterior   "mean": pictures are encoded by the mean of the posterior. "sample": by one draw from it, as UNO
+                does; but UNO draws from the global random state, which makes a reference change from call to
+                call, while here the noise is seeded by the picture itself, so that it has one latent everywhere.
+    store       precomputed latents (cache.py); pictures that it lacks are encoded
     """
 
     chunk = 64  # pictures per call of the autoencoder: bounds memory whatever the batch
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, posterior: Posterior = "mean", store: EncodingStore | None = None) -> None:
         self.vae = vae.requires_grad_(False).eval()
+        self.posterior: Posterior = posterior
+        self.store = store
         self.channels: int = vae.config["latent_channels"]
         self.pixels_per_token: int = PATCH * 2 ** (len(vae.config["block_out_channels"]) - 1)
         self.scale: float = vae.config["scaling_factor"]
         self.shift: float = vae.config["shift_factor"] or 0.0
 
-    @torch.no_grad()
     def encode(self, pictures: Sequence[Image]) -> Tensor:
         """RGB pictures of one size (sides multiples of ``pixels_per_token``) as scaled latents [N, c, h, w]."""
+        if self.store is None:
+            return self._encode(pictures)
+        stored = [self.store.reference(picture) for picture in pictures]
+        missing = [picture for picture, latent_CHW in zip(pictures, stored, strict=True) if latent_CHW is None]
+        fresh = iter(self._encode(missing) if missing else ())
+        rows = [next(fresh) if latent_CHW is None else latent_CHW for latent_CHW in stored]
+        return torch.stack([row.to(self.vae.device, self.vae.dtype) for row in rows])
+
+    @torch.no_grad()
+    def _encode(self, pictures: Sequence[Image]) -> Tensor:
         device = self.vae.device
-        means = []
+        latents = []
         for start in range(0, len(pictures), self.chunk):
-            stack = np.stack([np.asarray(p) for p in pictures[start : start + self.chunk]])
+            part = pictures[start : start + self.chunk]
+            stack = np.stack([np.asarray(p) for p in part])
             pixels_NCHW = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1.0
             with torch.autocast(device.type, enabled=False):
                 posterior = self.vae.encode(pixels_NCHW.contiguous()).latent_dist  # pyright: ignore
-            means.append(posterior.mean.contiguous())
-        return (torch.cat(means) - self.shift) * self.scale
+            latent_NCHW = posterior.mean.contiguous()
+            if self.posterior == "sample":
+                noise_NCHW = torch.stack([_noise(p, latent_NCHW.shape[1:]) for p in part])
+                latent_NCHW = latent_NCHW + posterior.std * noise_NCHW.to(device, self.vae.dtype)
+            latents.append(latent_NCHW)
+        return (torch.cat(latents) - self.shift) * self.scale
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
@@ -72,3 +102,9 @@ class LatentCodec:
             levels = ((pixels_NCHW.clamp(-1, 1) + 1) * 127.5).round()
             pictures.append(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous())
         return torch.cat(pictures)
+
+
+def _noise(picture: Image, shape_CHW: torch.Size) -> Tensor:
+    """The picture's own N(0, 1) noise; drawn on the CPU in fp32, so that it is the same on every device."""
+    seed = int(picture_key(picture)[:15], 16)
+    return torch.randn(shape_CHW, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

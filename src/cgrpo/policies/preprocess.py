@@ -5,23 +5,41 @@ from __future__ import annotations
 import struct
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from cgrpo.errors import UserError
 
+Rule = Literal["uno", "uno-train", "kontext"]
+Alpha = Literal["white", "drop"]
+Size = tuple[int, int]  # width, height
+
 # Pillow warns above this many pixels (89 million) and refuses twice as many; here the warning refuses too.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
+# The sizes of UNO's training at resolution 512, widest first (bytedance/UNO, uno/dataset/uno.py).
+_UNO_WIDE = [(768, 256), (768, 320), (704, 320), (640, 384), (576, 448)]
+UNO_BUCKETS: list[Size] = [*_UNO_WIDE, (512, 512), *((height, width) for width, height in reversed(_UNO_WIDE))]
 
-def read_picture(path: str | Path) -> Image.Image:
-    """The picture in ``path`` as RGB, as a viewer shows it on white paper.
+# The sizes FLUX.1 Kontext was trained on, tallest first (diffusers' PREFERRED_KONTEXT_RESOLUTIONS).
+_KONTEXT_TALL = [(672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)]
+KONTEXT_SIZES: list[Size] = [*_KONTEXT_TALL, (1024, 1024), *((height, width) for width, height in _KONTEXT_TALL[::-1])]
 
-    Turned as its EXIF tag says, palette and CMYK converted, 16-bit grey scaled to 8 bits,
-    transparency laid on white, and the first frame where there are several (GIF, MPO).
+
+def read_picture(path: str | Path, alpha: Alpha = "white") -> Image.Image:
+    """The picture in ``path``: turned as its EXIF tag says, the first frame where there are several (GIF, MPO).
+
+    ``alpha`` "white": RGB as a viewer shows it on white paper; palette and CMYK converted.
+    "drop": in its own mode (RGBA, P, CMYK, ...), because UNO resizes first and converts to RGB afterwards, which
+    lets go of the alpha channel and shows whatever colours lay under it; ``prepare_reference`` does both.
+    Others who look at such a picture convert it to RGB themselves.
+
+    Two things differ from UNO in both modes: UNO doesn't turn pictures by their EXIF tag, and it clips 16-bit
+    grey at 255, which makes it all but white, where here it is scaled to 8 bits.
 
     Raises UserError naming the file if it is missing, no picture, cut short, larger than
     Pillow's limit against decompression bombs (89 megapixels), or of 32-bit pixels.
@@ -35,7 +53,8 @@ def read_picture(path: str | Path) -> Image.Image:
             with Image.open(path) as opened:
                 opened.seek(0)
                 opened.load()
-                return _as_rgb(ImageOps.exif_transpose(opened), path)
+                picture = _eight_bits(ImageOps.exif_transpose(opened), path)
+                return picture if alpha == "drop" else _on_white(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(f"{path}: more than {MAX_PIXELS or 0:,} pixels; scale the picture down first") from None
     except _UNREADABLE as error:
@@ -43,22 +62,56 @@ def read_picture(path: str | Path) -> Image.Image:
         raise UserError(f"{path}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
 
 
-def _as_rgb(picture: Image.Image, path: Path) -> Image.Image:
+def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
     if picture.mode in ("I", "F"):
         raise UserError(f"{path}: has 32-bit pixels (mode {picture.mode}); save it with 8 or 16 bits per channel")
     if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture
-        return Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8))
+    return picture
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return picture.convert("RGB")
 
 
+def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: int) -> Image.Image:
+    """A reference as RGB in the size that ``rule`` gives it; both sides multiples of ``multiple``.
+
+    ``multiple``  pixels of one token: 16 for FLUX, 8 behind a four-times-down autoencoder
+    ``long_side``  pixels; by rule:
+    "uno"        the longer side, as UNO generates; see ``resize_reference``
+    "uno-train"  the side of a square, as UNO's training (and the paper's) prepares references: stretched to the
+                 one of 11 sizes whose aspect ratio is nearest. UNO chooses by the mean ratio of a batch; here each
+                 picture chooses for itself, so that a reference doesn't depend on its neighbours. Bilinear
+                 with antialiasing, rounded to 8 bits, where UNO resizes floats: less than one level apart
+    "kontext"    the side of a square, as FluxKontextPipeline (1024) prepares its picture: stretched to the one of
+                 17 sizes whose aspect ratio is nearest. LANCZOS
+
+    Raises UserError where a side would be less than ``multiple``.
+
+    Of the 11 sizes, golden pictures of the reference code confirm seven; the four between 1 : 3 and 3 : 5
+    are as its source has them.
+    """
+    if rule == "uno":
+        return resize_reference(image, long_side, multiple)
+    # Both convert before resizing; UNO's inference after it.
+    picture = image.convert("RGB")
+    if rule == "uno-train":
+        size = _nearest_bucket(picture.size, _scaled(UNO_BUCKETS, long_side, 512, multiple))
+        return picture.resize(size, Image.Resampling.BILINEAR)
+    nearest = _nearest_kontext(picture.size)
+    return picture.resize(_scaled([nearest], long_side, 1024, multiple)[0], Image.Resampling.LANCZOS)
+
+
 def resize_reference(image: Image.Image, long_side: int, multiple: int) -> Image.Image:
     """A reference scaled so that its longer side is ``long_side`` pixels, by UNO's inference rule.
 
-    LANCZOS, upwards too; then both sides are cropped, centred, down to multiples of ``multiple``
-    (the pixels of one token: 16 for FLUX, 8 behind a four-times-down autoencoder). The shorter side
+    LANCZOS, upwards too, in the picture's own mode (palettes: nearest neighbour); then both sides are
+    cropped, centred, down to multiples of ``multiple`` (the pixels of one token: 16 for FLUX, 8 behind
+    a four-times-down autoencoder), and only then the picture becomes RGB. The shorter side
     is floored from a float product, so some squares lose a strip (214 x 214 -> 512 x 496): kept,
     since the released weights saw just that.
 
@@ -77,3 +130,25 @@ def resize_reference(image: Image.Image, long_side: int, multiple: int) -> Image
     left, top = (scaled[0] - target_width) // 2, (scaled[1] - target_height) // 2
     resized = image.resize(scaled, Image.Resampling.LANCZOS)
     return resized.crop((left, top, left + target_width, top + target_height)).convert("RGB")
+
+
+def _scaled(sizes: list[Size], side: int, native: int, multiple: int) -> list[Size]:
+    """``sizes``, made for a square of ``native`` pixels, for one of ``side``; floored to whole tokens."""
+    scaled = [(w * side // native // multiple * multiple, h * side // native // multiple * multiple) for w, h in sizes]
+    if not all(width and height for width, height in scaled):
+        raise UserError(
+            f"policy.reference_size {side}: leaves some shapes less than a token of {multiple} pixels; make it larger"
+        )
+    return scaled
+
+
+def _nearest_bucket(size: Size, buckets: list[Size]) -> Size:
+    """The bucket whose height / width is nearest; of equally near ones the first, the widest."""
+    ratio = size[1] / size[0]
+    return min(buckets, key=lambda bucket: abs(bucket[1] / bucket[0] - ratio))
+
+
+def _nearest_kontext(size: Size) -> Size:
+    """The size whose width / height is nearest; of equally near ones the narrowest."""
+    ratio = size[0] / size[1]
+    return min(KONTEXT_SIZES, key=lambda preferred: abs(preferred[0] / preferred[1] - ratio))

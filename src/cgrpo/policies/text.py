@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
 
 CLIP_LENGTH, T5_LENGTH = 77, 512  # tokens, as in FLUX.1-dev; a tokenizer may ask for fewer
+
+
+class Prompts(Protocol):
+    """What a policy asks for text encodings: a ``PromptEncoder``, or ``cache.StoredPrompts`` that reads them."""
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]: ...
+
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(text_NLC, pooled_NC) of N prompts."""
+        ...
 
 
 class PromptEncoder:
@@ -33,6 +44,11 @@ class PromptEncoder:
         self.clip_tokenizer, self.t5_tokenizer = clip_tokenizer, t5_tokenizer
         self.clip_length = min(CLIP_LENGTH, clip_tokenizer.model_max_length)
         self.t5_length = min(T5_LENGTH, t5_tokenizer.model_max_length)
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """What computes, for whoever moves it between devices."""
+        return self.clip, self.t5
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +16,15 @@ from cgrpo.errors import UserError
 from cgrpo.types import Batch
 
 Axis = Literal["identity", "prompt"]
+Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 
 class Reward(Protocol):
     """Scores pictures; higher is better.
 
-    ``axis`` is what it measures, ``unit`` says what a score means and its range.
+    ``axis`` is what it measures, ``unit`` says what a score means and its range. Inherit from this class to get
+    ``report`` and ``to`` that do nothing.
     """
 
     axis: Axis
@@ -33,6 +38,38 @@ class Reward(Protocol):
         """
         ...
 
+    def report(self) -> dict[str, float]:
+        """Numbers worth a look about the calls since the last report, by key; shares lie in [0, 1]."""
+        return {}
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the models there, for instance to the CPU while others need the memory."""
+
+
+class EncodeOnce(Generic[Item, Row]):
+    """``encode`` for a list of items, remembering the last ``size`` results by key."""
+
+    def __init__(self, encode: Callable[[list[Item]], Iterable[Row]], size: int):
+        self._encode, self._size = encode, size
+        self._known: OrderedDict[Hashable, Row] = OrderedDict()
+
+    def __call__(self, items: Mapping[Hashable, Item]) -> dict[Hashable, Row]:
+        """The results by key; only items not known are encoded, all in one call."""
+        new = [key for key in items if key not in self._known]
+        fresh = dict(zip(new, self._encode([items[key] for key in new]), strict=True)) if new else {}
+        rows = {key: fresh[key] if key in fresh else self._known[key] for key in items}
+        for key, row in rows.items():
+            self._known[key] = row
+            self._known.move_to_end(key)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+        return rows
+
+
+def digest(picture: Image.Image) -> str:
+    """Equal for equal pictures: a key of their content."""
+    return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
+
 
 def to_pictures(images_NHWC: Tensor) -> list[Image.Image]:
     """uint8 [N, H, W, 3] -> PIL RGB pictures."""
@@ -44,7 +81,7 @@ def to_tensor(pictures: list[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
 
 
-class FunctionReward:
+class FunctionReward(Reward):
     """A user's own ``function(pictures, batch) -> N scores`` (floats; NaN or None = could not be scored)."""
 
     unit = "as the function defines it"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import ConvNextImageProcessorPil, ResNetForImageClassification
 
-from cgrpo.rewards.base import Axis, to_pictures, to_tensor
+from cgrpo.rewards.base import Axis, Reward, to_pictures, to_tensor
 from cgrpo.rewards.loading import load_pretrained
 from cgrpo.toybox import world
 from cgrpo.types import Batch
@@ -73,7 +73,7 @@ def _cases(batch: Batch) -> list[Case]:
     return list(batch.spec)
 
 
-class IdentityReadBack:
+class IdentityReadBack(Reward):
     """Probability of the reference's shape and of its pattern, likeness of its two colours. Range [0, 1].
 
     Colours weigh double: they tell near misses, which shape and pattern, read less surely, would drown.
@@ -98,7 +98,7 @@ class IdentityReadBack:
         return (shape + pattern + 2 * colours) / 6
 
 
-class PromptReadBack:
+class PromptReadBack(Reward):
     """Mean probability of every factor the prompt asks for: scene, position, size and, if any, the property. [0, 1]."""
 
     axis: Axis = "prompt"
@@ -116,7 +116,7 @@ class PromptReadBack:
         return (total + asked * _probability(seen["property"], prompts.property_B)) / (3 + asked)
 
 
-class CopyPaste:
+class CopyPaste(Reward):
     """Guard: 1 - mean absolute pixel difference to the (first) reference. 1 is a copy of it. Range [0, 1]."""
 
     axis: Axis = "identity"

@@ -23,9 +23,14 @@ STATE, INDEX = "state.safetensors", "index.json"
 
 
 def config_fingerprint(cfg: Config) -> str:
-    """A hash of all settings that a run's numbers depend on: not its length, logging and evaluation."""
-    length = {"iterations", "checkpoint_every", "keep_checkpoints"}
-    free: dict[str, set[str] | bool] = {"training": length, "evaluation": True, "logging": True}
+    """A hash of all settings that a run's numbers depend on: not its length, memory savers, logging and evaluation."""
+    length = {"iterations", "checkpoint_every", "keep_checkpoints", "parallel"}
+    free: dict[str, set[str] | bool] = {
+        "training": length,
+        "policy": {"checkpointing", "offload"},
+        "evaluation": True,
+        "logging": True,
+    }
     return hashlib.sha256(cfg.model_dump_json(exclude=free).encode()).hexdigest()
 
 

@@ -53,6 +53,16 @@ class Iteration:
     images_NHWC: Tensor
 
 
+@dataclass(frozen=True)
+class Part:
+    """Prompts of equal picture sizes, sampled together: this process's ``rows``, at ``positions`` among all."""
+
+    rows: list[int]
+    positions: list[int]
+    cond: Condition
+    roll: Rollout
+
+
 class GRPO:
     """The trainer: policy, rewards and tasks in, one ``Iteration`` after another out."""
 
@@ -71,7 +81,7 @@ class GRPO:
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.positions = runtime.local(settings.prompts_per_iteration)
-        self.sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift)
+        self.sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
         self.weights_KR = reward_weights(prompt_weights(cfg), list(rewards))
         self.failed = FailedRewards(list(rewards), settings.max_failed_groups)
 
@@ -81,25 +91,39 @@ class GRPO:
         for number in range(first, cfg.training.iterations):
             timer = Timer()
             tasks = task_indices(cfg.training.seed, number, cfg.training.prompts_per_iteration, self.source.size)
-            noise = GroupNoise(cfg.training.seed, number, self.positions, group, self.policy.latent_shape)
             with timer("encode"):
                 batch = self.source.batch([tasks[position] for position in self.positions])
-                cond = self.policy.encode(batch).repeat(group)
+                # With a sharded base all processes must make equally many forwards, whatever their pictures' sizes.
+                alike = self.policy.alike(batch, 1 if self.runtime.sharded else max(1, cfg.sampling.batch // group))
+                conds = self.policy.encode_parts(batch, alike)
             with timer("sample"):
-                roll = self._rollout(cond, noise, self._window(number, noise))
+                pairs = zip(alike, conds, strict=True)
+                parts = [self._sample(number, rows, cond.repeat(group)) for rows, cond in pairs]
             with timer("reward"):
-                images_NHWC = self.policy.decode(roll.x_NLC)
+                images_NHWC = self._decode(parts)
                 scores_PGR = self._score(images_NHWC, batch.repeat(group))
             with timer("update"):
                 credit, numbers = self._credit(scores_PGR)
-                numbers |= self._update(roll, cond, credit)
+                numbers |= self._update(parts, credit)
             yield Iteration(number, numbers | timer.seconds(), batch, images_NHWC)
 
-    def _rollout(self, cond: Condition, noise: GroupNoise, window: Window) -> Rollout:
+    def _sample(self, iteration: int, rows: list[int], cond: Condition) -> Part:
+        settings, group, seed = self.cfg.sampling, self.cfg.training.group_size, self.cfg.training.seed
+        positions = [self.positions[row] for row in rows]
+        noise = GroupNoise(seed, iteration, positions, group, self.policy.latent_shape)
         velocity = functools.partial(self.policy.velocity, cond=cond)
         x_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
-        settings = self.cfg.sampling
-        return rollout(velocity, x_NLC, self.sigmas, window, noise.step, settings.kind, settings.noise_level)
+        window = self._window(iteration, noise)
+        roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, settings.kind, settings.noise_level)
+        return Part(rows, positions, cond, roll)
+
+    def _decode(self, parts: list[Part]) -> Tensor:
+        """The pictures of all parts, in the order of this process's prompts."""
+        group = self.cfg.training.group_size
+        images: dict[int, Tensor] = {}
+        for part in parts:
+            images |= zip(part.rows, self.policy.decode(part.roll.x_NLC).split(group), strict=True)
+        return torch.cat([images[row] for row in sorted(images)])
 
     def _window(self, iteration: int, noise: GroupNoise) -> Window:
         window, steps, count = self.cfg.sampling.window, self.cfg.sampling.steps, len(noise.window_generators)
@@ -132,34 +156,44 @@ class GRPO:
             numbers[f"reward/{name}/mean"] = valid.mean().item() if len(valid) else math.nan
             numbers[f"reward/{name}/std"] = valid.std().item() if len(valid) > 1 else math.nan
             numbers[f"reward/{name}/failed"] = scores_PG.isnan().sum().item()
+        for name, reward in self.rewards.items():
+            numbers |= {f"reward/{name}/{key}": value for key, value in reward.report().items()}
         return credit, numbers
 
-    def _update(self, roll: Rollout, cond: Condition, credit: Credit) -> dict[str, float]:
-        """``updates_per_rollout`` optimizer steps; each takes an equal part of every group."""
-        settings, group = self.cfg.training, self.cfg.training.group_size
-        offset = self.positions.start * group
-        credit_M = credit.of_pairs(roll.sample_M.cpu() + offset, roll.step_M.cpu()).to(roll.logp_M)
-        part_M = roll.sample_M % group % settings.updates_per_rollout
-        # Every sample trains equally many steps, so the size of a part over all processes needs no exchange.
-        pairs = len(roll.sample_M) * self.runtime.world // settings.updates_per_rollout
+    def _update(self, parts: list[Part], credit: Credit) -> dict[str, float]:
+        """``updates_per_rollout`` optimizer steps; each takes an equal share of every group."""
+        settings, updates = self.cfg.training, self.cfg.training.updates_per_rollout
+        # Every sample trains equally many steps, so the number of pairs over all processes needs no exchange.
+        pairs = sum(len(part.roll.sample_M) for part in parts) * self.runtime.world // updates
         totals = Totals()
-        for part in range(settings.updates_per_rollout):
-            useful_M = (part_M == part) & ((credit_M != 0) | (settings.kl > 0))
-            useful = useful_M.nonzero()[:, 0]
-            for index_B in useful.split(settings.micro_batch) if len(useful) else ():
-                loss = self._loss(roll, index_B, cond, credit_M[index_B], totals, fresh=part == 0)
-                (loss / pairs).backward()
+        for update in range(updates):
+            work = [micro for part in parts for micro in self._micro_batches(part, credit, update)]
+            # A sharded base is gathered by all processes together: who is done early goes through the motions.
+            for turn in range(self.runtime.largest(len(work)) if self.runtime.sharded else len(work)):
+                idle = turn >= len(work)
+                part, index_B, credit_B = (parts[0], torch.zeros(1).long(), torch.zeros(1)) if idle else work[turn]
+                loss = self._loss(part, index_B, credit_B, None if idle else totals, fresh=update == 0)
+                (loss * (0 if idle else 1 / pairs)).backward()
             if self.runtime.any(totals.drift > settings.max_ratio_drift):
                 check_ratio(totals.drift, settings.max_ratio_drift)
             totals.norms.append(self._step())
         return totals.metrics(self.runtime)
 
-    def _loss(
-        self, roll: Rollout, index_B: Tensor, cond: Condition, credit_B: Tensor, totals: Totals, fresh: bool
-    ) -> Tensor:
+    def _micro_batches(self, part: Part, credit: Credit, share: int) -> list[tuple[Part, Tensor, Tensor]]:
+        """The pairs of a part that an update trains, in micro-batches: (part, index_B, credit_B)."""
+        settings, group, roll = self.cfg.training, self.cfg.training.group_size, part.roll
+        sample_M, step_M = roll.sample_M.cpu(), roll.step_M.cpu()
+        number_M = torch.tensor(part.positions)[sample_M // group] * group + sample_M % group
+        credit_M = credit.of_pairs(number_M, step_M).to(roll.logp_M)
+        useful_M = (credit_M.cpu() != 0) | (settings.kl > 0)
+        mine = (useful_M & (sample_M % group % settings.updates_per_rollout == share)).nonzero()[:, 0]
+        return [(part, index_B, credit_M[index_B]) for index_B in mine.split(settings.micro_batch) if len(index_B)]
+
+    def _loss(self, part: Part, index_B: Tensor, credit_B: Tensor, totals: Totals | None, fresh: bool) -> Tensor:
         """Summed loss of some (sample, step) pairs; ``fresh`` while the policy is still the one that sampled."""
-        settings, sampling = self.cfg.training, self.cfg.sampling
-        cond_B = cond.select(roll.sample_M[index_B])
+        settings, sampling, roll = self.cfg.training, self.cfg.sampling, part.roll
+        credit_B, index_B = credit_B.to(roll.logp_M), index_B.to(roll.sample_M.device)
+        cond_B = part.cond.select(roll.sample_M[index_B])
         replay = functools.partial(
             replay_logp,
             rollout=roll,
@@ -170,13 +204,14 @@ class GRPO:
         )
         logp_B, mean_BLC, std_B11 = replay(functools.partial(self.policy.velocity, cond=cond_B))
         loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, settings.clip)
+        kl_B = torch.zeros_like(loss_B)
         if settings.kl > 0:
             with torch.no_grad(), reference_policy(self.policy.transformer):
                 _, base_BLC, _ = replay(functools.partial(self.policy.velocity, cond=cond_B))
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
-            totals.kl += kl_B.detach().sum().item()
             loss_B = loss_B + settings.kl * kl_B
-        totals.add((logp_B.detach() - roll.logp_M[index_B]).exp(), credit_B, settings.clip, fresh)
+        if totals is not None:
+            totals.add((logp_B.detach() - roll.logp_M[index_B]).exp(), credit_B, settings.clip, kl_B.detach(), fresh)
         return loss_B.sum()
 
     def _step(self) -> float:
@@ -206,13 +241,14 @@ class Totals:
         self.pairs = self.clipped = 0
         self.spread = self.kl = 0.0
 
-    def add(self, ratio_B: Tensor, credit_B: Tensor, clip: float, fresh: bool) -> None:
+    def add(self, ratio_B: Tensor, credit_B: Tensor, clip: float, kl_B: Tensor, fresh: bool) -> None:
         away_B = (ratio_B - 1).abs()
         if fresh:
             self.drift = max(self.drift, away_B.max().item())
         # Clipped: the ratio has already moved past the range in the direction that the credit asks for.
         self.clipped += int((((ratio_B - 1) * credit_B.sign()) > clip).sum())
         self.spread += away_B.sum().item()
+        self.kl += kl_B.sum().item()
         self.pairs += len(ratio_B)
 
     def metrics(self, runtime: Runtime) -> dict[str, float]:

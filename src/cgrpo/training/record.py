@@ -32,10 +32,13 @@ class Record:
 
     @classmethod
     def create(cls, folder: Path, config: Config) -> Record:
-        """A new run in an empty or absent folder. Raises UserError if it can't be written or holds a run."""
-        if (folder / "config.json").exists():
-            raise UserError(f"{folder} already holds a run; continue it with --resume {folder}, or give another --out")
+        """A new run in a folder that holds none. Raises UserError if it can't be written or holds a run.
+
+        A run that stopped before its first iteration ended, for want of a file perhaps, leaves nothing to keep.
+        """
         record = cls(folder)
+        if record.metrics_file.exists():
+            raise UserError(f"{folder} already holds a run; continue it with --resume {folder}, or give another --out")
         try:
             for path in (folder, record.samples, record.checkpoints):
                 path.mkdir(parents=True, exist_ok=True)

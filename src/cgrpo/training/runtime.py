@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 from cgrpo.errors import UserError
 
@@ -30,6 +33,7 @@ class Runtime:
         self.world: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
         self.device: torch.device = self._accelerator.device
+        self.sharded = False  # whether the base's blocks are spread over the processes
 
     def start_tracking(self, settings: Mapping[str, Any]) -> None:
         if self._tracking:
@@ -62,6 +66,27 @@ class Runtime:
         flat = self._accelerator.reduce(flat, reduction="sum")
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):  # type: ignore[union-attr]
             parameter.grad = part.view_as(parameter)
+
+    def shard(self, blocks: Sequence[nn.Module], whole: Collection[nn.Parameter]) -> None:
+        """Spread the parameters of ``blocks`` over the processes (FSDP2), but for ``whole``: the adapter's.
+
+        A block is gathered for its own forward and backward only. Each is moved to this process's device first, one at
+        a time. torch's own fully_shard is called, since accelerate ignores its FSDP plugin on a CPU. UserError where
+        there is one process.
+        """
+        if self.world == 1:
+            raise UserError("training.parallel = fsdp2 needs several processes: torchrun --nproc_per_node N -m cgrpo")
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for block in blocks:
+            fully_shard(block.to(self.device), mesh=mesh, ignored_params=set(whole) & set(block.parameters()))
+        frozen = [p for block in blocks for p in block.parameters() if p not in set(whole)]
+        if not frozen or not all(isinstance(p, DTensor) for p in frozen):
+            raise RuntimeError("fsdp2 was asked for, but the base is not sharded")
+        self.sharded = True
+
+    def largest(self, count: int) -> int:
+        """The largest of the processes' counts."""
+        return int(self.gather(torch.tensor([count], device=self.device)).max())
 
     def agree(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether all processes hold the same numbers, told by a checksum."""

@@ -42,22 +42,24 @@ class SFT:
             tasks = task_indices(seed, number, count, self.source.size)
             with timer("encode"):
                 batch, targets = self.source.pairs([tasks[position] for position in self.positions])
-                cond = self.policy.encode(batch)
                 x0_NLC = self.policy.encode_targets(targets).to(self.runtime.device)
+                # With a sharded base all processes must make equally many forwards, whatever their pictures' sizes.
+                alike = self.policy.alike(batch, 1 if self.runtime.sharded else self.cfg.training.micro_batch)
+                conds = self.policy.encode_parts(batch, alike)
             with timer("update"):
-                numbers = self._update(x0_NLC, cond, number)
+                numbers = self._update(x0_NLC, list(zip(alike, conds, strict=True)), number)
             nothing = {f"reward/{name}/{what}": math.nan for name in self.names for what in ("mean", "std")}
             yield Iteration(number, nothing | numbers | timer.seconds(), batch, to_tensor(targets))
 
-    def _update(self, x0_NLC: Tensor, cond: Condition, number: int) -> dict[str, float]:
+    def _update(self, x0_NLC: Tensor, parts: list[tuple[list[int], Condition]], number: int) -> dict[str, float]:
         streams = [derive(self.cfg.training.seed, "pair noise", number, position) for position in self.positions]
         noise_NLC = torch.stack([torch.randn(x0_NLC.shape[1:], generator=s) for s in streams]).to(x0_NLC)
         sigma_N = torch.sigmoid(torch.cat([torch.randn(1, generator=s) for s in streams])).to(x0_NLC)  # logit-normal
         total = 0.0
-        for index in torch.arange(len(x0_NLC)).split(self.cfg.training.micro_batch):
+        for index, cond in parts:
             x0, noise, sigma = x0_NLC[index], noise_NLC[index], sigma_N[index]
             x = x0 + sigma[:, None, None] * (noise - x0)
-            loss = flow_matching_loss(self.policy.velocity(x, sigma, cond.select(index)), x0, noise).sum()
+            loss = flow_matching_loss(self.policy.velocity(x, sigma, cond), x0, noise).sum()
             (loss / self.cfg.supervised.batch).backward()
             total += loss.item()
         self.runtime.sum_gradients(self.parameters)

@@ -1,57 +1,68 @@
-"""Every knob. Frozen, typed, unknown keys refused; the defaults are the vetted setting of the embedded world.
-
-A recipe (TOML) states only differences from these defaults; ``--set dotted.key=value`` states more.
-This module imports neither torch nor anything heavy.
-"""
+"""The tables of a run's configuration, with their defaults."""
 
 from __future__ import annotations
 
-import difflib
-import json
-import tomllib
-from collections.abc import Iterable
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from cgrpo.errors import UserError
-
-TOYBOX = "toybox"  # in place of a path: what the package carries
-
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A table of the configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from cgrpo.config.rewards import DEFAULT_REWARDS, RewardSettings, with_defaults
+from cgrpo.config.section import TOYBOX, Positive, Section, Share
 
 
 class Policy(Section):
     path: str = TOYBOX
-    """A standard diffusers folder, or "toybox"."""
+    """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
+    flux1-dev.safetensors, or "toybox"."""
+    autoencoder: str = ""
+    """An autoencoder file (ae.safetensors) or folder in place of the checkpoint's own; empty: its own, or
+    ae.safetensors beside a BFL file."""
+    clip: str = ""
+    """Folder or hub id of a CLIP text encoder with its tokenizer, in place of the checkpoint's own."""
+    t5: str = ""
+    """Folder or hub id of a T5 encoder with its tokenizer, in place of the checkpoint's own."""
+    start: str = ""
+    """A LoRA to start from, such as UNO's dit_lora.safetensors: a file, a folder, or a file on the hub."""
+    start_mode: Literal["merge", "continue"] = "merge"
+    """Merge ``start`` into the base and train a fresh adapter on top (the paper), or train it on; then the frozen
+    start, not the bare base, is the reference policy."""
     height: Positive = 32
     """Height of generated pictures, pixels."""
     width: Positive = 32
     """Width of generated pictures, pixels."""
     reference_size: Positive = 32
     """Long side of a reference after resizing, pixels (UNO: 512 for one reference, 320 for several)."""
+    reference_rule: Literal["uno", "uno-train", "kontext"] = "uno"
+    """How references are resized: UNO's inference rule, UNO's training buckets, or Kontext's preferred sizes."""
+    reference_alpha: Literal["white", "drop"] = "white"
+    """What becomes of a reference's transparency: laid on white, or dropped as UNO does."""
+    reference_latents: Literal["mean", "sample"] = "mean"
+    """A reference's latents: the mean of the autoencoder's posterior, or a draw seeded by the picture itself."""
+    position_ids: Literal["d", "h", "w", "o", "kontext"] = "d"
+    """Position scheme of the reference tokens: UNO's (d is its default) or Kontext's."""
     guidance: float = 3.5
     """Distilled guidance while training (FLUX.1-dev: 3.5)."""
-    position_ids: Literal["d", "h", "w", "o"] = "d"
-    """UNO's position scheme for reference tokens."""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
-    """Precision of the frozen base; the adapter stays in float32 (float64 with a float64 base)."""
+    """Precision of the frozen base; the adapter stays in float32 (float64 with a float64 base). A bfloat16 base
+    computes under autocast."""
     rank: Positive = 32
-    """Rank of the LoRA on the fused attention projections (the paper: 512)."""
+    """Rank of the LoRA on the fused attention projections (the paper: 512); "continue" keeps the start's."""
+    checkpointing: Literal["off", "selective", "full"] = "off"
+    """What is computed again in the backward pass to save memory: nothing, all but matrix products and attention,
+    or whole blocks."""
+    offload: bool = False
+    """Keep text encoders and autoencoder in the CPU's memory while they are idle."""
+    compile: str = ""
+    """torch.compile backend for the transformer's blocks, such as "inductor"; empty is off."""
+    quantise: Literal["none", "int8"] = "none"
+    """Keep the frozen blocks' matrices in 8 bits (torchao, an extra): half the memory of bfloat16."""
 
 
 class Data(Section):
     source: str = TOYBOX
     """A manifest (.json or .jsonl) of prompts and references, or "toybox"."""
+    cache: str = ""
+    """Folder that `cgrpo data encode` filled: the text encoders are not loaded then."""
     dial: Share = 0.35
     """Toybox only: share of prompts that ask for a property ("a red toy") and so compete with identity."""
 
@@ -73,24 +84,16 @@ class WindowSettings(Section):
 class Sampling(Section):
     steps: Annotated[int, Field(ge=2)] = 10
     """Denoising steps T (the paper: 25)."""
-    shift: Annotated[float, Field(gt=0)] = 1.5
-    """Sigma schedule: shift * s / (1 + (shift - 1) * s) of linspace(1, 0, T + 1) (the release: 3)."""
+    shift: Annotated[float, Field(gt=0)] | Literal["flux", "uno"] = 1.5
+    """Sigma schedule: shift * s / (1 + (shift - 1) * s) of linspace(1, 0, T + 1) (the release: 3). "flux" computes
+    the shift from the number of tokens as FLUX does, "uno" as UNO's pipeline does."""
     kind: Literal["constant", "flow-grpo", "cps"] = "constant"
     """How a stochastic step draws its noise (Eq. 13): constant g, Flow-GRPO's, or Flow-CPS's."""
     noise_level: Annotated[float, Field(gt=0)] = 0.5
     """eta of "constant" (the release: 0.4), a of "flow-grpo" (0.7) and "cps"."""
+    batch: Positive = 96
+    """Samples per forward while sampling, in whole groups, at least one; bounds memory."""
     window: WindowSettings = WindowSettings()
-
-
-class RewardSettings(Section):
-    type: str
-    """"dino-seg", "clip", "none", or your own as "package.module:function" (pictures, batch) -> scores."""
-    path: str = TOYBOX
-    """Folder of the reward's checkpoint, or "toybox"."""
-    segmenter: str = TOYBOX
-    """dino-seg only: folder of the segmenter's checkpoint, or "toybox"."""
-    axis: Literal["identity", "prompt"] = "prompt"
-    """Your own only: what it measures, for the reports."""
 
 
 class Shaping(Section):
@@ -152,6 +155,9 @@ class Training(Section):
     """Iterations between checkpoints; the last iteration always leaves one."""
     keep_checkpoints: Positive = 2
     """Older checkpoints are deleted."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """Several processes: the whole base on each, or the frozen base sharded over them (FSDP2). The adapter is on
+    each, and its gradients are summed."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the adapter, the tasks and all noise."""
 
@@ -188,10 +194,7 @@ class Config(Section):
     policy: Policy = Policy()
     data: Data = Data()
     sampling: Sampling = Sampling()
-    rewards: dict[str, RewardSettings] = {
-        "identity": RewardSettings(type="dino-seg"),
-        "prompt": RewardSettings(type="clip"),
-    }
+    rewards: dict[str, RewardSettings] = DEFAULT_REWARDS
     """Rewards by name. "identity" and "prompt" carry the weights; any other is watched only. What is not said of
     these two stays as here; type = "none" leaves one out."""
     shaping: Shaping = Shaping()
@@ -205,14 +208,7 @@ class Config(Section):
     @classmethod
     def _keep_default_rewards(cls, table: Any) -> Any:
         if isinstance(table, dict) and isinstance(table.get("rewards"), dict):
-            defaults = {name: settings.model_dump() for name, settings in cls.model_fields["rewards"].default.items()}
-            given = {name: s.model_dump() if isinstance(s, Section) else s for name, s in table["rewards"].items()}
-            merged = {
-                name: {**defaults.get(name, {}), **given[name]} if isinstance(given.get(name), dict) else given[name]
-                for name in given
-            }
-            kept = {**defaults, **merged}
-            table = {**table, "rewards": {n: s for n, s in kept.items() if not _left_out(s)}}
+            return table | {"rewards": with_defaults(table["rewards"])}
         return table
 
     @model_validator(mode="after")
@@ -232,81 +228,3 @@ class Config(Section):
             if name not in self.rewards and (share > 0 or self.weights.type != "constant"):
                 raise ValueError(f"reward {name!r} carries weight but is left out; give rewards.{name}, or set weights")
         return self
-
-
-def _left_out(settings: Any) -> bool:
-    return isinstance(settings, dict) and settings.get("type") == "none"
-
-
-def recipes() -> dict[str, Path]:
-    """The recipes that the package carries, by name."""
-    folder = Path(str(resources.files("cgrpo") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load_config(recipe: str = TOYBOX, settings: Iterable[str] = ()) -> Config:
-    """A recipe (a packaged name or a TOML file) with ``key=value`` settings on top. Raises UserError."""
-    known = recipes()
-    path = known.get(recipe, Path(recipe))
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"recipe {path}: {error}") from error
-    for setting in settings:
-        _apply(table, setting)
-    return parse_config(table, str(recipe))
-
-
-def override(cfg: Config, settings: Iterable[str]) -> Config:
-    """``cfg`` with ``key=value`` settings on top. Raises UserError."""
-    table = cfg.model_dump(mode="json")
-    for setting in settings:
-        _apply(table, setting)
-    return parse_config(table, "--set")
-
-
-def parse_config(table: dict[str, Any], origin: str) -> Config:
-    """Validate a table; the first mistake becomes one line that names the key."""
-    try:
-        return Config.model_validate(table)
-    except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
-
-
-def _apply(table: dict[str, Any], setting: str) -> None:
-    """Set a dotted key in a nested table; values are read as TOML, plain words as strings."""
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise UserError(f"--set {setting}: write it as dotted.key=value")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise UserError(f"--set {setting}: {parent} is a value, not a table")
-    table[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(_keys(Config)), 1, 0.5)
-        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
-    message = first["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(first["input"], dict | Section) else f", got {json.dumps(first['input'], default=str)}"
-    return f"{key + ': ' if key else ''}{message}{got}"
-
-
-def _keys(section: type[Section], prefix: str = "") -> Iterable[str]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _keys(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name

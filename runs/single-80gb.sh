@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The paper's setting on one 80 GB GPU: the same 8 prompts an iteration, one after another, so 8 times as long.
+#   runs/single-80gb.sh MANIFEST [--set KEY=VALUE ...]
+set -euo pipefail
+manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
+shift
+out=${OUT:-outputs/single-80gb}
+cgrpo data encode uno-dinoseg-hpsv3 --set data.source="$manifest" --out "$out-encoded" "$@"
+exec cgrpo train uno-dinoseg-hpsv3 --out "$out" --set data.source="$manifest" --set data.cache="$out-encoded" \
+    --set policy.offload=true "$@"

@@ -1,0 +1,34 @@
+"""The command line. Heavy imports happen inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cgrpo.cli.arguments import parser
+from cgrpo.errors import UserError
+
+__all__ = ["main", "parser"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; a user's mistake is one line on standard error and exit code 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar: the training's
+    core = parser()
+    options = core.parse_args(arguments)
+    if "command" not in options:
+        core.print_help()
+        return 2
+    try:
+        options.command(options)
+    except UserError as error:
+        print(f"cgrpo: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder that can't be written
+        print(f"cgrpo: {error.filename or 'disk'}: {error.strerror or error}; what is written is kept", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cgrpo: interrupted; a training run continues with cgrpo train --resume RUN", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,159 @@
+"""What each command does with its options: calls one function and says what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from cgrpo.errors import UserError
+
+CITATION = """\
+@inproceedings{huang2026customizedgrpo,
+  title     = {From Competition to Synergy: Unlocking Reinforcement Learning for Subject-Driven Image Generation},
+  author    = {Huang, Ziwei and Shu, Yin and Fang, Hao and Long, Quanyu and Wang, Wenya and Guo, Qiushi and
+               Ge, Tiezheng and Gan, Leilei},
+  booktitle = {Annual Meeting of the Association for Computational Linguistics (ACL)},
+  year      = {2026},
+  note      = {arXiv:2510.18263}
+}"""
+
+
+def train(options: argparse.Namespace) -> None:
+    from cgrpo.config import load_config, override
+
+    if options.resume:
+        from cgrpo.training.record import Record
+
+        cfg = override(Record.open(options.resume)[1], options.settings)
+    else:
+        cfg = load_config(options.recipe, options.settings)
+    from cgrpo.commands.train import train
+
+    folder = train(cfg, options.out, resume=options.resume, name=Path(options.recipe).stem)
+    _say_summary(folder)
+
+
+def _say_summary(folder: Path) -> None:
+    summary = folder / "summary.json"
+    if not summary.exists():  # another process's business
+        return
+    metrics = json.loads(summary.read_text())["metrics"]
+    if metrics:
+        print(f"\n{'held-out':20s} {'role':7s} {'axis':9s} {'base':>7s} {'trained':>8s} {'change':>8s}  95 % interval")
+    for name, row in metrics.items():
+        numbers = {key: math.nan if value is None else value for key, value in row.items()}
+        print(
+            "{name:20s} {role:7s} {axis:9s} {base:7.3f} {trained:8.3f} {difference:+8.3f}  "
+            "[{low:+.3f}, {high:+.3f}]".format(name=name, **numbers)
+        )
+    print(f"\nreport: {folder / 'report.html'}\nadapter: {folder / 'adapter'}")
+
+
+def sample(options: argparse.Namespace) -> None:
+    from cgrpo.commands.sample import sample
+
+    settings = list(options.settings)
+    for key, value in (
+        ("sampling.steps", options.steps),
+        ("sampling.shift", options.shift),
+        ("policy.guidance", options.guidance),
+    ):
+        if value is not None:
+            settings.append(f"{key}={value}")
+    if options.size is not None:
+        width, times, height = options.size.partition("x")
+        if not (times and width.isdecimal() and height.isdecimal()):
+            raise UserError(f"--size {options.size}: write it as WIDTHxHEIGHT, such as 512x512")
+        settings += [f"policy.width={width}", f"policy.height={height}"]
+    files = sample(
+        options.run,
+        options.reference,
+        options.prompt,
+        options.out,
+        recipe=options.recipe,
+        settings=settings,
+        seeds=options.seeds,
+        seed=options.seed,
+    )
+    print(f"{len(files) - 1} pictures and {files[-1]}")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from cgrpo.commands.toybox import evaluate_toybox
+
+    result = evaluate_toybox(options.run, options.settings, options.sheet)
+    names = list(result["metrics"])
+    print(f"{result['tasks']} held-out tasks ({result['split']})")
+    print(f"{'':22s}" + "".join(f"{name:>19s}" for name in names))
+    for row, scores in result["rows"].items():
+        print(f"{row:22s}" + "".join(f"{scores[name]:19.3f}" for name in names))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def plan(options: argparse.Namespace) -> None:
+    from cgrpo.config import load_config
+    from cgrpo.plan import plan, render
+
+    result = plan(
+        load_config(options.recipe, options.settings),
+        gpu=options.gpu,
+        gpus=options.gpus,
+        utilisation=options.utilisation,
+        references=options.references,
+        tflops=options.tflops,
+        memory=options.memory,
+    )
+    print(render(result))
+    if options.json:
+        options.json.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+
+
+def convert(options: argparse.Namespace) -> None:
+    from cgrpo.commands.adapter import convert_adapter
+
+    print(convert_adapter(options.file, options.to, options.out, options.join, only_delta=options.delta_only))
+
+
+def merge(options: argparse.Namespace) -> None:
+    from cgrpo.commands.adapter import merge_adapter
+    from cgrpo.config import load_config
+
+    print(merge_adapter(options.file, load_config(options.recipe, options.settings), options.out))
+
+
+def inspect(options: argparse.Namespace) -> None:
+    from cgrpo.commands.adapter import inspect_adapter
+
+    print(json.dumps(inspect_adapter(options.file), indent=2))
+
+
+def encode(options: argparse.Namespace) -> None:
+    from cgrpo.commands.encode import encode
+    from cgrpo.config import load_config
+
+    done = encode(load_config(options.recipe, options.settings), options.out)
+    print(f"prompts: {done.texts_made} encoded, {done.texts_kept} already there")
+    print(f"references: {done.references_made} encoded, {done.references_kept} already there")
+    print(f"train with --set data.cache={options.out}")
+
+
+def cite(options: argparse.Namespace) -> None:
+    print(CITATION)
+
+
+def check_toybox(options: argparse.Namespace) -> None:
+    from cgrpo.commands.toybox import check_toybox
+
+    table, iou = check_toybox(options.settings)
+    for name, row in table.items():
+        print(f"{name:18s}" + "".join(f"  {scorer} {value:.3f}" for scorer, value in row.items()))
+    print("segmenter IoU     " + "".join(f"  {name} {value:.3f}" for name, value in iou.items()))
+
+
+def build_toybox(options: argparse.Namespace) -> None:
+    from cgrpo.toybox.build import build_toybox
+
+    build_toybox(options.out, options.seed, options.share, say=print)

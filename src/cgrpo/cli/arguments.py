@@ -1,0 +1,146 @@
+"""All commands and their options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cgrpo import __version__
+from cgrpo.cli import actions
+
+RUN = "a run directory or an adapter (default: the base)"
+RECIPE = "a packaged recipe or a TOML file (default: toybox)"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    core = argparse.ArgumentParser(
+        prog="cgrpo", description="Customized-GRPO: reinforcement learning of subject-driven image generators."
+    )
+    core.add_argument("--version", action="version", version=f"cgrpo {__version__}")
+    commands = core.add_subparsers(title="commands", metavar="COMMAND")
+    _train(commands)
+    _sample(commands)
+    _evaluate(commands)
+    _plan(commands)
+    _adapter(commands.add_parser("adapter", help="adapter files: convert, merge, inspect"))
+    _data(commands.add_parser("data", help="data sets"))
+    _toybox(commands.add_parser("toybox", help="the embedded world"))
+    cite = commands.add_parser("cite", help="how to cite the paper")
+    cite.set_defaults(command=actions.cite)
+    return core
+
+
+def _train(commands: argparse._SubParsersAction) -> None:
+    train = commands.add_parser("train", help="train a policy, compare it with its base, write a report")
+    train.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
+    _settings(train)
+    train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: outputs/RECIPE-TIME)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this directory")
+    train.set_defaults(command=actions.train)
+
+
+def _sample(commands: argparse._SubParsersAction) -> None:
+    sample = commands.add_parser("sample", help="make pictures of a subject")
+    sample.add_argument("run", nargs="?", type=Path, help=RUN)
+    sample.add_argument(
+        "--reference", type=Path, nargs="+", default=[], metavar="FILE", help="pictures of the subject (default: none)"
+    )
+    sample.add_argument("--prompt", action="append", required=True, metavar="TEXT", help="what to show; repeatable")
+    sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    sample.add_argument("--seeds", type=_positive, default=4, metavar="N", help="pictures per prompt (default: 4)")
+    sample.add_argument("--seed", type=int, default=0, metavar="S", help="first seed (default: 0; UNO: 3407)")
+    sample.add_argument("--steps", metavar="T", help="denoising steps (default: as trained)")
+    sample.add_argument("--shift", metavar="S", help="sigma schedule: a number, flux, or uno (default: as trained)")
+    sample.add_argument("--guidance", metavar="G", help="distilled guidance (default: as trained; UNO: 4)")
+    sample.add_argument("--size", metavar="WxH", help="pixels of the pictures (default: as trained)")
+    sample.add_argument("--recipe", default="toybox", help="describes the base, unless a run directory does")
+    _settings(sample)
+    sample.set_defaults(command=actions.sample)
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    evaluate = commands.add_parser("evaluate", help="score a run, or the base, against reference rows")
+    evaluate.add_argument("what", choices=["toybox"], help="the evaluation set")
+    evaluate.add_argument("run", nargs="?", type=Path, help=RUN)
+    _settings(evaluate)
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    evaluate.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of 24 tasks (PNG)")
+    evaluate.set_defaults(command=actions.evaluate)
+
+
+def _plan(commands: argparse._SubParsersAction) -> None:
+    plan = commands.add_parser("plan", help="parameters, FLOPs, memory and hours of a recipe, before loading anything")
+    plan.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
+    _settings(plan)
+    plan.add_argument("--gpu", default="a100-80gb", metavar="NAME", help="a GPU by name (default: a100-80gb)")
+    plan.add_argument("--tflops", type=float, metavar="T", help="bf16 peak of a GPU that has no name here, TFLOP/s")
+    plan.add_argument("--memory", type=float, metavar="GIB", help="its memory, GiB")
+    plan.add_argument("--gpus", type=_positive, default=1, metavar="N", help="how many (default: 1)")
+    plan.add_argument(
+        "--utilisation", type=float, default=0.4, metavar="U", help="share of its bf16 peak, 0 to 1 (default: 0.4)"
+    )
+    plan.add_argument("--references", type=int, default=1, metavar="N", help="references per task (default: 1)")
+    plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan as JSON")
+    plan.set_defaults(command=actions.plan)
+
+
+def _adapter(adapter: argparse.ArgumentParser) -> None:
+    verbs = adapter.add_subparsers(metavar="ACTION", required=True)
+    convert = verbs.add_parser("convert", help="write an adapter in another format")
+    convert.add_argument("file", type=Path, help="an adapter file or folder: ours, stock diffusers', or UNO's")
+    convert.add_argument("--to", choices=["diffusers", "uno"], required=True, help="format of the result")
+    convert.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    convert.add_argument(
+        "--join",
+        type=Path,
+        metavar="START",
+        help="the starting adapter that was merged into the base: join both by rank, for the plain base",
+    )
+    convert.add_argument(
+        "--delta-only", action="store_true", help="of an adapter on a merged base: only what was trained on top"
+    )
+    convert.set_defaults(command=actions.convert)
+    merge = verbs.add_parser("merge", help="write a whole diffusers folder with the adapter in its weights")
+    merge.add_argument("file", type=Path, help="an adapter file or folder")
+    merge.add_argument("--recipe", default="toybox", help="describes the base")
+    _settings(merge)
+    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    merge.set_defaults(command=actions.merge)
+    inspect = verbs.add_parser("inspect", help="what an adapter file holds")
+    inspect.add_argument("file", type=Path, help="an adapter file or folder")
+    inspect.set_defaults(command=actions.inspect)
+
+
+def _data(data: argparse.ArgumentParser) -> None:
+    verbs = data.add_subparsers(metavar="ACTION", required=True)
+    encode = verbs.add_parser("encode", help="encode all prompts and references once, so that training needs no T5")
+    encode.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
+    _settings(encode)
+    encode.add_argument("--out", type=Path, required=True, metavar="DIR", help="the cache; use it as data.cache")
+    encode.set_defaults(command=actions.encode)
+
+
+def _toybox(toybox: argparse.ArgumentParser) -> None:
+    verbs = toybox.add_subparsers(metavar="ACTION", required=True)
+    check = verbs.add_parser("check", help="how well rewards and judges rank known corruptions; the segmenter's IoU")
+    _settings(check)
+    check.set_defaults(command=actions.check_toybox)
+    build = verbs.add_parser("build", help="make its checkpoints again from a seed")
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the checkpoints")
+    build.add_argument("--seed", type=int, default=0, help="seed of all data and weights (default: 0)")
+    build.add_argument("--share", type=float, default=1.0, help="share of the full training steps, for a quick try")
+    build.set_defaults(command=actions.build_toybox)
+
+
+def _settings(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value

@@ -1,0 +1,1 @@
+"""What the commands do. Python users call the same functions."""

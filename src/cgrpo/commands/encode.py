@@ -1,0 +1,49 @@
+"""`cgrpo data encode`: prompts and references encoded once, so that training needs no text encoders."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from cgrpo.build import DTYPES, make_checkpoint, make_mark, make_source
+from cgrpo.config import Config
+from cgrpo.errors import UserError
+from cgrpo.policies import LatentCodec, PromptEncoder, prepare_reference
+from cgrpo.policies.cache import Encoded, EncodingStore, encode_records
+from cgrpo.policies.loading import load_encoders
+
+TASKS_PER_READ = 8
+
+
+def encode(cfg: Config, out: Path) -> Encoded:
+    """Fill the store ``out`` with the encodings of all tasks of ``cfg``'s data; what it holds already is kept.
+
+    The transformer is not loaded. Raises UserError for data without an end, and for a store of another making.
+    """
+    source, settings = make_source(cfg), cfg.policy
+    if source.size is None:
+        raise UserError("data.source = 'toybox' draws tasks without end; give a manifest with --set data.source=FILE")
+    store = EncodingStore.create(out, make_mark(cfg))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vae, clip, t5, clip_tokenizer, t5_tokenizer = load_encoders(make_checkpoint(cfg), DTYPES[settings.dtype], device)
+    codec = LatentCodec(vae, settings.reference_latents)
+    prepare = functools.partial(
+        prepare_reference,
+        rule=settings.reference_rule,
+        long_side=settings.reference_size,
+        multiple=codec.pixels_per_token,
+    )
+    starts = range(0, source.size, TASKS_PER_READ)
+    batches = (source.batch(range(start, min(start + TASKS_PER_READ, source.size))) for start in starts)
+    with tqdm(total=source.size, desc="encode") as bar:
+        return encode_records(
+            batches,
+            PromptEncoder(clip, t5, clip_tokenizer, t5_tokenizer),
+            codec,
+            store,
+            prepare,
+            lambda done: bar.update(done - bar.n),
+        )

@@ -1,0 +1,69 @@
+"""`cgrpo sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cgrpo.algorithm import shifted_sigmas
+from cgrpo.build import make_policy
+from cgrpo.config import TOYBOX, Config, load_config, override
+from cgrpo.errors import UserError
+from cgrpo.evaluation.generate import follow, seeded_noise
+from cgrpo.evaluation.sheets import sample_sheet
+from cgrpo.policies import FluxPolicy, read_picture
+from cgrpo.rewards.base import to_pictures
+from cgrpo.training.record import Record
+from cgrpo.types import Batch
+
+
+def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> tuple[Config, FluxPolicy]:
+    """The policy of a run directory or of an adapter file or folder; None is the base.
+
+    A run brings its own configuration, else ``cfg`` describes the base; ``settings`` go on top of either.
+    """
+    adapter = run
+    if run is not None and (run / "config.json").exists():
+        record, cfg = Record.open(run)
+        adapter = record.adapter
+    cfg = override(cfg, settings)
+    return cfg, make_policy(cfg, adapter=adapter)
+
+
+def sample(
+    run: Path | None,
+    references: Sequence[Path],
+    prompts: Sequence[str],
+    out: Path,
+    *,
+    recipe: str = TOYBOX,
+    settings: Sequence[str] = (),
+    seeds: int = 4,
+    seed: int = 0,
+) -> list[Path]:
+    """Pictures of the referenced subject for each prompt and seed, as PNG files in ``out``, and a sheet of them all.
+
+    Seeds are ``seed`` .. ``seed + seeds - 1``, each the same noise for every prompt, as diffusers' pipelines draw it.
+    Without ``references`` the prompt stands alone. ``recipe`` describes the base where ``run`` is no run directory.
+    """
+    if not prompts or not all(prompt.strip() for prompt in prompts):
+        raise UserError("--prompt is empty; say what the picture should show")
+    cfg, policy = open_policy(run, load_config(recipe), settings)
+    pictures = tuple(read_picture(path, cfg.policy.reference_alpha) for path in references)
+    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+    count = len(prompts)
+    batch = Batch(tuple(str(n) for n in range(count)), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)
+    noise_NLC = torch.cat([seeded_noise(policy, seed + number) for number in range(seeds)]).repeat(count, 1, 1)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        images_NHWC = follow(policy, batch, noise_NLC, sigmas, cfg.evaluation.batch)
+        files = [out / f"prompt{number}-seed{seed + offset}.png" for number in range(count) for offset in range(seeds)]
+        for file, picture in zip(files, to_pictures(images_NHWC), strict=True):
+            picture.save(file)
+        files.append(out / "sheet.png")
+        sample_sheet(images_NHWC, batch.select(range(0, len(batch), seeds)), seeds).save(files[-1])
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
+    return files

@@ -1,0 +1,177 @@
+"""A plan of a run: what it takes, before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from typing import Any
+
+from cgrpo.config import Config, override
+from cgrpo.errors import UserError
+from cgrpo.plan.gpus import Gpu, find_gpu
+from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
+from cgrpo.plan.rewards import RewardModel, reward_models
+from cgrpo.plan.shapes import Shapes, policy_shapes
+from cgrpo.plan.transformer import Tokens
+from cgrpo.plan.work import Work, estimate_work
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Parameters and tokens of the models; work, time and memory of one process, one GPU each.
+
+    ``advice``: settings (``key=value``) to change together so that it fits; None where no change does, empty
+    where none is needed.
+    """
+
+    method: str
+    gpu: Gpu
+    gpus: int
+    utilisation: float
+    iterations: int
+    tokens: Tokens
+    parameters: dict[str, int | None]
+    trained: int
+    work: Work
+    memory: Memory
+    advice: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of one iteration."""
+        return self.work.total / (self.gpu.tflops * 1e12 * self.utilisation)
+
+    @property
+    def hours(self) -> float:
+        """Of the whole run."""
+        return self.seconds * self.iterations / 3600
+
+    @property
+    def fits(self) -> bool:
+        return _fits(self.memory, self.gpu)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers, texts, lists and tables: sizes in bytes, operations of one process in one iteration."""
+        memory = asdict(self.memory)
+        for name in ("resident", "busiest", "reserve", "peak"):
+            memory[name] = vars(Memory)[name].fget(self.memory)
+        memory["phase_totals"] = {name: total(parts) for name, parts in self.memory.phases.items()}
+        return asdict(self) | {
+            "memory": memory,
+            "operations_total": self.work.total,
+            "seconds_per_iteration": self.seconds,
+            "hours": self.hours,
+            "fits": self.fits,
+        }
+
+
+def plan(
+    cfg: Config,
+    *,
+    gpu: str = "a100-80gb",
+    gpus: int = 1,
+    utilisation: float = 0.4,
+    references: int = 1,
+    tflops: float | None = None,
+    memory: float | None = None,
+) -> Plan:
+    """What the run that ``cfg`` describes takes on ``gpus`` GPUs of one kind. Pure arithmetic; loads nothing.
+
+    gpu           a name from ``GPUS``, or any where ``tflops`` (10^12 per second) and ``memory`` (GiB) are given
+    utilisation   share of the GPU's peak that is reached on average over an iteration
+    references    pictures per task, taken to be square
+
+    Raises UserError for an unknown GPU, numbers out of range, tasks that can't be dealt evenly to the GPUs, and
+    local checkpoint folders that can't be read.
+    """
+    if not 0 < utilisation <= 1:
+        raise UserError(f"utilisation {utilisation}: must be above 0 and at most 1")
+    if gpus < 1 or references < 0:
+        raise UserError(f"{gpus} GPUs, {references} references: give at least 1 GPU and no negative numbers")
+    kind = find_gpu(gpu, tflops, memory)
+    shapes, rewards = policy_shapes(cfg.policy), reward_models(cfg.rewards)
+    tokens = shapes.tokens(cfg.policy, references)
+    work = estimate_work(cfg, shapes, tokens, rewards, gpus)
+    found = estimate_memory(cfg, shapes, tokens, rewards, work, gpus)
+    return Plan(
+        method=cfg.method,
+        gpu=kind,
+        gpus=gpus,
+        utilisation=utilisation,
+        iterations=cfg.training.iterations,
+        tokens=tokens,
+        parameters=_parameters(shapes, rewards),
+        trained=shapes.flux.lora_parameters(cfg.policy.rank),
+        work=work,
+        memory=found,
+        advice=() if _fits(found, kind) else _advice(cfg, shapes, tokens, rewards, kind, gpus),
+        notes=_notes(cfg, shapes, rewards),
+    )
+
+
+def _fits(memory: Memory, gpu: Gpu) -> bool:
+    return memory.peak <= gpu.memory * GIB
+
+
+def _parameters(shapes: Shapes, rewards: list[RewardModel]) -> dict[str, int | None]:
+    return {
+        "transformer": shapes.flux.parameters,
+        "T5 text encoder": shapes.t5.parameters,
+        "CLIP text encoder": shapes.clip.parameters,
+        "autoencoder": shapes.vae.parameters,
+        **{f"reward {model.reward}: {model.model}": model.parameters for model in rewards},
+    }
+
+
+def _advice(
+    cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpu: Gpu, gpus: int
+) -> tuple[str, ...] | None:
+    """The first single change that makes it fit; else the fewest of them, taken in order; else None."""
+    changes = _changes(cfg, gpus)
+    single = [(change,) for change in changes]
+    if cfg.policy.checkpointing == "off":
+        single = [("policy.checkpointing=selective",), *single]
+    together = list(accumulate(((change,) for change in changes), lambda done, new: done + new))
+    for settings in [*single, *together]:
+        changed = override(cfg, settings)
+        work = estimate_work(changed, shapes, tokens, rewards, gpus)
+        if _fits(estimate_memory(changed, shapes, tokens, rewards, work, gpus), gpu):
+            return settings
+    return None
+
+
+def _changes(cfg: Config, gpus: int) -> list[str]:
+    """Settings that save memory without changing the result, the cheapest in time first."""
+    changes = []
+    if cfg.policy.checkpointing != "full":
+        changes.append("policy.checkpointing=full")
+    if not cfg.policy.offload:
+        changes.append("policy.offload=true")
+    if gpus > 1 and cfg.training.parallel != "fsdp2":
+        changes.append("training.parallel=fsdp2")
+    if cfg.training.micro_batch > 1:
+        changes.append("training.micro_batch=1")
+    if cfg.method == "grpo" and cfg.sampling.batch > cfg.training.group_size:
+        changes.append(f"sampling.batch={cfg.training.group_size}")
+    return changes
+
+
+def _notes(cfg: Config, shapes: Shapes, rewards: list[RewardModel]) -> tuple[str, ...]:
+    notes = list(shapes.assumed)
+    for model in rewards:
+        lacking = [
+            what
+            for what, value in {"parameters and memory": model.memory, "operations": model.flops}.items()
+            if value is None
+        ]
+        if lacking:
+            notes.append(f"reward {model.reward} ({model.model}): {', '.join(lacking)} unknown, not counted")
+    notes.append(
+        "time counts matrix products and convolutions at the stated utilisation; not the exchange between GPUs, "
+        "moving offloaded models, checkpoints, or the comparison after the run"
+    )
+    notes.append("the reserve (1 GiB and 3 %) stands for the driver, its libraries, and memory in unusable pieces")
+    if cfg.policy.compile:
+        notes.append("policy.compile is not counted: fused operations keep and move less")
+    return tuple(notes)

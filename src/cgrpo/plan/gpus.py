@@ -1,0 +1,48 @@
+"""What a GPU does and holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgrpo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """``tflops``: dense bfloat16 with float32 sums, 10^12 operations a second; ``memory``: GiB."""
+
+    name: str
+    tflops: float
+    memory: float
+
+
+_DATA_SHEETS = {
+    "a100-40gb": (312, 40),
+    "a100-80gb": (312, 80),
+    "h100-80gb": (989, 80),
+    "h200-141gb": (989, 141),
+    "b200-180gb": (2250, 180),
+    "l40s-48gb": (362, 48),
+    "rtx-3090-24gb": (71, 24),
+    "rtx-4090-24gb": (165, 24),
+    "rtx-5090-32gb": (209.5, 32),
+}
+
+GPUS = {name: Gpu(name, tflops, memory) for name, (tflops, memory) in _DATA_SHEETS.items()}
+"""By name. Source: the vendor's data sheets (without sparsity; SXM where there are several forms). What drivers keep
+of the memory is part of the plan's reserve."""
+
+
+def find_gpu(name: str, tflops: float | None = None, memory: float | None = None) -> Gpu:
+    """The GPU called ``name`` with its numbers overridden by those given; any name will do where both are.
+
+    Raises UserError for an unknown name without them, and for numbers that aren't positive.
+    """
+    known = GPUS.get(name)
+    tflops = known.tflops if tflops is None and known else tflops
+    memory = known.memory if memory is None and known else memory
+    if tflops is None or memory is None:
+        raise UserError(f"no GPU {name!r}: give one of {', '.join(GPUS)}, or its TFLOP/s and its memory in GiB")
+    if tflops <= 0 or memory <= 0:
+        raise UserError(f"GPU {name!r}: {tflops} TFLOP/s and {memory} GiB: both must be above 0")
+    return Gpu(name, float(tflops), float(memory))

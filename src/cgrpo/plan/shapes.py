@@ -1,0 +1,108 @@
+"""The sizes of a recipe's models: read from local folders, else assumed, and then said so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cgrpo.config import TOYBOX, Policy
+from cgrpo.errors import UserError
+from cgrpo.plan.encoders import T5, ClipText, Vae
+from cgrpo.plan.transformer import Flux, Tokens
+
+TEXT_TOKENS = 512  # T5 tokens of a prompt, padding included; a checkpoint's tokenizer may ask for fewer
+
+Sizes = TypeVar("Sizes")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of the policy's parts; ``assumed`` says in words what was not read but taken for granted."""
+
+    flux: Flux
+    vae: Vae
+    clip: ClipText
+    t5: T5
+    text_tokens: int
+    assumed: tuple[str, ...]
+
+    def tokens(self, policy: Policy, references: int) -> Tokens:
+        """Tokens of a sample with square references. Raises UserError for sides that are no whole tokens."""
+        side = self.vae.pixels_per_token
+        if policy.height % side or policy.width % side:
+            raise UserError(
+                f"policy.height and policy.width ({policy.height} x {policy.width}): must be multiples of {side}"
+            )
+        target = (policy.height // side) * (policy.width // side)
+        return Tokens(target, references * (policy.reference_size // side) ** 2, self.text_tokens)
+
+
+def asset(name: str) -> Path:
+    """The folder of one of the package's own checkpoints."""
+    return Path(str(resources.files("cgrpo"))) / "toybox" / "assets" / name
+
+
+def policy_shapes(policy: Policy) -> Shapes:
+    """The sizes of the policy that the settings name. Nothing is downloaded, and no weight is read.
+
+    Raises UserError where a local folder lacks a config.json or that lacks a size.
+    """
+    folder = asset("policy") if policy.path == TOYBOX else Path(policy.path)
+    if folder.is_dir():
+        flux = _read(folder / "transformer", Flux.from_config)
+        vae = _read(folder / "vae", Vae.from_config)
+        clip = _read(folder / "text_encoder", ClipText.from_config)
+        t5 = _read(folder / "text_encoder_2", T5.from_config)
+        length, assumed = _text_tokens(folder / "tokenizer_2"), []
+    else:
+        flux, vae, clip, t5, length = Flux(), Vae(), ClipText(), T5(), TEXT_TOKENS
+        assumed = [f"policy.path {policy.path!r} is no local folder: the sizes of FLUX.1-dev are assumed"]
+    if policy.autoencoder and policy.path != TOYBOX:
+        vae = _other("autoencoder", policy.autoencoder, Vae.from_config, Vae(), "FLUX's autoencoder", assumed)
+    if policy.clip:
+        clip = _other("clip", policy.clip, ClipText.from_config, ClipText(), "CLIP ViT-L/14's text encoder", assumed)
+    if policy.t5:
+        t5 = _other("t5", policy.t5, T5.from_config, T5(), "T5-XXL's encoder", assumed)
+    if policy.start and policy.start_mode == "continue":
+        assumed.append(f"the rank of {policy.start!r} is taken to be policy.rank ({policy.rank})")
+    return Shapes(flux, vae, clip, t5, length, tuple(assumed))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON table. Raises UserError where there is none."""
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: can't be read ({reason}); give a whole checkpoint folder") from error
+    if not isinstance(table, dict):
+        raise UserError(f"{file}: holds no table; give a whole checkpoint folder")
+    return table
+
+
+def _read(folder: Path, build: Callable[[Mapping[str, Any]], Sizes]) -> Sizes:
+    file = folder / "config.json"
+    try:
+        return build(read_json(file))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file}: lacks {error}; is this a checkpoint of FLUX's kind?") from error
+
+
+def _other(
+    key: str, path: str, build: Callable[[Mapping[str, Any]], Sizes], default: Sizes, what: str, assumed: list[str]
+) -> Sizes:
+    """The sizes of a part given in place of the checkpoint's own."""
+    if Path(path).is_dir():
+        return _read(Path(path), build)
+    assumed.append(f"policy.{key} {path!r} is no local folder: the sizes of {what} are assumed")
+    return default
+
+
+def _text_tokens(tokenizer: Path) -> int:
+    file = tokenizer / "tokenizer_config.json"
+    length = read_json(file).get("model_max_length", TEXT_TOKENS) if file.is_file() else TEXT_TOKENS
+    return min(TEXT_TOKENS, int(length))

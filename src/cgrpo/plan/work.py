@@ -1,0 +1,124 @@
+"""What one process does in one iteration: counts, and operations by part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cgrpo.config import Config
+from cgrpo.errors import UserError
+from cgrpo.plan import flops
+from cgrpo.plan.rewards import RewardModel
+from cgrpo.plan.shapes import Shapes
+from cgrpo.plan.transformer import Tokens
+
+DECODED_AT_ONCE = 64  # pictures per call of the autoencoder
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one process in one iteration. ``operations``: by part, in floating-point operations."""
+
+    samples: int
+    sampling_forwards: int
+    pairs: int  # (sample, step) pairs or supervised pairs: one forward-backward each
+    updates: int
+    micro_batch: int
+    sampling_batch: int
+    decode_batch: int
+    operations: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.operations.values())
+
+
+def trained_steps(cfg: Config) -> int:
+    """Steps of each sample that enter the objective."""
+    steps, window = cfg.sampling.steps, cfg.sampling.window
+    counts = {"all": steps - 1, "fraction": max(1, int(window.fraction * (steps - 1))), "sliding": window.size}
+    return counts[window.type]
+
+
+def estimate_work(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int) -> Work:
+    """Raises UserError where the tasks can't be dealt evenly to the GPUs."""
+    return _grpo(cfg, shapes, tokens, rewards, gpus) if cfg.method == "grpo" else _sft(cfg, shapes, tokens, gpus)
+
+
+def _grpo(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int) -> Work:
+    settings, group = cfg.training, cfg.training.group_size
+    prompts = _share(settings.prompts_per_iteration, gpus, "training.prompts_per_iteration")
+    samples = prompts * group
+    forwards, pairs = samples * cfg.sampling.steps, samples * trained_steps(cfg)
+    pixels = cfg.policy.height * cfg.policy.width
+    operations = {
+        "sampling": forwards * flops.forward(shapes.flux, tokens, cfg.policy.rank).total,
+        **_training(cfg, shapes, tokens, pairs),
+        "text encoders": _text(cfg, shapes, prompts),
+        "autoencoder": samples * shapes.vae.decode_flops(pixels) + _references(cfg, shapes, tokens, prompts),
+        "rewards": samples * sum(model.flops or 0.0 for model in rewards),
+    }
+    # A sharded base samples one prompt at a time, so that all processes make equally many forwards.
+    together = group if sharded(cfg, gpus) else min(samples, max(group, cfg.sampling.batch // group * group))
+    return Work(
+        samples=samples,
+        sampling_forwards=forwards,
+        pairs=pairs,
+        updates=settings.updates_per_rollout,
+        micro_batch=min(settings.micro_batch, together * trained_steps(cfg) // settings.updates_per_rollout),
+        sampling_batch=together,
+        decode_batch=min(together, DECODED_AT_ONCE),
+        operations=operations,
+    )
+
+
+def _sft(cfg: Config, shapes: Shapes, tokens: Tokens, gpus: int) -> Work:
+    pairs = _share(cfg.supervised.batch, gpus, "supervised.batch")
+    targets = pairs * shapes.vae.encode_flops(cfg.policy.height * cfg.policy.width)
+    operations = {
+        **_training(cfg, shapes, tokens, pairs),
+        "text encoders": _text(cfg, shapes, pairs),
+        "autoencoder": targets + _references(cfg, shapes, tokens, pairs),
+    }
+    micro = min(cfg.training.micro_batch, pairs)
+    return Work(pairs, 0, pairs, 1, micro, 0, 0, operations)
+
+
+def _training(cfg: Config, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
+    flux, rank = shapes.flux, cfg.policy.rank
+    found = {
+        "training, forward": pairs * flops.forward(flux, tokens, rank).total,
+        "training, backward": pairs * flops.backward(flux, tokens, rank).total,
+    }
+    again = flops.blocks_forward(flux, tokens, rank)
+    if cfg.policy.checkpointing != "off":
+        repeated = again.total if cfg.policy.checkpointing == "full" else again.lora
+        found["training, computed again"] = pairs * repeated
+    if cfg.method == "grpo" and cfg.training.kl > 0:
+        # The reference policy is the base, or the frozen adapter that training started from.
+        starts = cfg.policy.start and cfg.policy.start_mode == "continue"
+        found["reference policy (kl)"] = pairs * flops.forward(flux, tokens, rank if starts else 0).total
+    return found
+
+
+def _text(cfg: Config, shapes: Shapes, prompts: int) -> float:
+    if cfg.data.cache:
+        return 0.0
+    return prompts * (shapes.t5.flops(shapes.text_tokens) + shapes.clip.flops())
+
+
+def _references(cfg: Config, shapes: Shapes, tokens: Tokens, tasks: int) -> float:
+    """The references of all tasks as one picture of as many pixels: right for convolutions, which are nearly all."""
+    if cfg.data.cache:
+        return 0.0
+    return tasks * shapes.vae.encode_flops(tokens.references * shapes.vae.pixels_per_token**2)
+
+
+def sharded(cfg: Config, gpus: int) -> bool:
+    """Whether the base's blocks are spread over the processes."""
+    return cfg.training.parallel == "fsdp2" and gpus > 1
+
+
+def _share(count: int, gpus: int, key: str) -> int:
+    if count % gpus:
+        raise UserError(f"{key} ({count}) must be divisible by the number of GPUs ({gpus})")
+    return count // gpus

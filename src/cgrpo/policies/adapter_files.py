@@ -1,0 +1,159 @@
+"""Adapter files: tensors, and a header that tells which weights they belong to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cgrpo.errors import UserError
+from cgrpo.policies.adapter_formats import State, pairs, to_adapter, to_split
+from cgrpo.policies.fingerprint import fingerprint
+
+FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The weights that an adapter was, or is to be, trained on.
+
+    base         what the base checkpoint is called; for people
+    base_hash    its transformer's fingerprint (fingerprint.py), before any starting adapter; "" is unknown
+    start_hash   the fingerprint of the adapter that training started from, "" without one
+    start_mode   "merge": that adapter is part of the base now, and the trained one is valid there only;
+                 "continue": it was trained further, and the result is valid on the plain base
+    """
+
+    base: str
+    base_hash: str
+    start_hash: str = ""
+    start_mode: Literal["", "merge", "continue"] = ""
+
+
+def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
+    """(the file, its tensors under its own keys, its header); ``path`` is a file or a folder with FILE_NAME.
+
+    Raises UserError if there is none, it can't be read, or its alpha differs from its rank.
+    """
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such adapter; give a safetensors file or a folder with {FILE_NAME}")
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            state = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file}: not a readable safetensors file ({error}); only safetensors are read") from error
+    _refuse_scaled(file, header)
+    return file, state, header
+
+
+def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:
+    """(tensors by fused key, header) of an adapter file of ours, of a stock pipeline, or of UNO.
+
+    Raises UserError as ``read_raw`` does, and on split adapters, which have no fused form.
+    """
+    file, state, header = read_raw(path)
+    try:
+        return to_adapter(state), header
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def read_split(path: str | Path) -> tuple[State, dict[str, str]]:
+    """(tensors by stock key without prefix, header): split adapters too; every A has its B."""
+    file, state, header = read_raw(path)
+    try:
+        split = to_split(state)
+        pairs(split)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return split, header
+
+
+def write_adapter(file: Path, state: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
+    """Write ``state`` as it is to ``file`` in one move. Raises UserError if it can't be written."""
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {key: value.contiguous().cpu() for key, value in state.items()}
+        save_file(tensors, partial, metadata={"format": "pt", **header})
+        os.replace(partial, file)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UserError(f"{file}: can't be written ({error}); give another place") from error
+    return file
+
+
+def adapter_fingerprint(split: Mapping[str, Tensor]) -> str:
+    """The fingerprint of an adapter by its ``read_split`` keys: the same for UNO's file and a stock one."""
+    return fingerprint(split.items())
+
+
+def origin_header(origin: Origin, rank: int) -> dict[str, str]:
+    """What ``save_adapter`` writes beside the tensors."""
+    return {"rank": str(rank), "alpha": str(rank), **asdict(origin)}
+
+
+def header_origin(header: Mapping[str, str]) -> Origin | None:
+    """The origin in a file's header; None where there is none (another program's file)."""
+    if not header.get("base_hash"):
+        return None
+    mode = header.get("start_mode", "")
+    if mode not in ("", "merge", "continue"):
+        raise UserError(f"adapter: start_mode {mode!r} in its header is unknown; it's of a newer version")
+    return Origin(header.get("base", ""), header["base_hash"], header.get("start_hash", ""), mode)
+
+
+def check_origin(where: object, header: Mapping[str, str], here: Origin) -> None:
+    """Refuse an adapter that was trained on other weights than those here; files that don't tell are accepted."""
+    there = header_origin(header)
+    if there is None or not here.base_hash:
+        return
+    if there.base_hash != here.base_hash:
+        raise UserError(
+            f"{where}: trained on {_base(there)}, but this base is {_base(here)}; load it on its own base checkpoint"
+        )
+    if (there.start_mode == "merge" or here.start_mode == "merge") and _merged(there) != _merged(here):
+        raise UserError(
+            f"{where}: trained on {_base(there)} {_with(there)}, but this is that base {_with(here)}; "
+            "set policy.start as it was in training, or join the adapter with its start by `cgrpo adapter convert`"
+        )
+
+
+def _merged(origin: Origin) -> str:
+    return origin.start_hash if origin.start_mode == "merge" else ""
+
+
+def _base(origin: Origin) -> str:
+    return f"{origin.base or 'a base'} ({origin.base_hash[:12]})"
+
+
+def _with(origin: Origin) -> str:
+    return (
+        f"with start {origin.start_hash[:12]} merged in" if origin.start_mode == "merge" else "with nothing merged in"
+    )
+
+
+def _refuse_scaled(file: Path, header: Mapping[str, str]) -> None:
+    """A stock file may carry peft's settings; a scale other than 1 would be lost in silence."""
+    try:
+        settings = json.loads(header.get("lora_adapter_metadata", "{}"))
+        ranks, alphas = (
+            {value for key, value in settings.items() if key.endswith(f".{name}") or key == name}
+            for name in ("r", "lora_alpha")
+        )
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{file}: its lora_adapter_metadata can't be read ({error}); save the adapter anew") from error
+    if ranks != alphas:
+        raise UserError(f"{file}: alpha {sorted(alphas)} differs from rank {sorted(ranks)}; scale B by alpha / rank")

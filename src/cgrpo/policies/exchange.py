@@ -1,0 +1,250 @@
+"""Adapters between programs: UNO's keys, stock diffusers', a merged checkpoint; and what is in a file.
+
+Stock keys throughout: the one form that all three formats and split adapters have.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn.functional import pad
+
+from cgrpo.errors import UserError
+from cgrpo.policies.adapter_files import (
+    FILE_NAME,
+    Origin,
+    adapter_fingerprint,
+    check_origin,
+    header_origin,
+    origin_header,
+    read_raw,
+    read_split,
+    write_adapter,
+)
+from cgrpo.policies.adapter_formats import PREFIX, State, adapter_to_uno, pairs, stock_to_adapter
+from cgrpo.policies.adapters import merge_pairs, merge_start
+from cgrpo.policies.fingerprint import transformer_fingerprint
+from cgrpo.policies.loading import Checkpoint, FluxParts, load_parts, locate_base
+
+UNO_NAME = "dit_lora.safetensors"  # of UNO's release
+_PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
+
+
+def convert_adapter(
+    file: str | Path,
+    to: Literal["diffusers", "uno"],
+    out: str | Path,
+    join: str | Path | None = None,
+    *,
+    only_delta: bool = False,
+) -> Path:
+    """Write an adapter under stock diffusers' keys or under UNO's; returns the file written.
+
+    ``out`` is a safetensors file or a folder. An adapter that was trained on a base with a start merged in
+    needs that start as ``join``: the result has both ranks together and is valid on the plain base.
+    ``only_delta`` writes it alone, valid only where that start is merged in. Raises UserError where the
+    file and these choices don't go together.
+    """
+    split, header = read_split(file)
+    origin = _known(file, header)
+    if origin.start_mode == "merge" and not only_delta:
+        if join is None:
+            raise UserError(
+                f"{file}: trained on a base with start {origin.start_hash[:12]} merged in, so worth nothing on the "
+                "plain one; give that start to join (--join), or ask for the delta only (--delta-only)"
+            )
+        start, _ = read_split(join)
+        _check_start(join, start, file, origin)
+        split, origin = _joined(start, split), Origin(origin.base, origin.base_hash)
+        header = dict(header) | {"joined_start": adapter_fingerprint(start)}
+    elif join is not None:
+        why = "the delta only was asked for" if only_delta else "it is whole as it is"
+        raise UserError(f"{file}: nothing to join ({why}); leave the start out")
+    split, rank = _one_rank(split)
+    try:
+        state = adapter_to_uno(stock_to_adapter(split)) if to == "uno" else {PREFIX + k: v for k, v in split.items()}
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    target = _target(Path(out), UNO_NAME if to == "uno" else FILE_NAME)
+    _refuse_input(target, file, *([join] if join else []))
+    told = {key: header[key] for key in ("joined_start",) if key in header}
+    return write_adapter(target, state, origin_header(origin, rank) | told | {"converted_from": Path(file).name})
+
+
+def merge_adapter(file: str | Path, base: Checkpoint, out_folder: str | Path, start: str | Path | None = None) -> Path:
+    """Write the whole checkpoint with the adapter merged in, as a diffusers folder that needs nothing of ours.
+
+    ``start``: the adapter that was merged into the base before training, where there was one. The transformer
+    keeps its precision; the other parts of a folder are copied as they are. Raises UserError if the pieces
+    don't belong together.
+    """
+    split, header = read_split(file)
+    origin = _known(file, header)
+    if (origin.start_mode == "merge") != (start is not None):
+        told = "trained on a base with a start merged in; give it too" if start is None else "no start belongs to it"
+        raise UserError(f"{file}: {told}")
+    folder = Path(out_folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is there already; give a new folder")
+    place = locate_base(base)
+    copied = place.is_dir() and not (base.autoencoder or base.clip or base.t5)
+    parts = load_parts(base, _precision(place), torch.device("cpu"), text_encoders=not copied)
+    here = Origin(base.path, transformer_fingerprint(parts.transformer))
+    if start is not None:
+        _check_start(start, read_split(start)[0], file, origin)
+        here = Origin(here.base, here.base_hash, merge_start(parts.transformer, start), "merge")
+    check_origin(file, header, here)
+    merge_pairs(parts.transformer, split, file)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if copied:
+            parts.transformer.save_pretrained(partial / "transformer")
+            _copy_parts(place, partial)
+        else:
+            _save_pipeline(parts, place / "scheduler", partial)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(partial, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error}); give another place") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def inspect_adapter(file: str | Path) -> dict[str, Any]:
+    """What is in an adapter file, as plain values.
+
+    "delta_norms" are Frobenius norms of B A by kind of layer over all blocks: the root of the summed squares;
+    "untrained" tells that every B is zero, so that the adapter changes nothing.
+    """
+    _, raw, header = read_raw(file)
+    split, _ = read_split(file)
+    origin = _known(file, header)
+    squares: dict[str, float] = defaultdict(float)
+    modules = pairs(split)
+    for module, (down, up) in modules.items():
+        squares[re.sub(r"\.\d+(?=\.)", "", module, count=1)] += _squared_norm(down, up)
+    ranks = sorted({down.shape[0] for down, _ in modules.values()})
+    return {
+        "format": "uno" if any(".processor." in key for key in raw) else "diffusers",
+        "rank": ranks[0] if len(ranks) == 1 else ranks,
+        "alpha": ranks[0] if len(ranks) == 1 else ranks,  # files with another alpha are refused
+        "tensors": len(raw),
+        "parameters": sum(value.numel() for value in raw.values()),
+        "dtype": ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in raw.values()})),
+        "base": origin.base,
+        "base_hash": origin.base_hash,
+        "start_hash": origin.start_hash,
+        "start_mode": origin.start_mode,
+        "fingerprint": adapter_fingerprint(split),
+        "untrained": not any(up.count_nonzero() for _, up in modules.values()),
+        "delta_norms": {kind: square**0.5 for kind, square in sorted(squares.items())},
+    }
+
+
+def _copy_parts(source: Path, target: Path) -> None:
+    for name in _PARTS:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name)
+        elif (source / name).is_file():
+            shutil.copy(source / name, target / name)
+
+
+def _save_pipeline(parts: FluxParts, scheduler: Path, target: Path) -> None:
+    """Save loaded parts; BFL's files come without a scheduler's settings, which are FLUX.1-dev's or -schnell's."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    if scheduler.is_dir():
+        steps = FlowMatchEulerDiscreteScheduler.from_pretrained(scheduler, local_files_only=True)
+    elif parts.transformer.config["guidance_embeds"]:
+        steps = FlowMatchEulerDiscreteScheduler(
+            shift=3.0, use_dynamic_shifting=True, base_image_seq_len=256, max_image_seq_len=4096
+        )
+    else:
+        steps = FlowMatchEulerDiscreteScheduler(shift=1.0)
+    pipeline = FluxPipeline(
+        steps,  # pyright: ignore
+        parts.vae,
+        parts.clip,  # pyright: ignore
+        parts.clip_tokenizer,  # pyright: ignore
+        parts.t5,  # pyright: ignore
+        parts.t5_tokenizer,  # pyright: ignore
+        parts.transformer,
+    )
+    pipeline.save_pretrained(target)
+
+
+def _squared_norm(down: Tensor, up: Tensor) -> float:
+    """||B A||^2 = sum(B'B * AA'): two [rank, rank] products instead of one [out, in]; in fp64, as squares cancel."""
+    a, b = down.double(), up.double()
+    return max(((b.T @ b) * (a @ a.T)).sum().item(), 0.0)
+
+
+def _joined(start: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> State:
+    """Both in one: B1 A1 + B2 A2 = [B1 B2] [A1; A2]. A module that only one of them has keeps its own rank."""
+    joined = dict(start)
+    for key, value in adapter.items():
+        joined[key] = torch.cat((start[key], value), dim=0 if "lora_A" in key else 1) if key in start else value
+    return joined
+
+
+def _one_rank(split: Mapping[str, Tensor]) -> tuple[State, int]:
+    """The same with zeros up to the largest rank: stock loaders scale by one rank for all modules."""
+    rank = max(down.shape[0] for down, _ in pairs(split).values())
+    padded = {}
+    for key, value in split.items():
+        down = key.endswith("lora_A.weight")
+        spare = rank - value.shape[0 if down else 1]
+        padded[key] = pad(value, (0, 0, 0, spare) if down else (0, spare)) if spare else value
+    return padded, rank
+
+
+def _known(file: str | Path, header: Mapping[str, str]) -> Origin:
+    try:
+        return header_origin(header) or Origin(header.get("base", ""), "")
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _check_start(start: str | Path, split: Mapping[str, Tensor], file: str | Path, origin: Origin) -> None:
+    found = adapter_fingerprint(split)
+    if found != origin.start_hash:
+        raise UserError(
+            f"{start}: not the start that {file} was trained on ({found[:12]}, not {origin.start_hash[:12]}); "
+            "give that one"
+        )
+
+
+def _target(out: Path, name: str) -> Path:
+    return out if out.suffix == ".safetensors" else out / name
+
+
+def _refuse_input(target: Path, *inputs: str | Path) -> None:
+    for given in map(Path, inputs):
+        source = given / FILE_NAME if given.is_dir() else given
+        if target.exists() and target.samefile(source):
+            raise UserError(f"{target}: is the input itself; give another place")
+
+
+def _precision(base: Path) -> torch.dtype:
+    """The dtype of the base transformer's weights on disk."""
+    files = [base] if base.is_file() else sorted((base / "transformer").glob("*.safetensors"))
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118
+                if (found := opened.get_slice(key).get_dtype()) in ("F32", "BF16", "F16", "F64"):
+                    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+                    return names[found]
+    return torch.bfloat16  # 8-bit files, or none at all, which loading will tell

@@ -1,0 +1,101 @@
+"""A path on disk, or what the model hub holds under a name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from cgrpo.errors import UserError
+
+_REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.safetensors)?")
+_SETTINGS = ("*.json", "*.txt", "*.model")
+_KINDS = ("*.safetensors", *_SETTINGS)
+_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+
+
+def locate(text: str, wanted: Literal["folder", "file", "settings"]) -> Path:
+    """Where ``text`` lies on disk, downloaded first if it names something on the hub.
+
+    An existing path wins. Else "folder" takes ``owner/name`` or ``owner/name@revision``, "settings" the same
+    without its weights (configuration and tokenizer), and "file" ``owner/name/folder/file.safetensors``
+    (``owner/name@revision/...`` too). Of a diffusers repository only the parts' folders are fetched: the same
+    weights often lie beside them once more in one file. Without a network, or with HF_HUB_OFFLINE=1, the
+    hub's cache serves what it holds.
+    Raises UserError if there is neither, telling the cure.
+    """
+    path = Path(text).expanduser()
+    if text and path.exists():
+        return path
+    name = _REPOSITORY.fullmatch(text)
+    if name is None or (name["file"] is not None) != (wanted == "file"):
+        example = "owner/name/file.safetensors" if wanted == "file" else "owner/name"
+        kind = "file" if wanted == "file" else "folder"
+        raise UserError(f"{text}: no such {kind}; give a path, or {example} of the model hub")
+    if wanted == "file":
+        return _fetched(text, lambda: _file(name["repo"], name["revision"], name["file"].removeprefix("/")))
+    kinds = _SETTINGS if wanted == "settings" else _KINDS
+    return _fetched(text, lambda: _folder(name["repo"], name["revision"], kinds))
+
+
+def _file(repo: str, revision: str | None, file: str) -> str:
+    from huggingface_hub import hf_hub_download
+
+    return hf_hub_download(repo, file, revision=revision, cache_dir=_cache(), local_files_only=_offline())
+
+
+def _folder(repo: str, revision: str | None, kinds: tuple[str, ...]) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    def fetch(patterns: list[str]) -> str:
+        return snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, cache_dir=_cache(), local_files_only=_offline()
+        )
+
+    try:
+        # The small file first: it tells a pipeline, whose weights lie in folders, from a single model.
+        found = Path(fetch(["model_index.json", "config.json"]))
+    except EntryNotFoundError:
+        found = Path()
+    if (found / "model_index.json").is_file():
+        return fetch(["model_index.json", *(f"{part}/{kind}" for part in _PARTS for kind in kinds)])
+    return fetch(list(kinds))
+
+
+def _fetched(text: str, fetch: Callable[[], str]) -> Path:
+    """``fetch()``, its failures told in one line."""
+    from huggingface_hub import errors
+
+    try:
+        return Path(fetch())
+    except errors.GatedRepoError:
+        cure = "it is gated: accept the licence on the model's page and run `hf auth login`; or give a folder"
+    except errors.RepositoryNotFoundError:
+        cure = "neither on disk nor on the hub; check the name, or run `hf auth login` if it is private"
+    except errors.RevisionNotFoundError:
+        cure = "the repository has no such revision; check what follows the @"
+    except errors.LocalEntryNotFoundError:
+        cure = "neither on disk nor in the hub's cache, and the hub can't be reached; go online or give a path"
+    except errors.EntryNotFoundError:
+        cure = "the repository has no such file; check the name after owner/name/"
+    except Exception as error:  # the hub's own, the network library's, the file system's: none is ours to mend
+        reason = " ".join(str(error).split())[:200]
+        cure = f"can't be fetched from the hub ({reason}); try again, or give a path"
+    raise UserError(f"{text}: {cure}")
+
+
+def _offline() -> bool:
+    """Read now: the hub's library reads it only once, when it is imported."""
+    from huggingface_hub import constants
+
+    told = os.environ.get("HF_HUB_OFFLINE")
+    return constants.HF_HUB_OFFLINE if told is None else told.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _cache() -> str | None:
+    """The cache's folder as the environment names it now; None is the library's own choice."""
+    home = os.environ.get("HF_HOME")
+    return os.environ.get("HF_HUB_CACHE") or (os.path.join(os.path.expanduser(home), "hub") if home else None)

@@ -1,0 +1,117 @@
+"""What stored encodings depend on, told from files alone: no model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgrpo.errors import UserError
+from cgrpo.policies.latents import Posterior
+from cgrpo.policies.preprocess import Rule
+from cgrpo.policies.text import CLIP_LENGTH, T5_LENGTH
+
+FORMAT = 1  # of the store's files (cache.py)
+
+# What a tokenizer's folder may hold that changes its tokens; other files may lie beside them.
+_TOKENIZER_FILES = (
+    "added_tokens.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+_VERSIONS = ("transformers_version", "dtype", "torch_dtype")  # settings that a copy saved anew may have otherwise
+
+
+@dataclass(frozen=True)
+class EncodingMark:
+    """What encodings depend on. Stores of equal marks hold equal encodings (up to the rounding of batched sums)."""
+
+    clip: str
+    clip_tokenizer: str
+    clip_length: int
+    t5: str
+    t5_tokenizer: str
+    t5_length: int
+    autoencoder: str
+    reference_rule: Rule
+    reference_size: int
+    reference_latents: Posterior
+    dtype: str
+    format: int = FORMAT
+
+
+def encoding_mark(
+    *,
+    clip: Path,
+    clip_tokenizer: Path,
+    t5: Path,
+    t5_tokenizer: Path,
+    autoencoder: Path,
+    rule: Rule,
+    long_side: int,
+    posterior: Posterior,
+    dtype: str,
+) -> EncodingMark:
+    """The mark of encodings that these folders would make; reads files, loads no model.
+
+    ``autoencoder`` may be a single safetensors file; ``dtype`` is the text encoders', such as "bfloat16".
+    Raises UserError naming a folder or file that is missing or can't be read.
+    """
+    return EncodingMark(
+        clip=_model_mark(clip),
+        clip_tokenizer=_tokenizer_mark(clip_tokenizer),
+        clip_length=_tokenizer_length(clip_tokenizer, CLIP_LENGTH),
+        t5=_model_mark(t5),
+        t5_tokenizer=_tokenizer_mark(t5_tokenizer),
+        t5_length=_tokenizer_length(t5_tokenizer, T5_LENGTH),
+        autoencoder=_model_mark(autoencoder),
+        reference_rule=rule,
+        reference_size=long_side,
+        reference_latents=posterior,
+        dtype=dtype,
+    )
+
+
+def _model_mark(path: Path) -> str:
+    """Fingerprint of a model's weights and of its settings, less those that only name versions."""
+    from cgrpo.policies.fingerprint import file_fingerprint
+
+    weights = file_fingerprint(path)
+    config = path / "config.json"
+    if not config.is_file():
+        return weights
+    settings = _read_json(config)
+    kept = {key: value for key, value in settings.items() if not (key.startswith("_") or key in _VERSIONS)}
+    return hashlib.sha256(f"{weights} {json.dumps(kept, sort_keys=True)}".encode()).hexdigest()
+
+
+def _tokenizer_mark(folder: Path) -> str:
+    """sha256 of the tokenizer's files."""
+    digest = hashlib.sha256()
+    found = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not found:
+        raise UserError(f"{folder}: holds no tokenizer; copy the whole checkpoint")
+    for path in found:
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def _tokenizer_length(folder: Path, most: int) -> int:
+    """Tokens of a prompt, as ``PromptEncoder`` counts them."""
+    path = folder / "tokenizer_config.json"
+    settings = _read_json(path) if path.is_file() else {}
+    return min(most, settings.get("model_max_length", most))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read ({error}); copy the checkpoint anew") from error

@@ -1,0 +1,65 @@
+"""HPSv3's prompt template: part of what the checkpoint was trained on, so read from its own package, never retyped."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from cgrpo.errors import UserError
+
+# Of hpsv3 1.0.0: INSTRUCTION followed by the line that asks for the rating, "{text_prompt}" not filled in.
+SHA256 = "f6ee57479d4e9eee76b49c00dc962e1e696a5a2b3cc32cebd9b1fa76fe27502c"
+CONSTANTS = ("INSTRUCTION", "prompt_with_special_token")
+PROMPT = "{text_prompt}"
+REWARD_TOKEN = "<|Reward|>"
+REMEDY = "pip install --no-deps hpsv3==1.0.0, or name its hpsv3/dataset/data_collator_qwen.py as the template"
+
+
+def read_template(path: Path | None = None) -> str:
+    """The user's turn with "{text_prompt}" where the prompt goes and the reward token near its end.
+
+    ``path`` None: from the installed hpsv3 package, whose source is parsed, never imported. A .py: a copy of that
+    source file. Both must be version 1.0.0's text. A .txt: a template of your own, taken as it is.
+    """
+    path = _installed() if path is None else Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"HPSv3 template {path}: can't be read ({error}); {REMEDY}") from error
+    if path.suffix == ".py":
+        text = _constants(text, path)
+        if hashlib.sha256(text.encode()).hexdigest() != SHA256:
+            raise UserError(f"HPSv3 template {path}: not the text the checkpoint was trained on (SHA-256); {REMEDY}")
+    elif path.suffix != ".txt":
+        raise UserError(f"HPSv3 template {path}: must be a .txt, or the .py of the hpsv3 package")
+    for part in (PROMPT, REWARD_TOKEN):
+        if text.count(part) != 1:
+            raise UserError(f"HPSv3 template {path}: must hold {part} exactly once, holds it {text.count(part)} times")
+    return text
+
+
+def _installed() -> Path:
+    spec = importlib.util.find_spec("hpsv3")  # of a top-level package: finds it without running it
+    folders = None if spec is None else spec.submodule_search_locations
+    if not folders:
+        raise UserError(f"HPSv3 needs the prompt template it was trained with: {REMEDY}")
+    return Path(folders[0]) / "dataset" / "data_collator_qwen.py"
+
+
+def _constants(source: str, path: Path) -> str:
+    """The module's string constants, joined."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise UserError(f"HPSv3 template {path}: no Python source ({error.msg}); {REMEDY}") from error
+    values: dict[str, str] = {}
+    for statement in statements:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
+                values[name] = text
+    missing = [name for name in CONSTANTS if name not in values]
+    if missing:
+        raise UserError(f"HPSv3 template {path}: holds no string constant {missing[0]}; {REMEDY}")
+    return "".join(values[name] for name in CONSTANTS)

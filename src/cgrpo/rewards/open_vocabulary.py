@@ -1,0 +1,191 @@
+"""Segmenters that take any phrase: GroundingDINO's box and SAM's mask in it, or SAM 3 alone. No torchvision needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import (
+    AutoTokenizer,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessorPil,
+    MMGroundingDinoForObjectDetection,
+    Sam3Model,
+    SamImageProcessorPil,
+    SamModel,
+    ViTImageProcessorPil,
+)
+
+from cgrpo.errors import UserError
+from cgrpo.rewards.loading import choose, load_pretrained, model_type
+from cgrpo.rewards.segment import Segmenter, SemanticSegmenter
+
+DETECTORS = {
+    "grounding-dino": GroundingDinoForObjectDetection,
+    "mm-grounding-dino": MMGroundingDinoForObjectDetection,
+}
+
+
+def load_segmenter(folder: Path, detector: Path | None = None, device: torch.device | str = "cpu") -> Segmenter:
+    """The segmenter in ``folder``, told by its config.json: SAM (with a ``detector``), SAM 3, or a Segformer."""
+    found = model_type(folder)
+    if found == "sam":
+        if detector is None:
+            raise UserError(
+                f"segmenter {folder} is SAM, which needs a box: name a GroundingDINO folder as the detector"
+            )
+        return GroundedSam(detector, folder, device=device)
+    if detector is not None:
+        raise UserError(
+            f"segmenter {folder} ({found}) takes no detector; leave the detector empty, or give a SAM folder"
+        )
+    kinds = {"segformer": SemanticSegmenter, "sam3": Sam3Segmenter, "sam3_video": Sam3Segmenter}
+    return choose(folder, kinds, "segmenter")(folder, device=device)
+
+
+class GroundedSam(Segmenter):
+    """GroundingDINO finds the box of a phrase, SAM the mask inside it.
+
+    Detector (grounding-dino-tiny/base or an MM variant): the folder's processor (short side 800, long side <= 1333,
+    ImageNet statistics), the phrase in lower case and ending in "."; the one box with the best score (sigmoid, the
+    best token) counts, if that is above ``threshold``. SAM (sam-vit-base/large/huge): long side 1024, padded, the box
+    as the prompt, one mask, logits above 0. fp32, ``chunk`` pictures at a time.
+    """
+
+    def __init__(
+        self,
+        detector: Path,
+        sam: Path,
+        *,
+        threshold: float = 0.25,
+        device: torch.device | str = "cpu",
+        chunk: int = 4,
+    ):
+        self.detector = load_pretrained(choose(detector, DETECTORS, "detector"), detector)
+        self.detector_pixels = load_pretrained(GroundingDinoImageProcessorPil, detector)
+        self.tokenizer = load_pretrained(AutoTokenizer, detector)
+        self.sam = load_pretrained(choose(sam, {"sam": SamModel}, "segmenter"), sam)
+        self.sam_pixels = load_pretrained(SamImageProcessorPil, sam)
+        self.threshold, self.chunk = threshold, chunk
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> None:
+        self.device = device
+        self.detector.to(device)
+        self.sam.to(device)
+
+    @torch.no_grad()
+    def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        prompts = [f"{_worded(phrase).lower().rstrip('. ')}." for phrase in phrases]
+        masks: list[np.ndarray | None] = [None] * len(pictures)
+        for rows in _equal_sizes(pictures, self.chunk):
+            boxes = self.boxes([pictures[row] for row in rows], [prompts[row] for row in rows])
+            found = [(row, box) for row, box in zip(rows, boxes, strict=True) if box is not None]
+            if found:
+                made = self._masks([pictures[row] for row, _ in found], torch.stack([box for _, box in found]))
+                for (row, _), mask in zip(found, made, strict=True):
+                    masks[row] = mask if mask.any() else None
+        return masks
+
+    @torch.no_grad()
+    def boxes(self, pictures: list[Image.Image], prompts: list[str]) -> list[Tensor | None]:
+        """The best box (left, top, right, bottom; pixels) in each of some pictures of one size, or None."""
+        pixels = self.detector_pixels(images=pictures, return_tensors="pt").to(self.device)
+        text = self.tokenizer(
+            prompts,
+            padding=True,
+            truncation=True,
+            max_length=self.detector.config.max_text_len,
+            return_token_type_ids=True,
+            return_tensors="pt",
+        ).to(self.device)
+        out = self.detector(**pixels, **text)
+        best_N, query_N = out.logits.cpu().sigmoid().amax(-1).max(-1)
+        box_N4 = out.pred_boxes.cpu()[torch.arange(len(pictures)), query_N]
+        width, height = pictures[0].size
+        corners_N4 = torch.cat([box_N4[:, :2] - box_N4[:, 2:] / 2, box_N4[:, :2] + box_N4[:, 2:] / 2], -1)
+        corners_N4 = corners_N4.clamp(0, 1) * torch.tensor([width, height, width, height])
+        return [box if score > self.threshold else None for box, score in zip(corners_N4, best_N, strict=True)]
+
+    def _masks(self, pictures: list[Image.Image], boxes_N4: Tensor) -> list[np.ndarray]:
+        inputs = self.sam_pixels(images=pictures, return_tensors="pt")
+        before, after = inputs["original_sizes"], inputs["reshaped_input_sizes"]  # (height, width) of each picture
+        scale_N4 = (after / before).flip(-1).repeat(1, 2)
+        out = self.sam(
+            pixel_values=inputs["pixel_values"].to(self.device),
+            input_boxes=(boxes_N4 * scale_N4)[:, None].to(self.device),
+            multimask_output=False,
+        )
+        masks = self.sam_pixels.post_process_masks(out.pred_masks.cpu(), before, after)
+        return [mask[0, 0].numpy() for mask in masks]
+
+
+class Sam3Segmenter(Segmenter):
+    """SAM 3: the mask of the best-scoring instance of a phrase, one model.
+
+    Pictures squashed to the configuration's square (1008) by PIL's bilinear filter, normalised by mean and deviation
+    0.5 (transformers has no processor for it without torchvision; PIL differs by at most 2 grey levels). Score =
+    sigmoid(instance) * sigmoid(presence), above ``threshold``; the mask is where its probability exceeds 0.5.
+    """
+
+    def __init__(self, folder: Path, *, threshold: float = 0.3, device: torch.device | str = "cpu", chunk: int = 4):
+        self.model = load_pretrained(Sam3Model, folder)
+        self.tokenizer = load_pretrained(AutoTokenizer, folder)
+        side = self.model.config.image_size
+        self.processor = ViTImageProcessorPil(
+            size={"height": side, "width": side}, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        )
+        self.threshold, self.chunk = threshold, chunk
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> None:
+        self.device = device
+        self.model.to(device)
+
+    def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        masks: list[np.ndarray | None] = []
+        for first in range(0, len(pictures), self.chunk):
+            rows = slice(first, first + self.chunk)
+            masks += self._segment(pictures[rows], [_worded(phrase) for phrase in phrases[rows]])
+        return masks
+
+    @torch.no_grad()
+    def _segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        length = self.model.config.text_config.max_position_embeddings
+        text = self.tokenizer(phrases, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        out = self.model(
+            pixel_values=pixels.to(self.device),
+            input_ids=text["input_ids"].to(self.device),
+            attention_mask=text["attention_mask"].to(self.device),
+        )
+        scores_NQ = out.pred_logits.sigmoid() * out.presence_logits.sigmoid()
+        best_N, query_N = scores_NQ.max(-1)
+        masks: list[np.ndarray | None] = []
+        for row, picture in enumerate(pictures):
+            chances = out.pred_masks[row, query_N[row]].sigmoid()[None, None]
+            full = F.interpolate(chances, size=picture.size[::-1], mode="bilinear", align_corners=False)[0, 0]
+            mask = (full > 0.5).cpu().numpy()
+            masks.append(mask if best_N[row] > self.threshold and mask.any() else None)
+        return masks
+
+
+def _worded(phrase: str) -> str:
+    if not phrase.strip(" ."):
+        raise UserError("segmenter: a task has no subject to look for; give each record a 'subject', or masks = 'none'")
+    return phrase.strip()
+
+
+def _equal_sizes(pictures: list[Image.Image], chunk: int) -> Iterator[list[int]]:
+    """Rows of at most ``chunk`` pictures of one size: a batch without padding, so that no row depends on others."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for row, picture in enumerate(pictures):
+        sizes.setdefault(picture.size, []).append(row)
+    for rows in sizes.values():
+        for first in range(0, len(rows), chunk):
+            yield rows[first : first + chunk]

@@ -1,0 +1,235 @@
+"""Whole plans: counts by hand, what each setting changes, mistakes, and the text."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cgrpo.config import Config, load_config, override, parse_config
+from cgrpo.errors import UserError
+from cgrpo.plan import GPUS, Plan, plan, render
+from cgrpo.plan.memory import total
+
+PAPER = {
+    "policy": {
+        "path": "black-forest-labs/FLUX.1-dev",
+        "height": 512,
+        "width": 512,
+        "reference_size": 512,
+        "dtype": "bfloat16",
+        "rank": 512,
+        "checkpointing": "full",
+    },
+    "sampling": {"steps": 25, "batch": 12},
+    "rewards": {
+        "identity": {
+            "type": "dino-seg",
+            "path": "facebook/dinov2-large",
+            "segmenter": "facebook/sam-vit-base",
+            "detector": "IDEA-Research/grounding-dino-tiny",
+        },
+        "prompt": {"type": "hpsv3", "path": "MizzenAI/HPSv3", "backbone": "Qwen/Qwen2-VL-7B-Instruct"},
+    },
+    "training": {"prompts_per_iteration": 8, "updates_per_rollout": 3, "micro_batch": 4, "iterations": 1250},
+}
+
+
+def paper(*settings: str) -> Config:
+    return override(parse_config(PAPER, "paper"), settings)
+
+
+def size(found: Plan, name: str) -> int:
+    """Bytes of the first part whose name begins so: first what is always there, then the phases."""
+    everywhere = [*found.memory.always, *(part for parts in found.memory.phases.values() for part in parts)]
+    return next(part.size for part in everywhere if part.name.startswith(name)) or 0
+
+
+def test_the_papers_run() -> None:
+    """8 prompts over 8 GPUs, 12 samples each: 12 * 25 forwards, 12 * int(0.6 * 24) pairs. (512 / 16)^2 = 1,024."""
+    found = plan(paper(), gpus=8)
+    assert (found.tokens.target, found.tokens.references, found.tokens.text) == (1024, 1024, 512)
+    assert (found.work.sampling_forwards, found.work.pairs, found.work.updates) == (300, 168, 3)
+    assert found.trained == 956_301_312
+    models = found.work.total - sum(found.work.operations[part] for part in ("text encoders", "autoencoder", "rewards"))
+    assert models / 1e15 == pytest.approx(35.3, abs=0.05)
+    assert found.work.operations["rewards"] < 0.01 * found.work.total
+    assert found.seconds == found.work.total / (312e12 * 0.4)
+    assert found.hours == pytest.approx(found.seconds * 1250 / 3600)
+    assert found.fits and found.advice == ()
+
+
+def test_the_papers_memory() -> None:
+    """bfloat16 weights of 11,901,408,320 parameters; an adapter of 956,301,312 float32 numbers, its gradients, and
+    two moments; T5 and CLIP in bfloat16 (4,762,310,656 + 123,060,480), the autoencoder in float32 (83,819,683)."""
+    found = plan(paper(), gpus=8)
+    assert size(found, "transformer") == 2 * 11_901_408_320
+    assert size(found, "adapter") == 4 * 956_301_312
+    assert size(found, "optimizer") == 8 * 956_301_312
+    assert size(found, "gradients") == 4 * 956_301_312
+    assert size(found, "text encoders") == 2 * (4_762_310_656 + 123_060_480)
+    assert size(found, "autoencoder") == 4 * 83_819_683
+    assert size(found, "reward prompt") == 2 * 8_288_000_000
+    # 57 blocks' inputs of 2,560 x 3,072 numbers for 4 pairs; the rest is small.
+    assert size(found, "activations") == pytest.approx(4 * 57 * 2560 * 3072 * 2, rel=0.05)
+    assert found.memory.peak == found.memory.resident + total(found.memory.phases[found.memory.busiest]) + (
+        found.memory.reserve
+    )
+    assert found.memory.backward["off"] > found.memory.backward["selective"] > found.memory.backward["full"]
+
+
+def test_offload_brings_models_in_one_at_a_time() -> None:
+    here, away = plan(paper(), gpus=8), plan(paper("policy.offload=true"), gpus=8)
+    text, vae = 2 * (4_762_310_656 + 123_060_480), 4 * 83_819_683
+    assert here.memory.resident - away.memory.resident == text + vae
+    assert total(away.memory.phases["encode"]) == text
+    assert total(away.memory.phases["decode"]) - total(here.memory.phases["decode"]) == vae
+
+
+def test_a_cache_leaves_the_text_encoders_out() -> None:
+    found = plan(paper("data.cache=somewhere"), gpus=8)
+    assert size(found, "text encoders") == 0
+    assert found.work.operations["text encoders"] == 0
+
+
+def test_fsdp_shards_the_blocks_alone() -> None:
+    """Blocks of 141.6 M (single) and 339.8 M (double) parameters; two of the largest are whole at a time."""
+    whole, shards = (plan(paper(f"training.parallel={kind}"), gpus=8) for kind in ("ddp", "fsdp2"))
+    double = 2 * (6 + 3 + 1 + 8) * 3072**2 + 2 * (6 + 3 + 1 + 4 + 1) * 3072 + 4 * 128
+    single = (3 + 3 + 4 + 5) * 3072**2 + (3 + 3 + 4 + 1) * 3072 + 2 * 128
+    blocks = 19 * double + 38 * single
+    saved = size(whole, "transformer") - size(shards, "transformer")
+    assert saved == pytest.approx(2 * (blocks * 7 / 8 - 2 * double), abs=1)
+    assert size(shards, "optimizer") == size(whole, "optimizer")
+
+
+def test_int8_halves_the_blocks_matrices() -> None:
+    found = plan(paper("policy.quantise=int8"), gpus=8)
+    matrices = (19 * 36 + 38 * 15) * 3072**2
+    assert size(found, "transformer") == 2 * 11_901_408_320 - matrices
+
+
+def test_kl_costs_a_forward_of_the_base_a_pair() -> None:
+    without, with_kl = plan(paper(), gpus=8).work, plan(paper("training.kl=0.01"), gpus=8).work
+    extra = with_kl.total - without.total
+    assert extra == with_kl.operations["reference policy (kl)"]
+    assert extra / 168e12 == pytest.approx(33.0 + 4.6, abs=0.15)
+
+
+def test_references_and_windows() -> None:
+    found = plan(paper("policy.reference_size=320"), gpus=8, references=2)
+    assert found.tokens.references == 2 * 20 * 20
+    assert plan(paper("sampling.window.type=all"), gpus=8).work.pairs == 12 * 24
+    assert plan(paper("sampling.window.type=sliding", "sampling.window.size=4"), gpus=8).work.pairs == 12 * 4
+
+
+def test_supervised_runs_have_no_rollout() -> None:
+    found = plan(paper("method=sft", "supervised.batch=16"), gpus=8)
+    assert (found.work.sampling_forwards, found.work.pairs, found.work.updates, found.work.micro_batch) == (0, 2, 1, 2)
+    assert set(found.memory.phases) == {"encode", "update", "step"}
+    assert "rewards" not in found.work.operations
+
+
+def test_one_change_is_advised_where_one_is_enough() -> None:
+    found = plan(paper("policy.checkpointing=off"), gpus=8)
+    assert not found.fits and found.advice == ("policy.checkpointing=full",)
+    assert "Does not fit" in render(found) and "--set policy.checkpointing=full" in render(found)
+    assert plan(paper(), gpus=8).fits
+
+
+def test_several_changes_are_advised_where_it_takes_them() -> None:
+    settings = ("policy.checkpointing=off",)
+    found = plan(paper(*settings), gpu="l40s-48gb", gpus=8)
+    assert found.advice == ("policy.checkpointing=full", "policy.offload=true", "training.parallel=fsdp2")
+    assert plan(paper(*settings, *found.advice), gpu="l40s-48gb", gpus=8).fits
+    assert not plan(paper(*settings, *found.advice[:2]), gpu="l40s-48gb", gpus=8).fits
+
+
+def test_nothing_fits_where_nothing_can() -> None:
+    found = plan(paper(), gpu="rtx-4090-24gb", gpus=1)
+    assert not found.fits and found.advice is None
+    assert "Does not fit" in render(found)
+
+
+def test_what_is_unknown_is_said() -> None:
+    table = PAPER | {"rewards": PAPER["rewards"] | {"prompt": {"type": "my.module:score"}}}
+    found = plan(parse_config(table, "own"), gpus=8)
+    assert found.parameters["reward prompt: my.module:score"] is None
+    assert found.memory.unknown == ("reward prompt: my.module:score",)
+    assert any("my.module:score" in note and "unknown" in note for note in found.notes)
+    assert any("FLUX.1-dev are assumed" in note for note in found.notes)
+    assert "beside 1 of unknown size" in render(found)
+
+
+def test_the_packages_own_world_is_read_from_its_files() -> None:
+    """32 x 32 pixels, 8 a token; 12 text tokens; 6 prompts * 12 samples * 10 steps, int(0.6 * 9) = 5 trained."""
+    found = plan(load_config())
+    assert (found.tokens.target, found.tokens.references, found.tokens.text) == (16, 16, 12)
+    assert (found.work.sampling_forwards, found.work.pairs) == (720, 360)
+    assert not any("assumed" in note for note in found.notes)
+    assert None not in found.parameters.values()
+
+
+def test_the_text() -> None:
+    text = render(plan(paper(), gpus=8))
+    for piece in ("8 x a100-80gb", "11,901,408,320", "956,301,312", "activations, checkpointing full", "hours", "Fits"):
+        assert piece in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+def test_as_json() -> None:
+    found = plan(paper(), gpus=8)
+    table = json.loads(json.dumps(found.as_dict()))
+    assert table["seconds_per_iteration"] == found.seconds
+    assert table["memory"]["peak"] == found.memory.peak
+    assert table["memory"]["phase_totals"]["step"] == total(found.memory.phases["step"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "says"),
+    [
+        ((), {"gpu": "abacus"}, "no GPU 'abacus': give one of a100-40gb"),
+        ((), {"gpu": "cpu", "tflops": 1.0}, "no GPU 'cpu'"),
+        ((), {"tflops": -1.0}, "above 0"),
+        ((), {"utilisation": 1.5}, "utilisation 1.5"),
+        ((), {"gpus": 0}, "at least 1 GPU"),
+        ((), {"gpus": 3}, "training.prompts_per_iteration (8)"),
+        (("method=sft", "supervised.batch=9"), {"gpus": 2}, "supervised.batch (9)"),
+        (("policy.height=500",), {}, "multiples of 16"),
+    ],
+)
+def test_mistakes(settings: tuple[str, ...], arguments: dict, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        plan(paper(*settings), **arguments)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_gpu_of_your_own() -> None:
+    found = plan(paper(), gpu="cpu", gpus=8, tflops=2.0, memory=512)
+    assert (found.gpu.name, found.gpu.tflops, found.gpu.memory) == ("cpu", 2.0, 512)
+    assert plan(paper(), gpu="a100-80gb", gpus=8, tflops=250).gpu.memory == GPUS["a100-80gb"].memory
+
+
+def test_broken_folders(tmp_path: Path) -> None:
+    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(UserError, match=r"transformer/config\.json: can't be read"):
+        plan(paper(f"policy.path={tmp_path}"))
+    (tmp_path / "transformer" / "config.json").write_text('{"num_layers": 2}')
+    with pytest.raises(UserError, match=r"transformer/config\.json: lacks 'num_single_layers'"):
+        plan(paper(f"policy.path={tmp_path}"))
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
+    with pytest.raises(UserError, match=r"model\.safetensors: not a readable"):
+        plan(paper(f"rewards.identity.path={tmp_path}"))
+
+
+def test_no_model_library_is_imported() -> None:
+    script = (
+        "import sys; from cgrpo.config import load_config; from cgrpo.plan import plan, render; "
+        "render(plan(load_config())); print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,60 @@
+"""The reference code's tiny FLUX as a policy, with and without an adapter, and its velocity on golden inputs."""
+
+from __future__ import annotations
+
+import torch
+from tiny_flux import golden, golden_transformer
+from torch import Tensor
+
+from cgrpo.policies import FluxPolicy, adapter_state, add_adapter, set_adapter_state
+from cgrpo.types import Condition
+
+
+def fresh() -> FluxPolicy:
+    return FluxPolicy(golden_transformer(), None, None, height=64, width=96, reference_size=32)
+
+
+def with_adapter(rank: int = 4, seed: int = 0, lively: bool = True) -> FluxPolicy:
+    policy = fresh()
+    add_adapter(policy.transformer, rank, seed)
+    if lively:  # B is 0 at the start
+        generator = torch.Generator().manual_seed(9)
+        state = adapter_state(policy.transformer)
+        set_adapter_state(
+            policy.transformer, {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
+        )
+    return policy
+
+
+def inputs(policy: FluxPolicy) -> tuple[Tensor, Tensor, Condition]:
+    forward = golden("golden_uno/tiny_forward.safetensors")
+    latents = [forward["ref1_latent"]]
+    cond = policy.condition(forward["txt"], forward["vec"], latents, forward["guidance"])
+    return forward["img_tokens"], forward["timesteps"], cond
+
+
+@torch.no_grad()
+def velocity(policy: FluxPolicy) -> Tensor:
+    return policy.velocity(*inputs(policy))
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def stock_velocity(policy: FluxPolicy, transformer: torch.nn.Module) -> Tensor:
+    x_NLC, sigma_N, cond = inputs(policy)
+    with torch.no_grad():
+        (v_NLC,) = transformer(
+            hidden_states=torch.cat((x_NLC, cond.reference_NLC), dim=1), encoder_hidden_states=cond.text_NLC,
+            pooled_projections=cond.pooled_NC, timestep=sigma_N, guidance=cond.guidance_N, img_ids=cond.ids_LD,
+            txt_ids=torch.zeros(cond.text_NLC.shape[1], 3), return_dict=False,
+        )  # fmt: skip
+    return v_NLC[:, : x_NLC.shape[1]]
+
+
+def shake(policy: FluxPolicy) -> None:
+    state = adapter_state(policy.transformer)
+    generator = torch.Generator().manual_seed(7)
+    moved = {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
+    set_adapter_state(policy.transformer, moved)

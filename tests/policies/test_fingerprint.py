@@ -1,0 +1,85 @@
+"""One fingerprint per checkpoint, whatever its precision, its files or its layout; another for another."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_bfl import bfl_transformer
+from tiny_flux import golden_transformer
+
+from cgrpo.errors import UserError
+from cgrpo.policies import add_adapter, file_fingerprint, fingerprint, transformer_fingerprint
+from cgrpo.policies.bfl import read_transformer
+
+
+def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "a": torch.randn(3, generator=generator),
+        "b": torch.randn(70, 50, generator=generator),
+        "c": torch.randn((), generator=generator),
+    }
+
+
+def test_what_it_depends_on() -> None:
+    one = tensors()
+    mark = fingerprint(one.items())
+    assert len(mark) == 64 and mark == fingerprint(tensors().items())
+    assert mark == fingerprint(reversed(one.items()))
+    assert mark != fingerprint(tensors(1).items())
+    assert mark != fingerprint([("z" if name == "a" else name, value) for name, value in one.items()])
+    assert mark != fingerprint((one | {"b": one["b"].reshape(50, 70)}).items())
+    assert mark != fingerprint((one | {"b": one["b"] * 1.01}).items())
+    assert mark != fingerprint(list(one.items())[:2])
+
+
+def test_known_value() -> None:
+    """Spelt out with hashlib: one tensor of bf16 1.0 and 2.0 (0x3f80, 0x4000, little-endian)."""
+    digest = hashlib.sha256(b"(2,)" + bytes.fromhex("803f0040")).hexdigest()
+    expected = hashlib.sha256(f"w {digest}\n".encode()).hexdigest()
+    assert fingerprint([("w", torch.tensor([1.0, 2.0]))]) == expected
+
+
+def test_precision_and_memory_layout_do_not_matter() -> None:
+    half = {name: value.bfloat16() for name, value in tensors().items()}
+    mark = fingerprint(half.items())
+    for dtype in (torch.float32, torch.float64):
+        assert mark == fingerprint((name, value.to(dtype)) for name, value in half.items())
+    strided = half | {"b": half["b"].t().contiguous().t()}
+    assert not strided["b"].is_contiguous() and mark == fingerprint(strided.items())
+    assert fingerprint([("e", torch.zeros(0, 4))]) != fingerprint([("e", torch.zeros(0, 5))])
+
+
+def test_files_and_shards(tmp_path: Path) -> None:
+    one = tensors()
+    save_file(one, tmp_path / "whole.safetensors")
+    (tmp_path / "shards").mkdir()
+    for name, value in one.items():
+        save_file({name: value}, tmp_path / "shards" / f"{name}.safetensors")
+    mark = fingerprint(one.items())
+    assert mark == file_fingerprint(tmp_path / "whole.safetensors") == file_fingerprint(tmp_path / "shards")
+    with pytest.raises(UserError, match="not a readable"):
+        file_fingerprint(tmp_path / "none.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no safetensors"):
+        file_fingerprint(tmp_path / "empty")
+
+
+def test_transformer_whatever_its_layout(tmp_path: Path) -> None:
+    """Stock folder, BFL file, fused with an adapter, bf16 or fp32: one fingerprint."""
+    stock = golden_transformer()
+    mark = transformer_fingerprint(stock)
+    stock.save_pretrained(tmp_path / "stock", max_shard_size="100KB")
+    assert len(list((tmp_path / "stock").glob("*.safetensors"))) > 1
+    assert mark == file_fingerprint(tmp_path / "stock")
+    save_file(bfl_transformer(stock.state_dict()), tmp_path / "bfl.safetensors")
+    assert mark == transformer_fingerprint(read_transformer(tmp_path / "bfl.safetensors", torch.bfloat16, (8, 12, 12)))
+    add_adapter(stock, 4, 0)
+    assert mark == transformer_fingerprint(stock)
+    with torch.no_grad():
+        stock.x_embedder.weight[0, 0] += 1
+    assert mark != transformer_fingerprint(stock)

@@ -1,0 +1,32 @@
+"""Fixtures: the tiny checkpoints of tiny_rewards.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers import under any of pytest's import modes
+
+import tiny_rewards
+
+
+@pytest.fixture(scope="session")
+def tiny_dinov2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rewards.build_dinov2(tmp_path_factory.mktemp("dinov2"))
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rewards.build_grounding_dino(tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rewards.build_sam(tmp_path_factory.mktemp("sam"))
+
+
+@pytest.fixture(scope="session")
+def tiny_hpsv3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_rewards.build_hpsv3(tmp_path_factory.mktemp("hpsv3"))

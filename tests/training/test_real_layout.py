@@ -1,0 +1,247 @@
+"""The recipes for real models, run on tiny random checkpoints in the real layouts, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_flux
+import tiny_rewards
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from cgrpo.cli import main
+from cgrpo.commands.sample import open_policy
+from cgrpo.config import TOYBOX, load_config, recipes
+from cgrpo.policies import (
+    FluxPolicy,
+    adapter_state,
+    adapter_to_uno,
+    add_adapter,
+    read_adapter,
+    reference_policy,
+    trainable_parameters,
+)
+
+REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """flux/ dinov2/ detector/ sam/ hpsv3/ start.safetensors train.json with references of three sizes."""
+    folder = tmp_path_factory.mktemp("real")
+    tiny_flux.build_folder(folder / "flux")
+    tiny_rewards.build_dinov2(folder / "dinov2")
+    tiny_rewards.build_grounding_dino(folder / "detector")
+    tiny_rewards.build_sam(folder / "sam")
+    tiny_rewards.build_hpsv3(folder / "hpsv3")
+    policy = FluxPolicy.from_folder(folder / "flux", height=32, width=32, reference_size=32)
+    add_adapter(policy.transformer, rank=3, seed=5)
+    generator = torch.Generator().manual_seed(5)
+    start = {
+        k: v + 0.2 * torch.randn(v.shape, generator=generator) for k, v in adapter_state(policy.transformer).items()
+    }
+    save_file(adapter_to_uno(start), folder / "start.safetensors")
+    rows = []
+    for number, size in enumerate([(40, 40), (40, 20), (24, 48)]):
+        Image.effect_noise(size, 80).convert("RGB").save(folder / f"{number}.png")
+        Image.effect_noise((32, 32), 80).convert("RGB").save(folder / f"target{number}.png")
+        rows.append(
+            {
+                "prompt": f"a red cube {number}",
+                "references": [f"{number}.png"],
+                "subject": "cube",
+                "target": f"target{number}.png",
+            }
+        )
+    (folder / "train.json").write_text(json.dumps(rows))
+    return folder
+
+
+def settings(world: Path, recipe: str, *more: str) -> list[str]:
+    """Command-line arguments that put the tiny checkpoints in the place of the real ones."""
+    rewards = {
+        "identity": {"path": "dinov2", "detector": "detector", "segmenter": "sam"},
+        "prompt": {"path": "hpsv3/HPSv3.safetensors", "backbone": "hpsv3/backbone", "template": "hpsv3/template.txt"},
+    }
+    given = [
+        f"policy.path={world / 'flux'}",
+        *([f"policy.start={world / 'start.safetensors'}"] if recipe != "kontext" else []),
+        "policy.height=32",
+        "policy.width=32",
+        "policy.reference_size=32",
+        "policy.rank=4",
+        f"data.source={world / 'train.json'}",
+        "sampling.steps=4",
+        *(f"rewards.{name}.{key}={world / value}" for name, row in rewards.items() for key, value in row.items()),
+        "training.iterations=2",
+        "training.prompts_per_iteration=2",
+        "training.group_size=6",
+        "logging.tracker=none",
+    ]
+    return [part for setting in (*given, *more) for part in ("--set", setting)]
+
+
+@pytest.mark.parametrize("recipe", REAL)
+def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recipe: str) -> None:
+    run = tmp_path / "run"
+    assert main(["train", recipe, *settings(world, recipe), "--out", str(run)]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-3
+        assert row["reward/identity/std"] > 0 and row["reward/prompt/std"] > 0
+        # The release masks the reference alone.
+        assert ("reward/identity/unsegmented" in row) == (recipe != "uno-8x-release")
+    assert 0 <= rows[0]["reward/identity/reference_unsegmented"] <= 1
+    state, header = read_adapter(run / "adapter")
+    assert header["start_mode"] == ("" if recipe == "kontext" else "merge")
+    assert any(value.abs().max() > 0 for key, value in state.items() if "lora_B" in key)
+
+
+def test_continued_start_is_the_reference_policy(world: Path, tmp_path: Path) -> None:
+    """The start is trained on; held still beside it, it is what KL and "base" speak of."""
+    run = tmp_path / "run"
+    more = ("policy.start_mode=continue", "training.kl=0.1", "training.learning_rate=0.01", "policy.dtype=float32")
+    assert main(["train", "uno-dinoseg-hpsv3", *settings(world, "uno", *more), "--out", str(run)]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    # Before its first update the policy is its reference, though both are far from the bare base.
+    assert rows[1]["kl"] > 0
+    cfg, policy = open_policy(run, load_config())
+    start, _ = read_adapter(world / "start.safetensors")
+    trained = adapter_state(policy.transformer)
+    assert {v.shape[0] for k, v in start.items() if "lora_A" in k} == {3} and trained.keys() == start.keys()
+    assert any((trained[key] - start[key]).abs().max() > 1e-4 for key in start)
+    x_NLC, sigma_N = torch.randn(1, *policy.latent_shape), torch.tensor([0.5])
+    cond = policy.condition(torch.randn(1, 12, 24), torch.randn(1, 20))
+    with torch.no_grad(), reference_policy(policy.transformer):
+        reference = policy.velocity(x_NLC, sigma_N, cond)
+    _, fresh = open_policy(world / "start.safetensors", cfg, ["policy.start="])
+    with torch.no_grad():
+        assert torch.equal(reference, fresh.velocity(x_NLC, sigma_N, cond))
+    assert len(trainable_parameters(policy.transformer)) == len(start)
+
+
+def test_sampling_from_a_run_and_from_its_adapter(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    given = settings(world, "uno-dinoseg-hpsv3", "policy.dtype=float32")
+    assert main(["train", "uno-dinoseg-hpsv3", *given, "--out", str(run)]) == 0
+    ask = [
+        "--reference",
+        str(world / "0.png"),
+        str(world / "1.png"),
+        "--prompt",
+        "a red cube",
+        "--seeds",
+        "2",
+        "--seed",
+        "3407",
+    ]
+    uno = ["--shift", "uno", "--guidance", "4", "--steps", "3", "--size", "48x32"]
+    assert main(["sample", str(run), *ask, *uno, "--out", str(tmp_path / "one")]) == 0
+    assert (
+        main(
+            [
+                "sample",
+                str(run / "adapter"),
+                "--recipe",
+                "uno-dinoseg-hpsv3",
+                *given,
+                *ask,
+                *uno,
+                "--out",
+                str(tmp_path / "two"),
+            ]
+        )
+        == 0
+    )
+    for name in ("prompt0-seed3407.png", "prompt0-seed3408.png"):
+        one, two = (Image.open(tmp_path / folder / name) for folder in ("one", "two"))
+        assert one.size == (48, 32) and one.tobytes() == two.tobytes()
+    # The adapter belongs on the merged base alone.
+    plain = [*given, "--set", "policy.start="]
+    assert (
+        main(
+            [
+                "sample",
+                str(run / "adapter"),
+                "--recipe",
+                "uno-dinoseg-hpsv3",
+                *plain,
+                *ask,
+                "--out",
+                str(tmp_path / "no"),
+            ]
+        )
+        == 2
+    )
+
+
+@pytest.mark.parametrize("recipe", ["uno-dinoseg-hpsv3"])
+def test_supervised_fine_tuning_takes_references_of_all_sizes(world: Path, tmp_path: Path, recipe: str) -> None:
+    more = ("method=sft", "supervised.batch=3", "policy.checkpointing=selective")
+    assert main(["train", recipe, *settings(world, recipe, *more), "--out", str(tmp_path / "run")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["gradient_norm"] > 0 for row in rows)
+
+
+def test_encoded_data_trains_without_text_encoders(world: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    given = settings(world, "uno-dinoseg-hpsv3", "policy.dtype=float32")
+    recipe, cache = "uno-dinoseg-hpsv3", str(tmp_path / "cache")
+    assert main(["data", "encode", recipe, *given, "--out", cache]) == 0
+    assert "prompts: 3 encoded, 0 already there\nreferences: 3 encoded, 0" in capsys.readouterr().out
+    assert main(["data", "encode", recipe, *given, "--out", cache]) == 0
+    assert "prompts: 0 encoded, 3 already there" in capsys.readouterr().out
+
+    assert main(["train", recipe, *given, "--out", str(tmp_path / "direct")]) == 0
+    monkeypatch.setattr("transformers.T5EncoderModel.from_pretrained", None)  # must not be called
+    cached = [*given, "--set", f"data.cache={cache}"]
+    assert main(["train", recipe, *cached, "--out", str(tmp_path / "cached")]) == 0
+    one, two = (read_adapter(tmp_path / name / "adapter")[0] for name in ("direct", "cached"))
+    assert max((one[key] - two[key]).abs().max() for key in one) <= 1e-6
+
+    for change, told in (("policy.reference_size=24", "reference size"), ("policy.dtype=bfloat16", "dtype")):
+        assert main(["train", recipe, *cached, "--set", change, "--out", str(tmp_path / "no")]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_adapter_commands(world: Path, tmp_path: Path, capsys) -> None:
+    """convert, merge and inspect on what a run on a merged base leaves; the joined file needs no merged base."""
+    run, recipe = tmp_path / "run", "uno-dinoseg-hpsv3"
+    given = settings(world, recipe, "policy.dtype=float32", "training.learning_rate=0.01")
+    assert main(["train", recipe, *given, "--out", str(run)]) == 0
+    adapter, start = str(run / "adapter"), str(world / "start.safetensors")
+    capsys.readouterr()
+    assert main(["adapter", "inspect", adapter]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["rank"] == 4 and about["start_mode"] == "merge"
+
+    assert main(["adapter", "convert", adapter, "--to", "diffusers", "--out", str(tmp_path / "no")]) == 2
+    assert "--join" in capsys.readouterr().err
+    for kind in ("diffusers", "uno"):
+        out = str(tmp_path / f"{kind}.safetensors")
+        assert main(["adapter", "convert", adapter, "--to", kind, "--join", start, "--out", out]) == 0
+        assert main(["adapter", "inspect", out]) == 0
+    merged = tmp_path / "merged"
+    assert main(["adapter", "merge", adapter, "--recipe", recipe, *given, "--out", str(merged)]) == 0
+    assert main(["adapter", "merge", adapter, "--recipe", recipe, *given, "--out", str(merged)]) == 2
+
+    ask = ["--reference", str(world / "0.png"), "--prompt", "a red cube", "--seeds", "1"]
+    plain = [*given, "--set", "policy.start="]
+    ways = {
+        "run": [str(run)],
+        "joined": [str(tmp_path / "diffusers.safetensors"), "--recipe", recipe, *plain],
+        "uno": [str(tmp_path / "uno.safetensors"), "--recipe", recipe, *plain],
+        "merged": ["--recipe", recipe, *plain, "--set", f"policy.path={merged}"],
+        "base": ["--recipe", recipe, *plain],
+    }
+    pictures = {}
+    for name, where in ways.items():
+        assert main(["sample", *where, *ask, "--out", str(tmp_path / name)]) == 0
+        pictures[name] = np.asarray(Image.open(tmp_path / name / "prompt0-seed0.png")).astype(int)
+    for name in ("joined", "uno", "merged"):  # float noise may tip a level
+        assert abs(pictures[name] - pictures["run"]).max() <= 1
+    assert abs(pictures["base"] - pictures["run"]).max() > 1
