@@ -23,12 +23,12 @@ from cgrpo.config import (
 from cgrpo.data import ManifestSource, Source, ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.heldout import Scorer
+from cgrpo.hub import locate
 from cgrpo.policies import FluxPolicy, add_adapter, load_adapter, read_picture
-from cgrpo.policies.cache import EncodingStore
 from cgrpo.policies.checkpointing import set_checkpointing
-from cgrpo.policies.hub import locate
-from cgrpo.policies.loading import Checkpoint, part_places
-from cgrpo.policies.marks import EncodingMark, encoding_mark
+from cgrpo.policies.checkpoints.loading import Checkpoint, part_places
+from cgrpo.policies.encodings.mark import EncodingMark, encoding_mark
+from cgrpo.policies.encodings.store import EncodingStore
 from cgrpo.policies.quantise import quantise_blocks
 from cgrpo.rewards import FunctionReward, Reward
 from cgrpo.rewards.clip import ClipText
@@ -58,6 +58,7 @@ def make_policy(
         guidance=settings.guidance,
         pe=settings.position_ids,
         rule=settings.reference_rule,
+        several_size=settings.several_size,
         dtype=DTYPES[settings.dtype],
         device=device,
         offload=settings.offload,

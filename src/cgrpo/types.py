@@ -43,7 +43,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Batch:
-    """P tasks with their pictures read (RGB, any size).
+    """P tasks with their pictures read (any size; RGB, but where transparency is to be dropped as UNO does).
 
     ``subjects`` are the phrases for the segmenter. ``spec`` is the toy world's ground truth
     where there is one; only judges may look at it. ``reference_masks`` are the data set's own
@@ -59,6 +59,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def as_rgb(self) -> Batch:
+        """The same with every reference converted to RGB, for whoever can't take other modes."""
+        if all(picture.mode == "RGB" for pictures in self.references for picture in pictures):
+            return self
+        return replace(self, references=tuple(tuple(picture.convert("RGB") for picture in p) for p in self.references))
 
     def select(self, rows: slice | Sequence[int]) -> Batch:
         """The tasks in ``rows``, in that order."""

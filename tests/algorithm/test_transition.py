@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cgrpo.algorithm import Kind, gaussian_logp, predict_x0, sde_transition, shifted_sigmas
+from cgrpo.algorithm import Kind, flux_shift, gaussian_logp, predict_x0, sde_transition, shifted_sigmas
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_sde"
 HALF_LOG_2PI = math.log(2 * math.pi) / 2
@@ -38,6 +38,15 @@ def close(found, expected, atol=2e-6):
 def test_published_grids(steps, sd3, tiny):
     close(shifted_sigmas(25, 3.0), steps["sigmas"], 1e-6)
     close(shifted_sigmas(6, 3.0), tiny["sigmas"], 1e-6)
+
+
+@pytest.mark.parametrize("steps", [6, 25, 50])
+@pytest.mark.parametrize("name,shift", [("uno_pipeline_512", "uno"), ("seq1024", "flux")])
+def test_named_shifts_at_512_pixels(name, shift, steps):
+    """1024 tokens; UNO's pipeline counts 16."""
+    schedules = load_file(GOLDEN.parent / "golden_uno" / "schedules.safetensors")
+    close(shifted_sigmas(steps, shift, 1024, torch.float64), schedules[f"{name}_n{steps}"].double(), 1e-6)
+    assert math.isclose(flux_shift(16), math.exp(0.459375)) and math.isclose(flux_shift(1024), math.exp(0.63))
 
 
 @pytest.mark.parametrize("shift", [0.5, 1.0, 1.58, 3.0])

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
+from tiny_flux import build_folder
 
 from cgrpo.policies import FluxPolicy
-
-sys.path.insert(0, str(Path(__file__).parent))  # helpers import under any of pytest's import modes
-
-from tiny_flux import build_folder
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tiny_flux import golden, golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies import FluxPolicy
-from cgrpo.policies.bfl import autoencoder_config, read_autoencoder, read_transformer, transformer_config
+from cgrpo.policies.checkpoints.bfl import autoencoder_config, read_autoencoder, read_transformer, transformer_config
 
 GOLDEN_AXES = (8, 12, 12)
 

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies import FluxPolicy, LatentCodec, PromptEncoder
-from cgrpo.policies.cache import Encoded, EncodingStore, StoredPrompts, encode_records
-from cgrpo.policies.marks import EncodingMark
-from cgrpo.policies.preprocess import prepare_reference
+from cgrpo.policies.encodings.mark import EncodingMark
+from cgrpo.policies.encodings.preprocess import prepare_references
+from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts, encode_records
 from cgrpo.types import Batch
 
 MARK = EncodingMark(
     clip="1", clip_tokenizer="2", clip_length=10, t5="3", t5_tokenizer="4", t5_length=12, autoencoder="5",
     reference_rule="uno", reference_size=32, reference_latents="mean", dtype="float32",
 )  # fmt: skip
-PREPARE = partial(prepare_reference, rule="uno", long_side=32, multiple=8)
+PREPARE = partial(prepare_references, rule="uno", one_size=32, several_size=0, multiple=8)
 
 
 def picture(seed: int, width: int = 32, height: int = 24) -> Image.Image:
@@ -87,7 +87,7 @@ def test_stored_equals_direct(tiny_policy: FluxPolicy, tmp_path: Path) -> None:
     repeated = ["a blue ball", "a red cube", "a blue ball"]
     for made, stored in zip(tiny_policy.prompts.encode(repeated), StoredPrompts(opened).encode(repeated), strict=True):
         assert torch.equal(made, stored) and made.dtype == stored.dtype
-    pictures = [PREPARE(image) for (image,) in batch.references]
+    pictures = [PREPARE(images)[0] for images in batch.references]
     direct = tiny_policy.codec.encode(pictures)
     assert torch.equal(LatentCodec(tiny_policy.codec.vae, store=opened).encode(pictures), direct)
     assert not torch.equal(direct[0], direct[1])
@@ -134,7 +134,7 @@ def test_each_is_made_once(tiny_policy: FluxPolicy, tmp_path: Path) -> None:
 
 
 def test_progress_and_small_calls(tiny_policy: FluxPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgrpo.policies.cache.PROMPTS_PER_CALL", 1)
+    monkeypatch.setattr("cgrpo.policies.encodings.store.PROMPTS_PER_CALL", 1)
     counted, done = Counted(tiny_policy), []
     encode_records(BATCHES, counted, counted.codec, EncodingStore.create(tmp_path, MARK), PREPARE, done.append)
     assert done == [3, 5] and len(counted.prompts) == 3

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from cgrpo.errors import UserError
 from cgrpo.policies import FluxPolicy, PromptEncoder
-from cgrpo.policies.marks import EncodingMark, encoding_mark
+from cgrpo.policies.encodings.mark import EncodingMark, encoding_mark
 
 
 def mark_of(folder: Path) -> EncodingMark:

@@ -13,7 +13,7 @@ from tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies import add_adapter, file_fingerprint, fingerprint, transformer_fingerprint
-from cgrpo.policies.bfl import read_transformer
+from cgrpo.policies.checkpoints.bfl import read_transformer
 
 
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:

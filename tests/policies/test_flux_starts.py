@@ -30,7 +30,7 @@ from cgrpo.policies import (
     trainable_parameters,
     transformer_fingerprint,
 )
-from cgrpo.policies.adapter_files import adapter_fingerprint, check_origin, origin_header, read_split
+from cgrpo.policies.adapters.files import adapter_fingerprint, check_origin, origin_header, read_split
 
 BASE = Origin("flux", "a" * 64)
 MERGED = replace(BASE, start_hash="b" * 64, start_mode="merge")

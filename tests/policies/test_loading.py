@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel, T5ForC
 
 from cgrpo.errors import UserError
 from cgrpo.policies import Checkpoint, FluxPolicy
-from cgrpo.policies.loading import FluxParts, load_parts
+from cgrpo.policies.checkpoints.loading import FluxParts, load_parts
 from cgrpo.types import Batch
 
 CPU = torch.device("cpu")
@@ -195,7 +195,7 @@ def test_a_tokenizer_must_be_there(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_sentencepiece_tokenizer_alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgrpo.policies.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("cgrpo.policies.checkpoints.loading.find_spec", lambda name: None)
     shutil.copytree(tiny_folder / "text_encoder_2", tmp_path / "t5")
     (tmp_path / "t5" / "spiece.model").write_bytes(b"")
     with pytest.raises(UserError, match="t5: .*spiece.model alone; `pip install sentencepiece`"):

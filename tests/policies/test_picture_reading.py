@@ -12,7 +12,7 @@ from tiny_flux import golden
 
 from cgrpo.errors import UserError
 from cgrpo.policies import read_picture
-from cgrpo.policies.preprocess import resize_reference
+from cgrpo.policies.encodings.preprocess import resize_reference
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from cgrpo.policies import FluxPolicy, LatentCodec
-from cgrpo.policies.latents import picture_key
+from cgrpo.policies.encodings.latents import picture_key
 
 
 def picture(seed: int, width: int = 32, height: int = 24) -> Image.Image:

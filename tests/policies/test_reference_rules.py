@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from cgrpo.errors import UserError
 from cgrpo.policies import read_picture
-from cgrpo.policies.preprocess import KONTEXT_SIZES, UNO_BUCKETS, prepare_reference, resize_reference
+from cgrpo.policies.encodings.preprocess import KONTEXT_SIZES, UNO_BUCKETS, prepare_reference, resize_reference
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:

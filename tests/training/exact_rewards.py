@@ -23,3 +23,10 @@ def never(pictures, batch):
 def sometimes(pictures, batch):
     """NaN for the first picture of every call."""
     return [float("nan"), *brightness(pictures[1:], batch)]
+
+
+def brightness_of_even_tasks(pictures, batch):
+    """The same score for all pictures of an odd task, which then earn no credit."""
+    scores = brightness(pictures, batch)
+    odd = [name.startswith("train") and int(name.split("-")[1]) % 2 for name in batch.ids]
+    return [0.5 if flat else score for flat, score in zip(odd, scores, strict=True)]

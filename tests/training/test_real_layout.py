@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from cgrpo.build import make_source
 from cgrpo.cli import main
 from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config, recipes
@@ -100,6 +101,21 @@ def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recip
     state, header = read_adapter(run / "adapter")
     assert header["start_mode"] == ("" if recipe == "kontext" else "merge")
     assert any(value.abs().max() > 0 for key, value in state.items() if "lora_B" in key)
+
+
+def test_unos_reading_of_references(world: Path, tmp_path: Path) -> None:
+    """Several references of one task, transparency dropped after resizing: rewards and sheets take them too."""
+    Image.effect_noise((40, 40), 80).convert("RGBA").save(tmp_path / "clear.png")
+    Image.effect_noise((40, 40), 80).convert("P").save(tmp_path / "palette.png")
+    rows = [{"prompt": "a red cube", "references": ["clear.png", "palette.png"], "subject": "cube"}] * 2
+    (tmp_path / "two.json").write_text(json.dumps(rows))
+    more = ("policy.reference_alpha=drop", f"data.source={tmp_path / 'two.json'}", "policy.several_size=24")
+    given = settings(world, "uno-dinoseg-hpsv3", *more)
+    assert main(["train", "uno-dinoseg-hpsv3", *given, "--out", str(tmp_path / "run")]) == 0
+    cfg, policy = open_policy(tmp_path / "run", load_config())
+    source = make_source(cfg)
+    cond = policy.encode(source.batch([0]))
+    assert cond.reference_NLC.shape[1] == 2 * 3 * 3  # 24 pixels, 8 a token
 
 
 def test_continued_start_is_the_reference_policy(world: Path, tmp_path: Path) -> None:

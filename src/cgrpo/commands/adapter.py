@@ -1,4 +1,4 @@
-"""`cgrpo adapter`: the base that a recipe describes, for the functions of policies/exchange.py."""
+"""`cgrpo adapter`: the base that a recipe describes, for the functions of policies/adapters/exchange.py."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cgrpo.build import make_checkpoint
 from cgrpo.config import Config
-from cgrpo.policies.exchange import convert_adapter, inspect_adapter
-from cgrpo.policies.exchange import merge_adapter as merge
-from cgrpo.policies.hub import locate
+from cgrpo.hub import locate
+from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
+from cgrpo.policies.adapters.exchange import merge_adapter as merge
 
 __all__ = ["convert_adapter", "inspect_adapter", "merge_adapter"]
 

@@ -11,9 +11,9 @@ from tqdm import tqdm
 from cgrpo.build import DTYPES, make_checkpoint, make_mark, make_source
 from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.policies import LatentCodec, PromptEncoder, prepare_reference
-from cgrpo.policies.cache import Encoded, EncodingStore, encode_records
-from cgrpo.policies.loading import load_encoders
+from cgrpo.policies import LatentCodec, PromptEncoder, prepare_references
+from cgrpo.policies.checkpoints.loading import load_encoders
+from cgrpo.policies.encodings.store import Encoded, EncodingStore, encode_records
 
 TASKS_PER_READ = 8
 
@@ -31,9 +31,10 @@ def encode(cfg: Config, out: Path) -> Encoded:
     vae, clip, t5, clip_tokenizer, t5_tokenizer = load_encoders(make_checkpoint(cfg), DTYPES[settings.dtype], device)
     codec = LatentCodec(vae, settings.reference_latents)
     prepare = functools.partial(
-        prepare_reference,
+        prepare_references,
         rule=settings.reference_rule,
-        long_side=settings.reference_size,
+        one_size=settings.reference_size,
+        several_size=settings.several_size,
         multiple=codec.pixels_per_token,
     )
     starts = range(0, source.size, TASKS_PER_READ)

@@ -86,8 +86,9 @@ def _keep(record: Record, cfg: Config, done: Iteration, last: bool) -> None:
 
 def _finish(record: Record, cfg: Config, policy: FluxPolicy, rewards: dict[str, Reward], runtime: Runtime) -> None:
     """Held-out comparison, summary and report."""
-    result, scorers = None, make_scorers(rewards)
+    result, scorers = None, {}
     if cfg.evaluation.enabled and cfg.data.source == TOYBOX and (runtime.is_main or runtime.sharded):
+        scorers = make_scorers(rewards)
         result = compare(cfg, policy, scorers)  # a sharded base needs every process
     if not runtime.is_main:
         return

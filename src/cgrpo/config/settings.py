@@ -31,7 +31,9 @@ class Policy(Section):
     width: Positive = 32
     """Width of generated pictures, pixels."""
     reference_size: Positive = 32
-    """Long side of a reference after resizing, pixels (UNO: 512 for one reference, 320 for several)."""
+    """Long side of a task's only reference after resizing, pixels (UNO: 512)."""
+    several_size: Annotated[int, Field(ge=0)] = 0
+    """Long side of each reference where a task has several (UNO: 320); 0: as reference_size."""
     reference_rule: Literal["uno", "uno-train", "kontext"] = "uno"
     """How references are resized: UNO's inference rule, UNO's training buckets, or Kontext's preferred sizes."""
     reference_alpha: Literal["white", "drop"] = "white"

@@ -38,7 +38,8 @@ class Shapes:
                 f"policy.height and policy.width ({policy.height} x {policy.width}): must be multiples of {side}"
             )
         target = (policy.height // side) * (policy.width // side)
-        return Tokens(target, references * (policy.reference_size // side) ** 2, self.text_tokens)
+        long_side = (policy.several_size if references > 1 else 0) or policy.reference_size
+        return Tokens(target, references * (long_side // side) ** 2, self.text_tokens)
 
 
 def asset(name: str) -> Path:

@@ -1,8 +1,10 @@
 """encode, velocity, decode: the only room that imports diffusers and peft."""
 
-from cgrpo.policies.adapter_files import Origin, read_adapter
-from cgrpo.policies.adapter_formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
-from cgrpo.policies.adapters import (
+from cgrpo.hub import locate
+from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.adapters.files import Origin, read_adapter
+from cgrpo.policies.adapters.formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
+from cgrpo.policies.adapters.layers import (
     adapter_state,
     add_adapter,
     continue_start,
@@ -16,15 +18,13 @@ from cgrpo.policies.adapters import (
     trainable_parameters,
 )
 from cgrpo.policies.base import Policy
-from cgrpo.policies.exchange import convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
+from cgrpo.policies.encodings.preprocess import prepare_reference, prepare_references, read_picture
+from cgrpo.policies.encodings.text import PromptEncoder
 from cgrpo.policies.fingerprint import file_fingerprint, fingerprint, transformer_fingerprint
 from cgrpo.policies.flux import FluxPolicy
-from cgrpo.policies.hub import locate
-from cgrpo.policies.latents import LatentCodec, pack, unpack
-from cgrpo.policies.loading import Checkpoint
 from cgrpo.policies.positions import PositionScheme, position_ids
-from cgrpo.policies.preprocess import prepare_reference, read_picture
-from cgrpo.policies.text import PromptEncoder
 
 __all__ = [
     "Checkpoint",
@@ -52,6 +52,7 @@ __all__ = [
     "pack",
     "position_ids",
     "prepare_reference",
+    "prepare_references",
     "read_adapter",
     "read_picture",
     "reference_policy",

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapter_formats import split_projection
+from cgrpo.policies.adapters.formats import split_projection
 
 SAMPLES = 1024  # values per tensor
 

@@ -18,16 +18,16 @@ from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapter_files import Origin
-from cgrpo.policies.adapters import continue_start, merge_start, trainable_parameters
-from cgrpo.policies.cache import EncodingStore, StoredPrompts
+from cgrpo.policies.adapters.files import Origin
+from cgrpo.policies.adapters.layers import continue_start, merge_start, trainable_parameters
+from cgrpo.policies.checkpoints.loading import Checkpoint, load_parts
+from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack, unpack
+from cgrpo.policies.encodings.preprocess import Rule, prepare_references
+from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
+from cgrpo.policies.encodings.text import PromptEncoder, Prompts
 from cgrpo.policies.fingerprint import transformer_fingerprint
-from cgrpo.policies.latents import LatentCodec, Posterior, pack, unpack
-from cgrpo.policies.loading import Checkpoint, load_parts
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.positions import PositionScheme, position_ids
-from cgrpo.policies.preprocess import Rule, prepare_reference
-from cgrpo.policies.text import PromptEncoder, Prompts
 from cgrpo.types import Batch, Condition
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ class FluxPolicy:
     """A FLUX transformer with its autoencoder and text encoders; see ``base.Policy`` for the contract.
 
     height, width    pixels of the generated picture; multiples of one token's pixels (16 for FLUX)
-    reference_size   pixels of a reference's longer side (UNO: 512 for one reference, 320 for several)
+    reference_size   pixels of the longer side of a task's only reference (UNO: 512)
+    several_size     the same where a task has several references (UNO: 320); 0 means reference_size
     rule             how references are resized (preprocess.py)
     guidance         distilled guidance scale, used by ``encode`` and ``condition``; without effect
                      where the transformer has no guidance embedding
@@ -65,12 +66,14 @@ class FluxPolicy:
         guidance: float = 3.5,
         pe: PositionScheme = "d",
         rule: Rule = "uno",
+        several_size: int = 0,
         device: str | torch.device | None = None,
         offload: bool = False,
     ) -> None:
         self.transformer = transformer.requires_grad_(False).eval()
         self.codec, self.prompts = codec, prompts
         self.height, self.width, self.reference_size = height, width, reference_size
+        self.several_size = several_size
         self.guidance = guidance
         self.pe: PositionScheme = pe
         self.rule: Rule = rule
@@ -100,6 +103,7 @@ class FluxPolicy:
         guidance: float = 3.5,
         pe: PositionScheme = "d",
         rule: Rule = "uno",
+        several_size: int = 0,
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         offload: bool = False,
@@ -137,6 +141,7 @@ class FluxPolicy:
             guidance=guidance,
             pe=pe,
             rule=rule,
+            several_size=several_size,
             device=device,
             offload=offload,
         )
@@ -180,9 +185,9 @@ class FluxPolicy:
         counts = sorted({len(pictures) for pictures in batch.references})
         if len(counts) > 1:
             raise UserError(f"tasks with {counts} references in one batch; group tasks by their number of references")
-        latents = []
+        latents, prepared = [], [self.prepare(pictures) for pictures in batch.references]
         for place in range(counts[0] if counts else 0):
-            column = [self._prepare(pictures[place]) for pictures in batch.references]
+            column = [pictures[place] for pictures in prepared]
             self._check_one_size(column, batch.ids, place)
             latents.append(self.codec.encode(column))
         return latents
@@ -191,12 +196,13 @@ class FluxPolicy:
         """The batch's tasks in parts that can share a batch: of equal reference sizes, at most ``most`` tasks each."""
         rows_by_sizes: dict[tuple[tuple[int, int], ...], list[int]] = {}
         for row, pictures in enumerate(batch.references):
-            sizes = tuple(self._prepare(picture).size for picture in pictures)
+            sizes = tuple(picture.size for picture in self.prepare(pictures))
             rows_by_sizes.setdefault(sizes, []).append(row)
         return [rows[at : at + most] for rows in rows_by_sizes.values() for at in range(0, len(rows), most)]
 
-    def _prepare(self, picture: Image) -> Image:
-        return prepare_reference(picture, self.rule, self.reference_size, self.pixels_per_token)
+    def prepare(self, references: Sequence[Image]) -> list[Image]:
+        """A task's references as the autoencoder sees them."""
+        return prepare_references(references, self.rule, self.reference_size, self.several_size, self.pixels_per_token)
 
     def condition(
         self,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters import fuse
+from cgrpo.policies.adapters.layers import fuse
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel

@@ -98,7 +98,7 @@ class FunctionReward(Reward):
 def scored(name: str, reward: Reward, images_NHWC: Tensor, batch: Batch) -> Tensor:
     """``reward`` on N pictures, checked: float32 [N], infinite scores made NaN. A reward that raises is a UserError."""
     try:
-        scores_N = reward(images_NHWC, batch).float().cpu()
+        scores_N = reward(images_NHWC, batch.as_rgb()).float().cpu()
     except UserError:
         raise
     except Exception as error:

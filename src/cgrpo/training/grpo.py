@@ -105,7 +105,8 @@ class GRPO:
             with timer("update"):
                 credit, numbers = self._credit(scores_PGR)
                 numbers |= self._update(parts, credit)
-            yield Iteration(number, numbers | timer.seconds(), batch, images_NHWC)
+            numbers |= timer.seconds() | self.runtime.peak_memory()
+            yield Iteration(number, numbers, batch, images_NHWC)
 
     def _sample(self, iteration: int, rows: list[int], cond: Condition) -> Part:
         settings, group, seed = self.cfg.sampling, self.cfg.training.group_size, self.cfg.training.seed

@@ -84,6 +84,14 @@ class Runtime:
             raise RuntimeError("fsdp2 was asked for, but the base is not sharded")
         self.sharded = True
 
+    def peak_memory(self) -> dict[str, float]:
+        """GiB of this process's GPU at their most since the last call; empty without one."""
+        if self.device.type != "cuda":
+            return {}
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**30
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return {"memory/peak_gib": peak}
+
     def largest(self, count: int) -> int:
         """The largest of the processes' counts."""
         return int(self.gather(torch.tensor([count], device=self.device)).max())

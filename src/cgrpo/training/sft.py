@@ -49,7 +49,8 @@ class SFT:
             with timer("update"):
                 numbers = self._update(x0_NLC, list(zip(alike, conds, strict=True)), number)
             nothing = {f"reward/{name}/{what}": math.nan for name in self.names for what in ("mean", "std")}
-            yield Iteration(number, nothing | numbers | timer.seconds(), batch, to_tensor(targets))
+            numbers |= timer.seconds() | self.runtime.peak_memory()
+            yield Iteration(number, nothing | numbers, batch, to_tensor(targets))
 
     def _update(self, x0_NLC: Tensor, parts: list[tuple[list[int], Condition]], number: int) -> dict[str, float]:
         streams = [derive(self.cfg.training.seed, "pair noise", number, position) for position in self.positions]

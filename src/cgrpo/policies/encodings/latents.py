@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from cgrpo.policies.cache import EncodingStore
+    from cgrpo.policies.encodings.store import EncodingStore
 
 Posterior = Literal["mean", "sample"]
 
@@ -49,7 +49,7 @@ class LatentCodec:
     posterior   "mean": pictures are encoded by the mean of the posterior. "sample": by one draw from it, as UNO
                 does; but UNO draws from the global random state, which makes a reference change from call to
                 call, while here the noise is seeded by the picture itself, so that it has one latent everywhere.
-    store       precomputed latents (cache.py); pictures that it lacks are encoded
+    store       precomputed latents (store.py); pictures that it lacks are encoded
     """
 
     chunk = 64  # pictures per call of the autoencoder: bounds memory whatever the batch

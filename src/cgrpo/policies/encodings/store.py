@@ -28,9 +28,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.latents import LatentCodec, picture_key
-from cgrpo.policies.marks import EncodingMark
-from cgrpo.policies.text import Prompts
+from cgrpo.policies.encodings.latents import LatentCodec, picture_key
+from cgrpo.policies.encodings.mark import EncodingMark
+from cgrpo.policies.encodings.text import Prompts
 from cgrpo.types import Batch
 
 COMMAND = "cgrpo data encode"
@@ -171,13 +171,13 @@ def encode_records(
     prompts: Prompts,
     codec: LatentCodec,
     store: EncodingStore,
-    prepare: Callable[[Image], Image],
+    prepare: Callable[[Sequence[Image]], list[Image]],
     progress: Callable[[int], object] | None = None,
 ) -> Encoded:
     """Put the prompts and references of all tasks into ``store``, each once; what it holds is not made again.
 
-    ``batches`` are read one by one, so that pictures needn't all be in memory. ``prepare`` turns a reference into
-    the RGB picture the autoencoder sees; ``progress`` is called with the number of tasks done so far.
+    ``batches`` are read one by one, so that pictures needn't all be in memory. ``prepare`` turns a task's references
+    into the RGB pictures the autoencoder sees; ``progress`` is called with the number of tasks done so far.
     """
     if codec.posterior != store.mark.reference_latents:
         raise ValueError(f"the codec encodes the {codec.posterior}, the store holds the {store.mark.reference_latents}")
@@ -190,7 +190,7 @@ def encode_records(
             for prompt, text_LC, pooled_C in zip(part, *prompts.encode(part), strict=True):
                 store.put_text(prompt, text_LC, pooled_C)
 
-        prepared = [prepare(picture) for pictures in batch.references for picture in pictures]
+        prepared = [picture for pictures in batch.references for picture in prepare(pictures)]
         references = _unseen({picture_key(picture): picture for picture in prepared}, seen)
         new_references = [picture for picture in references if not store.has_reference(picture)]
         for size in dict.fromkeys(picture.size for picture in new_references):

@@ -1,7 +1,7 @@
 """LoRA on the fused attention projections of a FLUX transformer: add, switch off, save, load, merge.
 
 Fused, because UNO has one down matrix for q, k and v: the same parameters, the same gradients, and
-a 1:1 way to and from the released checkpoints. On disk the adapter is split (adapter_formats.py),
+a 1:1 way to and from the released checkpoints. On disk the adapter is split (formats.py),
 so that any stock FluxPipeline loads it. The delta is always up(down(x)): alpha equals the rank.
 
 Training may start from somebody's adapter in two ways: ``merge_start`` makes it part of the base, with a
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapter_files import (
+from cgrpo.policies.adapters.files import (
     FILE_NAME,
     Origin,
     adapter_fingerprint,
@@ -31,8 +31,8 @@ from cgrpo.policies.adapter_files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapter_formats import State, adapter_to_stock, pairs, split_projection, to_split
-from cgrpo.policies.strict import refuse_misfit
+from cgrpo.policies.adapters.formats import State, adapter_to_stock, pairs, split_projection, to_split
+from cgrpo.policies.checkpoints.strict import refuse_misfit
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
@@ -163,7 +163,7 @@ def reference_policy(transformer: nn.Module) -> Iterator[None]:
 
 
 def adapter_state(transformer: nn.Module) -> State:
-    """The adapter's tensors by fused key (adapter_formats.py): not copies."""
+    """The adapter's tensors by fused key (formats.py): not copies."""
     state = {}
     for name, layer in _require_layers(transformer).items():
         state[f"{name}.lora_A.weight"] = layer.lora_A[_NAME].weight.detach()

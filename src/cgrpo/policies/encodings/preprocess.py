@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +76,14 @@ def _on_white(picture: Image.Image) -> Image.Image:
         layer = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return picture.convert("RGB")
+
+
+def prepare_references(
+    pictures: Sequence[Image.Image], rule: Rule, one_size: int, several_size: int, multiple: int
+) -> list[Image.Image]:
+    """A task's references by ``prepare_reference``: a single one at ``one_size``, several at ``several_size``."""
+    side = one_size if len(pictures) == 1 else several_size or one_size
+    return [prepare_reference(picture, rule, side, multiple) for picture in pictures]
 
 
 def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: int) -> Image.Image:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.policies.latents import Posterior
-from cgrpo.policies.preprocess import Rule
-from cgrpo.policies.text import CLIP_LENGTH, T5_LENGTH
+from cgrpo.policies.encodings.latents import Posterior
+from cgrpo.policies.encodings.preprocess import Rule
+from cgrpo.policies.encodings.text import CLIP_LENGTH, T5_LENGTH
 
-FORMAT = 1  # of the store's files (cache.py)
+FORMAT = 1  # of the store's files (store.py)
 
 # What a tokenizer's folder may hold that changes its tokens; other files may lie beside them.
 _TOKENIZER_FILES = (

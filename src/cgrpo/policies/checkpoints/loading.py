@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError
 
 from cgrpo.errors import UserError
-from cgrpo.policies.bfl import read_autoencoder, read_transformer
-from cgrpo.policies.hub import locate
-from cgrpo.policies.strict import refuse_misfit
+from cgrpo.hub import locate
+from cgrpo.policies.checkpoints.bfl import read_autoencoder, read_transformer
+from cgrpo.policies.checkpoints.strict import refuse_misfit
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapter_files import (
+from cgrpo.policies.adapters.files import (
     FILE_NAME,
     Origin,
     adapter_fingerprint,
@@ -30,10 +30,10 @@ from cgrpo.policies.adapter_files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapter_formats import PREFIX, State, adapter_to_uno, pairs, stock_to_adapter
-from cgrpo.policies.adapters import merge_pairs, merge_start
+from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, pairs, stock_to_adapter
+from cgrpo.policies.adapters.layers import merge_pairs, merge_start
+from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts, locate_base
 from cgrpo.policies.fingerprint import transformer_fingerprint
-from cgrpo.policies.loading import Checkpoint, FluxParts, load_parts, locate_base
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
 _PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")

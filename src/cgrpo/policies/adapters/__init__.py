@@ -1,0 +1,1 @@
+"""LoRA: on the transformer, in files, and between programs."""

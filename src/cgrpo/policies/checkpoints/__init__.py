@@ -1,0 +1,1 @@
+"""Checkpoints on disk: diffusers folders and BFL files, loaded strictly."""

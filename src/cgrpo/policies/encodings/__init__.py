@@ -1,0 +1,1 @@
+"""From prompts and pictures to what the transformer takes, and back."""
