@@ -51,7 +51,7 @@ def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
 
 
 def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_arguments, tmp_path):
-    """The second process's tasks earn no credit, so it only goes through the motions; both make the held-out pictures."""
+    """The second process earns no credit and only goes through the motions; both make the held-out pictures."""
     settings = (
         "policy.dtype=float64",
         "rewards.identity.type=exact_rewards:brightness_of_even_tasks",

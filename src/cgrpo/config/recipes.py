@@ -91,6 +91,8 @@ def _apply(table: dict[str, Any], setting: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise UserError(f"--set {setting}: {parent} is a value, not a table")
+    if parents[:1] == ["rewards"] and last == "type" and table.get("type", value) != value:
+        table.clear()  # another kind of reward has other settings
     table[last] = value
 
 

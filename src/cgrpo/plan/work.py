@@ -11,7 +11,7 @@ from cgrpo.plan.rewards import RewardModel
 from cgrpo.plan.shapes import Shapes
 from cgrpo.plan.transformer import Tokens
 
-DECODED_AT_ONCE = 64  # pictures per call of the autoencoder
+PIXELS_AT_ONCE = 2**20  # of one call of the autoencoder; one picture at least
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _grpo(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel
         updates=settings.updates_per_rollout,
         micro_batch=min(settings.micro_batch, together * trained_steps(cfg) // settings.updates_per_rollout),
         sampling_batch=together,
-        decode_batch=min(together, DECODED_AT_ONCE),
+        decode_batch=min(together, 64, max(1, PIXELS_AT_ONCE // pixels)),
         operations=operations,
     )
 

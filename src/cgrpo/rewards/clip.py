@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -11,57 +11,76 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from cgrpo.rewards.base import Axis, EncodeOnce, Reward, digest, to_pictures
+from cgrpo.rewards.base import Axis, EncodeOnce, Reward, to_pictures
 from cgrpo.rewards.loading import load_pretrained
+from cgrpo.rewards.similarity import PictureSimilarity, in_chunks
 from cgrpo.types import Batch
+
+Prepare = Callable[[Sequence[Image.Image], int], Tensor]  # pictures and the model's side -> pixel values [N, 3, H, W]
 
 
 class ClipEncoder:
-    """Unit-length CLIP embeddings of pictures and texts, fp32.
+    """Unit-length CLIP embeddings of pictures, and of texts but with ``texts`` False (half the memory), fp32.
 
-    Preprocessing, as the folder says (OpenAI: short side 224 bicubic, centre crop, CLIP statistics), PIL only; texts
-    raw, cut at the model's length (77 tokens).
+    Preprocessing, as the folder says (OpenAI: short side 224 bicubic, centre crop, CLIP statistics), PIL only, or
+    ``prepare``'s; texts raw, cut at the model's length (77 tokens). ``settings``: a folder with the tokenizer and the
+    preprocessing, where they do not lie beside the weights.
     """
 
-    def __init__(self, folder: Path, chunk: int):
-        self.processor = load_pretrained(CLIPImageProcessorPil, folder)
-        self.tokenizer = load_pretrained(AutoTokenizer, folder)
+    def __init__(
+        self,
+        folder: Path,
+        chunk: int,
+        *,
+        texts: bool = True,
+        settings: Path | None = None,
+        prepare: Prepare | None = None,
+    ):
+        beside = folder if settings is None else settings
+        self.processor = None if prepare else load_pretrained(CLIPImageProcessorPil, beside)
+        self.tokenizer = load_pretrained(AutoTokenizer, beside) if texts else None
         self.model = load_pretrained(CLIPModel, folder)
-        self.chunk = chunk
+        if not texts:
+            del self.model.text_model, self.model.text_projection
+        self.chunk, self._prepare = chunk, prepare
         self.length = self.model.config.text_config.max_position_embeddings
 
     @torch.no_grad()
     def texts(self, texts: list[str]) -> Tensor:
         """[N, C]."""
+        assert self.tokenizer is not None, "an encoder of pictures alone"
         tokens = self.tokenizer(
             texts, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         ).to(self.model.device)
         rows = self.model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).pooler_output
         return F.normalize(rows, dim=-1).cpu()
 
-    @torch.no_grad()
     def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
         """[N, C]."""
-        rows = []
-        for first in range(0, len(pictures), self.chunk):
-            part = [picture.convert("RGB") for picture in pictures[first : first + self.chunk]]
-            pixels = self.processor(images=part, return_tensors="pt")["pixel_values"].to(self.model.device)
-            rows.append(F.normalize(self.model.get_image_features(pixels).pooler_output, dim=-1).cpu())
-        return torch.cat(rows)
+        return in_chunks(self._encode_chunk, pictures, self.chunk)
+
+    @torch.no_grad()
+    def _encode_chunk(self, pictures: Sequence[Image.Image]) -> Tensor:
+        pixels = self.prepare(pictures).to(self.model.device)
+        return F.normalize(self.model.get_image_features(pixels).pooler_output, dim=-1).cpu()
+
+    def prepare(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Pixel values [N, 3, H, W]."""
+        rgb = [picture.convert("RGB") for picture in pictures]
+        if self.processor is None:
+            assert self._prepare is not None
+            return self._prepare(rgb, self.model.config.vision_config.image_size)
+        return self.processor(images=rgb, return_tensors="pt")["pixel_values"]
 
 
-class ClipText(Reward):
-    """Cosine of CLIP's picture and text embeddings, the raw prompt, no prefix. Range [-1, 1].
-
-    DreamBench's CLIP-T is ViT-B/32 and clamps negatives to 0; real pairs are never negative.
-    """
+class PromptSimilarity(Reward):
+    """Cosine of ``encoder``'s embeddings of picture and prompt; the last ``remembered`` prompts are encoded once."""
 
     axis: Axis = "prompt"
-    unit = "cosine of CLIP image and text embeddings, -1 to 1"
 
-    def __init__(self, folder: Path, *, device: torch.device | str = "cpu", chunk: int = 64, remembered: int = 4096):
-        self.encoder = ClipEncoder(folder, chunk)
-        self._texts = EncodeOnce(self.encoder.texts, remembered)
+    def __init__(self, encoder: ClipEncoder, device: torch.device | str, remembered: int):
+        self.encoder = encoder
+        self._texts = EncodeOnce(encoder.texts, remembered)
         self.to(device)
 
     def to(self, device: torch.device | str) -> None:
@@ -73,28 +92,33 @@ class ClipText(Reward):
         return (self.encoder.pictures(to_pictures(images_NHWC)) * text_NC).sum(-1)
 
 
-class ClipImage(Reward):
-    """CLIP-I: cosine of CLIP's embeddings of picture and reference, whole pictures; their mean over references.
+class ClipText(PromptSimilarity):
+    """CLIP-T: cosine of CLIP's embeddings of picture and prompt, the raw prompt, no prefix. Range [-1, 1].
 
-    Range [-1, 1]; NaN without a reference. DreamBench uses ViT-B/32.
+    Model: any CLIP folder, fp32; DreamBench's CLIP-T is OpenAI's ViT-B/32, L/14 gives other numbers. Preprocessing:
+    ClipEncoder's. Protocol: DreamBench clamps negative cosines to 0, with weight 1 (not 2.5, not times 100); nothing is
+    clamped here, so that a reward tells bad from worse. Real pairs are never negative.
     """
 
-    axis: Axis = "identity"
+    unit = "cosine of CLIP image and text embeddings, -1 to 1"
+
+    def __init__(self, folder: Path, *, device: torch.device | str = "cpu", chunk: int = 64, remembered: int = 4096):
+        super().__init__(ClipEncoder(folder, chunk), device, remembered)
+
+
+class ClipImage(PictureSimilarity):
+    """CLIP-I: cosine of CLIP's embeddings of picture and reference, whole pictures; their mean over references.
+
+    Range [-1, 1]; NaN without a reference. Model: any CLIP folder, fp32; DreamBench's CLIP-I is OpenAI's ViT-B/32 with
+    one reference a subject at its full size. Preprocessing: ClipEncoder's.
+    """
+
     unit = "cosine of CLIP image embeddings, -1 to 1"
 
     def __init__(self, folder: Path, *, device: torch.device | str = "cpu", chunk: int = 64, remembered: int = 4096):
-        self.encoder = ClipEncoder(folder, chunk)
-        self._references = EncodeOnce(self.encoder.pictures, remembered)
+        self.encoder = ClipEncoder(folder, chunk, texts=False)
+        super().__init__(self.encoder.pictures, remembered)
         self.to(device)
 
     def to(self, device: torch.device | str) -> None:
         self.encoder.model.to(device)
-
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        keys = [[digest(p) for p in row] for row in batch.references]
-        known = self._references(
-            {k: p for row, ks in zip(batch.references, keys, strict=True) for p, k in zip(row, ks, strict=True)}
-        )
-        made_NC = self.encoder.pictures(to_pictures(images_NHWC))
-        means = [torch.stack([known[k] for k in row]).mean(0) if row else made_NC.new_tensor(torch.nan) for row in keys]
-        return torch.stack([(row * mean).sum() for row, mean in zip(made_NC, means, strict=True)])

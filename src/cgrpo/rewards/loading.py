@@ -16,9 +16,10 @@ Kind = TypeVar("Kind")
 SHOWN = 3  # keys named in an error
 
 
-def load_pretrained(kind: type, folder: Path):
+def load_pretrained(kind: type, folder: Path, *, pooler: bool = True):
     """``kind.from_pretrained(folder)`` from local safetensors, fp32, frozen, on the CPU.
 
+    ``pooler`` False: a model that has one by default is built without it.
     Raises UserError when anything is missing or broken, or any weight is missing, left over or of another shape.
     """
     if not Path(folder).is_dir():
@@ -33,6 +34,7 @@ def load_pretrained(kind: type, folder: Path):
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported with the rest, below
+            **({} if pooler else {"add_pooling_layer": False}),
         )
     except Exception as error:  # a broken file or configuration shows in many ways
         reason = " ".join(str(error).split())[:300]

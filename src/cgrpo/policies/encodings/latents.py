@@ -52,7 +52,7 @@ class LatentCodec:
     store       precomputed latents (store.py); pictures that it lacks are encoded
     """
 
-    chunk = 64  # pictures per call of the autoencoder: bounds memory whatever the batch
+    chunk, pixels = 64, 2**20  # of one call at most (4 pictures of 512 x 512): bounds memory whatever the batch
 
     def __init__(self, vae: AutoencoderKL, posterior: Posterior = "mean", store: EncodingStore | None = None) -> None:
         self.vae = vae.requires_grad_(False).eval()
@@ -77,8 +77,9 @@ class LatentCodec:
     def _encode(self, pictures: Sequence[Image]) -> Tensor:
         device = self.vae.device
         latents = []
-        for start in range(0, len(pictures), self.chunk):
-            part = pictures[start : start + self.chunk]
+        chunk = self._at_once(pictures[0].width * pictures[0].height)
+        for start in range(0, len(pictures), chunk):
+            part = pictures[start : start + chunk]
             stack = np.stack([np.asarray(p) for p in part])
             pixels_NCHW = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1.0
             with torch.autocast(device.type, enabled=False):
@@ -90,12 +91,17 @@ class LatentCodec:
             latents.append(latent_NCHW)
         return (torch.cat(latents) - self.shift) * self.scale
 
+    def _at_once(self, pixels: int) -> int:
+        """How many pictures of that many pixels go through the autoencoder together."""
+        return max(1, min(self.chunk, self.pixels // pixels))
+
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
         """Scaled latents as uint8 pictures on the CPU, [N, H, W, 3], rounded to the nearest level."""
         device = self.vae.device
         pictures = []
-        for part in latents_NCHW.split(self.chunk):
+        side = self.pixels_per_token // PATCH
+        for part in latents_NCHW.split(self._at_once(latents_NCHW[0, 0].numel() * side**2)):
             raw = part.to(device, self.vae.dtype) / self.scale + self.shift
             with torch.autocast(device.type, enabled=False):
                 pixels_NCHW = self.vae.decode(raw).sample  # pyright: ignore

@@ -1,0 +1,140 @@
+"""Published weights in pickled form, made safetensors once; no reward reads anything pickled.
+
+They are read by torch's restricted unpickler (``weights_only``), which knows tensors and plain containers and refuses
+everything else without running it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from cgrpo.errors import UserError
+from cgrpo.rewards.aesthetic import Version, check_head
+from cgrpo.rewards.loading import check_fit, choose, load_pretrained
+
+WIDTH = 768  # channels of OpenAI CLIP ViT-L/14's image embedding
+ACTIVATION = "gelu"  # OpenCLIP's own models; quick_gelu is OpenAI's
+TOWERS = {"transformer.resblocks.": "text_model", "visual.transformer.resblocks.": "vision_model"}
+RENAMED = {
+    "logit_scale": "logit_scale",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+}
+TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+IN_LAYER = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth or .pt file, also where they lie under "state_dict".
+
+    Raises UserError if it can't be read, holds anything but weights, or would run code.
+    """
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a missing file, a broken one, or one that would run code
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path}: not a file of plain weights ({type(error).__name__}: {reason}); give the published file"
+        ) from error
+    state = held.get("state_dict", held) if isinstance(held, dict) else held
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: holds more than weights by name; give the published file")
+    return {str(key): value for key, value in state.items()}
+
+
+def convert_aesthetic_head(pth: Path, out: Path, version: Version) -> Path:
+    """LAION's published head for ViT-L/14 (``pth``) as the safetensors file ``out``.
+
+    V1: sa_0_4_vit_l_14_linear.pth; V2: sac+logos+ava1-l14-linearMSE.pth. Raises UserError for any other weights.
+    """
+    state = read_pickled(pth)
+    check_head(pth, version, WIDTH, state)
+    _save(state, out)
+    return out
+
+
+def convert_open_clip(pt: Path, out: Path, reference: Path) -> Path:
+    """An OpenCLIP checkpoint (``pt``; HPSv2: HPS_v2.1_compressed.pt) as the transformers folder ``out``.
+
+    ``reference``: a transformers folder of the same architecture, whose configuration and tokenizer are taken over;
+    its weights need not be there (HPSv2: laion/CLIP-ViT-H-14-laion2B-s32B-b79K). Weights keep their precision.
+    Raises UserError if the checkpoint does not fit that configuration to the last weight, or ``out`` is in use.
+    """
+    config = load_pretrained(choose(reference, {"clip": CLIPConfig}, "CLIP configuration"), reference)
+    used = {config.text_config.hidden_act, config.vision_config.hidden_act}
+    if used != {ACTIVATION}:
+        raise UserError(
+            f"CLIP configuration {reference}: says hidden_act {', '.join(sorted(used))}; OpenCLIP's models take "
+            f"{ACTIVATION}: give laion/CLIP-ViT-H-14-laion2B-s32B-b79K for HPSv2"
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: there already; give a folder that is new or empty")
+    state = dict(_from_open_clip(read_pickled(pt)))
+    with torch.device("meta"):
+        needed = {key: value.shape for key, value in CLIPModel(config).state_dict().items()}
+    mismatched = [
+        f"{key} {list(value.shape)}, not {list(needed[key])}"
+        for key, value in state.items()
+        if key in needed and value.shape != needed[key]
+    ]
+    check_fit(pt, f"CLIP as in {reference}", needed.keys() - state.keys(), state.keys() - needed.keys(), mismatched)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(reference.iterdir()):
+        if file.suffix in (".json", ".txt") and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, out / file.name)
+    _save(state, out / "model.safetensors")
+    return out
+
+
+def _from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """OpenCLIP's weights under transformers' names; those it does not know keep theirs."""
+    for key, value in state.items():
+        tower = next((prefix for prefix in TOWERS if key.startswith(prefix)), None)
+        if key in RENAMED:
+            yield RENAMED[key], value
+        elif key in TRANSPOSED:
+            yield TRANSPOSED[key], value.T
+        elif tower is None:
+            yield key, value
+        else:
+            number, _, rest = key.removeprefix(tower).partition(".")
+            part, _, kind = rest.rpartition(".")
+            layer = f"{TOWERS[tower]}.encoder.layers.{number}"
+            if rest.startswith("attn.in_proj_"):  # queries, keys and values on top of each other
+                for letter, third in zip("qkv", value.chunk(3), strict=True):
+                    yield f"{layer}.self_attn.{letter}_proj.{rest.removeprefix('attn.in_proj_')}", third
+            else:
+                yield f"{layer}.{IN_LAYER.get(part, part)}.{kind}", value
+
+
+def _save(state: dict[str, Tensor], path: Path) -> None:
+    """A safetensors file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file({key: value.contiguous() for key, value in state.items()}, partial, metadata={"format": "pt"})
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error}); give another place") from error

@@ -1,0 +1,112 @@
+"""A reply's text -> its score. A guess would poison a group of samples: what is unclear is no score."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+LOWEST, HIGHEST = 0, 4
+TAIL = 8192  # characters from the end that are read
+NUMBER = r"[-+]?\d+(?:\.\d+)?"
+OUT_OF = r"(?:\s*(?:/|out\s+of)\s*(\d+))?"
+# Ends a number: no digit, no decimal, no range ("3-4", "3 or 4") may follow.
+END = r"(?!\s*(?:[-\u2013\u2014~]|to|or|and)\s*\d)(?![.,]?\d)(?!\s*%)"
+VALUE = re.compile(rf"[\s*_`\"'\[({{<]*({NUMBER}){OUT_OF}{END}", re.IGNORECASE)
+GRADED = re.compile(rf"[\s*_`\"']*[a-z]+\s*[(\[]({NUMBER}){OUT_OF}[)\]]", re.IGNORECASE)  # Good (3)
+RANGE = r"(?:\s*[(\[]\s*(?:0\s*(?:-|\u2013|to)\s*4|out\s+of\s+4)\s*[)\]])?"  # Score (0-4):
+# "Score" and a colon, decorated by Markdown or quotes; or as a heading with the number below it.
+MARK = re.compile(
+    rf"(?P<lead>^[\s>#*_`\"'{{|-]*(?:(?:the|my|final|overall)\s+)*)?\bscore\b{RANGE}[*_`\"']*"
+    rf"(?:\s*[:\uff1a=][*_`]*|[ \t]*\n)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class Unclear(Exception):
+    """A reply without one clear score from 0 to 4; the message says why, in a few words."""
+
+
+def read_score(text: str) -> float:
+    """The score that a reply ends on, 0 to 4. Raises Unclear.
+
+    The last JSON object with a score, or the last "Score:" that opens a line, counts; a mark inside a line counts
+    where all such marks agree. JSON and line must not contradict each other.
+    """
+    text = text.rpartition("</think>")[2][-TAIL:]
+    found = {score for score in (_from_json(text), _from_marks(text)) if score is not None}
+    if not found:
+        raise Unclear("no score in the reply")
+    if len(found) > 1:
+        raise Unclear("two scores that differ")
+    return found.pop()
+
+
+def _from_json(text: str) -> float | None:
+    scored = [table for table in _objects(text) if "score" in table]
+    return _value(scored[-1]["score"]) if scored else None
+
+
+def _objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects in a text, outermost first where they hold a score; broken ones are passed over."""
+    decoder, found, at = json.JSONDecoder(object_pairs_hook=_table), [], text.find("{")
+    while at >= 0:
+        after = at + 1
+        try:
+            table, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            table = {}
+        else:
+            after = end if "score" in table else after
+        found.append(table)
+        at = text.find("{", after)
+    return found
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object with its keys in lower case."""
+    scores = [value for key, value in pairs if key.lower() == "score"]
+    if len(scores) > 1 and any(value != scores[0] for value in scores):
+        raise Unclear("two scores that differ")
+    return {key.lower(): value for key, value in pairs}
+
+
+def _value(value: object) -> float:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        return _number(value, 0, whole=True)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unclear("the score is no number")
+    return _checked(value)
+
+
+def _from_marks(text: str) -> float | None:
+    # Inside a JSON object the mark is a key, read already.
+    marks = [mark for mark in MARK.finditer(text) if not re.search(r"[{,]\s*\"$", text[: mark.end()].split("core")[0])]
+    opening = [mark for mark in marks if mark["lead"] is not None]
+    if opening:
+        return _number(text, opening[-1].end())
+    values = {_number(text, mark.end()) for mark in marks if "\n" not in mark[0]}
+    if len(values) > 1:
+        raise Unclear("several scores in a line")
+    return values.pop() if values else None
+
+
+def _number(text: str, at: int, *, whole: bool = False) -> float:
+    """The number at ``at``, as ``3``, ``[3]``, ``3/4``, ``Good (3)``; ``whole``: nothing may follow it."""
+    match = VALUE.match(text, at) or GRADED.match(text, at)
+    if match is None:
+        raise Unclear("no number after the word score")
+    rest = text[match.end() :].strip() if whole else text[match.end() :].partition("\n")[0]
+    if re.search(r"\d", rest) or (whole and rest.strip(".)]}>*\"' ")):
+        raise Unclear("more than one number after the word score")
+    if match[2] is not None and int(match[2]) != HIGHEST:
+        raise Unclear("a score on another scale")
+    return _checked(float(match[1]))
+
+
+def _checked(score: float) -> float:
+    if not LOWEST <= score <= HIGHEST:
+        raise Unclear("a score out of range")
+    return float(score)
