@@ -36,6 +36,14 @@ cgrpo adapter convert outputs/paper/adapter --to diffusers --join dit_lora.safet
 cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors""",
     "adapter merge": "cgrpo adapter merge outputs/paper/adapter --recipe uno-dinoseg-hpsv3 --out merged-flux",
     "adapter inspect": "cgrpo adapter inspect outputs/paper/adapter",
+    "rewards score": """\
+cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" pictures/*.png --sheet scores.png
+cgrpo rewards score --reward clip=openai/clip-vit-base-patch32 --prompt "a cat" pictures/*.png""",
+    "rewards serve": """\
+cgrpo rewards serve uno-dinoseg-hpsv3 --reward prompt --port 8420
+REWARD_TOKEN=secret cgrpo rewards serve uno-dinoseg-hpsv3 --host 0.0.0.0 --token-variable REWARD_TOKEN
+cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.prompt.url=http://127.0.0.1:8420""",
+    "rewards convert": "cgrpo rewards convert sa_0_4_vit_l_14_linear.pth --to aesthetic-v1 --out aesthetic.safetensors",
     "data encode": "cgrpo data encode uno-dinoseg-hpsv3 --set data.source=train.json --out encoded",
     "toybox build": "cgrpo toybox build --out my-toybox --share 0.01",
     "toybox check": "cgrpo toybox check",

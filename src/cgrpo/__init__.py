@@ -40,6 +40,7 @@ _ALGORITHM = (
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
+    "load_reward": "cgrpo.build",
     "train": "cgrpo.commands.train",
 }
 __all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore

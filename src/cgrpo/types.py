@@ -27,9 +27,10 @@ if TYPE_CHECKING:  # torch and PIL stay out of `import cgrpo.types`
 class Record:
     """One task of a data set: show this subject as the prompt says.
 
-    ``references`` and ``target`` are files; ``subject`` is the class word or phrase that a
-    segmenter looks for; ``masks`` are pictures of the references' subjects, bright on dark, one
-    for each reference or none at all; ``meta`` is carried along untouched.
+    ``references`` and ``target`` are files, or members of an archive (``file.zip!/member``); ``subject`` is
+    the class word or phrase that a segmenter looks for; ``masks`` are pictures of the references' subjects,
+    bright on dark, one for each reference or none at all; pixels above ``mask_threshold`` (0 to 255) are
+    the subject; ``meta`` is carried along untouched.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Record:
     subject: str = ""
     target: Path | None = None
     masks: tuple[Path | None, ...] = ()
+    mask_threshold: int = 127
     meta: dict[str, Any] = field(default_factory=dict)
 
 

@@ -9,7 +9,9 @@ import torch
 from tiny_flux import golden, golden_transformer
 from torch import Tensor
 
+from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.algorithm.flow import gaussian_logp, predict_x0, sde_transition
+from cgrpo.evaluation.generate import seeded_noise
 from cgrpo.policies import (
     FluxPolicy,
     adapter_state,
@@ -100,6 +102,19 @@ def test_euler_trajectory(policy: FluxPolicy, references: int) -> None:
         v_NLC = policy.velocity(x_NLC, torch.tensor([sigma]), cond)
         near(v_NLC, euler[f"v.{references}ref"][k : k + 1])
         x_NLC = x_NLC + (following - sigma) * v_NLC
+    near(unpack(x_NLC, 4, 6), euler[f"final_latent.{references}ref"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("references", [1, 2])
+def test_unos_inference_from_seed_to_latents(policy: FluxPolicy, references: int) -> None:
+    """What `cgrpo sample --seed 3407 --shift uno --guidance 4 --steps 6` does: UNO's noise, schedule and steps."""
+    euler = golden("golden_uno/tiny_euler.safetensors")
+    cond, x_NLC = condition(policy, euler, references), seeded_noise(policy, 3407)
+    near(x_NLC, pack(euler["noise"]), 0)
+    sigmas = shifted_sigmas(6, "uno", policy.latent_shape[0])
+    near(sigmas, euler["timesteps"], 1e-6)
+    x_NLC = integrate(lambda x, sigma: policy.velocity(x, sigma, cond), x_NLC, sigmas)
     near(unpack(x_NLC, 4, 6), euler[f"final_latent.{references}ref"])
 
 

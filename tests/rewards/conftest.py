@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import golden_models
+import open_clip
 import pytest
 import tiny_rewards
 
@@ -26,3 +28,18 @@ def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_hpsv3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_rewards.build_hpsv3(tmp_path_factory.mktemp("hpsv3"))
+
+
+@pytest.fixture(scope="session")
+def golden_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden_models.build_openai_clip(tmp_path_factory.mktemp("golden_clip"))
+
+
+@pytest.fixture(scope="session")
+def golden_dino_v1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return golden_models.build_dino_v1(tmp_path_factory.mktemp("golden_dino_v1"))
+
+
+@pytest.fixture(scope="session")
+def tiny_open_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return open_clip.build(tmp_path_factory.mktemp("open_clip"))

@@ -30,3 +30,7 @@ def brightness_of_even_tasks(pictures, batch):
     scores = brightness(pictures, batch)
     odd = [name.startswith("train") and int(name.split("-")[1]) % 2 for name in batch.ids]
     return [0.5 if flat else score for flat, score in zip(odd, scores, strict=True)]
+
+
+def constant(pictures, batch):
+    return [0.5] * len(pictures)

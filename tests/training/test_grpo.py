@@ -173,3 +173,27 @@ def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
     assert header["rank"] == "4"
     assert all(torch.equal(value, state[key]) for key, value in adapter_state(policy.transformer).items())
     set_adapter_state(policy.transformer, state)
+
+
+def test_a_third_reward_carries_its_own_weight(small):
+    """Beside the two that share the weight: constant over the steps, and part of the credit."""
+    third = ("rewards.style.type=exact_rewards:redness", "weights.others.style=0.25")
+    made = trainer(small(*third))
+    assert list(made.rewards) == ["identity", "prompt", "style"]
+    assert made.weights_KR[:, 2].eq(0.25).all() and made.weights_KR[:, :2].sum(1).allclose(torch.ones(4))
+    row = next(made.run(0)).metrics
+    assert row["gradient_norm"] > 0 and row["reward/style/seconds"] >= 0
+    watched = trainer(small(third[0]))
+    assert watched.weights_KR[:, 2].eq(0).all()
+    for setting in ("weights.others.stile=0.25", "weights.others.prompt=0.25", "weights.others.style=-1"):
+        with pytest.raises(UserError, match=r"weights.others"):
+            small(third[0], setting)
+
+
+@pytest.mark.parametrize("function,how", [("never", "NaN for whole groups"), ("constant", "one score")])
+def test_a_reward_that_says_nothing_stops_the_run(small, function, how):
+    made = trainer(small(f"rewards.style.type=exact_rewards:{function}", "training.max_failed_groups=2"))
+    run = made.run(0)
+    next(run)
+    with pytest.raises(UserError, match=f"'style'.*{how}.*2 iterations"):
+        next(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -58,18 +58,26 @@ def constant_weights(num_steps: int, prompt: float = 0.5) -> Tensor:
 
 
 def reward_weights(
-    w_prompt_K: Tensor, names: Sequence[str], prompt: str = "prompt", identity: str = "identity"
+    w_prompt_K: Tensor,
+    names: Sequence[str],
+    prompt: str = "prompt",
+    identity: str = "identity",
+    others: Mapping[str, float] | None = None,
 ) -> Tensor:
-    """One column per reward, found by name: w to `prompt`, 1 - w to `identity`, 0 to any other (only watched).
+    """One column per reward, found by name: w to `prompt`, 1 - w to `identity`, a constant to each of `others`.
 
-    w_prompt_K [K] in [0, 1] -> weights_KR [K, R] in the order of names; every row sums to 1.
+    w_prompt_K [K] in [0, 1]; others' weights >= 0, any reward that is named nowhere has 0: it is only watched.
+    -> weights_KR [K, R] in the order of names; without others every row sums to 1.
     Raises ValueError for a name given twice, or a reward that carries weight but is not in names.
     """
     if w_prompt_K.ndim != 1 or not ((w_prompt_K >= 0) & (w_prompt_K <= 1)).all():
         raise ValueError(f"w_prompt_K must be [K] in [0, 1], got {w_prompt_K}")
     if len(set(names)) != len(names) or prompt == identity:
         raise ValueError(f"reward names must differ, got {list(names)} with prompt {prompt!r}, identity {identity!r}")
-    column = {prompt: w_prompt_K, identity: 1 - w_prompt_K}
+    if others and (not all(weight >= 0 for weight in others.values()) or {prompt, identity} & others.keys()):
+        raise ValueError(f"others must be weights >= 0 of rewards beside {prompt!r} and {identity!r}, got {others}")
+    constant = {name: torch.full_like(w_prompt_K, weight) for name, weight in (others or {}).items()}
+    column = {prompt: w_prompt_K, identity: 1 - w_prompt_K} | constant
     for name, weight_K in column.items():
         if name not in names and weight_K.any():
             raise ValueError(f"reward {name!r} carries weight but is not among {list(names)}")

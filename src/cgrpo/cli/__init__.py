@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ __all__ = ["main", "parser"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on standard error and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar: the training's
+    for chatty in ("torchao", "torch.utils._pytree"):  # what they say on import is of no use to our users
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     core = parser()
     options = core.parse_args(arguments)
     if "command" not in options:

@@ -130,6 +130,57 @@ def inspect(options: argparse.Namespace) -> None:
     print(json.dumps(inspect_adapter(options.file), indent=2))
 
 
+def score(options: argparse.Namespace) -> None:
+    from cgrpo.commands.score import score
+
+    result = score(
+        options.images,
+        rewards=options.reward,
+        references=options.reference,
+        prompt=options.prompt,
+        subject=options.subject,
+        recipe=options.recipe,
+        settings=options.settings,
+        sheet=options.sheet,
+    )
+    for name, unit in result.units.items():
+        print(f"{name}: {unit}")
+    width = max(len(str(path)) for path, _ in result.rows)
+    print("\n" + " " * width + "".join(f"  {name[:18]:>18s}" for name in result.units))
+    for path, row in result.rows:
+        print(f"{path!s:{width}s}" + "".join(f"  {value:18.4f}" for value in row.values()))
+    if options.json:
+        rows = [
+            {
+                "picture": str(path),
+                "scores": {name: None if math.isnan(value) else value for name, value in row.items()},
+            }
+            for path, row in result.rows
+        ]
+        options.json.write_text(json.dumps({"units": result.units, "pictures": rows}, indent=2) + "\n")
+
+
+def serve(options: argparse.Namespace) -> None:
+    from cgrpo.commands.serve import serve
+    from cgrpo.config import load_config
+
+    serve(
+        load_config(options.recipe, options.settings),
+        options.host,
+        options.port,
+        names=options.reward,
+        token_variable=options.token_variable,
+        max_body=options.max_body,
+        device=options.device,
+    )
+
+
+def convert_reward(options: argparse.Namespace) -> None:
+    from cgrpo.commands.convert import convert_reward
+
+    print(convert_reward(options.file, options.to, options.out, options.reference))
+
+
 def encode(options: argparse.Namespace) -> None:
     from cgrpo.commands.encode import encode
     from cgrpo.config import load_config

@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     _evaluate(commands)
     _plan(commands)
     _adapter(commands.add_parser("adapter", help="adapter files: convert, merge, inspect"))
+    _rewards(commands.add_parser("rewards", help="score pictures; serve or convert rewards"))
     _data(commands.add_parser("data", help="data sets"))
     _toybox(commands.add_parser("toybox", help="the embedded world"))
     cite = commands.add_parser("cite", help="how to cite the paper")
@@ -110,6 +111,58 @@ def _adapter(adapter: argparse.ArgumentParser) -> None:
     inspect = verbs.add_parser("inspect", help="what an adapter file holds")
     inspect.add_argument("file", type=Path, help="an adapter file or folder")
     inspect.set_defaults(command=actions.inspect)
+
+
+def _rewards(rewards: argparse.ArgumentParser) -> None:
+    verbs = rewards.add_subparsers(metavar="ACTION", required=True)
+    score = verbs.add_parser("score", help="a table of scores of pictures, best first")
+    score.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="pictures to score")
+    score.add_argument(
+        "--reward",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a reward of the recipe, or TYPE=PATH; repeatable (default: all of the recipe)",
+    )
+    score.add_argument("--reference", type=Path, nargs="+", default=[], metavar="FILE", help="pictures of the subject")
+    score.add_argument("--prompt", default="", metavar="TEXT", help="what the pictures should show")
+    score.add_argument("--subject", default="", metavar="WORD", help="what a segmenter looks for")
+    score.add_argument("--recipe", default="toybox", help="where the rewards are described (default: toybox)")
+    _settings(score)
+    score.add_argument("--sheet", type=Path, metavar="FILE", help="also write the pictures in that order (PNG)")
+    score.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    score.set_defaults(command=actions.score)
+
+    serve = verbs.add_parser("serve", help="score for other processes and machines over HTTP")
+    serve.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
+    _settings(serve)
+    serve.add_argument("--reward", action="append", default=[], metavar="NAME", help="which; repeatable (default: all)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
+    serve.add_argument("--port", type=int, default=8420, help="port (default: 8420; 0: any free one)")
+    serve.add_argument(
+        "--token-variable",
+        default="",
+        metavar="NAME",
+        help="environment variable with the token that clients must send; needed for other machines",
+    )
+    serve.add_argument(
+        "--max-body", type=_positive, default=512 * 2**20, metavar="BYTES", help="largest request (default: 512 MiB)"
+    )
+    serve.add_argument("--device", default="", help="where the rewards compute (default: the first GPU, or the CPU)")
+    serve.set_defaults(command=actions.serve)
+    convert = verbs.add_parser("convert", help="turn a pickled reward checkpoint into safetensors, once")
+    convert.add_argument("file", type=Path, help="a published .pth, .pt or .bin file")
+    convert.add_argument(
+        "--to",
+        required=True,
+        choices=["aesthetic-v1", "aesthetic-v2", "hpsv2", "image-reward", "folder"],
+        help="what it holds; folder: a transformers checkpoint that is a pytorch_model.bin alone",
+    )
+    convert.add_argument(
+        "--reference", default="", metavar="FOLDER", help="configuration and tokenizer (default: the published one)"
+    )
+    convert.add_argument("--out", type=Path, required=True, metavar="PATH", help="file or folder to write")
+    convert.set_defaults(command=actions.convert_reward)
 
 
 def _data(data: argparse.ArgumentParser) -> None:

@@ -12,11 +12,14 @@ from tqdm import tqdm
 
 from cgrpo.build import make_policy, make_rewards, make_scorers, make_source
 from cgrpo.config import TOYBOX, Config
+from cgrpo.errors import UserError
 from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, summarise
 from cgrpo.evaluation.report import write_report
 from cgrpo.evaluation.sheets import comparison_sheet, sample_sheet
+from cgrpo.files import write_text
 from cgrpo.policies import FluxPolicy, named_parameters, save_adapter
 from cgrpo.rewards import Reward
+from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, save_checkpoint
 from cgrpo.training.checks import check_agreement, check_moved, fingerprint
 from cgrpo.training.grpo import GRPO, Iteration
@@ -41,9 +44,13 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         runtime.local(cfg.supervised.batch, "supervised.batch")
     record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
-    source, policy, rewards = make_source(cfg), make_policy(cfg, runtime.device), make_rewards(cfg, runtime.device)
-    if cfg.training.parallel == "fsdp2":
+    sharded = cfg.training.parallel == "fsdp2"
+    source, policy = make_source(cfg), make_policy(cfg, runtime.device, spread=sharded)
+    rewards = make_rewards(cfg, runtime.device)
+    if sharded:
         policy.shard(runtime.shard)
+    if runtime.is_main:
+        check_servers(record, rewards)
     trainer = (GRPO if cfg.method == "grpo" else SFT)(cfg, policy, rewards, source, runtime)
     names = named_parameters(policy.transformer)
     mark = config_fingerprint(cfg)
@@ -74,6 +81,22 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     runtime.wait()
     runtime.close()
     return folder
+
+
+def check_servers(record: Record, rewards: dict[str, Reward]) -> None:
+    """A resumed run must find its remote rewards as they were; what they are is kept in servers.json."""
+    found = {name: reward.checkpoint for name, reward in rewards.items() if isinstance(reward, RemoteReward)}
+    file = record.folder / "servers.json"
+    if not file.exists():
+        if found:
+            write_text(file, json.dumps(found, indent=2) + "\n")
+        return
+    for name, checkpoint in json.loads(file.read_text()).items():
+        if found.get(name, checkpoint) != checkpoint:
+            raise UserError(
+                f"reward {name!r}: its server holds another checkpoint ({found[name][:12]}) than when the run began "
+                f"({checkpoint[:12]}); start it with the old one, or start a new run"
+            )
 
 
 def _keep(record: Record, cfg: Config, done: Iteration, last: bool) -> None:

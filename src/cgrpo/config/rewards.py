@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cgrpo.config.section import TOYBOX, Positive, Section
 
 AxisName = Literal["identity", "prompt"]
 
 
-class DinoSegSettings(Section):
+class ModelSettings(Section):
+    """What rewards with a model of their own share."""
+
+    chunk: Positive = 64
+    """Pictures per forward."""
+    offload: bool = False
+    """Keep the models in the CPU's memory between calls."""
+
+
+class DinoSegSettings(ModelSettings):
     """Identity: DINOv2 similarity of the segmented subjects (the paper)."""
 
     type: Literal["dino-seg"] = "dino-seg"
@@ -24,21 +35,75 @@ class DinoSegSettings(Section):
     """Folder or hub id of a GroundingDINO checkpoint that finds the box SAM segments; empty for none."""
     masks: Literal["both", "reference", "none"] = "both"
     """What is segmented: both pictures (the paper), the reference alone (the release), or nothing (plain DINO)."""
-    chunk: Positive = 64
-    """Pictures per forward."""
 
 
-class ClipSettings(Section):
-    """Prompt: CLIP similarity of picture and text."""
+class DinoSettings(ModelSettings):
+    """Identity: DreamBench's DINO, DINO v1 ViT-S/16 similarity of whole pictures."""
+
+    type: Literal["dino"] = "dino"
+    path: str = "facebook/dino-vits16"
+    """Folder or hub id of DINO v1 ViT-S/16."""
+
+
+class ClipSettings(ModelSettings):
+    """Prompt: CLIP similarity of picture and text (DreamBench's CLIP-T: ViT-B/32, there clamped at 0)."""
 
     type: Literal["clip"] = "clip"
     path: str = TOYBOX
     """Folder or hub id of a CLIP checkpoint, or "toybox"."""
-    chunk: Positive = 64
+
+
+class ClipImageSettings(ModelSettings):
+    """Identity: CLIP similarity of whole pictures (DreamBench's CLIP-I: ViT-B/32)."""
+
+    type: Literal["clip-i"] = "clip-i"
+    path: str = "openai/clip-vit-base-patch32"
+    """Folder or hub id of a CLIP checkpoint, or "toybox"."""
+
+
+class AestheticSettings(ModelSettings):
+    """Prompt: LAION's aesthetic score of the picture alone, V1 or V2 as the head is."""
+
+    type: Literal["aesthetic"] = "aesthetic"
+    path: str = "openai/clip-vit-large-patch14"
+    """Folder or hub id of OpenAI's CLIP ViT-L/14."""
+    head: str
+    """The head as safetensors: `cgrpo rewards convert` makes it once from LAION's .pth file."""
+
+
+class HpsV2Settings(ModelSettings):
+    """Prompt: HPSv2's human preference score (v2.1)."""
+
+    type: Literal["hpsv2"] = "hpsv2"
+    path: str
+    """Folder that `cgrpo rewards convert` makes once from HPS_v2.1_compressed.pt."""
+    chunk: Positive = 16
     """Pictures per forward."""
 
 
-class HpsV3Settings(Section):
+class PickScoreSettings(ModelSettings):
+    """Prompt: PickScore's human preference logit."""
+
+    type: Literal["pickscore"] = "pickscore"
+    path: str = "yuvalkirstain/PickScore_v1"
+    """Folder or hub id of PickScore's weights."""
+    processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    """Folder or hub id of its tokenizer and preprocessing; empty: those in ``path``."""
+    chunk: Positive = 16
+    """Pictures per forward."""
+
+
+class ImageRewardSettings(ModelSettings):
+    """Prompt: ImageReward's human preference score."""
+
+    type: Literal["image-reward"] = "image-reward"
+    path: str
+    """Folder that `cgrpo rewards convert` makes once from ImageReward.pt."""
+    chunk: Positive = 16
+    """Pictures per forward."""
+
+
+class HpsV3Settings(ModelSettings):
     """Prompt: HPSv3's human preference score (the paper)."""
 
     type: Literal["hpsv3"] = "hpsv3"
@@ -54,6 +119,89 @@ class HpsV3Settings(Section):
     """Precision of the backbone; the head stays in float32."""
     chunk: Positive = 4
     """Pictures per forward."""
+
+
+class RemoteSettings(Section):
+    """A reward that `cgrpo rewards serve` computes in another process, perhaps on another machine."""
+
+    type: Literal["remote"] = "remote"
+    url: str
+    """Of the server, such as http://127.0.0.1:8420."""
+    reward: str
+    """Its name on the server."""
+    axis: AxisName = "prompt"
+    """What it measures; a server that says otherwise is refused."""
+    checkpoint: str = ""
+    """Hash of the checkpoint, as the server's /health says; another is refused. Empty: whichever answers first."""
+    token_variable: str = ""
+    """Environment variable with the server's token; empty for none."""
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for the scores of a batch."""
+    patience: Annotated[float, Field(ge=0)] = 300.0
+    """Seconds to go on asking a server that does not answer."""
+    on_failure: Literal["stop", "nan"] = "stop"
+    """After that: stop the run, which can be resumed, or go on with these pictures unscored."""
+
+    @field_validator("url")
+    @classmethod
+    def _server(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("must be http://HOST:PORT or https://HOST, without a user name")
+        return url
+
+
+class VlmSettings(Section):
+    """A vision-language model as judge, behind an OpenAI-compatible endpoint: 0 to 4 by our rubric."""
+
+    type: Literal["vlm"] = "vlm"
+    task: AxisName
+    """What is judged: "identity" (references and picture) or "prompt" (text and picture)."""
+    model: str
+    """The endpoint's name for the model."""
+    base_url: str = ""
+    """The endpoint, such as http://localhost:8000/v1 for vLLM; empty: OpenAI's."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Name of the environment variable with the key, never the key itself; empty for an endpoint without one."""
+    format: Literal["schema", "json", "text"] = "schema"
+    """How a reply is asked for: by a JSON schema (surest), JSON mode, or plain text, where an endpoint has no more."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """Of the judge's sampling; left out where the model refuses it."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the judge's sampling; left out where the model refuses it."""
+    max_tokens: Positive = 1000
+    """Longest reply, tokens; a model that thinks aloud needs more."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Requests at a time, for each process."""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds for one whole request."""
+    attempts: Positive = 6
+    """Requests for a judgement before it is given up (NaN)."""
+    refusals: Positive = 2
+    """Refusals of a judgement before it stands as refused (NaN)."""
+    backoff: Annotated[float, Field(gt=0)] = 1.0
+    """Seconds before the second attempt, doubled with each further one up to 60; an endpoint may ask for more."""
+    cache: str = "~/.cache/cgrpo/vlm"
+    """Folder of finished judgements, which cost nothing again; empty is off."""
+    input_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million input tokens, any currency."""
+    output_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million output tokens, same currency."""
+    budget: Annotated[float, Field(ge=0)] = 0.0
+    """The run stops when its judgements, of all processes since its start, have cost this; 0 is no limit."""
+    token_budget: Annotated[int, Field(ge=0)] = 0
+    """The same in tokens, input and output together; 0 is no limit."""
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        # Raised for the table as a whole, so that no message repeats a key that was put in the wrong place.
+        if self.key_variable and not re.fullmatch(r"[A-Za-z_]\w*", self.key_variable, re.ASCII):
+            raise ValueError("key_variable must be the name of an environment variable that holds the key")
+        if self.base_url and not re.fullmatch(r"https?://[^\s@?#]+", self.base_url):
+            raise ValueError("base_url must start with http:// or https:// and hold no key, user or query")
+        if self.budget and not (self.input_price or self.output_price):
+            raise ValueError("budget needs input_price and output_price; or set token_budget")
+        return self
 
 
 class FunctionSettings(Section):
@@ -72,19 +220,36 @@ def _kind(value: Any) -> str:
 
 RewardSettings = Annotated[
     Annotated[DinoSegSettings, Tag("dino-seg")]
+    | Annotated[DinoSettings, Tag("dino")]
     | Annotated[ClipSettings, Tag("clip")]
+    | Annotated[ClipImageSettings, Tag("clip-i")]
+    | Annotated[AestheticSettings, Tag("aesthetic")]
+    | Annotated[HpsV2Settings, Tag("hpsv2")]
+    | Annotated[PickScoreSettings, Tag("pickscore")]
+    | Annotated[ImageRewardSettings, Tag("image-reward")]
     | Annotated[HpsV3Settings, Tag("hpsv3")]
+    | Annotated[RemoteSettings, Tag("remote")]
+    | Annotated[VlmSettings, Tag("vlm")]
     | Annotated[FunctionSettings, Tag("function")],
     Discriminator(
         _kind,
         custom_error_type="reward_type",
-        custom_error_message="type must be dino-seg, clip, hpsv3, none, or package.module:function",
+        custom_error_message="type must be dino-seg, dino, clip, clip-i, aesthetic, hpsv2, pickscore, image-reward, "
+        "hpsv3, remote, vlm, none, or package.module:function",
     ),
 ]
 REWARD_TYPES: dict[str, type[Section]] = {
     "dino-seg": DinoSegSettings,
+    "dino": DinoSettings,
     "clip": ClipSettings,
+    "clip-i": ClipImageSettings,
+    "aesthetic": AestheticSettings,
+    "hpsv2": HpsV2Settings,
+    "pickscore": PickScoreSettings,
+    "image-reward": ImageRewardSettings,
     "hpsv3": HpsV3Settings,
+    "remote": RemoteSettings,
+    "vlm": VlmSettings,
     "function": FunctionSettings,
 }
 DEFAULT_REWARDS: dict[str, RewardSettings] = {"identity": DinoSegSettings(), "prompt": ClipSettings()}

@@ -116,6 +116,8 @@ class Weights(Section):
     """Prompt weight in the last phase of "sigmoid"."""
     prompt: Share = 0.5
     """Prompt weight of "constant"; identity gets the rest (identity:prompt 1:1 is 0.5, 1:1.5 is 0.6)."""
+    others: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Constant weights of other rewards by name, beside those two; one that is not named here is watched only."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -152,7 +154,8 @@ class Training(Section):
     max_ratio_drift: Annotated[float, Field(gt=0)] = 1e-3
     """The run stops when |ratio - 1| before the first update exceeds this: rollout and replay disagree."""
     max_failed_groups: Positive = 3
-    """The run stops when a reward fails on all samples of a group this many iterations running."""
+    """The run stops when a reward fails on all samples of a group, or gives all samples of each group one score,
+    this many iterations running."""
     checkpoint_every: Positive = 10
     """Iterations between checkpoints; the last iteration always leaves one."""
     keep_checkpoints: Positive = 2
@@ -223,9 +226,14 @@ class Config(Section):
             raise ValueError(
                 f"sampling.window.size ({window.size}) must be below sampling.steps ({self.sampling.steps})"
             )
+        if self.policy.quantise != "none" and self.training.parallel == "fsdp2":
+            raise ValueError("policy.quantise and training.parallel = fsdp2 do not go together; choose one")
         if not self.rewards:
             raise ValueError("rewards must name at least one reward")
         shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
+        for name in self.weights.others:
+            if name not in self.rewards or name in shares:
+                raise ValueError(f"weights.others.{name}: must be a reward of that name beside identity and prompt")
         for name, share in shares.items():
             if name not in self.rewards and (share > 0 or self.weights.type != "constant"):
                 raise ValueError(f"reward {name!r} carries weight but is left out; give rewards.{name}, or set weights")

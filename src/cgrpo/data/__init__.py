@@ -1,7 +1,26 @@
 """Where tasks come from, and in which order and with which noise they are met."""
 
+from cgrpo.data.check import CheckReport, Problem, check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
-from cgrpo.data.records import ManifestSource, Source, read_manifest
+from cgrpo.data.readers import read_records
+from cgrpo.data.records import ManifestSource, Source
+from cgrpo.data.syncd import Rules, filter_syncd, write_manifest
+from cgrpo.data.syncd_scores import Scorers
 from cgrpo.data.toybox import ToyboxSource
 
-__all__ = ["GroupNoise", "ManifestSource", "Source", "ToyboxSource", "derive", "read_manifest", "task_indices"]
+__all__ = [
+    "CheckReport",
+    "GroupNoise",
+    "ManifestSource",
+    "Problem",
+    "Rules",
+    "Scorers",
+    "Source",
+    "ToyboxSource",
+    "check_manifest",
+    "derive",
+    "filter_syncd",
+    "read_records",
+    "task_indices",
+    "write_manifest",
+]

@@ -1,14 +1,15 @@
-"""Tasks from a manifest: a JSON list, JSON lines, or UNO's JSON; paths are relative to the manifest."""
+"""Tasks from a data set on disk, as batches of pictures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from PIL.Image import Image
+from PIL import Image
 
+from cgrpo.data.archives import on_disk
+from cgrpo.data.readers import read_records
 from cgrpo.errors import UserError
 from cgrpo.types import Batch, Record
 
@@ -22,34 +23,45 @@ class Source(Protocol):
         """The tasks at ``indices``, pictures read. Raises UserError naming a broken picture."""
         ...
 
-    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image]]:
+    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         """The tasks with their target pictures, for supervised fine-tuning. Raises UserError where there is none."""
         ...
 
 
 class ManifestSource:
-    """The records of a manifest; ``read`` turns a picture file into an RGB picture."""
+    """The records of whatever ``read_records`` can read; ``read`` turns a picture file into a picture.
 
-    def __init__(self, path: Path, read: Callable[[Path], Image]):
-        self.records = read_manifest(path)
+    ``root`` is the folder that the manifest's paths are relative to, unless it says or is that itself.
+    """
+
+    def __init__(self, path: Path, read: Callable[[Path], Image.Image], root: Path | None = None):
+        self.records = read_records(path, root)
         self.size: int | None = len(self.records)
-        self._read = read
+        self._read_file = read
 
     def batch(self, indices: Sequence[int]) -> Batch:
         records = [self.records[index] for index in indices]
+        references = tuple(tuple(self._read(path) for path in record.references) for record in records)
         return Batch(
             ids=tuple(record.id for record in records),
             prompts=tuple(record.prompt for record in records),
-            references=tuple(tuple(self._read(path) for path in record.references) for record in records),
+            references=references,
             subjects=tuple(record.subject for record in records),
-            reference_masks=tuple(self._masks(record) for record in records),
+            reference_masks=tuple(self._masks(*row) for row in zip(records, references, strict=True)),
         )
 
-    def _masks(self, record: Record) -> tuple[Image | None, ...]:
-        paths = record.masks or (None,) * len(record.references)
-        return tuple(None if path is None else self._read(path) for path in paths)
+    def _read(self, path: Path) -> Image.Image:
+        with on_disk(path) as file:
+            return self._read_file(file)
 
-    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image]]:
+    def _masks(self, record: Record, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
+        paths = record.masks or (None,) * len(pictures)
+        return tuple(
+            None if path is None else fit_mask(self._read(path), picture.size, record.mask_threshold)
+            for path, picture in zip(paths, pictures, strict=True)
+        )
+
+    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         targets = []
         for record in (self.records[index] for index in indices):
             if record.target is None:
@@ -58,43 +70,12 @@ class ManifestSource:
         return self.batch(indices), targets
 
 
-def read_manifest(path: Path) -> list[Record]:
-    """Records of ``path``. Raises UserError naming the row and field at fault, or if there is none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            rows = json.loads(text)
-            rows = rows["records"] if isinstance(rows, dict) and "records" in rows else rows
-    except FileNotFoundError:
-        raise UserError(f'manifest {path}: no such file; data.source is a .json or .jsonl file, or "toybox"') from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"manifest {path}: can't be read as JSON ({error})") from error
-    if not isinstance(rows, list) or not rows:
-        raise UserError(f"manifest {path}: holds no records; give a list of {{prompt, references}}")
-    return [_record(row, number, path) for number, row in enumerate(rows)]
+def fit_mask(mask: Image.Image, size: tuple[int, int], threshold: int) -> Image.Image:
+    """Black and white (mode L): above ``threshold`` is subject. A mask of the picture's shape is scaled to ``size``.
 
-
-def _record(row: Any, number: int, manifest: Path) -> Record:
-    where = f"manifest {manifest}, record {number}"
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: must be an object with prompt and references")
-    prompt = row.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"{where}: prompt is missing or empty")
-    references = row.get("references", row.get("image_paths"))
-    if not isinstance(references, list) or not references or not all(isinstance(item, str) for item in references):
-        raise UserError(f"{where}: references (or image_paths) must be a list of picture files")
-    target, masks = row.get("target", row.get("image_tgt_path")), row.get("masks", [])
-    if not isinstance(masks, list) or len(masks) not in (0, len(references)):
-        raise UserError(f"{where}: masks must be a list with one file, or null, for each reference")
-    return Record(
-        id=str(row.get("id", number)),
-        prompt=prompt,
-        references=tuple(manifest.parent / item for item in references),
-        subject=str(row.get("subject", "")),
-        target=manifest.parent / target if isinstance(target, str) else None,
-        masks=tuple(None if item is None else manifest.parent / str(item) for item in masks),
-        meta=row.get("meta", {}),
-    )
+    One of another shape keeps its size: it was made for another picture, as whoever uses it will say.
+    """
+    grey = mask.convert("L")
+    if grey.size != size and abs(grey.width * size[1] - grey.height * size[0]) <= max(size):  # to a pixel of the mask
+        grey = grey.resize(size, Image.Resampling.BILINEAR)
+    return grey.point([255 * (level > threshold) for level in range(256)])

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgrpo.config import TOYBOX, ClipSettings, DinoSegSettings, HpsV3Settings, RewardSettings
+from cgrpo.config import (
+    TOYBOX,
+    DinoSegSettings,
+    FunctionSettings,
+    HpsV3Settings,
+    RemoteSettings,
+    RewardSettings,
+    VlmSettings,
+)
 from cgrpo.errors import UserError
 from cgrpo.plan.shapes import asset, read_json
 
@@ -69,13 +77,17 @@ def _models(name: str, settings: RewardSettings) -> Iterator[RewardModel]:
                 if settings.detector:
                     yield _model(name, settings.detector, "", runs=runs)
                 yield _model(name, settings.segmenter, "segmenter", runs=runs)
-        case ClipSettings():
-            yield _model(name, settings.path, "clip")
         case HpsV3Settings():
             size = 4 if settings.dtype == "float32" else 2
             yield RewardModel(name, "HPSv3", HPSV3_PARAMETERS, HPSV3_PARAMETERS * size, HPSV3_FLOPS)
-        case _:
+        case RemoteSettings():
+            yield RewardModel(name, f"at {settings.url}", 0, 0, 0.0)
+        case VlmSettings():
+            yield RewardModel(name, f"{settings.model} by API", 0, 0, 0.0)
+        case FunctionSettings():
             yield RewardModel(name, settings.type, None, None, None)
+        case _:
+            yield _model(name, settings.path, "clip")
 
 
 def _model(reward: str, path: str, own: str, *, runs: bool = True) -> RewardModel:

@@ -12,6 +12,7 @@ from cgrpo.errors import UserError
 from cgrpo.fingerprint import fingerprint
 from cgrpo.policies.adapters.formats import split_projection
 
+
 def transformer_fingerprint(transformer: nn.Module) -> str:
     """The fingerprint of a FLUX transformer's base weights under stock keys: fused or not, adapters left out."""
     return fingerprint(base_weights(transformer))

@@ -3,7 +3,7 @@
 FLUX.1-dev, FLUX.1 Kontext and the toy world's checkpoint load through the same lines; only sizes and
 the position scheme differ. Where this departs from UNO's code: references are encoded by the
 posterior's mean or by a draw that the picture seeds (latents.py), and time and guidance reach their
-embeddings in full precision whatever the model's dtype (``keep_exact_time``).
+embeddings in full precision whatever the model's dtype (exact_time.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL.Image import Image, Resampling
@@ -25,6 +25,7 @@ from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack, unpac
 from cgrpo.policies.encodings.preprocess import Rule, prepare_references
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import PromptEncoder, Prompts
+from cgrpo.policies.exact_time import keep_exact_time
 from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.positions import PositionScheme, position_ids
@@ -299,24 +300,3 @@ class FluxPolicy:
                     f"reference {place + 1} of task {name} is {width} x {height} after resizing, that of task {ids[0]} "
                     f"{first_width} x {first_height}; batch tasks of equal reference sizes"
                 )
-
-
-def keep_exact_time(transformer: FluxTransformer2DModel) -> None:
-    """Let 1000 * sigma and 1000 * guidance reach their embeddings in fp32, whatever the model's dtype.
-
-    The stock forward casts both to the dtype of its first linear layer. Under bf16 (weights or
-    autocast) that turns 986 into 984 and 731 into 732: neighbouring steps get one time, and the
-    velocity differs visibly from UNO's. Two hooks: one sees what the caller passed, the other hands
-    it to the embedding. Installed twice, they do the same.
-    """
-    passed: dict[str, Tensor | None] = {}
-
-    def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        passed.update(timestep=kwargs["timestep"], guidance=kwargs.get("guidance"))
-
-    def replace(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        exact = [value.float() * 1000 for value in passed.values() if value is not None]
-        return (*exact, args[-1])
-
-    transformer.register_forward_pre_hook(remember, with_kwargs=True)
-    transformer.time_text_embed.register_forward_pre_hook(replace)

@@ -80,7 +80,7 @@ def check_head(where: Path, version: Version, width: int, state: dict[str, Tenso
 
 
 def load_head(path: Path, width: int) -> tuple[Version, nn.Module]:
-    """The head in a safetensors file, fp32, frozen, on the CPU. Raises UserError if it can't be read or does not fit."""
+    """The head in a safetensors file, fp32, frozen, on the CPU. UserError if it is unreadable or no such head."""
     try:
         state = {key: value.float() for key, value in load_file(path).items()}
     except (OSError, SafetensorError) as error:

@@ -46,6 +46,28 @@ class Reward(Protocol):
         """Move the models there, for instance to the CPU while others need the memory."""
 
 
+class Offloaded(Reward):
+    """A reward whose models wait in the CPU's memory between calls."""
+
+    def __init__(self, reward: Reward, device: torch.device | str):
+        self.reward, self.device = reward, device
+        self.axis, self.unit = reward.axis, reward.unit
+        reward.to("cpu")
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        self.reward.to(self.device)
+        try:
+            return self.reward(images_NHWC, batch)
+        finally:
+            self.reward.to("cpu")
+
+    def report(self) -> dict[str, float]:
+        return self.reward.report()
+
+    def to(self, device: torch.device | str) -> None:
+        self.device = device
+
+
 class EncodeOnce(Generic[Item, Row]):
     """``encode`` for a list of items, remembering the last ``size`` results by key."""
 

@@ -10,17 +10,21 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from cgrpo.fingerprint import fingerprint
-from cgrpo.rewards.base import FunctionReward, Reward
+from cgrpo.rewards.base import FunctionReward, Offloaded, Reward
 
-HOW = {"device", "chunk"}  # settings that change no score
+COSTS = {"cache", "ledger", "budget", "token_budget", "input_price", "output_price"}
+EFFORT = {"device", "chunk", "concurrency", "timeout", "attempts", "refusals", "backoff", "key_variable"}
 
 
 def reward_fingerprint(reward: Reward) -> str:
     """SHA-256 over the weights of a reward's modules and its plain settings; of a function, its name and source file.
 
     Modules and settings (texts, numbers) are found in the reward's public attributes and in those of its own parts,
-    such as a segmenter. Weights are sampled as in ``fingerprint``. Where the files lie and the device don't count.
+    such as a segmenter. Weights are sampled as in ``fingerprint``. Where the files lie, the device, costs and effort
+    don't count: they change no score.
     """
+    if isinstance(reward, Offloaded):
+        reward = reward.reward
     lines, tensors = [type(reward).__qualname__], []
     if isinstance(reward, FunctionReward):
         lines += _function_lines(reward.function)
@@ -52,7 +56,7 @@ def _parts(value: object, name: str, homes: set[str], seen: set[int]) -> Iterato
                 yield from _parts(item, f"{name}.{place}", homes, seen)
         elif type(value).__module__.partition(".")[0] in homes:
             for key, item in sorted(getattr(value, "__dict__", {}).items()):
-                if not key.startswith("_") and key not in HOW:
+                if not key.startswith("_") and key not in COSTS | EFFORT:
                     yield from _parts(item, f"{name}.{key}", homes, seen)
 
 

@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoTokenizer, BlipConfig, CLIPConfig, CLIPModel
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.aesthetic import Version, check_head
+from cgrpo.rewards.image_reward import FILE, check_parts, make_parts
 from cgrpo.rewards.loading import check_fit, choose, load_pretrained
 
 WIDTH = 768  # channels of OpenAI CLIP ViT-L/14's image embedding
@@ -45,6 +47,23 @@ IN_LAYER = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
+
+BLIP_RENAMED = {  # beginnings of names; what stands behind them stays
+    "mlp.layers.": "head.",
+    "blip.text_encoder.": "text_model.",
+    "blip.visual_encoder.cls_token": "vision_model.embeddings.class_embedding",
+    "blip.visual_encoder.pos_embed": "vision_model.embeddings.position_embedding",
+    "blip.visual_encoder.patch_embed.proj.": "vision_model.embeddings.patch_embedding.",
+    "blip.visual_encoder.norm.": "vision_model.post_layernorm.",
+    "blip.visual_encoder.blocks.": "vision_model.encoder.layers.",
+}
+BLIP_IN_LAYER = {
+    ".attn.qkv.": ".self_attn.qkv.",
+    ".attn.proj.": ".self_attn.projection.",
+    ".norm1.": ".layer_norm1.",
+    ".norm2.": ".layer_norm2.",
+}
+BLIP_UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
@@ -90,8 +109,7 @@ def convert_open_clip(pt: Path, out: Path, reference: Path) -> Path:
             f"CLIP configuration {reference}: says hidden_act {', '.join(sorted(used))}; OpenCLIP's models take "
             f"{ACTIVATION}: give laion/CLIP-ViT-H-14-laion2B-s32B-b79K for HPSv2"
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: there already; give a folder that is new or empty")
+    _refuse_used(out)
     state = dict(_from_open_clip(read_pickled(pt)))
     with torch.device("meta"):
         needed = {key: value.shape for key, value in CLIPModel(config).state_dict().items()}
@@ -101,12 +119,74 @@ def convert_open_clip(pt: Path, out: Path, reference: Path) -> Path:
         if key in needed and value.shape != needed[key]
     ]
     check_fit(pt, f"CLIP as in {reference}", needed.keys() - state.keys(), state.keys() - needed.keys(), mismatched)
+    _copy_settings(reference, out)
+    _save(state, out / FILE)
+    return out
+
+
+def convert_folder(pt: Path, out: Path, reference: Path) -> Path:
+    """A transformers checkpoint published as ``pytorch_model.bin`` alone (``pt``) as the safetensors folder ``out``.
+
+    ``reference``: the folder with its configuration, preprocessing and tokenizer. Names and precision stay as they
+    are: whether they fit, the reward tells that loads them. Raises UserError if it holds more than weights, or ``out``
+    is in use.
+    """
+    _refuse_used(out)
+    state = read_pickled(pt)
+    _copy_settings(reference, out)
+    _save(state, out / FILE)
+    return out
+
+
+def published_blip() -> BlipConfig:
+    """ImageReward's networks: BLIP's ViT-L/16 at 224 pixels and BERT-base."""
+    text = {"hidden_size": 768, "encoder_hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 12}
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    vision |= {"image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6}
+    return BlipConfig(text_config=text, vision_config=vision)
+
+
+def convert_image_reward(pt: Path, out: Path, reference: Path, config: BlipConfig | None = None) -> Path:
+    """The published ImageReward.pt (``pt``) as the folder ``out``, which rewards.ImageReward loads.
+
+    ``reference``: a transformers folder with bert-base-uncased's tokenizer. ``config``: of networks unlike the
+    published ones. BLIP's projections for retrieval, which the score does not use, are left out.
+    Raises UserError if the checkpoint does not fit to the last weight, or ``out`` is in use.
+    """
+    config = published_blip() if config is None else config
+    tokenizer = load_pretrained(AutoTokenizer, reference)
+    _refuse_used(out)
+    state = {_from_blip(key): value for key, value in read_pickled(pt).items() if not key.startswith(BLIP_UNUSED)}
+    check_parts(pt, make_parts(config), state)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(out)
+    config.save_pretrained(out)
+    _save(state, out / FILE)
+    return out
+
+
+def _from_blip(key: str) -> str:
+    """The name in ImageReward's networks as transformers holds them; an unknown one stays."""
+    for old, new in BLIP_RENAMED.items():
+        if key.startswith(old):
+            key = new + key.removeprefix(old)
+            break
+    if key.startswith("vision_model."):
+        for old, new in BLIP_IN_LAYER.items():
+            key = key.replace(old, new)
+    return key
+
+
+def _copy_settings(reference: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(reference.iterdir()):
         if file.suffix in (".json", ".txt") and not file.name.endswith(".index.json"):
             shutil.copyfile(file, out / file.name)
-    _save(state, out / "model.safetensors")
-    return out
+
+
+def _refuse_used(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: there already; give a folder that is new or empty")
 
 
 def _from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -116,15 +196,15 @@ def _from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         if key in RENAMED:
             yield RENAMED[key], value
         elif key in TRANSPOSED:
-            yield TRANSPOSED[key], value.T
+            yield TRANSPOSED[key], value.T if value.ndim == 2 else value  # else refused for its shape
         elif tower is None:
             yield key, value
         else:
             number, _, rest = key.removeprefix(tower).partition(".")
             part, _, kind = rest.rpartition(".")
             layer = f"{TOWERS[tower]}.encoder.layers.{number}"
-            if rest.startswith("attn.in_proj_"):  # queries, keys and values on top of each other
-                for letter, third in zip("qkv", value.chunk(3), strict=True):
+            if rest.startswith("attn.in_proj_") and value.ndim:  # queries, keys and values on top of each other
+                for letter, third in zip("qkv", value.tensor_split(3), strict=True):
                     yield f"{layer}.self_attn.{letter}_proj.{rest.removeprefix('attn.in_proj_')}", third
             else:
                 yield f"{layer}.{IN_LAYER.get(part, part)}.{kind}", value
@@ -134,7 +214,11 @@ def _save(state: dict[str, Tensor], path: Path) -> None:
     """A safetensors file, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file({key: value.contiguous() for key, value in state.items()}, partial, metadata={"format": "pt"})
+        save_file(
+            {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()},
+            partial,
+            metadata={"format": "pt"},
+        )
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: can't be written ({error}); give another place") from error

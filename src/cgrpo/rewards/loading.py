@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
@@ -24,6 +24,7 @@ def load_pretrained(kind: type, folder: Path, *, pooler: bool = True):
     """
     if not Path(folder).is_dir():
         raise UserError(f"reward checkpoint {folder}: no such folder; give the folder of a transformers checkpoint")
+    given: dict[str, Any] = {} if pooler else {"add_pooling_layer": False}
     try:
         if not issubclass(kind, PreTrainedModel):
             return kind.from_pretrained(str(folder), local_files_only=True)
@@ -34,13 +35,14 @@ def load_pretrained(kind: type, folder: Path, *, pooler: bool = True):
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported with the rest, below
-            **({} if pooler else {"add_pooling_layer": False}),
+            **given,
         )
     except Exception as error:  # a broken file or configuration shows in many ways
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"reward checkpoint {folder}: {kind.__name__} can't be read ({type(error).__name__}: {reason}); "
-            "give a complete transformers folder with safetensors weights"
+            "give a complete transformers folder with safetensors weights (`cgrpo rewards convert` makes them of a "
+            "pytorch_model.bin)"
         ) from error
     mismatched = [f"{key} {list(has)}, not {list(needs)}" for key, has, needs in report["mismatched_keys"]]
     check_fit(folder, kind.__name__, report["missing_keys"], report["unexpected_keys"], mismatched)

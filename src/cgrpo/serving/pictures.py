@@ -22,7 +22,7 @@ class PictureStore:
         with self._lock:
             found = {key: sent.get(key) or self._known.get(key) for key in wanted}
             pictures = {key: picture for key, picture in found.items() if picture is not None}
-            for key, picture in (sent | pictures if isinstance(sent, dict) else {**sent, **pictures}).items():
+            for key, picture in {**sent, **pictures}.items():
                 self._keep(key, picture)
             return pictures, sorted(key for key, picture in found.items() if picture is None)
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +26,12 @@ STATE, INDEX = "state.safetensors", "index.json"
 def config_fingerprint(cfg: Config) -> str:
     """A hash of all settings that a run's numbers depend on: not its length, memory savers, logging and evaluation."""
     length = {"iterations", "checkpoint_every", "keep_checkpoints", "parallel"}
-    free: dict[str, set[str] | bool] = {
+    # Where and at what pains a reward computes, not what.
+    effort = {"url", "token_variable", "timeout", "patience", "on_failure", "chunk", "offload"}
+    effort |= {"budget", "token_budget", "input_price", "output_price", "concurrency", "attempts", "refusals"}
+    effort |= {"backoff", "cache", "key_variable"}
+    free: dict[str, Any] = {
+        "rewards": dict.fromkeys(cfg.rewards, effort),
         "training": length,
         "policy": {"checkpointing", "offload"},
         "evaluation": True,

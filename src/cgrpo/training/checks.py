@@ -43,21 +43,3 @@ def check_agreement(agree: bool) -> None:
         raise UserError(
             "the processes' adapters differ: gradients were not summed alike; resume from the last checkpoint"
         )
-
-
-class FailedRewards:
-    """Stops a run in which a reward fails for whole groups iteration after iteration. Single NaNs pass."""
-
-    def __init__(self, names: Sequence[str], limit: int):
-        self._running = dict.fromkeys(names, 0)
-        self._limit = limit
-
-    def watch(self, scores_PGR: Tensor) -> None:
-        for name, scores_PG in zip(self._running, scores_PGR.unbind(-1), strict=True):
-            lost = bool(scores_PG.isnan().all(-1).any())
-            self._running[name] = self._running[name] + 1 if lost else 0
-            if self._running[name] >= self._limit:
-                raise UserError(
-                    f"reward {name!r} was NaN for whole groups {self._limit} iterations running; "
-                    "mend the reward, or raise training.max_failed_groups"
-                )

@@ -8,7 +8,6 @@ processes; the generated picture is segmented like the reference; everything can
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -36,9 +35,10 @@ from cgrpo.algorithm import (
 from cgrpo.config import Config
 from cgrpo.data import GroupNoise, Source, task_indices
 from cgrpo.policies import FluxPolicy, reference_policy
-from cgrpo.rewards import Reward, scored
-from cgrpo.training.checks import FailedRewards, check_finite, check_ratio
+from cgrpo.rewards import Reward
+from cgrpo.training.checks import check_finite, check_ratio
 from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import Scoring
 from cgrpo.training.timer import Timer
 from cgrpo.types import Batch, Condition, Rollout
 
@@ -82,8 +82,8 @@ class GRPO:
         )
         self.positions = runtime.local(settings.prompts_per_iteration)
         self.sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
-        self.weights_KR = reward_weights(prompt_weights(cfg), list(rewards))
-        self.failed = FailedRewards(list(rewards), settings.max_failed_groups)
+        self.weights_KR = reward_weights(prompt_weights(cfg), list(rewards), others=cfg.weights.others)
+        self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1."""
@@ -139,11 +139,7 @@ class GRPO:
 
     def _score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         """Scores of all processes' samples [P, G, R]; this process scores its own."""
-        columns = [scored(name, reward, images_NHWC, batch) for name, reward in self.rewards.items()]
-        scores_NR = self.runtime.gather(torch.stack(columns, -1).to(self.runtime.device))
-        scores_PGR = scores_NR.view(-1, self.cfg.training.group_size, len(columns)).cpu()
-        self.failed.watch(scores_PGR)
-        return scores_PGR
+        return self.scoring(images_NHWC, batch)
 
     def _credit(self, scores_PGR: Tensor) -> tuple[Credit, dict[str, float]]:
         """The algorithm, as one table, over the prompts of all processes; and what to log of it."""
@@ -151,15 +147,7 @@ class GRPO:
         credit = credit_table(
             scores_PGR, self.weights_KR, shaping.type, shaping.alpha, shaping.recentre, self.cfg.training.clamp
         )
-        numbers: dict[str, float] = diagnostics(scores_PGR, credit)
-        for name, scores_PG in zip(self.rewards, scores_PGR.unbind(-1), strict=True):
-            valid = scores_PG[~scores_PG.isnan()]
-            numbers[f"reward/{name}/mean"] = valid.mean().item() if len(valid) else math.nan
-            numbers[f"reward/{name}/std"] = valid.std().item() if len(valid) > 1 else math.nan
-            numbers[f"reward/{name}/failed"] = scores_PG.isnan().sum().item()
-        for name, reward in self.rewards.items():
-            numbers |= {f"reward/{name}/{key}": value for key, value in reward.report().items()}
-        return credit, numbers
+        return credit, diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
 
     def _update(self, parts: list[Part], credit: Credit) -> dict[str, float]:
         """``updates_per_rollout`` optimizer steps; each takes an equal share of every group."""

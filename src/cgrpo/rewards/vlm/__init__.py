@@ -5,7 +5,9 @@ replies   a reply's text -> its score; what is ambiguous or out of range is no s
 cache     finished judgements on disk, one small file each
 ledger    tokens, costs, and how much may still be spent
 client    one request over the openai client: bounded in time and size, the key in no message
-judge     VlmJudge, the reward: many requests at a time, patience, and numbers for the log
+attempts  how one request can end
+rounds    many questions at a time: retries, waits, the end of the budget
+judge     VlmJudge, the reward: what is asked of whom, what is known already, and numbers for the log
 """
 
 from cgrpo.rewards.vlm.judge import VlmJudge

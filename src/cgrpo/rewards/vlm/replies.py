@@ -9,18 +9,19 @@ from typing import Any
 LOWEST, HIGHEST = 0, 4
 TAIL = 8192  # characters from the end that are read
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
-OUT_OF = r"(?:\s*(?:/|out\s+of)\s*(\d+))?"
+OUT_OF = r"(?:[*_`\])]*\s*\(?\s*(?:/|out\s+of)\s*(\d+))?"
 # Ends a number: no digit, no decimal, no range ("3-4", "3 or 4") may follow.
 END = r"(?!\s*(?:[-\u2013\u2014~]|to|or|and)\s*\d)(?![.,]?\d)(?!\s*%)"
 VALUE = re.compile(rf"[\s*_`\"'\[({{<]*({NUMBER}){OUT_OF}{END}", re.IGNORECASE)
 GRADED = re.compile(rf"[\s*_`\"']*[a-z]+\s*[(\[]({NUMBER}){OUT_OF}[)\]]", re.IGNORECASE)  # Good (3)
 RANGE = r"(?:\s*[(\[]\s*(?:0\s*(?:-|\u2013|to)\s*4|out\s+of\s+4)\s*[)\]])?"  # Score (0-4):
-# "Score" and a colon, decorated by Markdown or quotes; or as a heading with the number below it.
+# "Score" and a colon, or as a heading with the number below. It opens a line or a sentence: "Shape score" is another.
 MARK = re.compile(
-    rf"(?P<lead>^[\s>#*_`\"'{{|-]*(?:(?:the|my|final|overall)\s+)*)?\bscore\b{RANGE}[*_`\"']*"
+    rf"(?:^[ \t>#*_`|-]*|[.!?;][ \t]+[*_`]*)(?:(?:the|my|final|overall)[ \t]+)*score\b{RANGE}[*_`]*"
     rf"(?:\s*[:\uff1a=][*_`]*|[ \t]*\n)",
     re.IGNORECASE | re.MULTILINE,
 )
+KEY = re.compile(r"[\"']score[\"']\s*:", re.IGNORECASE)
 
 
 class Unclear(Exception):
@@ -30,11 +31,14 @@ class Unclear(Exception):
 def read_score(text: str) -> float:
     """The score that a reply ends on, 0 to 4. Raises Unclear.
 
-    The last JSON object with a score, or the last "Score:" that opens a line, counts; a mark inside a line counts
-    where all such marks agree. JSON and line must not contradict each other.
+    The last JSON object with a score counts, or else the last "Score:" that opens a line or a sentence. A line after
+    the object must not contradict it.
     """
     text = text.rpartition("</think>")[2][-TAIL:]
-    found = {score for score in (_from_json(text), _from_marks(text)) if score is not None}
+    table, rest = _last_object(text)
+    if KEY.search(rest):
+        raise Unclear("broken JSON")
+    found = {score for score in (_value(table["score"]) if table else None, _from_marks(rest)) if score is not None}
     if not found:
         raise Unclear("no score in the reply")
     if len(found) > 1:
@@ -42,25 +46,19 @@ def read_score(text: str) -> float:
     return found.pop()
 
 
-def _from_json(text: str) -> float | None:
-    scored = [table for table in _objects(text) if "score" in table]
-    return _value(scored[-1]["score"]) if scored else None
-
-
-def _objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a text, outermost first where they hold a score; broken ones are passed over."""
-    decoder, found, at = json.JSONDecoder(object_pairs_hook=_table), [], text.find("{")
+def _last_object(text: str) -> tuple[dict[str, Any], str]:
+    """The last JSON object that holds a score, and the text after it; {} and the whole text where there is none."""
+    decoder, last, rest, at = json.JSONDecoder(object_pairs_hook=_table), {}, text, text.find("{")
     while at >= 0:
         after = at + 1
         try:
             table, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            table = {}
-        else:
-            after = end if "score" in table else after
-        found.append(table)
+            table, end = {}, at
+        if "score" in table:
+            last, rest, after = table, text[end:], end
         at = text.find("{", after)
-    return found
+    return last, rest
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,15 +80,8 @@ def _value(value: object) -> float:
 
 
 def _from_marks(text: str) -> float | None:
-    # Inside a JSON object the mark is a key, read already.
-    marks = [mark for mark in MARK.finditer(text) if not re.search(r"[{,]\s*\"$", text[: mark.end()].split("core")[0])]
-    opening = [mark for mark in marks if mark["lead"] is not None]
-    if opening:
-        return _number(text, opening[-1].end())
-    values = {_number(text, mark.end()) for mark in marks if "\n" not in mark[0]}
-    if len(values) > 1:
-        raise Unclear("several scores in a line")
-    return values.pop() if values else None
+    marks = list(MARK.finditer(text))
+    return _number(text, marks[-1].end()) if marks else None
 
 
 def _number(text: str, at: int, *, whole: bool = False) -> float:

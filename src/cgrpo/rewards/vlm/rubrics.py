@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -89,3 +91,20 @@ def question(
         shown += [f"Reference {number}:", reference]
     named = f"The subject is the thing called: <text>{subject}</text>\n\n" if subject else ""
     return rules, *shown, "Generated picture:", made, named + FORMS[form]
+
+
+def message(parts: Sequence[Part]) -> list[dict[str, Any]]:
+    """A question as the content of an OpenAI message; pictures are lossless PNG data URLs."""
+    return [
+        {"type": "text", "text": part}
+        if isinstance(part, str)
+        else {"type": "image_url", "image_url": {"url": data_url(part)}}
+        for part in parts
+    ]
+
+
+def data_url(picture: Image) -> str:
+    """A lossless PNG as a data URL."""
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

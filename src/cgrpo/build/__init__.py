@@ -1,0 +1,19 @@
+"""The composition root: configuration -> objects. The only room that knows every name."""
+
+from cgrpo.build.data import make_source
+from cgrpo.build.policy import DTYPES, load_policy, make_checkpoint, make_mark, make_policy
+from cgrpo.build.rewards import load_reward, make_reward, make_rewards, make_scorers, make_segmenter
+
+__all__ = [
+    "DTYPES",
+    "load_policy",
+    "load_reward",
+    "make_checkpoint",
+    "make_mark",
+    "make_policy",
+    "make_reward",
+    "make_rewards",
+    "make_scorers",
+    "make_segmenter",
+    "make_source",
+]

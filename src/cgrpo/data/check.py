@@ -1,0 +1,234 @@
+"""Is a data set fit to train on? Everything that is wrong with it, not just the first thing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from cgrpo.data.archives import is_file, length, on_disk, read_bytes
+from cgrpo.data.leftovers import leftover
+from cgrpo.data.looks import Look, alike, look_of
+from cgrpo.data.readers import scan_records
+from cgrpo.data.rows import Fault
+from cgrpo.errors import UserError
+from cgrpo.types import Record
+
+Kind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "leftover"]
+KINDS: tuple[Kind, ...] = ("row", "missing", "broken", "duplicate", "near-duplicate", "leftover")
+
+Read = Callable[[Path], Image.Image]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the row called ``id``, the ``row``-th of the data set (from 0).
+
+    "row": no record, a field is at fault. "missing", "broken": a picture. "duplicate": the id, the whole task, or a
+    picture's content was there before. "near-duplicate": a picture looks like another's (looks.py says when).
+    "leftover": the prompt is a chat model's chatter.
+    """
+
+    id: str
+    row: int
+    kind: Kind
+    message: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """``pictures`` counts distinct files; ``quick``: none was decoded, so damage and likeness weren't looked for."""
+
+    manifest: str
+    rows: int
+    pictures: int
+    quick: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def counts(self) -> dict[Kind, int]:
+        """Problems by kind, all kinds."""
+        found = Counter(problem.kind for problem in self.problems)
+        return {kind: found[kind] for kind in KINDS}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        head = {key: value for key, value in vars(self).items() if key != "problems"}
+        return head | {"counts": self.counts, "problems": [asdict(problem) for problem in self.problems]}
+
+
+@dataclass(frozen=True)
+class _Use:
+    """Where a file first turns up."""
+
+    row: int
+    id: str
+    role: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found out about a file: a problem, or its look."""
+
+    kind: Kind | None = None
+    message: str = ""
+    look: Look | None = None
+
+
+def check_manifest(
+    path: Path,
+    read: Read,
+    *,
+    root: Path | None = None,
+    quick: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Check whatever ``read_records`` reads. ``read`` opens a picture as training will, raising UserError.
+
+    Each file is looked at once, by ``workers`` threads (default: one a core): its header, then the whole picture.
+    ``quick``: headers only, and equal contents among files of one size. ``progress`` is told (done, all) files.
+    Raises UserError only if no row can be found at all.
+    """
+    rows = scan_records(path, root)
+    uses = _uses(rows)
+    seen = _look_at(list(uses), read, quick, workers or os.cpu_count() or 1, progress)
+    problems = [
+        *_row_problems(rows),
+        *_file_problems(rows, seen),
+        *_copies(uses, seen),
+        *_near_copies(uses, seen),
+    ]
+    problems.sort(key=lambda problem: (problem.row, KINDS.index(problem.kind)))
+    return CheckReport(str(path), len(rows), len(uses), quick, tuple(problems))
+
+
+def _files(record: Record) -> Iterator[tuple[str, Path]]:
+    """The files of a record with what they are to it."""
+    yield from (("reference", path) for path in record.references)
+    if record.target is not None:
+        yield "target", record.target
+    yield from (("mask", path) for path in record.masks if path is not None)
+
+
+def _uses(rows: Sequence[Record | Fault]) -> dict[Path, _Use]:
+    found: dict[Path, _Use] = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, Record):
+            for role, path in _files(row):
+                found.setdefault(path, _Use(number, row.id, role))
+    return found
+
+
+def _look_at(paths: list[Path], read: Read, quick: bool, workers: int, progress: Progress | None) -> dict[Path, _Seen]:
+    seen = {}
+    # Entered here, once: the threads' own changes to the filters could outlive them.
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+        for path, result in zip(paths, pool.map(lambda path: _look(path, read, quick), paths), strict=True):
+            seen[path] = result
+            if progress is not None:
+                progress(len(seen), len(paths))
+    return seen
+
+
+def _look(path: Path, read: Read, quick: bool) -> _Seen:
+    try:
+        if not is_file(path):
+            return _Seen("missing", f"{path}: no such picture")
+        with on_disk(path) as file:
+            _read_header(file)
+            return _Seen() if quick else _Seen(look=look_of(read(file)))
+    except UserError as error:
+        return _Seen("broken", str(error).replace("\n", " "))
+
+
+def _read_header(path: Path) -> None:
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(f"{path}: has too many pixels; scale the picture down first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: can't be read as a picture ({error})") from error
+    if width * height > (Image.MAX_IMAGE_PIXELS or width * height):
+        raise UserError(f"{path}: {width} x {height} pixels are too many; scale the picture down first")
+
+
+def _row_problems(rows: Sequence[Record | Fault]) -> Iterator[Problem]:
+    ids: dict[str, int] = {}
+    tasks: dict[tuple[object, ...], str] = {}
+    for number, row in enumerate(rows):
+        if isinstance(row, Fault):
+            yield Problem(row.id, number, "row", row.message)
+            continue
+        chatter = leftover(row.prompt)
+        if chatter is not None:
+            yield Problem(row.id, number, "leftover", f"prompt {row.prompt[:80]!r} looks like chatter ({chatter!r})")
+        first = ids.setdefault(row.id, number)
+        if first != number:
+            yield Problem(row.id, number, "duplicate", f"row {first} has the same id")
+        task = (" ".join(row.prompt.lower().split()), row.references, row.target)
+        if task in tasks:
+            yield Problem(row.id, number, "duplicate", f"the same prompt and pictures as {tasks[task]}")
+        tasks.setdefault(task, row.id)
+
+
+def _file_problems(rows: Sequence[Record | Fault], seen: dict[Path, _Seen]) -> Iterator[Problem]:
+    """A file at fault counts against every row that needs it."""
+    for number, row in enumerate(rows):
+        if isinstance(row, Record):
+            for role, path in dict.fromkeys(_files(row)):
+                found = seen[path]
+                if found.kind is not None:
+                    yield Problem(row.id, number, found.kind, f"{role} {found.message}")
+
+
+def _copies(uses: dict[Path, _Use], seen: dict[Path, _Seen]) -> Iterator[Problem]:
+    """Files with another's content; those of one length only are read. Masks may well be equal."""
+    by_length: defaultdict[int, list[Path]] = defaultdict(list)
+    for path, use in uses.items():
+        if seen[path].kind is None and use.role != "mask":
+            by_length[length(path)].append(path)
+    for paths in by_length.values():
+        first: dict[str, Path] = {}
+        for path in paths if len(paths) > 1 else []:
+            original = first.setdefault(hashlib.sha256(read_bytes(path)).hexdigest(), path)
+            if original != path and _counts(uses[path], uses[original]):
+                yield _likeness("duplicate", path, original, uses, "is a copy of")
+
+
+def _near_copies(uses: dict[Path, _Use], seen: dict[Path, _Seen]) -> Iterator[Problem]:
+    """Files that look like an earlier one; of several earlier ones the first is named."""
+    paths = [path for path, use in uses.items() if seen[path].look is not None and use.role != "mask"]
+    told: set[int] = set()
+    for later, earlier in alike([look for path in paths if (look := seen[path].look) is not None]):
+        path, original = paths[later], paths[earlier]
+        if later in told or not _counts(uses[path], uses[original]):
+            continue
+        told.add(later)
+        if not _same_bytes(path, original):
+            yield _likeness("near-duplicate", path, original, uses, "looks like")
+
+
+def _counts(one: _Use, other: _Use) -> bool:
+    """References of one task may be alike; a target like its own reference teaches to copy, and rows should differ."""
+    return one.row != other.row or one.role != other.role
+
+
+def _same_bytes(one: Path, other: Path) -> bool:
+    return read_bytes(one) == read_bytes(other)
+
+
+def _likeness(kind: Kind, path: Path, original: Path, uses: dict[Path, _Use], verb: str) -> Problem:
+    use, other = uses[path], uses[original]
+    whose = "its own" if use.row == other.row else f"row {other.id}'s"
+    return Problem(use.id, use.row, kind, f"{use.role} {path} {verb} {whose} {other.role} {original}")

@@ -1,0 +1,101 @@
+"""Folders of pictures with prompts, and WebDataset shards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cgrpo.data.archives import Files, members, read_bytes, within
+from cgrpo.data.rows import Fault, Rows, load_rows, record_of, scan_rows
+from cgrpo.data.syncd_files import metadata_files, scan_syncd
+from cgrpo.errors import UserError
+from cgrpo.types import Record
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def scan_folder(folder: Path) -> Rows:
+    """The records of a folder in any layout that readers.py lists. Raises UserError for another."""
+    if metadata_files(folder):
+        return scan_syncd(folder)
+    listed = folder / "metadata.jsonl"
+    if listed.is_file():
+        files = Files(folder)
+        return list(scan_rows(load_rows(listed)[0], lambda row, name: record_of(row, name, str(listed), files)))
+    shards = sorted(folder.glob("*.tar"))
+    if shards:
+        return scan_tars(shards)
+    rows = _scan_captioned(folder)
+    if not any(isinstance(row, Record) for row in rows):
+        raise UserError(
+            f"{folder}: no data set that is known: neither a metadata.json of SynCD's, a metadata.jsonl, .tar shards, "
+            "nor pictures with their prompts in .txt files beside them"
+        )
+    return rows
+
+
+def _scan_captioned(folder: Path) -> Rows:
+    """picture.png with picture.txt, in sub-folders too: the picture is the reference, the text the prompt."""
+    rows: Rows = []
+    for picture in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()):
+        name = picture.relative_to(folder).with_suffix("").as_posix()
+        text = picture.with_suffix(".txt")
+        try:
+            prompt = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            rows.append(Fault(name, f"{text}: can't be read as text ({error})"))
+            continue
+        if prompt:
+            rows.append(Record(id=name, prompt=prompt, references=(picture,)))
+        else:
+            rows.append(Fault(name, f"{picture}: has no prompt; write it into {text.name} beside it"))
+    return rows
+
+
+def scan_tars(shards: list[Path]) -> Rows:
+    """WebDataset shards: files of one key (the name up to its first dot) are one record.
+
+    ``key.json`` is a row without files, or ``key.txt`` its prompt; ``key.ref0.jpg``, ``key.ref1.jpg``, ... are the
+    references (a lone ``key.jpg`` counts as one), ``key.mask0.png``, ... their masks, ``key.target.jpg`` the target.
+    """
+    rows: Rows = []
+    for shard in shards:
+        samples: dict[str, dict[str, str]] = {}
+        for member in members(shard):
+            folder, slash, file = member.rpartition("/")
+            key, _, extension = file.partition(".")
+            samples.setdefault(folder + slash + key, {})[extension.lower()] = member
+        for key, parts in samples.items():
+            try:
+                rows.append(_sample(shard, key, parts))
+            except UserError as error:
+                rows.append(Fault(key, str(error)))
+    return rows
+
+
+def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
+    row: dict[str, Any] = {"id": key}
+    try:
+        if "json" in parts:
+            row |= json.loads(read_bytes(within(shard, parts["json"])))
+        elif "txt" in parts:
+            row["prompt"] = read_bytes(within(shard, parts["txt"])).decode().strip()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{shard}, sample {key}: its json or txt can't be read ({error})") from error
+    pictures = {ext.split(".")[0]: within(shard, name) for ext, name in parts.items() if _is_picture(ext)}
+    count = sum(role.startswith("ref") for role in pictures)
+    bare = [str(path) for role, path in pictures.items() if f".{role}" in PICTURES]
+    if count:
+        row["references"] = [str(pictures.get(f"ref{number}", "")) for number in range(count)]
+        masks = [pictures.get(f"mask{number}") for number in range(count)]
+        row["masks"] = [mask and str(mask) for mask in masks] if any(masks) else []
+    elif len(bare) == 1:
+        row["references"] = bare
+    if "target" in pictures:
+        row["target"] = str(pictures["target"])
+    return record_of(row, f"sample {key}", str(shard), Files(Path()))
+
+
+def _is_picture(extension: str) -> bool:
+    return f".{extension.rpartition('.')[2]}" in PICTURES

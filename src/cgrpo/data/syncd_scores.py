@@ -1,0 +1,175 @@
+"""Scores for SynCD's objects where its metadata has none: similarity of the views, beauty of each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+from PIL import Image
+from torch import Tensor
+
+from cgrpo.data.archives import Files, on_disk, read_bytes
+from cgrpo.data.records import fit_mask
+from cgrpo.data.syncd_files import MASK_THRESHOLD, SyncdObject, mask_name
+from cgrpo.errors import UserError
+
+OBJECTS_PER_CALL = 16
+DECIMALS = 6  # of a score: what is beyond depends on which objects share a call
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Scorers:
+    """Models to score with.
+
+    ``name``       says which they are, weights and preprocessing: scores under another name aren't used again
+    ``features``   pictures and their masks (mode L, black and white; None: has none) -> unit rows [N, C]. SynCD's own
+                   scores: DINOv2 ViT-L/14 with registers, of the masked crop
+    ``aesthetic``  pictures -> N scores. SynCD's own: LAION's V1, on CLIP ViT-L/14
+    ``read``       opens a picture file as RGB, raising UserError
+    """
+
+    name: str
+    features: Callable[[list[Image.Image], list[Image.Image | None]], Tensor]
+    aesthetic: Callable[[list[Image.Image]], Sequence[float] | Tensor]
+    read: Callable[[Path], Image.Image]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The objects with their scores, and the lines about those that couldn't be scored and are left out."""
+
+    objects: list[SyncdObject]
+    unreadable: list[str]
+
+
+def score_objects(
+    objects: Sequence[SyncdObject],
+    files: Files,
+    scorers: Scorers,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score ``objects``; those that ``cache`` (JSON lines, appended to) holds already are read from it.
+
+    Entries are found by the content of pictures and masks and the scorers' name, so moved or renamed sets keep
+    theirs. A kill loses at most the last few objects. ``progress`` is told (done, all) objects. Raises UserError
+    if the cache can't be written; a scorer that fails raises what it raises.
+    """
+    known = _read_cache(cache)
+    done, unreadable, waiting = [], [], []
+    writer = _open_cache(cache)
+    try:
+        for number, item in enumerate(objects):
+            try:
+                key = _key(item, files, scorers.name)
+                entry = known.get(key)
+                if entry is None:
+                    waiting.append((key, item, *_pictures(item, files, scorers)))
+                else:
+                    done.append(_with_scores(item, entry))
+            except UserError as error:
+                unreadable.append(f"{item.folder}: {error}")
+            if waiting and (len(waiting) == OBJECTS_PER_CALL or number == len(objects) - 1):
+                for entry, scored in _score(waiting, scorers):
+                    _append(writer, entry)
+                    done.append(scored)
+                waiting = []
+            if progress is not None:
+                progress(number + 1, len(objects))
+    finally:
+        if writer is not None:
+            writer.close()
+    return Scored(done, unreadable)
+
+
+Waiting = tuple[str, SyncdObject, list[Image.Image], list[Image.Image | None]]
+
+
+def _pictures(item: SyncdObject, files: Files, scorers: Scorers) -> tuple[list[Image.Image], list[Image.Image | None]]:
+    pictures, masks = [], []
+    for name in item.filenames:
+        pictures.append(_read(files.path(name), scorers))
+        mask = files.find(mask_name(name))
+        masks.append(None if mask is None else fit_mask(_read(mask, scorers), pictures[-1].size, MASK_THRESHOLD))
+    return pictures, masks
+
+
+def _read(path: Path, scorers: Scorers) -> Image.Image:
+    with on_disk(path) as file:
+        return scorers.read(file)
+
+
+def _score(waiting: list[Waiting], scorers: Scorers) -> Iterator[tuple[dict[str, Any], SyncdObject]]:
+    """The scores of all waiting objects in one call of each model. Raises UserError for scores that aren't finite."""
+    pictures = [picture for _, _, some, _ in waiting for picture in some]
+    masks = [mask for _, _, _, some in waiting for mask in some]
+    features_NC = scorers.features(pictures, masks).double()
+    cosines_NN, aesthetics = (features_NC @ features_NC.T).tolist(), [float(s) for s in scorers.aesthetic(pictures)]
+    first = 0
+    for key, item, some, _ in waiting:
+        rows = range(first, first + len(some))
+        first = rows.stop
+        table = [[round(cosines_NN[i][j], DECIMALS) if i < j else 0.0 for j in rows] for i in rows]
+        stems = [PurePosixPath(name).stem for name in item.filenames]
+        scores = dict(zip(stems, (round(aesthetics[row], DECIMALS) for row in rows), strict=True))
+        if not all(math.isfinite(value) for value in (*itertools.chain(*table), *scores.values())):
+            raise UserError(f"SynCD object {item.folder}: a score isn't finite; check the scorers {scorers.name!r}")
+        entry = {"key": key, "folder": item.folder, "dino_scores": table, "aesthetics_scores": scores}
+        yield entry, _with_scores(item, entry)
+
+
+def _with_scores(item: SyncdObject, entry: dict[str, Any]) -> SyncdObject:
+    table, scores = entry["dino_scores"], list(entry["aesthetics_scores"].values())
+    return replace(item, similarity={(i, j): table[i][j] for i, j in item.pairs}, aesthetics=tuple(scores))
+
+
+def _key(item: SyncdObject, files: Files, scorers: str) -> str:
+    """A hash of pictures, masks and scorers; names play no part but for their stems, which the scores go by."""
+    whole = hashlib.sha256(scorers.encode())
+    for name in item.filenames:
+        mask = files.find(mask_name(name))
+        for path in (files.path(name), mask):
+            content = "" if path is None else hashlib.sha256(read_bytes(path)).hexdigest()
+            whole.update(f"\n{PurePosixPath(name).stem} {content}".encode())
+    return whole.hexdigest()
+
+
+def _read_cache(path: Path | None) -> dict[str, dict[str, Any]]:
+    """Entries by key; a line cut short by a kill is passed over."""
+    known = {}
+    if path is not None and path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    entry = json.loads(line)
+                    known[entry["key"]] = {name: entry[name] for name in ("dino_scores", "aesthetics_scores")}
+                except (ValueError, LookupError, TypeError):
+                    continue
+    return known
+
+
+def _open_cache(path: Path | None) -> TextIO | None:
+    if path is None:
+        return None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+        if file.tell():  # at the end: what was cut short must not swallow the next entry
+            file.write("\n")
+        return file
+    except OSError as error:
+        raise UserError(f"scores {path}: can't be written ({error.strerror}); give another place") from error
+
+
+def _append(file: TextIO | None, entry: dict[str, Any]) -> None:
+    if file is not None:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()

@@ -1,0 +1,185 @@
+"""One request to an OpenAI-compatible endpoint: bounded in time and size, and the key in no message.
+
+Imported only where a judge is made: openai is an extra.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import httpx2
+import openai
+
+from cgrpo.config.rewards import VlmSettings
+from cgrpo.errors import UserError
+from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, clipped
+from cgrpo.rewards.vlm.ledger import Usage
+from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS
+
+OPENAI = "https://api.openai.com/v1"
+LARGEST = 1 << 20  # bytes of a reply; a judgement takes a few thousand
+LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more has its daily limit reached
+BUSY = {408, 409, 425, 429}
+
+
+class Endpoint:
+    """The endpoint that the settings name, within one event loop.
+
+    ``dropped`` holds the parameters that the model was found to refuse; it outlives the endpoint.
+    """
+
+    def __init__(self, settings: VlmSettings, key: str, dropped: set[str]):
+        self.settings, self.dropped, self._key = settings, dropped, key
+        http = openai.DefaultAsyncHttpxClient(
+            follow_redirects=False,  # pictures and key go to the named endpoint alone
+            headers={"Accept-Encoding": "identity"},  # the size limit counts what arrives
+            event_hooks={"response": [_bounded]},
+        )
+        self._client = openai.AsyncOpenAI(
+            api_key=key or "none",
+            base_url=settings.base_url or OPENAI,
+            timeout=settings.timeout,
+            max_retries=0,  # the judge's own retries also cover what arrives whole and is still of no use
+            http_client=http,
+        )
+
+    async def __aenter__(self) -> Endpoint:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def ask(self, content: list[dict[str, Any]], seed: int) -> Reply:
+        """One reply. Raises Again, Hopeless, or UserError for what no other attempt can mend.
+
+        A parameter that the model refuses is left out from then on; that request does not count as an attempt.
+        """
+        while True:
+            sent = self._parameters(seed)
+            body = {"model": self.settings.model, "messages": [{"role": "user", "content": content}], **sent}
+            try:
+                async with asyncio.timeout(self.settings.timeout):  # in all, not for each piece of a reply
+                    response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
+            except (TimeoutError, openai.APITimeoutError) as error:
+                unsent = isinstance(error.__cause__, httpx2.ConnectTimeout | httpx2.PoolTimeout)
+                raise Again(f"no whole reply within {self.settings.timeout:g} s", billed=not unsent) from None
+            except openai.APIStatusError as error:
+                self._judge_status(error, sent)
+            except openai.APIConnectionError as error:
+                unsent = isinstance(error.__cause__, httpx2.ConnectError)
+                raise Again(self._scrub(f"connection failed: {error.__cause__}"), billed=not unsent) from None
+            else:
+                return self._read(response.text)
+
+    def _parameters(self, seed: int) -> dict[str, Any]:
+        wanted = {"temperature": self.settings.temperature, "seed": seed, "max_tokens": self.settings.max_tokens}
+        sent: dict[str, Any] = {name: value for name, value in wanted.items() if name not in self.dropped}
+        if "max_tokens" in self.dropped:
+            sent["max_completion_tokens"] = self.settings.max_tokens
+        form = RESPONSE_FORMATS[self.settings.format]
+        return sent if form is None else sent | {"response_format": form}
+
+    def _judge_status(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> None:
+        """Returns where another request without a refused parameter may do; raises otherwise."""
+        status, settings, said = error.status_code, self.settings, self._scrub(error.response.text)
+        if status == 429 and "insufficient_quota" in said:
+            raise UserError(f"vlm judge {settings.model}: the account's quota is used up; raise it, then go on")
+        if status in BUSY or status >= 500:
+            raise Again(f"status {status}", wait=retry_after(error.response.headers))
+        if status == 401:
+            raise UserError(
+                f"vlm judge {settings.model}: the endpoint refused the key (status 401); check the environment "
+                f"variable {settings.key_variable or '(key_variable is empty)'}"
+            )
+        if status in (402, 403, 404) or status < 400:
+            raise UserError(
+                f"vlm judge {settings.model}: status {status} from {settings.base_url or OPENAI} ({clipped(said)}); "
+                "check model, base_url and the account"
+            )
+        if re.search(r"content_(filter|policy)", said):
+            raise Again("refused by the endpoint's filter", refused=True)
+        for name in ("temperature", "seed", "max_tokens"):
+            if name in sent and (error.param == name or re.search(rf"\b{name}\b", said)):
+                self.dropped.add(name)
+                return
+        cure = "; choose another format" if re.search(r"response_format|json_schema|json_object", said) else ""
+        raise Hopeless(f"status {status} ({clipped(said)}){cure}")
+
+    def _read(self, text: str) -> Reply:
+        try:
+            table = json.loads(text)
+            choice = table["choices"][0]
+            message = choice["message"]
+            content, refusal = message.get("content"), message.get("refusal")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise Again("a reply that is no chat completion", billed=True) from None
+        finish = choice.get("finish_reason")
+        return Reply(
+            text=self._scrub(content) if isinstance(content, str) else "",
+            refused=bool(refusal) or finish == "content_filter",
+            cut=finish == "length",
+            usage=_usage(table.get("usage")),
+        )
+
+    def _scrub(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _usage(table: object) -> Usage | None:
+    counts = [table.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(table, dict) else []
+    if len(counts) == 2 and all(isinstance(count, int) and count >= 0 for count in counts):
+        return Usage(*counts)  # pyright: ignore[reportArgumentType]
+    return None
+
+
+async def _bounded(response: httpx2.Response) -> None:
+    """A response hook: reading stops at the size limit, whatever the status."""
+    length = response.headers.get("content-length", "")
+    if length.isdigit() and int(length) > LARGEST:
+        raise TooLarge
+    response.stream = _Bounded(response.stream)  # pyright: ignore[reportArgumentType]
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Again("a compressed reply, which was not asked for", billed=True)
+
+
+class TooLarge(Again):
+    def __init__(self) -> None:
+        super().__init__(f"a reply of more than {LARGEST} bytes", billed=True)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream):
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size += len(piece)
+            if size > LARGEST:
+                raise TooLarge
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def retry_after(headers: Mapping[str, str], now: float | None = None) -> float:
+    """Seconds that an endpoint asks to wait (a number or a date), 0 if it does not say. UserError where it is long."""
+    given, milliseconds = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
+    try:
+        seconds = float(milliseconds) / 1000 if milliseconds else float(given)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(given).timestamp() - (time.time() if now is None else now)
+        except (ValueError, OverflowError):
+            seconds = 0.0
+    if seconds > LONGEST_WAIT:
+        raise UserError(f"the vlm judge's endpoint asks to wait for {seconds:.0f} s; go on when its limit is lifted")
+    return seconds if math.isfinite(seconds) and seconds > 0 else 0.0

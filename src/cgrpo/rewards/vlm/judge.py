@@ -1,0 +1,143 @@
+"""VlmJudge: a vision-language model behind an OpenAI-compatible endpoint, as a reward."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cgrpo.config.rewards import VlmSettings
+from cgrpo.errors import UserError
+from cgrpo.rewards.base import Axis, Reward, to_pictures
+from cgrpo.rewards.vlm.cache import Judgement, JudgementCache, question_key
+from cgrpo.rewards.vlm.ledger import Ledger
+from cgrpo.rewards.vlm.rounds import Round
+from cgrpo.rewards.vlm.rubrics import Part, question
+from cgrpo.types import Batch
+
+ABOUT_REPLIES = ("model", "base_url", "format", "temperature", "seed", "max_tokens")  # settings a judgement depends on
+log = logging.getLogger(__name__)
+
+
+class VlmJudge(Reward):
+    """The score that a judge gives by our rubric, 0 to 4. NaN: it refused, or the attempts ran out.
+
+    Whole pictures at their own size go out as PNG: the references and the generated one ("identity"), or the
+    generated one and the prompt ("prompt"). Equal questions are asked once. Raises UserError where no attempt can
+    help (key, model, quota) and at the end of the budget, which torchrun's processes share in equal parts; judgements
+    finished by then are in the cache.
+    """
+
+    unit = "0 to 4 by our rubric"
+
+    def __init__(self, settings: VlmSettings):
+        if importlib.util.find_spec("openai") is None:
+            raise UserError("a vlm judge needs the openai package: pip install 'customized-grpo[vlm]'")
+        self.settings = settings
+        self.axis: Axis = settings.task
+        read_key(settings.key_variable)  # fails now rather than after hours; not kept
+        self.cache = JudgementCache(Path(settings.cache).expanduser() if settings.cache else None)
+        processes = max(1, int(os.environ.get("WORLD_SIZE", "1")))
+        self.ledger = Ledger(
+            settings.input_price,
+            settings.output_price,
+            settings.budget / processes,
+            math.ceil(settings.token_budget / processes),
+        )
+        self._dropped: set[str] = set()
+        self._proven = False
+        self._counts = dict.fromkeys(("asked", "given_up", "refused", "cached"), 0)
+        self._reported = (0, 0, 0.0)
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        questions = self._questions(images_NHWC, batch)
+        settings = {name: getattr(self.settings, name) for name in ABOUT_REPLIES}
+        keys = [None if parts is None else question_key(parts, settings) for parts in questions]
+        by_key = {key: parts for key, parts in zip(keys, questions, strict=True) if key is not None and parts}
+        known = {key: found for key in by_key if (found := self.cache.get(key)) is not None}
+        missing = {key: parts for key, parts in by_key.items() if key not in known}
+        made = self._ask(missing) if missing else {}
+        judged: dict[str | None, Judgement | None] = {None: None, **known, **made}
+        for key in keys:
+            found = judged[key]
+            self._counts["asked"] += 1
+            self._counts["cached"] += key in known
+            self._counts["given_up"] += found is None
+            self._counts["refused"] += found is not None and found.refused
+        scores = [math.nan if (found := judged[key]) is None else found.score for key in keys]
+        return torch.tensor(scores, dtype=torch.float32)
+
+    def report(self) -> dict[str, float]:
+        """Since the last report: shares of samples given up, refused and found in the cache; tokens and their cost."""
+        counts, self._counts = self._counts, dict.fromkeys(self._counts, 0)
+        before, self._reported = self._reported, (self.ledger.input, self.ledger.output, self.ledger.cost)
+        if not counts["asked"]:
+            return {}
+        shares = {name: counts[name] / counts["asked"] for name in ("given_up", "refused", "cached")}
+        used = [now - then for now, then in zip(self._reported, before, strict=True)]
+        return shares | {"input_tokens": used[0], "output_tokens": used[1], "cost": used[2]}
+
+    def _questions(self, images_NHWC: Tensor, batch: Batch) -> list[tuple[Part, ...] | None]:
+        """The question of each row; None for an identity without a reference."""
+        task, form = self.settings.task, self.settings.format
+        pictures = to_pictures(images_NHWC)
+        if task == "prompt":
+            pairs = zip(pictures, batch.prompts, strict=True)
+            return [question(task, form, made, prompt=prompt) for made, prompt in pairs]
+        rows = zip(pictures, batch.references, batch.subjects, strict=True)
+        return [
+            question(task, form, made, references=references, subject=subject) if references else None
+            for made, references, subject in rows
+        ]
+
+    def _ask(self, questions: Mapping[str, tuple[Part, ...]]) -> dict[str, Judgement | None]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._ask_all(questions))
+        with ThreadPoolExecutor(1) as thread:  # called from a loop, such as a notebook's: run beside it
+            return thread.submit(asyncio.run, self._ask_all(questions)).result()
+
+    async def _ask_all(self, questions: Mapping[str, tuple[Part, ...]]) -> dict[str, Judgement | None]:
+        from cgrpo.rewards.vlm.client import Endpoint  # openai is an extra
+
+        async with Endpoint(self.settings, read_key(self.settings.key_variable), self._dropped) as endpoint:
+            asked = Round(endpoint, self.settings, self.ledger, self._keep, self._proven)
+            try:
+                return await asked.judge(questions)
+            finally:
+                self._proven = asked.proven
+                if asked.reasons:
+                    log.warning(
+                        "vlm judge %s: %d of %d judgements given up; the last: %s",
+                        self.settings.model,
+                        len(asked.reasons),
+                        len(questions),
+                        asked.reasons[-1],
+                    )
+
+    def _keep(self, key: str, judgement: Judgement) -> None:
+        self.cache.put(key, judgement, {"task": self.settings.task, "model": self.settings.model})
+
+
+def read_key(variable: str) -> str:
+    """The key in an environment variable; "" for none where ``variable`` is empty. Raises UserError."""
+    if not variable:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(
+            f"vlm judge: the environment variable {variable} is not set; export the endpoint's key in it, or give "
+            "key_variable = '' for an endpoint without one"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise UserError(f"vlm judge: the environment variable {variable} holds no key (odd characters); set it anew")
+    return key

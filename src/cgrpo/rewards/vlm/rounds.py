@@ -1,0 +1,172 @@
+"""One round of questions: many at a time, with patience, within the budget."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from cgrpo.config.rewards import VlmSettings
+from cgrpo.errors import UserError
+from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply
+from cgrpo.rewards.vlm.cache import Judgement
+from cgrpo.rewards.vlm.ledger import PICTURE_TOKENS, Ledger, Usage
+from cgrpo.rewards.vlm.replies import Unclear, read_score
+from cgrpo.rewards.vlm.rubrics import Part, message
+
+LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the endpoint asks for more
+TAKEN_FOR_BROKEN = 8  # requests that the endpoint won't take, before any was judged
+
+
+class Asks(Protocol):
+    async def ask(self, content: list[dict[str, Any]], seed: int) -> Reply: ...
+
+
+class Stopped(Exception):
+    """Another question has ended the round."""
+
+
+class Round:
+    """Questions by key -> judgements by key; None where the attempts ran out. Lives in one event loop.
+
+    ``finished`` is called as soon as a judgement stands. ``proven``: whether the endpoint has judged anything yet.
+    ``reasons`` collects why attempts ran out. The first UserError, such as the end of the budget, ends the round: no
+    other request is begun, those under way are finished and kept, then it is raised.
+    """
+
+    def __init__(
+        self,
+        endpoint: Asks,
+        settings: VlmSettings,
+        ledger: Ledger,
+        finished: Callable[[str, Judgement], None],
+        proven: bool = False,
+    ):
+        self.endpoint, self.settings, self.ledger = endpoint, settings, ledger
+        self.finished, self.proven = finished, proven
+        self.reasons: list[str] = []
+        self._results: dict[str, Judgement | None] = {}
+        self._in_flight = 0
+        self._hopeless = 0
+        self._not_before = 0.0  # until when an endpoint that is too busy wants no request at all
+        self._change, self._stop = asyncio.Condition(), asyncio.Event()
+
+    async def judge(self, questions: Mapping[str, tuple[Part, ...]]) -> dict[str, Judgement | None]:
+        waiting, errors = iter(questions.items()), []
+        count = min(self.settings.concurrency, len(questions))
+        await asyncio.gather(*(self._work(waiting, errors) for _ in range(count)))
+        if self._hopeless and self._hopeless == len(questions) and not self.proven:
+            errors.append(self._broken())
+        if errors:
+            raise errors[0]
+        return self._results
+
+    async def _work(self, waiting: Iterator[tuple[str, tuple[Part, ...]]], errors: list[Exception]) -> None:
+        """Take one question after another from what all workers share."""
+        for key, parts in waiting:
+            try:
+                self._results[key] = await self._judge_one(key, parts)
+            except Stopped:
+                return
+            except Exception as error:
+                errors.append(error)
+                self._stop.set()
+                async with self._change:
+                    self._change.notify_all()
+                return
+
+    async def _judge_one(self, key: str, parts: tuple[Part, ...]) -> Judgement | None:
+        settings = self.settings
+        content = await asyncio.to_thread(message, parts)
+        guess, ready, refusals, unusable, reason = self._guess(parts), 0.0, 0, 0, ""
+        for attempt in range(settings.attempts):
+            try:
+                # Another seed after a reply of no use: at temperature 0 the same seed would give the same reply.
+                reply = await self._attempt(content, settings.seed + unusable, guess, ready)
+                unusable += 1
+                if reply.refused:
+                    raise Again("refused by the judge", refused=True)
+                if reply.cut:
+                    raise Again(f"a reply cut off at max_tokens ({settings.max_tokens})")
+                judgement = Judgement(read_score(reply.text), reply.text)
+            except Hopeless as error:
+                self._hopeless += 1
+                self.reasons.append(str(error))
+                if not self.proven and self._hopeless >= TAKEN_FOR_BROKEN:
+                    raise self._broken() from None
+                return None
+            except (Again, Unclear) as error:
+                reason, wait = str(error), error.wait if isinstance(error, Again) else 0.0
+                now, pause = _now(), min(LONGEST_PAUSE, settings.backoff * 2**attempt) * random.uniform(0.5, 1)
+                ready = now + pause
+                if wait:
+                    self._not_before = max(self._not_before, now + wait)
+                refusals += isinstance(error, Again) and error.refused
+                if refusals >= settings.refusals:
+                    return self._finish(key, Judgement(math.nan, reason))
+            else:
+                self.proven = True
+                return self._finish(key, judgement)
+        self.reasons.append(reason)
+        return None
+
+    def _finish(self, key: str, judgement: Judgement) -> Judgement:
+        self.finished(key, judgement)
+        return judgement
+
+    async def _attempt(self, content: list[dict[str, Any]], seed: int, guess: Usage, ready: float) -> Reply:
+        await self._enter(guess, ready)
+        try:
+            reply = await self.endpoint.ask(content, seed)
+            self.ledger.charge(reply.usage, guess)
+            return reply
+        except Again as error:
+            if error.billed:
+                self.ledger.charge(None, guess)
+            raise
+        finally:
+            self._in_flight -= 1
+            async with self._change:
+                self._change.notify_all()
+
+    async def _enter(self, guess: Usage, ready: float) -> None:
+        """Wait until a request may be sent. Raises Stopped, and UserError where the budget allows none."""
+        while (delay := max(ready, self._not_before) - _now()) > 0 and not self._stop.is_set():
+            # Those whom the endpoint's limit held up come back one after another.
+            spread = random.uniform(0, self.settings.backoff / 4)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), delay + spread)
+        async with self._change:
+            while not self._stop.is_set():
+                room = self.ledger.room(self._in_flight, guess)
+                if room == "yes":
+                    self._in_flight += 1
+                    return
+                if room == "no":
+                    raise self._spent()
+                await self._change.wait()
+        raise Stopped
+
+    def _guess(self, parts: tuple[Part, ...]) -> Usage:
+        words = sum(len(part) for part in parts if isinstance(part, str)) // 3
+        pictures = sum(not isinstance(part, str) for part in parts)
+        return Usage(words + PICTURE_TOKENS * pictures, self.settings.max_tokens)
+
+    def _spent(self) -> UserError:
+        ledger, settings = self.ledger, self.settings
+        kept = f"stay in {settings.cache}, free of charge" if settings.cache else "are lost: cache is off"
+        return UserError(
+            f"vlm judge {settings.model}: the budget is used up: {ledger.cost:.4f} spent on {ledger.input} input and "
+            f"{ledger.output} output tokens by this process; run again (training: with --resume) to spend as much "
+            f"once more; finished judgements {kept}"
+        )
+
+    def _broken(self) -> UserError:
+        return UserError(f"vlm judge {self.settings.model}: the endpoint takes no request: {self.reasons[-1]}")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,148 @@
+"""The check finds every planted fault, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgrpo.data import check_manifest
+from cgrpo.data.check import CheckReport
+from cgrpo.data.looks import alike, look_of
+from cgrpo.policies import read_picture
+
+MINI = Path(__file__).parent / "syncd_mini"
+
+
+def scene(seed: int, side: int = 64) -> Image.Image:
+    """Smooth random colours: as different from seed to seed as photographs are."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def scaled(picture: Image.Image, factor: float) -> Image.Image:
+    """Brighter or darker."""
+    levels = np.asarray(picture, dtype=np.float32) * factor
+    return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+
+
+def check(folder: Path, rows: list) -> CheckReport:
+    (folder / "m.json").write_text(json.dumps(rows))
+    return check_manifest(folder / "m.json", read_picture, workers=2)
+
+
+def found(report: CheckReport) -> list[tuple[str, str]]:
+    return [(problem.id, problem.kind) for problem in report.problems]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for seed in range(4):
+        scene(seed).save(tmp_path / f"{seed}.png")
+    scene(0).resize((48, 48)).save(tmp_path / "near.jpg", quality=60)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
+    (tmp_path / "cut.png").write_bytes((tmp_path / "1.png").read_bytes()[:-2000])
+    (tmp_path / "text.png").write_text("no picture")
+    return tmp_path
+
+
+def row(name: str, reference: str, prompt: str | None = None, **more: object) -> dict:
+    return {"id": name, "prompt": prompt or f"a toy called {name}", "references": [reference], **more}
+
+
+ROWS = [
+    row("fine", "0.png", target="1.png"),
+    row("shares a reference by design", "0.png", target="2.png"),
+    row("copy", "copy.png"),
+    row("near", "near.jpg"),
+    row("missing", "absent.png"),
+    row("cut", "cut.png"),
+    row("text", "3.png", target="text.png"),
+    row("chatter", "3.png", "let me know if you need any further assistance!"),
+    {"id": "empty", "prompt": "", "references": ["0.png"]},
+    row("fine", "3.png"),
+    row("again", "0.png", "A toy  called FINE", target="1.png"),
+    row("copies its reference", "2.png", target="copy2.png"),
+]
+
+
+def test_every_fault_is_found_by_id(pictures: Path) -> None:
+    scaled(scene(2), 1.03).save(pictures / "copy2.png")
+    report = check(pictures, ROWS)
+    assert found(report) == [
+        ("copy", "duplicate"),
+        ("near", "near-duplicate"),
+        ("missing", "missing"),
+        ("cut", "broken"),
+        ("text", "broken"),
+        ("chatter", "leftover"),
+        ("empty", "row"),
+        ("fine", "duplicate"),
+        ("again", "duplicate"),
+        ("copies its reference", "near-duplicate"),
+    ]
+    assert (report.rows, report.pictures) == (12, 10)
+    assert report.counts == {
+        "row": 1, "missing": 1, "broken": 2, "duplicate": 3, "near-duplicate": 2, "leftover": 1
+    }  # fmt: skip
+    assert all("\n" not in problem.message for problem in report.problems)
+    assert "near.jpg looks like row fine's reference" in report.problems[1].message
+    assert json.loads(json.dumps(report.as_dict()))["problems"][2]["row"] == 4
+
+
+def test_quick_decodes_nothing(pictures: Path) -> None:
+    def read(path: Path) -> Image.Image:
+        raise AssertionError(path)
+
+    (pictures / "m.json").write_text(json.dumps(ROWS[:7]))
+    report = check_manifest(pictures / "m.json", read, quick=True)
+    assert found(report) == [("copy", "duplicate"), ("missing", "missing"), ("text", "broken")]
+
+
+def test_a_clean_set_has_no_problems(pictures: Path) -> None:
+    rows = [row("a", "0.png", target="1.png", masks=["m.png"]), row("b", "2.png", target="3.png", masks=["n.png"])]
+    for name in ("m.png", "n.png"):  # equal masks are nobody's fault
+        Image.new("L", (64, 64), 255).save(pictures / name)
+    assert check(pictures, rows).problems == ()
+
+
+def test_masks_and_members_of_archives_are_checked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, content in {"0.png": (MINI / "release/0/0.png").read_bytes(), "bad.png": b"?"}.items():
+            archive.writestr(name, content)
+    rows = [row("a", "a.zip!/0.png", masks=["a.zip!/bad.png"]), row("b", "a.zip!/1.png")]
+    report = check(tmp_path, rows)
+    assert found(report) == [("a", "broken"), ("b", "missing")]
+    assert "mask" in report.problems[0].message and "a.zip!/bad.png" in report.problems[0].message
+
+
+def test_a_picture_at_fault_counts_against_all_its_rows(tmp_path: Path) -> None:
+    assert found(check(tmp_path, [row("a", "x.png"), row("b", "x.png")])) == [("a", "missing"), ("b", "missing")]
+
+
+def test_syncd_as_it_is() -> None:
+    """Its two planted cases; the pair that is too near is one object's own."""
+    report = check_manifest(MINI / "release", read_picture)
+    assert found(report) == [("1", "near-duplicate"), ("2", "leftover")]
+    assert "looks like its own reference" in report.problems[0].message
+
+
+def test_what_looks_alike() -> None:
+    picture = scene(0)
+    small_red = picture.copy()
+    small_red.paste((255, 0, 0), (20, 20, 28, 28))
+    others = [
+        picture.resize((300, 200)),
+        scaled(picture, 15 / 16),
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        Image.merge("RGB", picture.split()[::-1]),
+        small_red,
+        scene(1),
+    ]
+    looks = [look_of(picture), *(look_of(other) for other in others)]
+    assert [later for later, earlier in alike(looks) if earlier == 0] == [1, 2]
+    assert list(alike([])) == []

@@ -1,0 +1,114 @@
+"""LAION's aesthetic heads: golden vectors, both versions, and the converter that reads pickles warily."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from golden_models import pictures
+from safetensors.torch import load_file, save_file
+from tiny_rewards import golden
+from torch.nn import functional as F
+
+from cgrpo.errors import UserError
+from cgrpo.rewards.aesthetic import Aesthetic
+from cgrpo.rewards.base import to_tensor
+from cgrpo.rewards.convert import convert_aesthetic_head, read_pickled
+from cgrpo.types import Batch
+
+EMPTY = Batch(("0",), ("",), ((),), ("",))
+V2 = {"0": (1024, None), "2": (128, 1024), "4": (64, 128), "6": (16, 64), "7": (1, 16)}
+
+
+def v2_state(width: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for number, (out, into) in V2.items():
+        weight = torch.randn(out, into or width, generator=generator) / (into or width) ** 0.5
+        state |= {f"layers.{number}.weight": weight, f"layers.{number}.bias": torch.randn(out, generator=generator)}
+    return state
+
+
+class Boobytrap:
+    """Unpickled carelessly, it creates a file."""
+
+    def __init__(self, marker: Path):
+        self.marker = marker
+
+    def __reduce__(self):
+        return open, (str(self.marker), "w")
+
+
+def test_v1_is_a_linear_layer_on_the_unit_feature(golden_clip, tmp_path):
+    expected = golden("clip_io")
+    head = tmp_path / "v1.safetensors"
+    save_file({"weight": expected["aesthetic_weight"], "bias": expected["aesthetic_bias"]}, head)
+    reward = Aesthetic(golden_clip, head)
+    assert "V1" in reward.unit
+    for row, picture in enumerate(pictures("gen_0", "gen_1", "gen_2")):
+        score = reward(to_tensor([picture]), EMPTY)
+        assert score.shape == (1,) and abs(score - expected["aesthetic_score"][row]).item() <= 1e-5
+    raw = expected["img_gen"] @ expected["aesthetic_weight"].T + expected["aesthetic_bias"]
+    assert (raw - expected["aesthetic_score"]).abs().max() > 0.01  # the length matters
+
+
+def test_v2_is_five_layers_without_activations(golden_clip, tmp_path):
+    state = v2_state(24)
+    save_file(state, tmp_path / "v2.safetensors")
+    reward = Aesthetic(golden_clip, tmp_path / "v2.safetensors")
+    assert "V2" in reward.unit
+    x = F.normalize(golden("clip_io")["img_gen"][:1], dim=-1)
+    for number in V2:
+        x = x @ state[f"layers.{number}.weight"].T + state[f"layers.{number}.bias"]
+    assert reward(to_tensor(pictures("gen_0")), EMPTY).item() == pytest.approx(x.item(), abs=1e-4)
+
+
+def test_heads_that_do_not_fit_are_refused(golden_clip, tmp_path):
+    head = tmp_path / "head.safetensors"
+    with pytest.raises(UserError, match="can't be read"):
+        Aesthetic(golden_clip, head)
+    save_file({"weight": torch.zeros(1, 768), "bias": torch.zeros(1)}, head)
+    with pytest.raises(UserError, match=r"does not fit the aesthetic head V1.*weight \[1, 768\], not \[1, 24\]"):
+        Aesthetic(golden_clip, head)
+    torch.save({"weight": torch.zeros(1, 24), "bias": torch.zeros(1)}, head)
+    with pytest.raises(UserError, match="can't be read.*cgrpo rewards convert"):
+        Aesthetic(golden_clip, head)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_published_heads_become_safetensors(tmp_path, version):
+    state = v2_state(768) if version == "v2" else {"weight": torch.randn(1, 768), "bias": torch.randn(1)}
+    torch.save(state, tmp_path / "head.pth")
+    out = convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "head.safetensors", version)
+    made = load_file(out)
+    assert made.keys() == state.keys() and all(torch.equal(made[key], state[key]) for key in state)
+    assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+    other = "v2" if version == "v1" else "v1"
+    with pytest.raises(UserError, match=f"does not fit the aesthetic head {other.upper()}"):
+        convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "other.safetensors", other)
+    torch.save(state | {"extra": torch.zeros(1)}, tmp_path / "head.pth")
+    with pytest.raises(UserError, match=r"1 left over \(extra\)"):
+        convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "other.safetensors", version)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path):
+    marker = tmp_path / "was run"
+    for held in ({"weight": Boobytrap(marker)}, {"state_dict": {"weight": Boobytrap(marker)}}, Boobytrap(marker)):
+        torch.save(held, tmp_path / "head.pth")
+        with pytest.raises(UserError) as caught:
+            convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "head.safetensors", "v1")
+        assert "not a file of plain weights" in str(caught.value) and "\n" not in str(caught.value)
+        assert not marker.exists() and not (tmp_path / "head.safetensors").exists()
+    torch.load(tmp_path / "head.pth", weights_only=False).close()  # the trap does work
+    assert marker.exists()
+
+
+def test_files_without_weights_are_refused(tmp_path):
+    with pytest.raises(UserError, match="not a file of plain weights"):
+        read_pickled(tmp_path / "none.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match="not a file of plain weights"):
+        read_pickled(tmp_path / "text.pth")
+    torch.save({"weight": torch.zeros(1), "epoch": 3}, tmp_path / "more.pth")
+    with pytest.raises(UserError, match="holds more than weights by name"):
+        read_pickled(tmp_path / "more.pth")
