@@ -44,6 +44,10 @@ cgrpo rewards serve uno-dinoseg-hpsv3 --reward prompt --port 8420
 REWARD_TOKEN=secret cgrpo rewards serve uno-dinoseg-hpsv3 --host 0.0.0.0 --token-variable REWARD_TOKEN
 cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.prompt.url=http://127.0.0.1:8420""",
     "rewards convert": "cgrpo rewards convert sa_0_4_vit_l_14_linear.pth --to aesthetic-v1 --out aesthetic.safetensors",
+    "data check": "cgrpo data check train.json --json problems.json",
+    "data syncd": """\
+cgrpo data syncd syncd/ --top 10000 --out train.json
+cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 --share deformable=0.14 --out train.json""",
     "data encode": "cgrpo data encode uno-dinoseg-hpsv3 --set data.source=train.json --out encoded",
     "toybox build": "cgrpo toybox build --out my-toybox --share 0.01",
     "toybox check": "cgrpo toybox check",

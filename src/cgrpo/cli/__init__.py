@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         core.print_help()
         return 2
     try:
-        options.command(options)
+        return options.command(options) or 0  # a command that found something wrong tells its own code
     except UserError as error:
         print(f"cgrpo: {error}", file=sys.stderr)
         return 2
@@ -34,4 +34,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cgrpo: interrupted; a training run continues with cgrpo train --resume RUN", file=sys.stderr)
         return 130
-    return 0

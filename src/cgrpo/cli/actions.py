@@ -191,6 +191,52 @@ def encode(options: argparse.Namespace) -> None:
     print(f"train with --set data.cache={options.out}")
 
 
+def check_data(options: argparse.Namespace) -> int:
+    from cgrpo.commands.data import check_data
+
+    report = check_data(options.path, root=options.root, quick=options.quick)
+    for problem in report.problems:
+        print(f"{problem.kind:15s} {problem.id}: {problem.message}")
+    counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items() if count) or "no problems"
+    print(f"{report.rows} rows, {report.pictures} pictures: {counts}")
+    if options.json:
+        options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+    return 1 if report.problems else 0
+
+
+def syncd(options: argparse.Namespace) -> None:
+    from cgrpo.commands.data import filter_data
+    from cgrpo.data import Rules
+
+    models = (options.dino, options.clip, options.head)
+    if any(models) and not all(models):
+        raise UserError("--dino, --clip and --head go together: the scores are computed with all three")
+    parameters = filter_data(
+        options.root,
+        options.out,
+        top=options.top,
+        seed=options.seed,
+        rules=Rules(min_similarity=options.min_similarity, min_aesthetic=options.min_aesthetic),
+        shares=_shares(options.share) or None,
+        dino=options.dino,
+        clip=options.clip,
+        head=options.head,
+    )
+    print(json.dumps(parameters, indent=2))
+    print(f"train with --set data.source={options.out}")
+
+
+def _shares(texts: list[str]) -> dict[str, float]:
+    shares = {}
+    for text in texts:
+        name, _, share = text.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise UserError(f"--share {text}: write it as CATEGORY=SHARE, such as rigid=0.86") from None
+    return shares
+
+
 def cite(options: argparse.Namespace) -> None:
     print(CITATION)
 

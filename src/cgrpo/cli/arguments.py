@@ -172,6 +172,26 @@ def _data(data: argparse.ArgumentParser) -> None:
     _settings(encode)
     encode.add_argument("--out", type=Path, required=True, metavar="DIR", help="the cache; use it as data.cache")
     encode.set_defaults(command=actions.encode)
+    check = verbs.add_parser("check", help="every missing, broken, duplicate or suspicious row of a data set")
+    check.add_argument("path", type=Path, help="a manifest, a folder, or an archive")
+    check.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
+    check.add_argument("--quick", action="store_true", help="open no picture: damage and likeness are not looked for")
+    check.add_argument("--json", type=Path, metavar="FILE", help="also write the problems as JSON")
+    check.set_defaults(command=actions.check_data)
+    syncd = verbs.add_parser("syncd", help="choose SynCD's best pairs (the paper's training set)")
+    syncd.add_argument("root", type=Path, help="SynCD's folder, unpacked or with its zips")
+    syncd.add_argument("--top", type=_positive, default=10000, metavar="N", help="objects to keep (default: 10000)")
+    syncd.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest to write (.json)")
+    syncd.add_argument("--seed", type=int, default=0, help="of the pair taken from each object (default: 0)")
+    syncd.add_argument("--min-similarity", type=float, metavar="S", help="floor of a pair's similarity (upstream: 0.7)")
+    syncd.add_argument("--min-aesthetic", type=float, metavar="A", help="floor of both pictures' score (upstream: 6)")
+    syncd.add_argument(
+        "--share", action="append", default=[], metavar="CATEGORY=SHARE", help="share of a category; repeatable"
+    )
+    syncd.add_argument("--dino", default="", metavar="FOLDER", help="compute similarities with this DINOv2")
+    syncd.add_argument("--clip", default="", metavar="FOLDER", help="compute aesthetics with this CLIP ViT-L/14")
+    syncd.add_argument("--head", type=Path, metavar="FILE", help="and this converted LAION head")
+    syncd.set_defaults(command=actions.syncd)
 
 
 def _toybox(toybox: argparse.ArgumentParser) -> None:

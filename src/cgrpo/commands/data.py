@@ -1,0 +1,81 @@
+"""`cgrpo data check` and `cgrpo data syncd`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, write_manifest
+from cgrpo.hub import locate
+from cgrpo.policies import read_picture
+from cgrpo.rewards.aesthetic import Aesthetic
+from cgrpo.rewards.checkpoint import reward_fingerprint
+from cgrpo.rewards.dino import DinoSeg, Subject
+
+
+def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> CheckReport:
+    """Every problem of a data set, never stopping at the first; ``quick`` opens no picture."""
+    with tqdm(desc="check", unit=" pictures") as bar:
+        return check_manifest(path, read_picture, root=root, quick=quick, progress=functools.partial(_to, bar))
+
+
+def filter_data(
+    root: Path,
+    out: Path,
+    *,
+    top: int,
+    seed: int = 0,
+    rules: Rules | None = None,
+    shares: Mapping[str, float] | None = None,
+    dino: str = "",
+    clip: str = "",
+    head: Path | None = None,
+) -> dict[str, Any]:
+    """SynCD's best pairs as the manifest ``out``; returns its parameters.
+
+    Scores come from the metadata; where ``dino`` (DINOv2 with registers), ``clip`` (ViT-L/14) and ``head`` (LAION's,
+    converted) are given, they are computed, kept beside ``out``, and not computed again.
+    """
+    scorers = _scorers(dino, clip, head) if dino and clip and head else None
+    with tqdm(desc="syncd", unit=" objects") as bar:
+        manifest = filter_syncd(
+            root,
+            top=top,
+            seed=seed,
+            rules=rules,
+            shares=shares,
+            scorers=scorers,
+            cache=out.with_suffix(".scores.jsonl") if scorers else None,
+            progress=functools.partial(_to, bar),
+        )
+    write_manifest(out, root, manifest)
+    return manifest["parameters"]
+
+
+def _scorers(dino: str, clip: str, head: Path) -> Scorers:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    identity = DinoSeg(locate(dino, "folder"), None, masks="reference", device=device)
+    beauty = Aesthetic(locate(clip, "folder"), head, device=device)
+
+    def features(pictures: list[Image.Image], masks: Sequence[Image.Image | None]) -> Tensor:
+        pairs = zip(pictures, masks, strict=True)
+        return identity.features(identity.crops([Subject(picture, "", mask) for picture, mask in pairs])[0])
+
+    @torch.no_grad()
+    def aesthetic(pictures: list[Image.Image]) -> Tensor:
+        return beauty.head(beauty.encoder.pictures(pictures))[:, 0]
+
+    name = f"{reward_fingerprint(identity)[:16]}-{reward_fingerprint(beauty)[:16]}"
+    return Scorers(name, features, aesthetic, read_picture)
+
+
+def _to(bar: tqdm, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)

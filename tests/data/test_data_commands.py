@@ -1,0 +1,63 @@
+"""`cgrpo data check` and `cgrpo data syncd` through the command line; a training run reads what they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_models
+import tiny_rewards
+from PIL import Image
+from safetensors.torch import save_file
+
+from cgrpo.cli import main
+from cgrpo.data import read_records
+
+SYNCD = Path(__file__).parent / "syncd_mini"
+
+
+def test_check_lists_every_problem_and_tells_by_its_exit_code(tmp_path: Path, capsys) -> None:
+    Image.effect_noise((32, 32), 90).convert("RGB").save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    rows = [
+        {"id": "one", "prompt": "a cat", "references": ["good.png"]},
+        {"id": "two", "prompt": "a dog", "references": ["absent.png"]},
+        {"id": "three", "prompt": "a bird", "references": ["broken.png"]},
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    assert main(["data", "check", str(tmp_path / "rows.json"), "--json", str(tmp_path / "problems.json")]) == 1
+    told = json.loads((tmp_path / "problems.json").read_text())
+    assert {problem["id"] for problem in told["problems"]} == {"two", "three"}
+    assert "3 rows" in capsys.readouterr().out
+    (tmp_path / "rows.json").write_text(json.dumps(rows[:1]))
+    assert main(["data", "check", str(tmp_path / "rows.json")]) == 0
+
+
+def test_syncd_leaves_a_manifest_that_reads(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "made" / "train.json"
+    root = next(path.parent for path in sorted(SYNCD.rglob("*metadata_with_scores.json")))
+    assert main(["data", "syncd", str(root), "--top", "2", "--out", str(out)]) == 0
+    records = read_records(out)
+    assert len(records) == 2 and all(path.is_file() for record in records for path in record.references)
+    assert '"scores": "metadata"' in capsys.readouterr().out
+    assert main(["data", "syncd", str(root), "--out", str(out), "--share", "rigid"]) == 2
+    assert main(["data", "syncd", str(root), "--out", str(out), "--dino", "x"]) == 2
+    assert "go together" in capsys.readouterr().err
+
+
+def test_syncd_computes_scores_once(tmp_path: Path) -> None:
+    """With models given, into a file beside the manifest that a second run takes them from."""
+    expected = tiny_rewards.golden("clip_io")
+    head = {"weight": expected["aesthetic_weight"], "bias": expected["aesthetic_bias"]}
+    save_file(head, tmp_path / "head.safetensors")
+    models = ["--dino", str(tiny_rewards.build_dinov2(tmp_path / "dino"))]
+    models += ["--clip", str(golden_models.build_openai_clip(tmp_path / "clip"))]
+    models += ["--head", str(tmp_path / "head.safetensors")]
+    root = next(path.parent for path in sorted(SYNCD.rglob("*metadata_with_scores.json")))
+    out = tmp_path / "train.json"
+    assert main(["data", "syncd", str(root), "--top", "2", "--out", str(out), *models]) == 0
+    first, cache = json.loads(out.read_text()), (tmp_path / "train.scores.jsonl").read_text()
+    assert first["parameters"]["scores"] != "metadata" and cache.count("\n") > 2
+    assert main(["data", "syncd", str(root), "--top", "2", "--out", str(out), *models]) == 0
+    assert json.loads(out.read_text()) == first
+    assert (tmp_path / "train.scores.jsonl").read_text().split() == cache.split()  # nothing was scored again
