@@ -42,7 +42,8 @@ cgrpo rewards score --reward clip=openai/clip-vit-base-patch32 --prompt "a cat" 
     "rewards serve": """\
 cgrpo rewards serve uno-dinoseg-hpsv3 --reward prompt --port 8420
 REWARD_TOKEN=secret cgrpo rewards serve uno-dinoseg-hpsv3 --host 0.0.0.0 --token-variable REWARD_TOKEN
-cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.prompt.url=http://127.0.0.1:8420""",
+cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.prompt.reward=prompt \\
+    --set rewards.prompt.url=http://127.0.0.1:8420""",
     "rewards convert": "cgrpo rewards convert sa_0_4_vit_l_14_linear.pth --to aesthetic-v1 --out aesthetic.safetensors",
     "data check": "cgrpo data check train.json --json problems.json",
     "data syncd": """\
