@@ -10,6 +10,7 @@ import pytest
 import tiny_flux
 import tiny_rewards
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -261,3 +262,43 @@ def test_adapter_commands(world: Path, tmp_path: Path, capsys) -> None:
     for name in ("joined", "uno", "merged"):  # float noise may tip a level
         assert abs(pictures[name] - pictures["run"]).max() <= 1
     assert abs(pictures["base"] - pictures["run"]).max() > 1
+
+
+def test_a_trained_adapter_gives_the_stock_pipeline_the_same_picture(world: Path, tmp_path: Path) -> None:
+    """From `cgrpo train` to `cgrpo sample` on one side, `load_lora_weights` on the other; same seed, prompt and steps."""
+    run, recipe = tmp_path / "run", "uno-dinoseg-hpsv3"
+    plain = ("policy.dtype=float32", "policy.start=", "training.learning_rate=0.05")
+    given = settings(world, recipe, *plain)
+    assert main(["train", recipe, *given, "--out", str(run)]) == 0
+    ask = [
+        "--prompt",
+        "a red cube",
+        "--seeds",
+        "1",
+        "--seed",
+        "7",
+        "--steps",
+        "5",
+        "--shift",
+        "flux",
+        "--guidance",
+        "2.5",
+    ]
+    assert main(["sample", str(run), *ask, "--out", str(tmp_path / "ours")]) == 0
+    ours = np.asarray(Image.open(tmp_path / "ours" / "prompt0-seed7.png")).astype(int)
+
+    pipeline = FluxPipeline.from_pretrained(world / "flux", local_files_only=True)
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def stock() -> np.ndarray:
+        (picture,) = pipeline(
+            prompt="a red cube", height=32, width=32, num_inference_steps=5, guidance_scale=2.5,
+            generator=torch.Generator().manual_seed(7), max_sequence_length=12,
+        ).images  # fmt: skip
+        return np.asarray(picture).astype(int)
+
+    base = stock()
+    pipeline.load_lora_weights(str(run / "adapter"))
+    assert abs(stock() - ours).max() <= 1  # float noise may tip a level
+    assert abs(base - ours).max() > 1
