@@ -48,7 +48,7 @@ cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.pro
     "data check": "cgrpo data check train.json --json problems.json",
     "data syncd": """\
 cgrpo data syncd syncd/ --top 10000 --out train.json
-cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 --share deformable=0.14 --out train.json""",
+cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 --out train.json""",
     "data encode": "cgrpo data encode uno-dinoseg-hpsv3 --set data.source=train.json --out encoded",
     "toybox build": "cgrpo toybox build --out my-toybox --share 0.01",
     "toybox check": "cgrpo toybox check",

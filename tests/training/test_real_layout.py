@@ -265,7 +265,7 @@ def test_adapter_commands(world: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_a_trained_adapter_gives_the_stock_pipeline_the_same_picture(world: Path, tmp_path: Path) -> None:
-    """From `cgrpo train` to `cgrpo sample` on one side, `load_lora_weights` on the other; same seed, prompt and steps."""
+    """`cgrpo train`, then `cgrpo sample` on one side and `load_lora_weights` on the other: same seed and prompt."""
     run, recipe = tmp_path / "run", "uno-dinoseg-hpsv3"
     plain = ("policy.dtype=float32", "policy.start=", "training.learning_rate=0.05")
     given = settings(world, recipe, *plain)
