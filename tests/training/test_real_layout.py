@@ -214,11 +214,15 @@ def test_encoded_data_trains_without_text_encoders(world: Path, tmp_path: Path, 
     assert "prompts: 0 encoded, 3 already there" in capsys.readouterr().out
 
     assert main(["train", recipe, *given, "--out", str(tmp_path / "direct")]) == 0
-    monkeypatch.setattr("transformers.T5EncoderModel.from_pretrained", None)  # must not be called
     cached = [*given, "--set", f"data.cache={cache}"]
-    assert main(["train", recipe, *cached, "--out", str(tmp_path / "cached")]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.T5EncoderModel.from_pretrained", None)  # must not be called
+        assert main(["train", recipe, *cached, "--out", str(tmp_path / "cached")]) == 0
     one, two = (read_adapter(tmp_path / name / "adapter")[0] for name in ("direct", "cached"))
     assert max((one[key] - two[key]).abs().max() for key in one) <= 1e-6
+
+    ask = ["--prompt", "a blue ball", "--seeds", "1", "--out", str(tmp_path / "pictures")]
+    assert main(["sample", str(tmp_path / "cached"), *ask]) == 0  # a prompt that was never encoded
 
     for change, told in (("policy.reference_size=24", "reference size"), ("policy.dtype=bfloat16", "dtype")):
         assert main(["train", recipe, *cached, "--set", change, "--out", str(tmp_path / "no")]) == 2

@@ -8,11 +8,7 @@ from typing import Any
 
 import torch
 
-from cgrpo.config import (
-    TOYBOX,
-    Config,
-    parse_config,
-)
+from cgrpo.config import TOYBOX, Config, parse_config
 from cgrpo.hub import locate
 from cgrpo.policies import FluxPolicy, add_adapter, load_adapter
 from cgrpo.policies.checkpointing import set_checkpointing

@@ -28,7 +28,7 @@ def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> 
     if run is not None and (run / "config.json").exists():
         record, cfg = Record.open(run)
         adapter = record.adapter
-    cfg = override(cfg, settings)
+    cfg = override(cfg, ["data.cache=", *settings])  # prompts that were never encoded must do, too
     return cfg, make_policy(cfg, adapter=adapter)
 
 
