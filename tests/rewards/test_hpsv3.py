@@ -118,6 +118,18 @@ def test_rows_do_not_depend_on_each_other(tiny_hpsv3):
         reward(images[:1], Batch(("0",), ("a <|image_pad|>",), ((),), ("",)))
 
 
+def test_a_groups_scores_do_not_depend_on_other_groups_even_in_bf16(tiny_hpsv3):
+    reward = make(tiny_hpsv3, chunk=2, dtype="bfloat16")
+    images = to_tensor([Image.effect_noise((32, 32), 40 + 20 * n).convert("RGB") for n in range(6)])
+    prompts = ("a cat",) * 3 + ("a very much longer prompt about a dog",) * 3
+
+    def scores(rows: slice) -> torch.Tensor:
+        count = len(prompts[rows])
+        return reward(images[rows], Batch(("0",) * count, prompts[rows], ((),) * count, ("",) * count))
+
+    assert torch.equal(scores(slice(0, 6)), torch.cat((scores(slice(0, 3)), scores(slice(3, 6)))))
+
+
 def test_weights_that_do_not_fit_are_named_together(tiny_hpsv3, tmp_path):
     state = load_file(tiny_hpsv3 / "HPSv3.safetensors")
     state["model.surplus"] = state.pop("model.norm.weight")

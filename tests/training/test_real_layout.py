@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -306,3 +309,18 @@ def test_a_trained_adapter_gives_the_stock_pipeline_the_same_picture(world: Path
     pipeline.load_lora_weights(str(run / "adapter"))
     assert abs(stock() - ours).max() <= 1  # float noise may tip a level
     assert abs(base - ours).max() > 1
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp2"])
+def test_two_processes_give_the_run_of_one_in_the_real_layout(world: Path, tmp_path: Path, parallel: str) -> None:
+    """With the paper's rewards (HPSv3 in bfloat16) and references of several sizes."""
+    recipe = "uno-dinoseg-hpsv3"
+    given = settings(world, recipe, "policy.dtype=float32", "training.learning_rate=0.001")
+    assert main(["train", recipe, *given, "--out", str(tmp_path / "one")]) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cgrpo"]
+    two = [*launch, "train", recipe, *given, "--set", f"training.parallel={parallel}", "--out", str(tmp_path / "two")]
+    done = subprocess.run(two, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    one, other = (read_adapter(tmp_path / name / "adapter")[0] for name in ("one", "two"))
+    assert max(value.abs().max() for key, value in one.items() if "lora_B" in key) > 1e-3
+    assert max((one[key] - other[key]).abs().max() for key in one) <= 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -120,7 +121,11 @@ class HPSv3(Reward):
         return torch.cat(rows)
 
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        return self.score(to_pictures(images_NHWC), list(batch.prompts))[:, 0]
+        # Pictures of different prompts never share a forward: in bfloat16 it shows what else is in a batch, and a
+        # group's scores must not depend on which groups its process happens to hold.
+        pictures, prompts = to_pictures(images_NHWC), list(batch.prompts)
+        groups = [list(rows) for _, rows in groupby(range(len(prompts)), prompts.__getitem__)]
+        return torch.cat([self.score([pictures[n] for n in rows], [prompts[n] for n in rows])[:, 0] for rows in groups])
 
 
 class RoundedVisionRotary(Qwen2VLVisionRotaryEmbedding):

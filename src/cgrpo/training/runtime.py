@@ -32,7 +32,8 @@ class Runtime:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
-        self.device: torch.device = self._accelerator.device
+        device = self._accelerator.device
+        self.device = torch.device("cpu") if device.type == "cpu" else device  # "cpu:0" is not understood everywhere
         self.sharded = False  # whether the base's blocks are spread over the processes
 
     def start_tracking(self, settings: Mapping[str, Any]) -> None:
