@@ -27,7 +27,10 @@ cgrpo train --resume outputs/naive-1""",
 cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
 cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
     --shift uno --guidance 4 --seed 3407 --set policy.reference_size=320 --out uno""",
-    "evaluate": "cgrpo evaluate toybox\ncgrpo evaluate toybox outputs/naive-1 --json table.json",
+    "evaluate toybox": "cgrpo evaluate toybox\ncgrpo evaluate toybox outputs/naive-1 --json table.json",
+    "evaluate dreambench": """\
+cgrpo evaluate dreambench outputs/paper --data dreambench --out dreambench-scores
+cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores""",
     "plan": """\
 cgrpo plan uno-dinoseg-hpsv3 --gpu a100-80gb --gpus 8
 cgrpo plan kontext --set policy.rank=64 --gpu h100-80gb --json plan.json""",

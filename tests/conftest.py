@@ -3,4 +3,4 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / room) for room in ("policies", "rewards", "training")]
+sys.path[:0] = [str(Path(__file__).parent / room) for room in ("evaluation", "policies", "rewards", "training")]

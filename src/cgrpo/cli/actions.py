@@ -80,7 +80,7 @@ def sample(options: argparse.Namespace) -> None:
     print(f"{len(files) - 1} pictures and {files[-1]}")
 
 
-def evaluate(options: argparse.Namespace) -> None:
+def evaluate_toybox(options: argparse.Namespace) -> None:
     from cgrpo.commands.toybox import evaluate_toybox
 
     result = evaluate_toybox(options.run, options.settings, options.sheet)
@@ -91,6 +91,29 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{row:22s}" + "".join(f"{scores[name]:19.3f}" for name in names))
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def evaluate_dreambench(options: argparse.Namespace) -> int:
+    from cgrpo.commands.dreambench import OFFICIAL, Ask, evaluate_dreambench
+
+    outcome = evaluate_dreambench(
+        options.data,
+        options.out,
+        ask=Ask(options.list, tuple(options.subjects), options.seeds, options.first_seed),
+        run=options.run,
+        images=options.images,
+        layout=options.layout,
+        method=options.method,
+        recipe=options.recipe,
+        settings=options.settings,
+        metrics=options.metric or tuple(OFFICIAL),
+        protocols=options.protocol or ("one",),
+    )
+    print(f"photographs: {outcome.photographs['kind']}")
+    for row in outcome.summary:
+        print("  ".join(f"{value:.4f}" if isinstance(value, float) else f"{value!s:14s}" for value in row.values()))
+    print(f"scores: {outcome.scores}" + (f"; {outcome.failed} rows could not be scored" if outcome.failed else ""))
+    return 1 if outcome.failed else 0
 
 
 def plan(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     commands = core.add_subparsers(title="commands", metavar="COMMAND")
     _train(commands)
     _sample(commands)
-    _evaluate(commands)
+    _evaluate(commands.add_parser("evaluate", help="score a run, the base, or any pictures on an evaluation set"))
     _plan(commands)
     _adapter(commands.add_parser("adapter", help="adapter files: convert, merge, inspect"))
     _rewards(commands.add_parser("rewards", help="score pictures; serve or convert rewards"))
@@ -60,14 +60,46 @@ def _sample(commands: argparse._SubParsersAction) -> None:
     sample.set_defaults(command=actions.sample)
 
 
-def _evaluate(commands: argparse._SubParsersAction) -> None:
-    evaluate = commands.add_parser("evaluate", help="score a run, or the base, against reference rows")
-    evaluate.add_argument("what", choices=["toybox"], help="the evaluation set")
-    evaluate.add_argument("run", nargs="?", type=Path, help=RUN)
-    _settings(evaluate)
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
-    evaluate.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of 24 tasks (PNG)")
-    evaluate.set_defaults(command=actions.evaluate)
+def _evaluate(evaluate: argparse.ArgumentParser) -> None:
+    verbs = evaluate.add_subparsers(metavar="SET", required=True)
+    toybox = verbs.add_parser("toybox", help="held-out toybox tasks, beside reference rows")
+    toybox.add_argument("run", nargs="?", type=Path, help=RUN)
+    _settings(toybox)
+    toybox.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    toybox.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of 24 tasks (PNG)")
+    toybox.set_defaults(command=actions.evaluate_toybox)
+    bench = verbs.add_parser("dreambench", help="DreamBench: generate and score, or score pictures of any system")
+    bench.add_argument("run", nargs="?", type=Path, help=RUN)
+    bench.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photographs: SUBJECT/NN.jpg")
+    bench.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="pictures and scores; go on where it ended"
+    )
+    bench.add_argument("--list", choices=["single", "multi"], default="single", help="the official list")
+    bench.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="some of its subjects (default: all)")
+    bench.add_argument("--seeds", type=_positive, default=4, metavar="N", help="pictures a prompt (default: 4)")
+    bench.add_argument("--first-seed", type=int, default=3407, metavar="S", help="default: 3407, as the paper's code")
+    bench.add_argument("--images", type=Path, metavar="DIR", help="score these instead of generating")
+    bench.add_argument(
+        "--layout", choices=["rows", "uno"], default="rows", help="their names: SUBJECT/PP_SEED.png, or UNO's ROW_IMAGE"
+    )
+    bench.add_argument("--method", default="", metavar="NAME", help="name of the rows (default: the folder's)")
+    bench.add_argument(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="dino, clip-i, clip, TYPE=PATH, or a reward of the recipe; repeatable (default: the first three)",
+    )
+    bench.add_argument(
+        "--protocol",
+        action="append",
+        choices=["one", "all"],
+        default=[],
+        help="references that identity is scored with",
+    )
+    bench.add_argument("--recipe", default="toybox", help="describes the base, unless a run directory does")
+    _settings(bench)
+    bench.set_defaults(command=actions.evaluate_dreambench)
 
 
 def _plan(commands: argparse._SubParsersAction) -> None:

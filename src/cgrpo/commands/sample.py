@@ -20,7 +20,13 @@ from cgrpo.types import Batch
 
 
 def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> tuple[Config, FluxPolicy]:
-    """The policy of a run directory or of an adapter file or folder; None is the base.
+    """The policy of a run directory or of an adapter file or folder; None is the base. See ``configuration``."""
+    cfg, adapter = configuration(run, cfg, settings)
+    return cfg, make_policy(cfg, adapter=adapter)
+
+
+def configuration(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> tuple[Config, Path | None]:
+    """What describes the policy of ``run``, and its adapter.
 
     A run brings its own configuration, else ``cfg`` describes the base; ``settings`` go on top of either.
     """
@@ -28,8 +34,7 @@ def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> 
     if run is not None and (run / "config.json").exists():
         record, cfg = Record.open(run)
         adapter = record.adapter
-    cfg = override(cfg, ["data.cache=", *settings])  # prompts that were never encoded must do, too
-    return cfg, make_policy(cfg, adapter=adapter)
+    return override(cfg, ["data.cache=", *settings]), adapter  # prompts that were never encoded must do, too
 
 
 def sample(

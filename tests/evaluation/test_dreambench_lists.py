@@ -1,0 +1,89 @@
+"""The official lists, row for row, and how pictures are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.dreambench import check_photographs, official_list, picture_name
+from cgrpo.evaluation.dreambench.lists import known
+
+DATA = Path(__file__).parents[1] / "data" / "dreambench"
+
+
+def test_the_single_list_is_the_official_one():
+    official = json.loads((DATA / "eval_single.json").read_text())
+    ours = [
+        {
+            "id": row.number,
+            "subject": row.subject,
+            "reference": row.references[0],
+            "prompt": row.prompt,
+            "prompt_index": row.prompt_index,
+        }
+        for row in official_list("single")
+    ]
+    assert len(ours) == 750 and ours == official
+
+
+def test_the_list_of_pairs_is_the_official_one():
+    official = json.loads((DATA / "eval_multi.json").read_text())
+    ours = [
+        {
+            "id": row.number,
+            "subjects": list(row.subjects),
+            "references": list(row.references),
+            "prompt": row.prompt,
+            "prompt_index": row.prompt_index,
+        }
+        for row in official_list("multi")
+    ]
+    assert len(ours) == 750 and ours == official
+
+
+def test_some_subjects_keep_their_numbers():
+    rows = official_list("single", ["dog"])
+    assert [row.number for row in rows] == list(range(250, 275))  # the eleventh subject
+    assert rows[10].prompt == "a dog wearing a red hat"
+    pairs = official_list("multi", ["cat", "dog", "vase"])
+    assert {row.subjects for row in pairs} == {("cat", "dog")} and len(pairs) == 25
+    with pytest.raises(UserError, match="no subject 'dog4'"):
+        official_list("single", ["dog4"])
+    with pytest.raises(UserError, match="no pair"):
+        official_list("multi", ["vase"])
+
+
+def test_names_of_pictures():
+    row = official_list("single", ["dog"])[3]
+    assert picture_name(row, 3408) == "dog/03_3408"
+    assert picture_name(row, 3408, "uno") == "253_1"
+    assert picture_name(official_list("multi", ["cat", "dog"])[24], 1) == "cat+dog/24_1"
+
+
+def test_photographs_are_told_apart(tmp_path, monkeypatch):
+    """Only hashes count: three files whose SHA-256 is known by hand stand for DreamBench's."""
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    listed = {"02.jpg": [empty, abc], "00.jpg": [abc, empty], "01.jpg": ["", ""]}
+    monkeypatch.setitem(known()["subjects"]["dog"], "photographs", listed)
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(UserError, match="02.jpg: no such photograph"):
+        check_photographs(tmp_path, ["dog"])
+    (tmp_path / "dog" / "02.jpg").write_bytes(b"")
+    (tmp_path / "dog" / "00.jpg").write_bytes(b"abc")
+    told = check_photographs(tmp_path, ["dog"])
+    assert told == {"kind": "originals", "originals": 2, "copies": 0, "unknown": [], "missing": ["dog/01.jpg"]}
+    (tmp_path / "dog" / "00.jpg").write_bytes(b"")
+    (tmp_path / "dog" / "01.jpg").write_bytes(b"x")
+    told = check_photographs(tmp_path, ["dog"])
+    assert told == {"kind": "mixed", "originals": 1, "copies": 1, "unknown": ["dog/01.jpg"], "missing": []}
+
+
+def test_every_photograph_has_two_hashes():
+    tables = [subject["photographs"] for subject in known()["subjects"].values()]
+    hashes = [value for table in tables for pair in table.values() for value in pair]
+    assert sum(map(len, tables)) == 158 and len(set(hashes)) == 316 and {len(value) for value in hashes} == {64}
+    assert all(subject["reference"] in subject["photographs"] for subject in known()["subjects"].values())

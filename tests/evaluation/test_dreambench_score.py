@@ -1,0 +1,214 @@
+"""Scores of drawn pictures, against values worked out by hand from their grey levels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from dreambench_pictures import SUBJECTS, Alike, Length, draw_photographs
+from PIL import Image
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.dreambench import (
+    ScoreRow,
+    collect_rows,
+    copy_items,
+    describe,
+    join_description,
+    method_items,
+    official_list,
+    read_rows,
+    real_items,
+    score_dreambench,
+    short_summary,
+)
+
+METRICS = {"alike": Alike(), "length": Length()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return draw_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Two seeds a row: seed 5 of grey 100, seed 6 of grey 110; the sizes differ too."""
+    for row in official_list("single", SUBJECTS):
+        (tmp_path / "made" / row.subject).mkdir(parents=True, exist_ok=True)
+        for n in (0, 1):
+            picture = Image.new("RGB", (8 + n, 8), (100 + 10 * n,) * 3)
+            picture.save(tmp_path / "made" / row.subject / f"{row.prompt_index:02d}_{5 + n}.png")
+    return tmp_path / "made"
+
+
+def all_items(made, data):
+    rows = official_list("single", SUBJECTS)
+    return [*method_items("ours", made, rows, 2, 5), *real_items(rows, data), *copy_items(rows, data)]
+
+
+def score(items, data, out, **more):
+    order = score_dreambench(METRICS, items, data, out, **more)
+    return collect_rows(out, order)
+
+
+def means(rows):
+    return {(r["method"], r["metric"], r["protocol"]): (r["mean"], r["pictures"]) for r in short_summary(rows)}
+
+
+def test_scores_are_those_worked_out_by_hand(made, data, out):
+    rows = score(all_items(made, data), data, out, protocols=("one", "all"))
+    assert not [row for row in rows if row.score is None]
+    found = {(r.method, r.subject, r.prompt_index, r.seed, r.metric, r.protocol, r.picture): r.score for r in rows}
+    # The cat's reference 04 is of grey 100, its five photographs 60 to 100; JPEG may shift a level.
+    assert found["ours", "cat", 0, 5, "alike", "one", "cat/00_5.png"] == pytest.approx(1.0, abs=0.02)
+    assert found["ours", "cat", 0, 6, "alike", "one", "cat/00_6.png"] == pytest.approx(0.9, abs=0.02)
+    assert found["ours", "cat", 0, 5, "alike", "all", "cat/00_5.png"] == pytest.approx(0.8, abs=0.02)
+    assert found["ours", "cat", 0, 5, "length", "prompt", "cat/00_5.png"] == len("a cat in the jungle")
+    # Real photographs against the reference, and leaving out the photograph itself: 00 with 70, 80, 90, 100.
+    assert found["real-vs-real", "cat", None, None, "alike", "one", "cat/00.jpg"] == pytest.approx(0.6, abs=0.02)
+    assert found["real-vs-real", "cat", None, None, "alike", "all", "cat/00.jpg"] == pytest.approx(0.75, abs=0.02)
+    assert found["copy-paste", "cat", 7, None, "alike", "one", "cat/04.jpg"] == pytest.approx(1.0, abs=1e-6)
+    counts = {key: count for key, (_, count) in means(rows).items()}
+    assert counts == {
+        ("ours", "alike", "one"): 150,
+        ("ours", "alike", "all"): 150,
+        ("ours", "length", "prompt"): 150,
+        ("real-vs-real", "alike", "one"): 8,  # 11 photographs, 3 of them references
+        ("real-vs-real", "alike", "all"): 8,
+        ("copy-paste", "alike", "one"): 75,
+        ("copy-paste", "alike", "all"): 75,
+        ("copy-paste", "length", "prompt"): 75,
+    }
+
+
+def test_odd_photographs_are_read_as_viewers_show_them(data, made, out):
+    """MPO's first frame, EXIF's turn, a palette: cat 01 to 03 are of grey 70, 80, 90, the reference of 100."""
+    rows = score([i for i in all_items(made, data) if i.method == "real-vs-real"], data, out)
+    cats = {row.picture: row.score for row in rows if row.subject == "cat"}
+    assert cats == pytest.approx({f"cat/0{n}.jpg": 0.6 + 0.1 * n for n in range(4)}, abs=0.02)
+
+
+def test_a_pair_is_the_mean_over_its_subjects(data, tmp_path, out):
+    pairs = official_list("multi", SUBJECTS)
+    (tmp_path / "made" / "cat+dog").mkdir(parents=True)
+    Image.new("RGB", (8, 8), (100,) * 3).save(tmp_path / "made" / "cat+dog" / "00_1.png")
+    items = method_items("ours", tmp_path / "made", pairs[:1], 1, 1)
+    (one, prompt) = score([*items], data, out)
+    # Against the cat's 100 and the dog's 200: (1 + 0) / 2.
+    assert (one.metric, one.score) == ("alike", pytest.approx(0.5, abs=0.02))
+    assert prompt.score == len("a cat and a dog in the jungle")
+    copies = score(copy_items(pairs[:1], data), data, out)[-2:]
+    assert copies[0].picture == "cat/04.jpg + dog/02.jpg" and copies[0].score is not None
+
+
+def test_pictures_named_as_uno_names_them(data, tmp_path, out):
+    rows = official_list("single", ["dog"])
+    for row in rows:
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{row.number}_0.jpg")
+    items = method_items("theirs", tmp_path, rows, 1, layout="uno")
+    assert items[2].picture == "252_0.jpg" and items[2].seed == 3407
+    with pytest.raises(UserError, match=r"dog/00_3407.png; see --layout"):
+        method_items("theirs", tmp_path, rows, 1)
+
+
+def test_one_process_is_two(made, data, out, tmp_path):
+    """Rows and their order, whatever the number of processes."""
+    rows = score(all_items(made, data), data, out, chunk=16)
+    two = tmp_path / "two"
+    two.mkdir()
+    for rank in (1, 0):
+        order = score_dreambench(METRICS, all_items(made, data), data, two, chunk=16, rank=rank, world=2)
+    assert all((two / f"scores.part{rank}.jsonl").stat().st_size > 1000 for rank in (0, 1))
+    assert collect_rows(two, order) == rows
+    assert (two / "scores.jsonl").read_bytes() == (out / "scores.jsonl").read_bytes()
+    assert not list(two.glob("scores.part*"))
+
+
+def test_broken_off_and_continued(made, data, out, tmp_path):
+    """Rows that are there are kept, even a wrong one; a line that was cut off is scored again."""
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    rows = score(all_items(made, data), data, whole)
+    lines = (whole / "scores.jsonl").read_text().splitlines()
+    kept = json.loads(lines[0]) | {"score": -7.0}
+    (out / "scores.part0.jsonl").write_text(json.dumps(kept) + "\n" + lines[1] + "\n" + lines[2][:40])
+    again = score(all_items(made, data), data, out)
+    assert [dataclasses.replace(row, score=None) for row in again] == [
+        dataclasses.replace(row, score=None) for row in rows
+    ]
+    assert again[0].score == -7.0 and again[1:] == rows[1:]
+
+
+def test_a_bad_picture_costs_its_own_row(made, data, out):
+    items = all_items(made, data)
+    good = (made / "dog" / "03_5.png").read_bytes()
+    (made / "dog" / "03_5.png").write_bytes(good[:40])
+    (made / "dog" / "04_5.png").unlink()
+    Image.new("RGB", (8, 8)).save(made / "dog" / "05_5.png")  # black: Length can't score it
+    rows = score(items, data, out)
+    lost = [row for row in rows if row.score is None]
+    assert [(row.picture, row.metric) for row in lost] == [
+        ("dog/03_5.png", "alike"),
+        ("dog/03_5.png", "length"),
+        ("dog/04_5.png", "alike"),
+        ("dog/04_5.png", "length"),
+        ("dog/05_5.png", "length"),
+    ]
+    assert "can't be read" in lost[0].error and "no such picture" in lost[2].error and "length" in lost[4].error
+    assert [r["failed"] for r in short_summary(rows) if r["method"] == "ours"] == [2, 3]
+    (made / "dog" / "03_5.png").write_bytes(good)
+    assert sum(row.score is None for row in score(items, data, out)) == 3  # mended, and scored when asked again
+
+
+def test_a_bad_photograph_costs_what_needs_it(made, data, out, tmp_path):
+    shutil.copytree(data, tmp_path / "bad")
+    (tmp_path / "bad" / "vase" / "02.jpg").write_bytes(b"no picture")
+    rows = score(all_items(made, tmp_path / "bad"), tmp_path / "bad", out)
+    lost = {(row.method, row.subject, row.metric) for row in rows if row.score is None}
+    assert lost == {
+        ("ours", "vase", "alike"),
+        ("real-vs-real", "vase", "alike"),
+        ("copy-paste", "vase", "alike"),
+        ("copy-paste", "vase", "length"),
+    }
+
+
+def test_the_mean_weighs_prompts_alike_and_leaves_out_what_failed():
+    def row(subject, prompt_index, seed, score):
+        return ScoreRow("ours", subject, prompt_index, "", seed, "alike", "one", score, "", None if score else "lost")
+
+    rows = [row("cat", 0, 1, 0.2), row("cat", 0, 2, 0.4), row("cat", 1, 1, 0.9), row("cat", 1, 2, None)]
+    rows += [row("dog", 0, 1, None), row("dog", 0, 2, None)]
+    (column,) = short_summary(rows)
+    assert column["mean"] == pytest.approx((0.3 + 0.9) / 2) and (column["pictures"], column["failed"]) == (6, 3)
+    assert short_summary(rows[-2:])[0]["mean"] is None
+
+
+def test_rows_that_are_none_are_told(out):
+    (out / "scores.jsonl").write_text('{"method": "x"}\n')
+    with pytest.raises(UserError, match=r"scores.jsonl, line 1"):
+        read_rows(out)
+
+
+def test_scores_that_can_not_be_compared_do_not_mix(made, data, out):
+    told = {"kind": "unknown"}
+    join_description(out, describe("single", data, told, {"ours": made}, {"alike": Alike()}))
+    joined = join_description(out, describe("single", data, told, {"theirs": data}, {"length": Length()}))
+    assert list(joined["methods"]) == ["ours", "theirs"] and list(joined["metrics"]) == ["alike", "length"]
+    for table, match in (
+        (describe("multi", data, told, {}, {}), "single list"),
+        (describe("single", data, {"kind": "originals"}, {}, {}), "other photographs"),
+        (describe("single", data, told, {"ours": data}, {}), "another method called 'ours'"),
+        (describe("single", data, told, {}, {"alike": Length()}), "another metric called 'alike'"),
+    ):
+        with pytest.raises(UserError, match=match):
+            join_description(out, table)
