@@ -31,6 +31,7 @@ cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a 
     "evaluate dreambench": """\
 cgrpo evaluate dreambench outputs/paper --data dreambench --out dreambench-scores
 cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores""",
+    "evaluate compare": "cgrpo evaluate compare dreambench-scores --baseline uno --out comparison",
     "plan": """\
 cgrpo plan uno-dinoseg-hpsv3 --gpu a100-80gb --gpus 8
 cgrpo plan kontext --set policy.rank=64 --gpu h100-80gb --json plan.json""",

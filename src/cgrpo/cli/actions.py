@@ -116,6 +116,12 @@ def evaluate_dreambench(options: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
+def compare(options: argparse.Namespace) -> None:
+    from cgrpo.evaluation.comparison import write_comparison
+
+    print(write_comparison(options.folder, options.baseline, options.out))
+
+
 def plan(options: argparse.Namespace) -> None:
     from cgrpo.config import load_config
     from cgrpo.plan import plan, render

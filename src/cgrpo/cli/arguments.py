@@ -100,6 +100,11 @@ def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     bench.add_argument("--recipe", default="toybox", help="describes the base, unless a run directory does")
     _settings(bench)
     bench.set_defaults(command=actions.evaluate_dreambench)
+    compare = verbs.add_parser("compare", help="methods scored into one folder: intervals, tests, tables, a page")
+    compare.add_argument("folder", type=Path, help="the --out of evaluate dreambench")
+    compare.add_argument("--baseline", metavar="METHOD", help="what the others are compared with (default: base)")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables, figures and page")
+    compare.set_defaults(command=actions.compare)
 
 
 def _plan(commands: argparse._SubParsersAction) -> None:

@@ -84,7 +84,7 @@ def curve(
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     label = f"{title}: {len(values)} iterations, moving mean from {smooth[0]:.3g} to {smooth[-1]:.3g}"
-    return _svg(figure, key, label)
+    return svg(figure, key, label)
 
 
 def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
@@ -119,7 +119,7 @@ def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
         f"{kind}: identity {x['base']:.3f} to {x['trained']:.3f}, prompt {y['base']:.3f} to {y['trained']:.3f}"
         for kind, (x, y) in judged.items()
     )
-    return _svg(figure, "tradeoff", f"Judges from base to trained. {ends}")
+    return svg(figure, "tradeoff", f"Judges from base to trained. {ends}")
 
 
 def _judges(metrics: Mapping[str, Row]) -> tuple[Row, Row] | None:
@@ -160,7 +160,7 @@ def _canvas(title: str, size: tuple[float, float] = (4.6, 2.8)) -> tuple[Figure,
     return figure, axes
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def svg(figure: Figure, name: str, label: str) -> str:
     """The figure as an ``<svg>`` element: without XML's preamble and name spaces, which HTML does not need."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):

@@ -1,0 +1,296 @@
+"""Methods against a baseline: paired differences, intervals over subjects, permutation tests, trade-offs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.comparison.cells import (
+    GROUPS,
+    PROPERTY,
+    Cell,
+    Cells,
+    Column,
+    Pair,
+    gather,
+    in_group,
+    kind,
+    pair_means,
+    seed_deviation,
+)
+from cgrpo.evaluation.comparison.significance import DRAWS, SEED, holm, sign_flip
+from cgrpo.evaluation.comparison.tradeoff import RESAMPLES, Tradeoff, tradeoff
+from cgrpo.evaluation.dreambench import COPY, REAL, RESERVED, ScoreRow
+from cgrpo.evaluation.statistics import paired_difference
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A row's mean in a column, over pairs of the group; every pair weighs alike, whatever its number of pictures.
+
+    pictures and unscored count pictures; seed_deviation is that of a pair's pictures over seeds, pooled.
+    """
+
+    method: str
+    column: str
+    axis: str
+    group: str
+    mean: float
+    pairs: int
+    pictures: int
+    unscored: int
+    seed_deviation: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method less the baseline, over the pairs that both have a score for.
+
+    difference         mean of the subjects' mean differences
+    low, high          headline: Student's interval over subjects, for subjects like these
+    items_low, items_high
+                       over pairs around their own mean: for these items only
+    improved           share of subjects with a mean difference above 0
+    p, p_holm          sign flips over subjects; Holm over all columns x methods. Only in group "all", else NaN
+    exact              whether all flips were counted
+    """
+
+    method: str
+    column: str
+    axis: str
+    group: str
+    subjects: int
+    pairs: int
+    baseline_mean: float
+    method_mean: float
+    difference: float
+    low: float
+    high: float
+    items_low: float
+    items_high: float
+    improved: float
+    p: float = math.nan
+    p_holm: float = math.nan
+    exact: bool = False
+
+
+@dataclass(frozen=True)
+class SubjectDifference:
+    """A method less the baseline on one subject; the interval is over its prompts, for these items only."""
+
+    method: str
+    column: str
+    subject: str
+    kind: str
+    pairs: int
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that tables, plots and the page show.
+
+    methods: the baseline first; references: reference rows that have scores; columns: labels, identity's first.
+    """
+
+    baseline: str
+    methods: list[str]
+    references: list[str]
+    columns: list[str]
+    means: list[Mean]
+    differences: list[Difference]
+    subjects: list[SubjectDifference]
+    tradeoffs: list[Tradeoff]
+    cautions: list[str]
+    settings: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; None for NaN."""
+        return _plain(asdict(self))
+
+    def groups(self) -> list[str]:
+        """Groups that any difference or mean was taken over, in GROUPS' order."""
+        return [group for group in GROUPS if any(mean.group == group for mean in self.means)]
+
+
+def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Comparison:
+    """Compare all methods in ``rows`` with ``baseline`` (default: the one called "base", else the first).
+
+    Scores are averaged over seeds first, then paired by subject and prompt. Raises UserError for rows without any
+    method, or a baseline that is none of them.
+    """
+    cells = gather(rows)
+    columns = sorted(cells, key=lambda column: column.axis != "identity")
+    found = list(dict.fromkeys(name for column in cells.values() for name in column))
+    methods = [name for name in found if name not in RESERVED]
+    if not methods:
+        raise UserError("no scores of any method to compare; score one with evaluate dreambench first")
+    baseline = baseline or ("base" if "base" in methods else methods[0])
+    if baseline not in methods:
+        raise UserError(f"baseline {baseline!r} has no scores; choose one of {', '.join(methods)}")
+    methods.sort(key=lambda name: name != baseline)
+    references = [name for name in RESERVED if name in found]
+    differences = _differences(cells, columns, methods)
+    means = _means(cells, columns, [*methods, *references])
+    return Comparison(
+        baseline,
+        methods,
+        references,
+        [column.label for column in columns],
+        means,
+        differences,
+        _by_subject(cells, columns, methods),
+        _tradeoffs(cells, columns, methods),
+        _cautions(cells, means, methods),
+        {
+            "unit": "mean over seeds, then paired differences by subject and prompt",
+            "level": LEVEL,
+            "interval": "Student's t over the subjects' mean differences",
+            "items interval": "Student's t over pairs: these items only",
+            "test": f"sign flips of the subjects' mean differences; all where at most {DRAWS}, else {DRAWS} seeded",
+            "correction": "Holm over all columns x methods, group all",
+            "property prompts": list(PROPERTY),
+            "resamples of subjects": RESAMPLES,
+            "seed": SEED,
+        },
+    )
+
+
+def _means(cells: Cells, columns: Sequence[Column], names: Sequence[str]) -> list[Mean]:
+    found = []
+    for column in columns:
+        for name in names:
+            pairs = cells[column].get(name, {})
+            for group in GROUPS:
+                here = [cell for pair, cell in pairs.items() if in_group(pair, group)]
+                if here:
+                    found.append(_mean(column, name, group, pairs, here))
+    return found
+
+
+def _mean(column: Column, name: str, group: str, pairs: dict[Pair, Cell], here: Sequence[Cell]) -> Mean:
+    values = list(pair_means(pairs, group).values())
+    return Mean(
+        name,
+        column.label,
+        column.axis,
+        group,
+        float(np.mean(values)) if values else math.nan,
+        len(values),
+        sum(len(cell.scores) + cell.unscored for cell in here),
+        sum(cell.unscored for cell in here),
+        seed_deviation(pairs, group),
+    )
+
+
+def _paired(cells: Cells, column: Column, method: str, baseline: str, group: str) -> dict[Pair, tuple[float, float]]:
+    """(baseline, method) means over seeds of the pairs that both have a score for."""
+    base, other = (pair_means(cells[column].get(name, {}), group) for name in (baseline, method))
+    return {pair: (base[pair], other[pair]) for pair in base if pair in other}
+
+
+def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[Difference]:
+    baseline, *others = methods
+    found = []
+    for column in columns:
+        for method in others:
+            for group in GROUPS:
+                paired = _paired(cells, column, method, baseline, group)
+                if paired:
+                    found.append(_difference(column, method, group, paired))
+    adjusted = holm([difference.p for difference in found])
+    return [replace(difference, p_holm=p) for difference, p in zip(found, adjusted, strict=True)]
+
+
+def _difference(column: Column, method: str, group: str, paired: Mapping[Pair, tuple[float, float]]) -> Difference:
+    names = list(dict.fromkeys(pair.subject for pair in paired))
+    subject_N = torch.tensor([names.index(pair.subject) for pair in paired])
+    base_N, other_N = torch.tensor(list(paired.values()), dtype=torch.float64).unbind(1)
+    headline = paired_difference(base_N, other_N, subject_N, LEVEL)
+    items = paired_difference(base_N, other_N, torch.arange(len(paired)), LEVEL)
+    gap_S = np.array([(other_N - base_N)[subject_N == s].mean().item() for s in range(len(names))])
+    p, exact = sign_flip(gap_S) if group == "all" else (math.nan, False)
+    return Difference(
+        method,
+        column.label,
+        column.axis,
+        group,
+        len(names),
+        len(paired),
+        headline.base,
+        headline.trained,
+        headline.difference,
+        headline.low,
+        headline.high,
+        items.low,
+        items.high,
+        float((gap_S > 0).mean()),
+        p,
+        exact=exact,
+    )
+
+
+def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[SubjectDifference]:
+    baseline, *others = methods
+    found = []
+    for column in columns:
+        for method in others:
+            paired = _paired(cells, column, method, baseline, "all")
+            for subject in dict.fromkeys(pair.subject for pair in paired):
+                values = [both for pair, both in paired.items() if pair.subject == subject]
+                base_N, other_N = torch.tensor(values, dtype=torch.float64).unbind(1)
+                gap = paired_difference(base_N, other_N, torch.arange(len(values)), LEVEL)
+                found.append(
+                    SubjectDifference(
+                        method, column.label, subject, kind(subject), len(values), gap.difference, gap.low, gap.high
+                    )
+                )
+    return found
+
+
+def _tradeoffs(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[Tradeoff]:
+    across = [column for column in columns if column.axis == "identity"]
+    up = [column for column in columns if column.axis == "prompt"]
+    drawn = (tradeoff(x, y, cells, methods, methods[0]) for x in across for y in up)
+    return [one for one in drawn if one is not None]
+
+
+def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> list[str]:
+    """What a glad table might hide."""
+    told = []
+    table = {(mean.method, mean.column): mean for mean in means if mean.group == "all"}
+    for column in cells:
+        real, copied = (table.get((name, column.label)) for name in (REAL, COPY))
+        for name in methods:
+            mean = table.get((name, column.label))
+            if mean is None:
+                told.append(f"{name} has no scores of {column.label}.")
+                continue
+            if column.axis == "identity" and real and copied and mean.mean > real.mean:
+                told.append(
+                    f"{name} is above the level of real photographs in {column.label} ({mean.mean:.3f} against "
+                    f"{real.mean:.3f}; copy-paste {copied.mean:.3f}): look whether it copies its references."
+                )
+            if mean.unscored:
+                told.append(f"{mean.unscored} of {mean.pictures} pictures of {name} have no score of {column.label}.")
+    return told
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,157 @@
+"""Plots of a comparison: methods in the plane of identity and prompt, and differences subject by subject."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cgrpo.evaluation.comparison.compare import Comparison
+from cgrpo.evaluation.comparison.tradeoff import Point, Tradeoff
+from cgrpo.evaluation.dreambench import COPY, PROMPT_ONLY, RESERVED
+from cgrpo.evaluation.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, RULE, THIRD
+
+# Okabe and Ito's, told apart with any colour vision; the baseline is ink. Marks differ too, for more methods than six.
+COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")
+MARKS = "osD^vP*X"
+REFERENCE_MARKS = {COPY: "x", PROMPT_ONLY: "1"}
+ACROSS = 2  # panels in a row
+
+
+def style(place: int) -> tuple[str, str]:
+    """Colour and mark of the method at ``place``, the baseline at 0."""
+    return COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """A PNG on paper. Raises OSError."""
+    figure.savefig(path, dpi=160, facecolor=PAPER)
+
+
+def pareto_figure(comparison: Comparison) -> Figure:
+    """Two panels for each identity column against each prompt column: all rows, and the methods from close by."""
+    panels = [(panel, close) for panel in comparison.tradeoffs for close in (False, True)]
+    across = ACROSS if panels else 1
+    down = math.ceil(max(len(panels), 1) / across)
+    figure = Figure(figsize=(4.6 * across, 3.9 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, (panel, close) in zip(grid, panels, strict=False):
+        _tradeoff(axes, panel, comparison.methods, close)
+    if not panels:
+        grid[0].set_axis_off()
+        grid[0].text(0.5, 0.5, "no metric of both axes was scored", ha="center", color=MUTED)
+    return figure
+
+
+def _tradeoff(axes: Axes, panel: Tradeoff, methods: Sequence[str], close: bool) -> None:
+    _dress(axes)
+    axes.grid(axis="both", color=RULE, linewidth=0.8)
+    axes.set_xlabel(f"identity: {panel.identity}", color=MUTED, parse_math=False)
+    axes.set_ylabel(f"prompt: {panel.prompt}", color=MUTED, parse_math=False)
+    title = "the methods from close by" if close else f"all rows; hypervolume {panel.hypervolume:.4f}"
+    axes.set_title(title, loc="left", color=INK, fontsize=10)
+    _staircase(axes, [panel.points[name] for name in panel.front], panel.origin)
+    _points(axes, panel, methods)
+    if close:
+        _close_by(axes, {name: panel.points[name] for name in methods if name in panel.points}, methods)
+        return
+    axes.plot(*panel.origin, "+", color=MUTED, markersize=9)
+    axes.annotate("reference point", panel.origin, (5, 5), textcoords="offset points", fontsize=7.5, color=MUTED)
+    if math.isfinite(panel.ceiling):
+        axes.axvline(panel.ceiling, color=MUTED, linewidth=1, dashes=(5, 3))
+        axes.annotate(
+            "real photographs ",
+            (panel.ceiling, 0.98),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            ha="right",
+            va="top",
+            fontsize=7.5,
+            color=MUTED,
+        )
+    axes.margins(0.14)
+    legend = axes.legend(fontsize=8, labelcolor=MUTED, loc="best")
+    legend.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=0.85)
+
+
+def _points(axes: Axes, panel: Tradeoff, methods: Sequence[str]) -> None:
+    for name, point in panel.points.items():
+        colour, mark = (MUTED, REFERENCE_MARKS[name]) if name in RESERVED else style(methods.index(name))
+        axes.plot(*point, mark, color=colour, markersize=7, linestyle="none", label=name)
+
+
+def _close_by(axes: Axes, points: Mapping[str, Point], methods: Sequence[str]) -> None:
+    """Limits around the methods, each named, with room to the right for the names."""
+    for values, setter, right in zip(
+        zip(*points.values(), strict=True), (axes.set_xlim, axes.set_ylim), (2, 1), strict=True
+    ):
+        low, high = min(values), max(values)
+        room = 0.3 * (high - low) or 0.02
+        setter(low - room, high + right * room)
+    for name, point in points.items():
+        colour, _ = style(methods.index(name))
+        axes.annotate(
+            name, point, (8, 6), textcoords="offset points", fontsize=8.5, color=colour, clip_on=True, parse_math=False
+        )
+
+
+def _staircase(axes: Axes, front: Sequence[Point], origin: Point) -> None:
+    """The area that the front dominates above the reference point."""
+    above = [point for point in front if point[0] > origin[0] and point[1] > origin[1]]
+    if not above:
+        return
+    # From the best identity to the best prompt: each step first up, then left.
+    xs, ys = [above[0][0]], [origin[1]]
+    for n, (x, y) in enumerate(above):
+        after = above[n + 1][0] if n + 1 < len(above) else origin[0]
+        xs += [x, after]
+        ys += [y, y]
+    axes.fill([*xs, origin[0]], [*ys, origin[1]], color=THIRD, alpha=0.1, linewidth=0)
+    axes.plot(xs, ys, color=THIRD, linewidth=1.2)
+
+
+def subjects_figure(comparison: Comparison) -> Figure:
+    """A panel a column, a line a subject, a dot a method with its interval over prompts; one order in all panels."""
+    columns, others = comparison.columns, comparison.methods[1:]
+    first = {d.subject: d.difference for d in reversed(comparison.subjects) if d.column == columns[0]}
+    order = sorted(dict.fromkeys(d.subject for d in comparison.subjects), key=lambda name: first.get(name, math.inf))
+    step = 0.21 + 0.05 * max(len(others) - 1, 0)
+    figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.2 + step * max(len(order), 6)), layout="constrained")
+    grid = figure.subplots(1, len(columns), squeeze=False, sharey=True).ravel()
+    for axes, column in zip(grid, columns, strict=True):
+        _dress(axes)
+        axes.grid(axis="y", color=RULE, linewidth=0.6)
+        axes.axvline(0, color=MUTED, linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_title(column, loc="left", color=INK, fontsize=10, parse_math=False)
+        for place, method in enumerate(others):
+            found = [d for d in comparison.subjects if d.column == column and d.method == method]
+            shift = 0.6 * ((place + 0.5) / len(others) - 0.5)
+            ys = [order.index(d.subject) + shift for d in found]
+            colour, mark = style(place + 1)
+            axes.hlines(ys, [d.low for d in found], [d.high for d in found], color=colour, alpha=0.5, linewidth=1.2)
+            axes.plot([d.difference for d in found], ys, mark, color=colour, markersize=4, label=method)
+    kinds = {d.subject: d.kind for d in comparison.subjects}
+    names = [f"{name} ({kinds[name]})" if kinds[name] == "live" else name for name in order]
+    grid[0].set_yticks(range(len(order)), names)
+    grid[0].set_ylim(-0.7, len(order) - 0.3)
+    figure.supxlabel(f"difference from {comparison.baseline}", fontsize=9, color=MUTED, parse_math=False)
+    if len(others) > 0 and order:
+        handles, labels = grid[0].get_legend_handles_labels()
+        legend = figure.legend(
+            handles, labels, loc="outside upper left", ncols=4, fontsize=8.5, frameon=False, labelcolor=MUTED
+        )
+        legend.set_in_layout(True)
+    return figure
+
+
+def _dress(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", colors=MUTED, labelsize=8.5, length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)

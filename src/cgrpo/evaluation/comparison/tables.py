@@ -1,0 +1,183 @@
+"""A comparison as tables, in Markdown and in LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cgrpo.evaluation.comparison.compare import Comparison, Difference
+from cgrpo.evaluation.report import DASH, MINUS, number
+
+PERCENT = "95 %"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, a line of notes, a head and rows of text; the first ``texts`` columns are words, the rest numbers."""
+
+    title: str
+    note: str
+    head: list[str]
+    rows: list[list[str]]
+    texts: int
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Means, headline differences, groups and subjects, as far as there are any."""
+    made = [means_table(comparison)]
+    if comparison.differences:
+        made += [differences_table(comparison), groups_table(comparison)]
+        made += [subjects_table(comparison, column) for column in comparison.columns]
+    if comparison.tradeoffs:
+        made.append(tradeoffs_table(comparison))
+    return [table for table in made if table.rows]
+
+
+def means_table(comparison: Comparison) -> Table:
+    """A row a method, reference rows below; a column a metric and protocol."""
+    table = {(m.method, m.column): m for m in comparison.means if m.group == "all"}
+    rows = []
+    for name in (*comparison.methods, *comparison.references):
+        cells = [table.get((name, column)) for column in comparison.columns]
+        pictures = max(mean.pictures for mean in cells if mean)
+        rows.append([name, *(number(mean.mean if mean else None) for mean in cells), str(pictures)])
+    note = (
+        "Means over pairs of subject and prompt, seeds averaged first. In brackets: identity against one official "
+        "reference a subject, or against all its photographs. real-vs-real is the ceiling, copy-paste the reference "
+        "itself as output, prompt-only the model without references."
+    )
+    return Table("Means", note, ["Row", *comparison.columns, "Pictures"], rows, 1)
+
+
+def differences_table(comparison: Comparison) -> Table:
+    """All prompts: the headline interval, the one for these items only, and the test."""
+    head = ["Method", "Metric", "Difference", f"{PERCENT} over subjects", "these items only", "Improved", "p", "p Holm"]
+    chosen = [d for d in comparison.differences if d.group == "all"]
+    rows = [
+        [d.method, d.column, *_gap(d), interval(d.items_low, d.items_high), share(d), p_value(d.p), p_value(d.p_holm)]
+        for d in chosen
+    ]
+    exact = all(d.exact for d in chosen)
+    note = (
+        f"Against {comparison.baseline}, paired by subject and prompt. The headline interval is Student's over the "
+        "subjects' mean differences: it speaks of subjects like these. The other one, over pairs, speaks of these "
+        f"items only. p: {'exact' if exact else 'seeded'} sign flips over subjects; Holm over all rows. None of this "
+        "covers the noise of training: compare several training seeds for that."
+    )
+    return Table(f"Differences from {comparison.baseline}", note, head, rows, 2)
+
+
+def groups_table(comparison: Comparison) -> Table:
+    """The same by kind of prompt and subject; without tests, for these rows explore."""
+    head = ["Metric", "Method", "Group", "Pairs", "Baseline", "Method's", "Difference", f"{PERCENT} over subjects"]
+    rows = [
+        [d.column, d.method, d.group, str(d.pairs), number(d.baseline_mean), number(d.method_mean), *_gap(d)]
+        for d in comparison.differences
+    ]
+    note = (
+        "Property prompts (red, purple, shiny, wet, cube shaped) ask for what the subject is not, so they compete "
+        "with identity by design. Groups explore: no test, no correction."
+    )
+    return Table("By kind of prompt and of subject", note, head, rows, 3)
+
+
+def subjects_table(comparison: Comparison, column: str) -> Table:
+    """Differences of one metric by subject, a column a method."""
+    others = comparison.methods[1:]
+    found = {(d.subject, d.method): d for d in comparison.subjects if d.column == column}
+    kinds = {d.subject: d.kind for d in comparison.subjects if d.column == column}
+    rows = []
+    for subject, kind in kinds.items():
+        cells = [found.get((subject, method)) for method in others]
+        texts = [f"{number(d.difference, signed=True)} [{interval(d.low, d.high)}]" if d else DASH for d in cells]
+        rows.append([subject, kind or DASH, *texts])
+    note = f"Difference from {comparison.baseline}; in brackets {PERCENT} over the subject's prompts, these items only."
+    return Table(f"By subject: {column}", note, ["Subject", "Kind", *others], rows, 2)
+
+
+def tradeoffs_table(comparison: Comparison) -> Table:
+    """Area above the reference point by method, and of the front as a whole."""
+    rows = []
+    for t in comparison.tradeoffs:
+        place = f"({number(t.origin[0])}, {number(t.origin[1])})"
+        for name, area in t.areas.items():
+            front, dominance = "yes" if name in t.front else "no", number(t.dominance.get(name), 2)
+            rows.append([t.identity, t.prompt, name, place, number(area, 4), front, dominance])
+        whole = f"{number(t.hypervolume, 4)} [{interval(t.low, t.high, 4, signed=False)}]"
+        rows.append([t.identity, t.prompt, "all methods", place, whole, "", ""])
+    rules = "; ".join(dict.fromkeys(t.origin_rule for t in comparison.tradeoffs))
+    note = (
+        f"Hypervolume: area dominated above the reference point ({rules}), in the metrics' own units. The interval "
+        "resamples subjects, the same for all methods, with the reference point held fixed. Beats: share of those "
+        f"draws in which the method is above {comparison.baseline} on both axes."
+    )
+    head = ["Identity", "Prompt", "Method", "Reference point", "Hypervolume", "On the front", "Beats"]
+    return Table("Trade-off", note, head, rows, 3)
+
+
+def _gap(difference: Difference) -> list[str]:
+    return [number(difference.difference, signed=True), interval(difference.low, difference.high)]
+
+
+def interval(low: float, high: float, digits: int = 3, signed: bool = True) -> str:
+    return f"{number(low, digits, signed)} to {number(high, digits, signed)}"
+
+
+def share(difference: Difference) -> str:
+    return f"{round(difference.improved * difference.subjects)} of {difference.subjects}"
+
+
+def p_value(p: float) -> str:
+    return number(p) if not p < 0.001 else "< 0.001"
+
+
+# -- as text ---------------------------------------------------------------------------------------
+
+
+def markdown(comparison: Comparison) -> str:
+    blocks = ["# Comparison", *(f"**Caution:** {_piped(text)}" for text in comparison.cautions)]
+    for table in tables(comparison):
+        rule = ["---" if n < table.texts else "---:" for n in range(len(table.head))]
+        lines = ["| " + " | ".join(map(_piped, row)) + " |" for row in (table.head, *table.rows)]
+        lines.insert(1, "| " + " | ".join(rule) + " |")
+        blocks += [f"## {_piped(table.title)}", _piped(table.note), "\n".join(lines)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    r"""Tables for \input; needs \usepackage{booktabs}."""
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_tabular, tables(comparison)))
+
+
+def _tabular(table: Table) -> str:
+    columns = "l" * table.texts + "r" * (len(table.head) - table.texts)
+    body = [_joined(row) for row in table.rows]
+    lines = [
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\caption{{{_escaped(table.title)}. {_escaped(table.note)}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        _joined(table.head),
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _joined(row: Sequence[str]) -> str:
+    return " & ".join(map(_escaped, row)) + r" \\"
+
+
+def _piped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {letter: "\\" + letter for letter in "&%$#_{}"}
+    special |= {MINUS: "$-$", DASH: "--", "<": "$<$", ">": "$>$", "\n": " "}
+    return "".join(special.get(letter, letter) for letter in text)

@@ -1,0 +1,53 @@
+"""A folder of scores into a folder of results: one JSON that everything else shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.comparison import figures
+from cgrpo.evaluation.comparison.compare import compare_methods
+from cgrpo.evaluation.comparison.page import render
+from cgrpo.evaluation.comparison.tables import latex, markdown
+from cgrpo.evaluation.dreambench import read_rows
+from cgrpo.files import write_text
+
+DESCRIPTION = "dreambench.json"
+
+
+def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
+    """Compare the methods of ``folder``'s scores.jsonl, in ``out``; returns the page.
+
+    Written are comparison.json, tables.md, tables.tex, pareto.png, subjects.png and index.html, which holds small
+    pictures and needs nothing else. Raises UserError for no scores, an unknown baseline, or an unwritable ``out``.
+    """
+    rows = read_rows(folder)
+    if not rows:
+        raise UserError(
+            f"{folder / 'scores.jsonl'}: no scores; run evaluate dreambench with this folder as --out first"
+        )
+    comparison = compare_methods(rows, baseline)
+    page = render(comparison, rows, folder, _description(folder))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table = json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_text(out / "comparison.json", table + "\n")
+        write_text(out / "tables.md", markdown(comparison))
+        write_text(out / "tables.tex", latex(comparison))
+        figures.save(figures.pareto_figure(comparison), out / "pareto.png")
+        figures.save(figures.subjects_figure(comparison), out / "subjects.png")
+        write_text(out / "index.html", page)
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
+    return out / "index.html"
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """dreambench.json's content; empty when there is none, for without it only pictures elsewhere are missed."""
+    try:
+        table = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}

@@ -1,0 +1,193 @@
+"""The comparison's files: one JSON, tables of its numbers, and a page that needs nothing else."""
+
+import base64
+import io
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.comparison import compare_methods, thumbnails, write_comparison
+from cgrpo.evaluation.comparison.page import verdict
+from cgrpo.evaluation.comparison.tables import latex, markdown
+from cgrpo.evaluation.dreambench import official_list, read_rows
+
+SUBJECTS = ["can", "cat", "teapot"]
+SCRIPT = "</script><script>alert('x')</script>"
+
+
+def score(method, item, metric, protocol, value, picture, seed=3407, prompt=None):
+    return {
+        "method": method,
+        "subject": item.subject,
+        "prompt_index": item.prompt_index,
+        "prompt": prompt or item.prompt,
+        "seed": seed,
+        "metric": metric,
+        "protocol": protocol,
+        "score": value,
+        "picture": picture,
+        "error": None,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Scores of two methods and two reference rows on three subjects x 25 prompts; new lacks teapot's pictures."""
+    scores, lines = tmp_path / "scores", []
+    for item in official_list(subjects=SUBJECTS):
+        name = f"{item.subject}/{item.prompt_index:02d}_3407.png"
+        prompt = SCRIPT if (item.subject, item.prompt_index) == ("can", 0) else None
+        for place, method in enumerate(("base", "new_50%")):
+            for metric, protocol, value in (("dino", "one", 0.6 + 0.1 * place), ("clip", "prompt", 0.3 - 0.01 * place)):
+                value += 0.001 * item.prompt_index * place + 0.01 * (item.subject == "cat") * place
+                lines.append(score(method, item, metric, protocol, value, name, prompt=prompt))
+            if not (place and item.subject == "teapot"):
+                file = scores / "pictures" / method / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (300, 300), (item.prompt_index * 10, 90 * place, 40)).save(file)
+        for metric, protocol, value in (("dino", "one", 1.0), ("clip", "prompt", 0.2)):
+            lines.append(score("copy-paste", item, metric, protocol, value, item.references[0], seed=None))
+        reference = tmp_path / "dreambench" / item.references[0]
+        reference.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), "red").save(reference)
+    (scores / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    methods = {method: str(scores / "pictures" / method) for method in ("base", "new_50%")}
+    (scores / "dreambench.json").write_text(json.dumps({"data": str(tmp_path / "dreambench"), "methods": methods}))
+    return scores
+
+
+class Page(HTMLParser):
+    """Tags that may load something, ids, and the embedded data."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.ids, self.inside, self.data, self.scripts = [], [], False, "", 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        table = dict(attrs)
+        self.scripts += tag == "script"
+        self.inside = table.get("id") == "data"
+        self.loads += [value for key, value in attrs if key in ("src", "srcset") or (tag, key) == ("link", "href")]
+        self.ids += [table["id"]] if "id" in table else []
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        self.data += data if self.inside else ""
+
+
+def test_all_files_come_from_one_comparison(folder, tmp_path):
+    page = write_comparison(folder, "base", tmp_path / "out")
+    names = {"comparison.json", "tables.md", "tables.tex", "pareto.png", "subjects.png", "index.html"}
+    assert {file.name for file in page.parent.iterdir()} == names and page.name == "index.html"
+    table = json.loads((page.parent / "comparison.json").read_text())
+    assert table == json.loads(json.dumps(compare_methods(read_rows(folder), "base").as_dict()))
+    (dino,) = [d for d in table["differences"] if d["column"] == "dino (one)" and d["group"] == "all"]
+    # 0.1, plus 0.001 times the mean of 0..24, plus 0.01 on one subject of three
+    assert dino["difference"] == pytest.approx(0.1 + 0.012 + 0.01 / 3)
+    assert "| new_50% | dino (one) | +0.115 |" in (page.parent / "tables.md").read_text()
+    for name in ("pareto.png", "subjects.png"):
+        with Image.open(page.parent / name) as picture:
+            assert min(picture.size) > 300
+
+
+def test_the_page_needs_nothing_else_and_shows_every_pair(folder, tmp_path):
+    text = write_comparison(folder, None, tmp_path / "out").read_text()
+    page = Page(text)
+    assert page.loads == [] and not re.search(r"url\((?!#)|@import|https?://", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert page.scripts == 2  # a prompt can't open a third
+    data = json.loads(page.data)
+    assert (data["shown"], data["columns"]) == (["base", "new_50%"], ["dino (one)", "clip"])
+    assert len(data["pairs"]) == 75
+    first = data["pairs"][0]
+    assert (first["s"], first["i"], first["p"], first["q"]) == ("can", 0, SCRIPT, False)
+    assert first["v"] == [[0.6, 0.3], [pytest.approx(0.7), pytest.approx(0.29)]]
+    assert sum(pair["q"] for pair in data["pairs"]) == 15
+    # what is not there is null and nothing else is
+    missing = [(pair["s"], m) for pair in data["pairs"] for m, place in enumerate(pair["m"]) if place is None]
+    assert missing == [("teapot", 1)] * 25 and all(pair["r"] is not None for pair in data["pairs"])
+    assert len(data["pictures"]) == 3 + 75 + 50  # a reference once a subject
+    with Image.open(io.BytesIO(base64.b64decode(data["pictures"][first["m"][0]]))) as picture:
+        assert picture.format == "JPEG" and picture.size == (256, 256)
+
+
+def test_a_verdict_names_what_rose_fell_and_stayed(folder):
+    comparison = compare_methods(read_rows(folder), "base")
+    unsure = verdict(comparison, "new_50%")  # three subjects: p is 0.25 at least
+    assert (unsure.kind, unsure.text) == (
+        "unknown",
+        "new_50% against base: no sure change in dino (one) (+0.115), clip (+0.005).",
+    )
+    sure = [replace(d, p_holm=0.01) for d in comparison.differences]
+    assert verdict(replace(comparison, differences=sure), "new_50%").kind == "rose"
+    fell = [replace(d, difference=-0.2) if d.column == "clip" else d for d in sure]
+    mixed = verdict(replace(comparison, differences=fell), "new_50%")
+    text = "new_50% against base: rose in dino (one) (+0.115); fell in clip (\N{MINUS SIGN}0.200)."
+    assert (mixed.kind, mixed.text) == ("mixed", text)
+
+
+def test_methods_moved_with_their_folder_are_found_beside_the_scores(folder, tmp_path):
+    (folder / "dreambench.json").unlink()
+    for method in ("can", "cat"):
+        (folder / "pictures" / "base" / method).rename(folder / method)
+    data = json.loads(Page(write_comparison(folder, "base", tmp_path / "out").read_text()).data)
+    assert [pair["m"][0] is None for pair in data["pairs"]] == [False] * 50 + [True] * 25
+    assert all(pair["r"] is None for pair in data["pairs"])
+
+
+def test_a_pair_of_subjects_shows_both_references_side_by_side(folder, tmp_path):
+    lines = [
+        json.loads(line) | {"subject": "can+cat"} for line in (folder / "scores.jsonl").read_text().splitlines()[:30]
+    ]
+    (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = json.loads(Page(write_comparison(folder, None, tmp_path / "out").read_text()).data)
+    both = Image.open(io.BytesIO(base64.b64decode(data["pictures"][data["pairs"][0]["r"]])))
+    assert both.size == (64, 64)  # two of 64 x 48, halved, on a white square
+    assert both.getpixel((32, 4)) == (255, 255, 255) and both.getpixel((16, 32))[2] < 60 > both.getpixel((48, 32))[2]
+
+
+def test_thumbnails_shrink_until_they_keep_the_budget(tmp_path):
+    files = []
+    for n in range(6):
+        files.append((tmp_path / f"{n}.png",))
+        Image.effect_noise((300, 300), 90).save(files[-1][0])
+    sizes = {side: 6 * len(thumbnails.thumbnail(files[0], side) or "") for side in thumbnails.SIDES}
+    assert thumbnails.choose_side(files, budget=10**9) == 256
+    assert thumbnails.choose_side(files, budget=int(sizes[144] * 1.1)) == 144
+    assert thumbnails.choose_side(files, budget=1) == thumbnails.SIDES[-1]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    assert thumbnails.thumbnail([tmp_path / "broken.png"], 64) is None
+    assert thumbnails.thumbnail([tmp_path / "none.png"], 64) is None
+
+
+def test_latex_escapes_names_and_closes_every_table(folder):
+    comparison = compare_methods(read_rows(folder), "base")
+    text = latex(comparison)
+    assert r"new\_50\%" in text and "new_50%" not in text
+    assert r"$-$0." in text and "\N{MINUS SIGN}" not in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == markdown(comparison).count("\n## ")
+    for spec, body in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end", text, re.DOTALL):
+        lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {line.count(" & ") + 1 for line in lines} == {len(spec)}
+
+
+def test_one_method_alone_has_means_and_a_page_but_no_differences(folder, tmp_path):
+    lines = (folder / "scores.jsonl").read_text().splitlines(keepends=True)
+    (folder / "scores.jsonl").write_text("".join(line for line in lines if '"base"' in line and '"dino"' in line))
+    page = write_comparison(folder, None, tmp_path / "out")
+    table = json.loads((page.parent / "comparison.json").read_text())
+    assert table["differences"] == [] and table["tradeoffs"] == [] and len(table["means"]) == 5
+    assert (page.parent / "tables.md").read_text().count("\n## ") == 1
+
+
+def test_no_scores_is_the_users_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"scores\.jsonl: no scores; run evaluate dreambench"):
+        write_comparison(tmp_path, None, tmp_path / "out")
