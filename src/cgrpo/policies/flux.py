@@ -116,9 +116,8 @@ class FluxPolicy:
 
         Only safetensors are read. ``dtype`` is that of the transformer and the text encoders; the autoencoder stays
         in fp32. ``spread`` leaves the transformer on the CPU until ``shard`` is called. ``posterior``: what stands
-        for a reference (latents.py). ``store``: encodings to use; the text encoders are not loaded then. Raises
-        UserError if a part is missing, can't be read, has weights that are missing, unknown or mis-shaped, or
-        doesn't fit the others.
+        for a reference (latents.py). ``store``: encodings to use; the text encoders are not loaded then.
+        Raises UserError naming all that is missing, unknown, mis-shaped, or of another checkpoint.
         """
         checkpoint = path if isinstance(path, Checkpoint) else Checkpoint(str(path))
         cpu, device = torch.device("cpu"), torch.device(device)

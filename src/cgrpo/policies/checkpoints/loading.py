@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from cgrpo.errors import UserError
 from cgrpo.hub import locate
 from cgrpo.policies.checkpoints.bfl import read_autoencoder, read_transformer
-from cgrpo.policies.checkpoints.strict import refuse_misfit
+from cgrpo.policies.checkpoints.strict import Faults, refuse_misfit
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -125,26 +125,6 @@ def _t5(checkpoint: Checkpoint, base: Path) -> dict[str, Path]:
 def _home(base: Path) -> Path:
     """The folder of the parts beside the transformer."""
     return base if base.is_dir() else base.parent
-
-
-class Faults:
-    """What was wrong with several parts, told together."""
-
-    def __init__(self) -> None:
-        self._told: list[str] = []
-
-    def kept(self, load: Callable[[], Part]) -> Part:
-        """What ``load`` returns; where it fails, nothing is returned and ``tell`` will raise."""
-        try:
-            return load()
-        except UserError as error:
-            self._told.append(str(error))
-            return None  # pyright: ignore[reportReturnType]
-
-    def tell(self) -> None:
-        """Raises UserError if anything failed."""
-        if self._told:
-            raise UserError(" | ".join(self._told))
 
 
 def _transformer(base: Path, dtype: torch.dtype, device: torch.device) -> FluxTransformer2DModel:

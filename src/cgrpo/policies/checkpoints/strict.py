@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 from cgrpo.errors import UserError
+
+Part = TypeVar("Part")
 
 
 def refuse_misfit(
@@ -22,3 +25,23 @@ def refuse_misfit(
 
 def _some(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:3])
+
+
+class Faults:
+    """What was wrong with several parts, told together."""
+
+    def __init__(self) -> None:
+        self._told: list[str] = []
+
+    def kept(self, load: Callable[[], Part]) -> Part:
+        """What ``load`` returns; where it fails, nothing is returned and ``tell`` will raise."""
+        try:
+            return load()
+        except UserError as error:
+            self._told.append(str(error))
+            return None  # pyright: ignore[reportReturnType]
+
+    def tell(self) -> None:
+        """Raises UserError if anything failed."""
+        if self._told:
+            raise UserError(" | ".join(self._told))
