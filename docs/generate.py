@@ -27,10 +27,18 @@ cgrpo train --resume outputs/naive-1""",
 cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
 cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
     --shift uno --guidance 4 --seed 3407 --set policy.reference_size=320 --out uno""",
-    "evaluate toybox": "cgrpo evaluate toybox\ncgrpo evaluate toybox outputs/naive-1 --json table.json",
+    "evaluate toybox": """\
+cgrpo evaluate toybox --out toybox-scores
+cgrpo evaluate toybox outputs/naive-1 --out toybox-scores
+cgrpo evaluate toybox outputs/naive-1 --subjects 8 --prompts 5 --seeds 1 --out quick""",
     "evaluate dreambench": """\
 cgrpo evaluate dreambench outputs/paper --data dreambench --out dreambench-scores
-cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores""",
+cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores
+cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" --data dreambench --out dreambench-scores \\
+    --metric dino --metric clip --metric hpsv3=HPSv3.safetensors --protocol one --protocol all""",
+    "evaluate manifest": """\
+cgrpo evaluate manifest my-subjects.json outputs/paper --out my-scores
+cgrpo evaluate manifest my-subjects.json --images theirs --method theirs --out my-scores""",
     "evaluate compare": "cgrpo evaluate compare dreambench-scores --baseline uno --out comparison",
     "plan": """\
 cgrpo plan uno-dinoseg-hpsv3 --gpu a100-80gb --gpus 8

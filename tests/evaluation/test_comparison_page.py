@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark import official_list, read_rows
 from cgrpo.evaluation.comparison import compare_methods, thumbnails, write_comparison
 from cgrpo.evaluation.comparison.page import verdict
 from cgrpo.evaluation.comparison.tables import latex, markdown
-from cgrpo.evaluation.dreambench import official_list, read_rows
 
 SUBJECTS = ["can", "cat", "teapot"]
 SCRIPT = "</script><script>alert('x')</script>"
@@ -32,6 +32,8 @@ def score(method, item, metric, protocol, value, picture, seed=3407, prompt=None
         "score": value,
         "picture": picture,
         "error": None,
+        "kind": item.kind,
+        "group": item.group,
     }
 
 
@@ -57,7 +59,10 @@ def folder(tmp_path):
         Image.new("RGB", (64, 48), "red").save(reference)
     (scores / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     methods = {method: str(scores / "pictures" / method) for method in ("base", "new_50%")}
-    (scores / "dreambench.json").write_text(json.dumps({"data": str(tmp_path / "dreambench"), "methods": methods}))
+    references = {item.subject: list(item.references) for item in official_list(subjects=SUBJECTS)}
+    references["can+cat"] = [*references["can"], *references["cat"]]
+    told = {"data": str(tmp_path / "dreambench"), "methods": methods, "references": references}
+    (scores / "benchmark.json").write_text(json.dumps(told))
     return scores
 
 
@@ -135,7 +140,7 @@ def test_a_verdict_names_what_rose_fell_and_stayed(folder):
 
 
 def test_methods_moved_with_their_folder_are_found_beside_the_scores(folder, tmp_path):
-    (folder / "dreambench.json").unlink()
+    (folder / "benchmark.json").unlink()
     for method in ("can", "cat"):
         (folder / "pictures" / "base" / method).rename(folder / method)
     data = json.loads(Page(write_comparison(folder, "base", tmp_path / "out").read_text()).data)
@@ -184,10 +189,10 @@ def test_one_method_alone_has_means_and_a_page_but_no_differences(folder, tmp_pa
     (folder / "scores.jsonl").write_text("".join(line for line in lines if '"base"' in line and '"dino"' in line))
     page = write_comparison(folder, None, tmp_path / "out")
     table = json.loads((page.parent / "comparison.json").read_text())
-    assert table["differences"] == [] and table["tradeoffs"] == [] and len(table["means"]) == 5
+    assert table["differences"] == [] and table["tradeoffs"] == [] and len(table["means"]) == 8  # groups
     assert (page.parent / "tables.md").read_text().count("\n## ") == 1
 
 
 def test_no_scores_is_the_users_mistake(tmp_path):
-    with pytest.raises(UserError, match=r"scores\.jsonl: no scores; run evaluate dreambench"):
+    with pytest.raises(UserError, match=r"scores\.jsonl: no scores; run cgrpo evaluate"):
         write_comparison(tmp_path, None, tmp_path / "out")

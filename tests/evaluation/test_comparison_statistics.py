@@ -7,20 +7,18 @@ import numpy as np
 import pytest
 
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark import ScoreRow, official_list
 from cgrpo.evaluation.comparison import compare_methods
-from cgrpo.evaluation.comparison.cells import Pair, in_group, kind
 from cgrpo.evaluation.comparison.significance import holm, sign_flip
 from cgrpo.evaluation.comparison.tradeoff import hypervolume, pareto_front
-from cgrpo.evaluation.dreambench import ScoreRow, official_list
 
 OBJECTS = ("backpack", "can", "clock")
 
 
-def row(method, subject, index, score, *, seed=1, metric="dino", protocol="one"):
+def row(method, subject, index, score, *, seed=1, metric="dino", protocol="one", kind="", group=""):
     prompt = None if index is None else f"prompt {index}"
-    return ScoreRow(
-        method, subject, index, prompt, seed, metric, protocol, score, f"{subject}/{index}_{seed}.png", None
-    )
+    picture = f"{subject}/{index}_{seed}.png"
+    return ScoreRow(method, subject, index, prompt, seed, metric, protocol, score, picture, None, kind, group)
 
 
 def find(found, **keys):
@@ -126,21 +124,27 @@ def test_property_prompts_and_live_subjects_apart():
     rows = []
     for item in listed:
         gap = 0.1 + 0.4 * (item.prompt_index >= 20) + 0.2 * (item.subject == "cat")
+        kinds = {"kind": item.kind, "group": item.group}
         rows += [
-            row("base", item.subject, item.prompt_index, 0.0),
-            row("new", item.subject, item.prompt_index, gap),
+            row("base", item.subject, item.prompt_index, 0.0, **kinds),
+            row("new", item.subject, item.prompt_index, gap, **kinds),
         ]
     found = {d.group: (d.pairs, round(d.difference, 6)) for d in compare_methods(rows, "base").differences}
     assert found == {
         "all": (50, 0.28),
         "without property": (40, 0.2),
         "property": (10, 0.6),
+        "background": (20, 0.2),
+        "context": (10, 0.1),
+        "accessory": (10, 0.3),
         "live": (25, 0.38),
         "object": (25, 0.18),
     }
-    prompts = [item.prompt for item in listed if in_group(Pair("can", item.prompt_index), "property")]
-    assert prompts[:5] == ["a red can", "a purple can", "a shiny can", "a wet can", "a cube shaped can"]
-    assert (kind("cat"), kind("cat+dog"), kind("cat+can"), kind("nothing")) == ("live", "live", "mixed", "")
+
+
+def test_one_kind_of_subjects_and_of_prompts_makes_no_groups():
+    rows = [row(m, s, 0, 0.5, kind="object", group="background") for m in ("base", "new") for s in OBJECTS]
+    assert compare_methods(rows).groups() == ["all"]
 
 
 def test_the_baseline_is_base_or_the_first_and_never_a_reference_row():

@@ -6,8 +6,12 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from cgrpo.commands.benchmark import Ask, Outcome
 
 CITATION = """\
 @inproceedings{huang2026customizedgrpo,
@@ -39,7 +43,8 @@ def _say_summary(folder: Path) -> None:
     summary = folder / "summary.json"
     if not summary.exists():  # another process's business
         return
-    metrics = json.loads(summary.read_text())["metrics"]
+    table = json.loads(summary.read_text())
+    metrics, guard = table["metrics"], table.get("guard")
     if metrics:
         print(f"\n{'held-out':20s} {'role':7s} {'axis':9s} {'base':>7s} {'trained':>8s} {'change':>8s}  95 % interval")
     for name, row in metrics.items():
@@ -48,7 +53,11 @@ def _say_summary(folder: Path) -> None:
             "{name:20s} {role:7s} {axis:9s} {base:7.3f} {trained:8.3f} {difference:+8.3f}  "
             "[{low:+.3f}, {high:+.3f}]".format(name=name, **numbers)
         )
+    if guard:
+        print("", *filter(None, (guard["stopped"], guard["kept"])), sep="\n")
     print(f"\nreport: {folder / 'report.html'}\nadapter: {folder / 'adapter'}")
+    if guard and guard["best"]:
+        print(f"best: {folder / 'best'}")
 
 
 def sample(options: argparse.Namespace) -> None:
@@ -80,39 +89,57 @@ def sample(options: argparse.Namespace) -> None:
     print(f"{len(files) - 1} pictures and {files[-1]}")
 
 
-def evaluate_toybox(options: argparse.Namespace) -> None:
-    from cgrpo.commands.toybox import evaluate_toybox
+def evaluate_toybox(options: argparse.Namespace) -> int:
+    from cgrpo.commands.benchmark import evaluate_toybox
 
-    result = evaluate_toybox(options.run, options.settings, options.sheet)
-    names = list(result["metrics"])
-    print(f"{result['tasks']} held-out tasks ({result['split']})")
-    print(f"{'':22s}" + "".join(f"{name:>19s}" for name in names))
-    for row, scores in result["rows"].items():
-        print(f"{row:22s}" + "".join(f"{scores[name]:19.3f}" for name in names))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return _say_outcome(evaluate_toybox(_ask(options), options.subjects, options.prompts))
 
 
 def evaluate_dreambench(options: argparse.Namespace) -> int:
-    from cgrpo.commands.dreambench import OFFICIAL, Ask, evaluate_dreambench
+    from cgrpo.commands.benchmark import evaluate_dreambench
 
-    outcome = evaluate_dreambench(
-        options.data,
+    return _say_outcome(evaluate_dreambench(options.data, _ask(options), options.list, tuple(options.subjects)))
+
+
+def evaluate_manifest(options: argparse.Namespace) -> int:
+    from cgrpo.commands.benchmark import evaluate_manifest
+
+    return _say_outcome(evaluate_manifest(options.manifest, _ask(options), options.root, options.limit))
+
+
+def _ask(options: argparse.Namespace) -> Ask:
+    from cgrpo.commands.benchmark import Ask
+
+    return Ask(
         options.out,
-        ask=Ask(options.list, tuple(options.subjects), options.seeds, options.first_seed),
         run=options.run,
         images=options.images,
         layout=options.layout,
         method=options.method,
         recipe=options.recipe,
         settings=options.settings,
-        metrics=options.metric or tuple(OFFICIAL),
+        metrics=options.metric,
         protocols=options.protocol or ("one",),
+        seeds=options.seeds,
+        first_seed=options.first_seed,
     )
-    print(f"photographs: {outcome.photographs['kind']}")
-    for row in outcome.summary:
-        print("  ".join(f"{value:.4f}" if isinstance(value, float) else f"{value!s:14s}" for value in row.values()))
-    print(f"scores: {outcome.scores}" + (f"; {outcome.failed} rows could not be scored" if outcome.failed else ""))
+
+
+def _say_outcome(outcome: Outcome) -> int:
+    suite, found = outcome.suite, outcome.summary
+    photographs = suite.facts.get("photographs")
+    print(f"{suite.name}: {len(suite.rows)} rows" + (f", photographs: {photographs['kind']}" if photographs else ""))
+    columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in found))
+    heads = [metric if protocol == "prompt" else f"{metric} ({protocol})" for metric, protocol in columns]
+    means = {(row["method"], row["metric"], row["protocol"]): row["mean"] for row in found}
+    print(" " * 20 + "".join(f"  {head:>8s}" for head in heads))
+    for method in dict.fromkeys(row["method"] for row in found):
+        print(f"{method:20s}", end="")
+        for head, column in zip(heads, columns, strict=True):
+            mean = means.get((method, *column))
+            print("  " + ("-" if mean is None else f"{mean:.4f}").rjust(max(len(head), 8)), end="")
+        print()
+    print(f"scores: {outcome.scores}" + (f"; {outcome.failed} rows without a score" if outcome.failed else ""))
     return 1 if outcome.failed else 0
 
 

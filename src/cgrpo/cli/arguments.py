@@ -62,25 +62,45 @@ def _sample(commands: argparse._SubParsersAction) -> None:
 
 def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     verbs = evaluate.add_subparsers(metavar="SET", required=True)
-    toybox = verbs.add_parser("toybox", help="held-out toybox tasks, beside reference rows")
-    toybox.add_argument("run", nargs="?", type=Path, help=RUN)
-    _settings(toybox)
-    toybox.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
-    toybox.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet of 24 tasks (PNG)")
+    toybox = verbs.add_parser("toybox", help="the toy world's held-out subjects and prompts")
+    _benchmark(toybox)
+    toybox.add_argument("--subjects", type=_positive, default=30, metavar="N", help="held-out subjects (default: 30)")
+    toybox.add_argument("--prompts", type=_positive, default=25, metavar="N", help="prompts a subject (default: 25)")
     toybox.set_defaults(command=actions.evaluate_toybox)
     bench = verbs.add_parser("dreambench", help="DreamBench: generate and score, or score pictures of any system")
-    bench.add_argument("run", nargs="?", type=Path, help=RUN)
+    _benchmark(bench)
     bench.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photographs: SUBJECT/NN.jpg")
+    bench.add_argument("--list", choices=["single", "multi"], default="single", help="the official list")
+    bench.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="some of its subjects (default: all)")
+    bench.set_defaults(command=actions.evaluate_dreambench)
+    own = verbs.add_parser("manifest", help="the same for references and prompts of your own")
+    own.add_argument("manifest", type=Path, help="a data set: a manifest, a folder, or an archive")
+    _benchmark(own)
+    own.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
+    own.add_argument("--limit", type=int, default=0, metavar="N", help="its first N rows alone (default: 0, all)")
+    own.set_defaults(command=actions.evaluate_manifest)
+    compare = verbs.add_parser("compare", help="methods scored into one folder: intervals, tests, tables, a page")
+    compare.add_argument("folder", type=Path, help="the --out of cgrpo evaluate")
+    compare.add_argument("--baseline", metavar="METHOD", help="what the others are compared with (default: base)")
+    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables, figures and page")
+    compare.set_defaults(command=actions.compare)
+
+
+def _benchmark(bench: argparse.ArgumentParser) -> None:
+    """What all benchmarks are asked."""
+    bench.add_argument("run", nargs="?", type=Path, help=RUN)
     bench.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="pictures and scores; go on where it ended"
     )
-    bench.add_argument("--list", choices=["single", "multi"], default="single", help="the official list")
-    bench.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="some of its subjects (default: all)")
     bench.add_argument("--seeds", type=_positive, default=4, metavar="N", help="pictures a prompt (default: 4)")
     bench.add_argument("--first-seed", type=int, default=3407, metavar="S", help="default: 3407, as the paper's code")
     bench.add_argument("--images", type=Path, metavar="DIR", help="score these instead of generating")
     bench.add_argument(
-        "--layout", choices=["rows", "uno"], default="rows", help="their names: SUBJECT/PP_SEED.png, or UNO's ROW_IMAGE"
+        "--layout",
+        default="rows",
+        metavar="NAMES",
+        help="their names: rows (SUBJECT/PP_SEED.png), uno (ROW_IMAGE.png), or a template such as "
+        "{subject}/{slug}/{image} of subject, word, index, prompt, slug, row, image, seed",
     )
     bench.add_argument("--method", default="", metavar="NAME", help="name of the rows (default: the folder's)")
     bench.add_argument(
@@ -88,23 +108,19 @@ def _evaluate(evaluate: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="dino, clip-i, clip, TYPE=PATH, or a reward of the recipe; repeatable (default: the first three)",
+        help="TYPE or TYPE=PATH (dino, clip-i, clip, hpsv3, dino-seg, ...), a reward of the recipe, or a judge of the "
+        "toy world; repeatable (default: dino, clip-i, clip; for the toy world its rewards and judges)",
     )
     bench.add_argument(
         "--protocol",
         action="append",
         choices=["one", "all"],
         default=[],
-        help="references that identity is scored with",
+        help="what identity is scored against: the one reference of a subject (default), the mean over all its "
+        "photographs, or, repeated, both",
     )
     bench.add_argument("--recipe", default="toybox", help="describes the base, unless a run directory does")
     _settings(bench)
-    bench.set_defaults(command=actions.evaluate_dreambench)
-    compare = verbs.add_parser("compare", help="methods scored into one folder: intervals, tests, tables, a page")
-    compare.add_argument("folder", type=Path, help="the --out of evaluate dreambench")
-    compare.add_argument("--baseline", metavar="METHOD", help="what the others are compared with (default: base)")
-    compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables, figures and page")
-    compare.set_defaults(command=actions.compare)
 
 
 def _plan(commands: argparse._SubParsersAction) -> None:

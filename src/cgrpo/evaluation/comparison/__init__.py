@@ -1,4 +1,4 @@
-"""Methods compared on DreamBench's scores: intervals, tests, trade-offs, tables, and a page to leaf through."""
+"""Methods compared on a benchmark's scores: intervals, tests, trade-offs, tables, and a page to leaf through."""
 
 from cgrpo.evaluation.comparison.compare import Comparison, Difference, Mean, SubjectDifference, compare_methods
 from cgrpo.evaluation.comparison.tradeoff import Tradeoff

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from statistics import fmean, variance
 from typing import NamedTuple
 
-from cgrpo.evaluation.dreambench import ScoreRow
-from cgrpo.evaluation.dreambench.lists import known
+from cgrpo.evaluation.benchmark import PROPERTY, ScoreRow
 
-PROPERTY = range(20, 25)  # "a red ...", "a purple ...", "a shiny ...", "a wet ...", "a cube shaped ..."
-GROUPS = ("all", "without property", "property", "live", "object", "mixed")
+ALL, WITHOUT = "all", f"without {PROPERTY}"  # the groups that hold other groups
 
 
 class Column(NamedTuple):
@@ -30,10 +28,12 @@ class Column(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A subject and one of its prompts; real photographs have no prompt."""
+    """A subject and one of its prompts (real photographs have none); ``kind`` and ``group`` as in ``ScoreRow``."""
 
     subject: str
     prompt_index: int | None
+    kind: str = ""
+    group: str = ""
 
 
 @dataclass
@@ -52,7 +52,7 @@ def gather(rows: Iterable[ScoreRow]) -> Cells:
     cells: Cells = {}
     for row in rows:
         pairs = cells.setdefault(Column(row.metric, row.protocol), {}).setdefault(row.method, {})
-        cell = pairs.setdefault(Pair(row.subject, row.prompt_index), Cell())
+        cell = pairs.setdefault(Pair(row.subject, row.prompt_index, row.kind, row.group), Cell())
         if row.score is None or row.score != row.score:
             cell.unscored += 1
         else:
@@ -60,12 +60,12 @@ def gather(rows: Iterable[ScoreRow]) -> Cells:
     return cells
 
 
-def pair_means(pairs: dict[Pair, Cell], group: str = "all") -> dict[Pair, float]:
+def pair_means(pairs: dict[Pair, Cell], group: str = ALL) -> dict[Pair, float]:
     """The mean over seeds of each pair in the group that has any score."""
     return {pair: fmean(cell.scores) for pair, cell in pairs.items() if cell.scores and in_group(pair, group)}
 
 
-def seed_deviation(pairs: dict[Pair, Cell], group: str = "all") -> float:
+def seed_deviation(pairs: dict[Pair, Cell], group: str = ALL) -> float:
     """Standard deviation of a pair's pictures over seeds, pooled over pairs; NaN where none has two scores."""
     groups = [cell.scores for pair, cell in pairs.items() if len(cell.scores) > 1 and in_group(pair, group)]
     freedom = sum(len(scores) - 1 for scores in groups)
@@ -74,21 +74,19 @@ def seed_deviation(pairs: dict[Pair, Cell], group: str = "all") -> float:
     return (sum(variance(scores) * (len(scores) - 1) for scores in groups) / freedom) ** 0.5
 
 
-def kind(subject: str) -> str:
-    """ "live" or "object"; "mixed" for a pair of both; "" for a subject that is not DreamBench's."""
-    table = known()["subjects"]
-    live = {table[name]["live"] for name in subject.split("+") if name in table}
-    return {frozenset({True}): "live", frozenset({False}): "object", frozenset({True, False}): "mixed"}.get(
-        frozenset(live), ""
-    )
+def groups_of(cells: Cells) -> list[str]:
+    """All; without property prompts, where there are any; then groups of prompts and kinds of subjects, if several."""
+    pairs = {pair: None for column in cells.values() for method in column.values() for pair in method}
+    prompts = sorted(dict.fromkeys(pair.group for pair in pairs if pair.group), key=lambda name: name != PROPERTY)
+    kinds = list(dict.fromkeys(pair.kind for pair in pairs if pair.kind))
+    found = [ALL, *([WITHOUT] if PROPERTY in prompts else [])]
+    for some in (prompts, kinds):
+        found += some if len(some) > 1 else []
+    return list(dict.fromkeys(found))
 
 
 def in_group(pair: Pair, group: str) -> bool:
-    """Whether the pair belongs to one of GROUPS. Real photographs follow no prompt, so they are in no prompt group."""
-    if group == "all":
-        return True
-    if group == "property":
-        return pair.prompt_index in PROPERTY
-    if group == "without property":
-        return pair.prompt_index is not None and pair.prompt_index not in PROPERTY
-    return kind(pair.subject) == group
+    """Whether the pair belongs to a group. Real photographs follow no prompt, so they are in no group of prompts."""
+    if group == WITHOUT:
+        return pair.prompt_index is not None and pair.group != PROPERTY
+    return group == ALL or group in (pair.kind, pair.group)

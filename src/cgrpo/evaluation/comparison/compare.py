@@ -11,22 +11,21 @@ import numpy as np
 import torch
 
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark import COPY, REAL, RESERVED, ScoreRow
 from cgrpo.evaluation.comparison.cells import (
-    GROUPS,
-    PROPERTY,
+    ALL,
     Cell,
     Cells,
     Column,
     Pair,
     gather,
+    groups_of,
     in_group,
-    kind,
     pair_means,
     seed_deviation,
 )
 from cgrpo.evaluation.comparison.significance import DRAWS, SEED, holm, sign_flip
 from cgrpo.evaluation.comparison.tradeoff import RESAMPLES, Tradeoff, tradeoff
-from cgrpo.evaluation.dreambench import COPY, REAL, RESERVED, ScoreRow
 from cgrpo.evaluation.statistics import paired_difference
 
 LEVEL = 0.95
@@ -119,8 +118,8 @@ class Comparison:
         return _plain(asdict(self))
 
     def groups(self) -> list[str]:
-        """Groups that any difference or mean was taken over, in GROUPS' order."""
-        return [group for group in GROUPS if any(mean.group == group for mean in self.means)]
+        """Groups that any mean was taken over."""
+        return list(dict.fromkeys(mean.group for mean in self.means))
 
 
 def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Comparison:
@@ -134,7 +133,7 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
     found = list(dict.fromkeys(name for column in cells.values() for name in column))
     methods = [name for name in found if name not in RESERVED]
     if not methods:
-        raise UserError("no scores of any method to compare; score one with evaluate dreambench first")
+        raise UserError("no scores of any method to compare; score one with cgrpo evaluate first")
     baseline = baseline or ("base" if "base" in methods else methods[0])
     if baseline not in methods:
         raise UserError(f"baseline {baseline!r} has no scores; choose one of {', '.join(methods)}")
@@ -159,7 +158,6 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
             "items interval": "Student's t over pairs: these items only",
             "test": f"sign flips of the subjects' mean differences; all where at most {DRAWS}, else {DRAWS} seeded",
             "correction": "Holm over all columns x methods, group all",
-            "property prompts": list(PROPERTY),
             "resamples of subjects": RESAMPLES,
             "seed": SEED,
         },
@@ -171,7 +169,7 @@ def _means(cells: Cells, columns: Sequence[Column], names: Sequence[str]) -> lis
     for column in columns:
         for name in names:
             pairs = cells[column].get(name, {})
-            for group in GROUPS:
+            for group in groups_of(cells):
                 here = [cell for pair, cell in pairs.items() if in_group(pair, group)]
                 if here:
                     found.append(_mean(column, name, group, pairs, here))
@@ -204,7 +202,7 @@ def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]
     found = []
     for column in columns:
         for method in others:
-            for group in GROUPS:
+            for group in groups_of(cells):
                 paired = _paired(cells, column, method, baseline, group)
                 if paired:
                     found.append(_difference(column, method, group, paired))
@@ -219,7 +217,7 @@ def _difference(column: Column, method: str, group: str, paired: Mapping[Pair, t
     headline = paired_difference(base_N, other_N, subject_N, LEVEL)
     items = paired_difference(base_N, other_N, torch.arange(len(paired)), LEVEL)
     gap_S = np.array([(other_N - base_N)[subject_N == s].mean().item() for s in range(len(names))])
-    p, exact = sign_flip(gap_S) if group == "all" else (math.nan, False)
+    p, exact = sign_flip(gap_S) if group == ALL else (math.nan, False)
     return Difference(
         method,
         column.label,
@@ -245,14 +243,14 @@ def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str])
     found = []
     for column in columns:
         for method in others:
-            paired = _paired(cells, column, method, baseline, "all")
-            for subject in dict.fromkeys(pair.subject for pair in paired):
+            paired = _paired(cells, column, method, baseline, ALL)
+            for subject, kind in {pair.subject: pair.kind for pair in paired}.items():
                 values = [both for pair, both in paired.items() if pair.subject == subject]
                 base_N, other_N = torch.tensor(values, dtype=torch.float64).unbind(1)
                 gap = paired_difference(base_N, other_N, torch.arange(len(values)), LEVEL)
                 found.append(
                     SubjectDifference(
-                        method, column.label, subject, kind(subject), len(values), gap.difference, gap.low, gap.high
+                        method, column.label, subject, kind, len(values), gap.difference, gap.low, gap.high
                     )
                 )
     return found
@@ -268,7 +266,7 @@ def _tradeoffs(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) 
 def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> list[str]:
     """What a glad table might hide."""
     told = []
-    table = {(mean.method, mean.column): mean for mean in means if mean.group == "all"}
+    table = {(mean.method, mean.column): mean for mean in means if mean.group == ALL}
     for column in cells:
         real, copied = (table.get((name, column.label)) for name in (REAL, COPY))
         for name in methods:

@@ -10,15 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cgrpo.evaluation.benchmark import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
 from cgrpo.evaluation.comparison.compare import Comparison
 from cgrpo.evaluation.comparison.tradeoff import Point, Tradeoff
-from cgrpo.evaluation.dreambench import COPY, PROMPT_ONLY, RESERVED
 from cgrpo.evaluation.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, RULE, THIRD
 
 # Okabe and Ito's, told apart with any colour vision; the baseline is ink. Marks differ too, for more methods than six.
 COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")
 MARKS = "osD^vP*X"
-REFERENCE_MARKS = {COPY: "x", PROMPT_ONLY: "1"}
+REFERENCE_MARKS = {COPY: "x", PROMPT_ONLY: "1", AUTOENCODED: "2", REAL: "*"}
 ACROSS = 2  # panels in a row
 
 

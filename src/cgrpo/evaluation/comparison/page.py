@@ -11,19 +11,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cgrpo.evaluation import plots
+from cgrpo.evaluation.benchmark import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
 from cgrpo.evaluation.comparison import figures
-from cgrpo.evaluation.comparison.cells import PROPERTY
 from cgrpo.evaluation.comparison.compare import Comparison, Difference
 from cgrpo.evaluation.comparison.tables import tables
 from cgrpo.evaluation.comparison.thumbnails import BUDGET, Album, choose_side, locate, reference_files
-from cgrpo.evaluation.dreambench import PROMPT_ONLY, ScoreRow
 from cgrpo.evaluation.report import Verdict, number
 
 
 def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]) -> str:
     """The page's HTML; nothing in it is fetched from anywhere.
 
-    Pictures are looked for in ``folder`` and where ``description`` (dreambench.json's content, maybe empty) says.
+    Pictures are looked for in ``folder`` and where ``description`` (benchmark.json's content, maybe empty) says.
     """
     loader = PackageLoader("cgrpo", "evaluation/comparison")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -72,7 +71,8 @@ def pair_table(
     prompt ``p``, whether it asks for a property ``q``, places in ``pictures`` of the reference ``r`` and of each
     method's first seed ``m`` (null: missing), and these pictures' own scores by method and column ``v``.
     """
-    shown = [*comparison.methods, *(name for name in comparison.references if name == PROMPT_ONLY)]
+    prompted = {row.method for row in rows if row.prompt_index is not None}
+    shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
     label = {(r.metric, r.protocol): r.metric if r.protocol == "prompt" else f"{r.metric} ({r.protocol})" for r in rows}
     first: dict[tuple[str, int], dict[str, ScoreRow]] = {}
     for row in rows:
@@ -93,7 +93,7 @@ def pair_table(
             "s": subject,
             "i": index,
             "p": next(iter(at.values())).prompt or "",
-            "q": index in PROPERTY,
+            "q": next(iter(at.values())).group == PROPERTY,
             "r": album.add(references[subject]),
             "m": [album.add(files[at[name]]) if name in at else None for name in shown],
             "v": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cgrpo.evaluation.comparison.cells import ALL
 from cgrpo.evaluation.comparison.compare import Comparison, Difference
 from cgrpo.evaluation.report import DASH, MINUS, number
 
@@ -35,16 +36,16 @@ def tables(comparison: Comparison) -> list[Table]:
 
 def means_table(comparison: Comparison) -> Table:
     """A row a method, reference rows below; a column a metric and protocol."""
-    table = {(m.method, m.column): m for m in comparison.means if m.group == "all"}
+    table = {(m.method, m.column): m for m in comparison.means if m.group == ALL}
     rows = []
     for name in (*comparison.methods, *comparison.references):
         cells = [table.get((name, column)) for column in comparison.columns]
         pictures = max(mean.pictures for mean in cells if mean)
         rows.append([name, *(number(mean.mean if mean else None) for mean in cells), str(pictures)])
     note = (
-        "Means over pairs of subject and prompt, seeds averaged first. In brackets: identity against one official "
-        "reference a subject, or against all its photographs. real-vs-real is the ceiling, copy-paste the reference "
-        "itself as output, prompt-only the model without references."
+        "Means over pairs of subject and prompt, seeds averaged first. In brackets: identity against the one "
+        "reference of a subject, or against all its photographs. real-vs-real is the ceiling, copy-paste the reference "
+        "itself as output, prompt-only the base model without references."
     )
     return Table("Means", note, ["Row", *comparison.columns, "Pictures"], rows, 1)
 
@@ -52,7 +53,7 @@ def means_table(comparison: Comparison) -> Table:
 def differences_table(comparison: Comparison) -> Table:
     """All prompts: the headline interval, the one for these items only, and the test."""
     head = ["Method", "Metric", "Difference", f"{PERCENT} over subjects", "these items only", "Improved", "p", "p Holm"]
-    chosen = [d for d in comparison.differences if d.group == "all"]
+    chosen = [d for d in comparison.differences if d.group == ALL]
     rows = [
         [d.method, d.column, *_gap(d), interval(d.items_low, d.items_high), share(d), p_value(d.p), p_value(d.p_holm)]
         for d in chosen
@@ -75,8 +76,8 @@ def groups_table(comparison: Comparison) -> Table:
         for d in comparison.differences
     ]
     note = (
-        "Property prompts (red, purple, shiny, wet, cube shaped) ask for what the subject is not, so they compete "
-        "with identity by design. Groups explore: no test, no correction."
+        "Property prompts (a red one, a wet one, ...) ask for what the subject is not, so they compete with identity "
+        "by design. Groups explore: no test, no correction."
     )
     return Table("By kind of prompt and of subject", note, head, rows, 3)
 

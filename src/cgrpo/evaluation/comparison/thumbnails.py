@@ -11,9 +11,10 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from cgrpo.evaluation.dreambench import ScoreRow
-from cgrpo.evaluation.dreambench.items import side_by_side
-from cgrpo.evaluation.dreambench.lists import known
+from cgrpo.data.archives import on_disk
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark import ScoreRow
+from cgrpo.evaluation.benchmark.items import side_by_side
 
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
 SIDES = (256, 192, 144, 112)  # pixels, longest side: the first that keeps the budget, or the last if none does
@@ -46,10 +47,10 @@ def thumbnail(files: Sequence[Path], side: int) -> str | None:
     try:
         opened = []
         for file in files:
-            with Image.open(file) as picture:
+            with on_disk(file) as whole, Image.open(whole) as picture:
                 picture.draft("RGB", (2 * side, 2 * side))  # JPEGs decode at a fraction
                 opened.append(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, UserError, Image.DecompressionBombError):
         return None
     small = side_by_side(opened)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -70,18 +71,14 @@ def choose_side(shown: Iterable[tuple[Path, ...]], budget: int = BUDGET) -> int:
 
 
 def locate(folder: Path, description: Mapping[str, Any], row: ScoreRow) -> tuple[Path, ...]:
-    """The files of a row's picture: in its method's folder as dreambench.json names it, else below ``folder``."""
-    places = [folder / row.picture]
-    if row.method in (description.get("methods") or {}):
-        places.insert(0, folder / description["methods"][row.method] / row.picture)
+    """The files of a row's picture: in its method's folder as benchmark.json names it, or among the photographs, else
+    below ``folder``."""
+    named = (description.get("methods") or {}).get(row.method, description.get("data", ""))
+    places = [folder / named / row.picture, folder / row.picture]
     return (next((place for place in places if place.is_file()), places[0]),)
 
 
 def reference_files(folder: Path, description: Mapping[str, Any], subject: str) -> tuple[Path, ...]:
-    """The official reference photographs of a subject or pair; none for a name that is not DreamBench's."""
-    table = known()["subjects"]
-    names = subject.split("+")
-    if not all(name in table for name in names):
-        return ()
-    data = folder / description.get("data", "data")
-    return tuple(data / name / table[name]["reference"] for name in names)
+    """The references of a subject or pair, as benchmark.json names them; none where it doesn't."""
+    names = (description.get("references") or {}).get(subject, ())
+    return tuple(folder / description.get("data", "data") / name for name in names)

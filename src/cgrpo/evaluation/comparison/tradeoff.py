@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cgrpo.evaluation.benchmark import COPY, PROMPT_ONLY, REAL, RESERVED
 from cgrpo.evaluation.comparison.cells import Cell, Column, Pair, pair_means
-from cgrpo.evaluation.dreambench import COPY, PROMPT_ONLY, REAL
 
 Point = tuple[float, float]
 RESAMPLES = 2000
@@ -74,7 +74,7 @@ def tradeoff(
 ) -> Tradeoff | None:
     """None unless some method has scores in both columns."""
     tables = [{name: pair_means(pairs) for name, pairs in cells[column].items()} for column in (identity, prompt)]
-    points = {name: _point(tables, name) for name in (*methods, COPY, PROMPT_ONLY)}
+    points = {name: _point(tables, name) for name in (*methods, *RESERVED)}
     points = {name: point for name, point in points.items() if not any(map(math.isnan, point))}
     placed = [name for name in methods if name in points]
     if not placed:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark import read_description, read_rows
 from cgrpo.evaluation.comparison import figures
 from cgrpo.evaluation.comparison.compare import compare_methods
 from cgrpo.evaluation.comparison.page import render
 from cgrpo.evaluation.comparison.tables import latex, markdown
-from cgrpo.evaluation.dreambench import read_rows
 from cgrpo.files import write_text
-
-DESCRIPTION = "dreambench.json"
 
 
 def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
@@ -25,11 +22,9 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
     """
     rows = read_rows(folder)
     if not rows:
-        raise UserError(
-            f"{folder / 'scores.jsonl'}: no scores; run evaluate dreambench with this folder as --out first"
-        )
+        raise UserError(f"{folder / 'scores.jsonl'}: no scores; run cgrpo evaluate with this folder as --out first")
     comparison = compare_methods(rows, baseline)
-    page = render(comparison, rows, folder, _description(folder))
+    page = render(comparison, rows, folder, read_description(folder))
     try:
         out.mkdir(parents=True, exist_ok=True)
         table = json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
@@ -42,12 +37,3 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
     except OSError as error:
         raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
     return out / "index.html"
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    """dreambench.json's content; empty when there is none, for without it only pictures elsewhere are missed."""
-    try:
-        table = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}

@@ -1,20 +1,22 @@
-"""Pictures of DreamBench's rows by the toybox's policy, and the command from pictures to scores."""
+"""Pictures of a benchmark's rows by the toybox's policy, and the command from pictures to scores."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
-from dreambench_pictures import draw_photographs
+from benchmark_pictures import draw_photographs
 from PIL import Image
 
 import cgrpo
 from cgrpo.algorithm import shifted_sigmas
-from cgrpo.commands.dreambench import Ask, evaluate_dreambench
+from cgrpo.commands.benchmark import Ask, evaluate_dreambench
 from cgrpo.errors import UserError
-from cgrpo.evaluation.dreambench import generate_dreambench, official_list
+from cgrpo.evaluation import benchmark
+from cgrpo.evaluation.benchmark import dreambench_suite, generate_pictures, official_list
 from cgrpo.evaluation.generate import follow, seeded_noise
 from cgrpo.policies import read_picture
 from cgrpo.rewards.base import to_pictures
@@ -46,7 +48,8 @@ def whole(data, policy, sigmas, tmp_path_factory):
 
 
 def make(policy, sigmas, data, out, **more):
-    return generate_dreambench(policy, sigmas, data, out, method="base", subjects=("dog",), **({"seeds": 2} | more))
+    suite = dreambench_suite(data, "single", ["dog"])
+    return generate_pictures(policy, sigmas, suite, out, method="base", **({"seeds": 2} | more))
 
 
 def pictures(out):
@@ -81,27 +84,63 @@ def test_what_is_there_is_kept(whole, policy, sigmas, data, tmp_path):
     with pytest.raises(UserError, match="another sigmas; give another --method"):
         make(policy, sigmas[:-1], data, tmp_path)
     with pytest.raises(UserError, match="another references"):
-        make(policy, sigmas, data, tmp_path, references=False)
+        make(policy, sigmas, data, tmp_path, alone=True)
+
+
+def test_killed_between_two_pictures_of_a_row_and_continued(whole, policy, sigmas, data, tmp_path, monkeypatch):
+    """What is missing of a row is sampled in the batch of the whole row: not a byte differs."""
+    save, left = benchmark.generate.save_picture, iter(range(7))
+
+    def killed(picture, file):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        save(picture, file)
+
+    monkeypatch.setattr(benchmark.generate, "save_picture", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(policy, sigmas, data, tmp_path)
+    monkeypatch.undo()
+    assert len(pictures(tmp_path)) == 7
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.png")}
+    made = make(policy, sigmas, data, tmp_path)
+    assert (made.made, made.kept) == (43, 7) and pictures(tmp_path) == pictures(whole)
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items())
+
+
+def test_prompt_only_is_the_base_whatever_was_trained(policy, sigmas, data, tmp_path):
+    """So two runs of one base can be scored into one folder."""
+    suite = dreambench_suite(data, "single", ["dog"])
+    suite = dataclasses.replace(suite, rows=suite.rows[:2])
+    trained = cgrpo.load_policy(rank=4)
+    with torch.no_grad():
+        for name, parameter in trained.transformer.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.1)
+    made = [
+        generate_pictures(p, sigmas, suite, tmp_path / "a", method="prompt-only", seeds=2, alone=True).made
+        for p in (policy, trained)
+    ]
+    assert made == [4, 0]
+    generate_pictures(trained, sigmas, suite, tmp_path / "b", method="prompt-only", seeds=2, alone=True)
+    generate_pictures(trained, sigmas, suite, tmp_path / "c", method="prompt-only", seeds=2)
+    found = [[f.read_bytes() for f in sorted((tmp_path / name).rglob("*.png"))] for name in "abc"]
+    assert found[0] == found[1] != found[2]
 
 
 def test_an_unreadable_reference_costs_its_rows(policy, sigmas, tmp_path):
     data = draw_photographs(tmp_path / "data")
     (data / "dog" / "02.jpg").write_bytes(b"no picture")
-    made = generate_dreambench(
-        policy, sigmas, data, tmp_path, method="base", which="multi", subjects=("cat", "dog"), seeds=1
-    )
+    suite = dreambench_suite(data, "multi", ("cat", "dog"))
+    made = generate_pictures(policy, sigmas, suite, tmp_path, method="base", seeds=1)
     assert made.made == 0 and len(made.failed) == 25 and "can't be read" in made.failed["cat+dog 0"]
 
 
 def test_from_the_policy_to_a_table(data, tmp_path):
     """The toybox's own rewards; the same call again makes nothing new, and other pictures come beside."""
-    ask = Ask(subjects=("dog",), seeds=1)
-    settings = ("sampling.steps=2",)
+    ask = Ask(tmp_path / "out", seeds=1, settings=("sampling.steps=2",), metrics=("clip-i=toybox", "clip=toybox"))
 
     def run(**more):
-        return evaluate_dreambench(
-            data, tmp_path / "out", ask=ask, settings=settings, metrics=("clip-i=toybox", "clip=toybox"), **more
-        )
+        return evaluate_dreambench(data, dataclasses.replace(ask, **more), subjects=("dog",))
 
     first = run()
     table = [(row["method"], row["metric"], row["protocol"], row["pictures"]) for row in first.summary]
@@ -115,8 +154,8 @@ def test_from_the_policy_to_a_table(data, tmp_path):
         ("copy-paste", "clip", "prompt", 25),
     ]
     assert first.failed == 0
-    told = json.loads((tmp_path / "out" / "dreambench.json").read_text())
-    assert told["summary"] == first.summary and told["photographs"]["kind"] == "unknown"
+    told = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert told["summary"] == first.summary and told["facts"]["photographs"]["kind"] == "unknown"
     assert next(r["mean"] for r in first.summary if r["method"] == "copy-paste") == pytest.approx(1.0, abs=1e-4)
     before = first.scores.read_bytes()
     assert run().summary == first.summary and first.scores.read_bytes() == before
@@ -129,12 +168,19 @@ def test_from_the_policy_to_a_table(data, tmp_path):
 
 
 def test_mistakes_are_one_line(data, tmp_path):
-    ask = Ask(subjects=("dog",), seeds=1)
+    ask = Ask(tmp_path / "out", seeds=1, metrics=("clip-i=toybox",))
     for more, match in (
         ({"method": "copy-paste"}, "always there"),
         ({"method": "a/b"}, "name of a folder"),
-        ({"images": tmp_path, "metrics": ("clip-i=toybox",)}, "holds none of the pictures"),
-        ({"ask": Ask(subjects=("dog",), seeds=0)}, "--seeds 0"),
+        ({"images": tmp_path}, "holds none of the pictures"),
+        ({"images": tmp_path, "layout": "{subject}"}, "--layout"),
+        ({"seeds": 0}, "--seeds 0"),
+        ({"images": tmp_path, "run": tmp_path}, "scored as they are"),
     ):
         with pytest.raises(UserError, match=match):
-            evaluate_dreambench(data, tmp_path / "out", **({"ask": ask, "metrics": ("clip-i=toybox",)} | more))
+            evaluate_dreambench(data, dataclasses.replace(ask, **more), subjects=("dog",))
+    for metrics, match in ((("clip=toybox", "clip=other"), "asked for twice"), (("nothing",), "neither in the recipe")):
+        Image.new("RGB", (8, 8)).save(tmp_path / "250_0.png")
+        asked = dataclasses.replace(ask, images=tmp_path, layout="uno", metrics=metrics)
+        with pytest.raises(UserError, match=match):
+            evaluate_dreambench(data, asked, subjects=("dog",))

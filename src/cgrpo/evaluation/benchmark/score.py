@@ -1,4 +1,4 @@
-"""Scores of DreamBench pictures, as tidy rows."""
+"""Scores of a benchmark's pictures, as tidy rows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.dreambench.items import Item, side_by_side
-from cgrpo.evaluation.dreambench.rows import Key, Protocol, ScoreRow, open_part, read_rows, write_row
-from cgrpo.policies import read_picture
+from cgrpo.evaluation.benchmark.items import Item, open_picture, side_by_side
+from cgrpo.evaluation.benchmark.rows import Key, Protocol, ScoreRow, open_part, read_rows, write_row
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import to_tensor
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]
+Known = list[tuple[str, tuple[Image.Image, ...]]]  # each subject's word and photographs
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def wishes(metrics: Mapping[str, Reward], protocols: Sequence[Protocol]) -> list
     ]
 
 
-def score_dreambench(
+def score_items(
     metrics: Mapping[str, Reward],
     items: Sequence[Item],
-    data: Path,
+    root: Path,
     out: Path,
     *,
     protocols: Sequence[Protocol] = ("one",),
@@ -59,21 +59,22 @@ def score_dreambench(
 ) -> list[Key]:
     """Score ``items`` with all ``metrics``; rows are appended to ``out/scores.partRANK.jsonl`` as they come.
 
-    ``rows.collect_rows`` joins the parts when all processes are through; returned is the order for it. Photographs lie
-    in ``data``. An identity score is the metric against one official reference a subject ("one") or the mean over all
-    its photographs ("all"); of several subjects their mean. A row that has a score already is kept; one without is
-    tried again. A picture or reference that can't be read gives rows without a score, with the error. Process
-    ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items, so that 1 and n processes score the same
-    batches; scores may differ in the seventh digit, where a reward keeps references that it met in another batch. A
-    metric that is broken is a UserError.
+    ``rows.collect_rows`` joins the parts when all processes are through; returned is the order for it. Photographs'
+    names are relative to ``root``. An identity score is the metric against the one reference of a subject ("one") or
+    the mean over all its photographs ("all"); of several subjects their mean. A row that has a score already is kept;
+    one without is tried again. A picture or reference that can't be read gives rows without a score, with the error.
+    Process ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items, and a chunk that was broken off is
+    scored whole again for the rows it lacks, so that batches, and with them all digits, are those of an undisturbed
+    single process; only a reward that keeps references which it met in another batch may differ in the seventh digit.
+    A metric that is broken is a UserError.
     """
     asked = wishes(metrics, protocols)
     done = {row.key for row in read_rows(out) if row.score is not None}
-    read = functools.lru_cache(maxsize=16)(read_picture)
+    read = functools.lru_cache(maxsize=16)(open_picture)
     with open_part(out, rank) as part:
         for first in range(rank * chunk, len(items), world * chunk):
             some = items[first : first + chunk]
-            for row in _score_chunk(some, asked, done, data, read):
+            for row in _score_chunk(some, asked, done, root, read):
                 write_row(part, row)
             part.flush()
             if progress:
@@ -82,12 +83,14 @@ def score_dreambench(
 
 
 def _score_chunk(
-    items: Sequence[Item], asked: Sequence[Wish], done: set[Key], data: Path, read: Read
+    items: Sequence[Item], asked: Sequence[Wish], done: set[Key], root: Path, read: Read
 ) -> Iterator[ScoreRow]:
     """The rows of ``items`` that are not done yet."""
+    wanted = {wish: [item for item in items if wish.asks(item)] for wish in asked}
     lacking = {
-        wish: [item for item in items if wish.asks(item) and item.key(wish.metric, wish.protocol) not in done]
-        for wish in asked
+        wish: some
+        for wish, some in wanted.items()
+        if any(item.key(wish.metric, wish.protocol) not in done for item in some)
     }
     needed = {item for some in lacking.values() for item in some}
     pictures: dict[Item, Image.Image] = {}
@@ -99,19 +102,19 @@ def _score_chunk(
             except UserError as error:
                 errors[item] = str(error)
     for wish, some in lacking.items():
-        yield from (_row(item, wish, None, errors[item]) for item in some if item in errors)
+        rows = [_row(item, wish, None, errors[item]) for item in some if item in errors]
         readable = {item: pictures[item] for item in some if item in pictures}
-        yield from _score_wish(wish, readable, data, read)
+        rows += _score_wish(wish, readable, root, read)
+        yield from (row for row in rows if row.key not in done)
 
 
-def _score_wish(wish: Wish, pictures: Mapping[Item, Image.Image], data: Path, read: Read) -> Iterator[ScoreRow]:
+def _score_wish(wish: Wish, pictures: Mapping[Item, Image.Image], root: Path, read: Read) -> Iterator[ScoreRow]:
     """One metric's rows of pictures of any size, those of one size in one call."""
-    parts: dict[tuple[Any, ...], list[tuple[Item, list[tuple[str, tuple[Image.Image, ...]]]]]] = {}
+    parts: dict[tuple[Any, ...], list[tuple[Item, Known]]] = {}
     for item, picture in pictures.items():
         try:
             known = [
-                (word, tuple(read(data / name) for name in names))
-                for word, names in item.references(data, wish.protocol)
+                (word, tuple(read(root / name) for name in names)) for word, names in item.references(wish.protocol)
             ]
         except UserError as error:
             yield _row(item, wish, None, str(error))
@@ -125,19 +128,20 @@ def _score_wish(wish: Wish, pictures: Mapping[Item, Image.Image], data: Path, re
             yield _row(item, wish, None if lost else score, f"{wish.metric} could not score it" if lost else None)
 
 
-def _mean_over_subjects(
-    wish: Wish, images_NHWC: Tensor, part: Sequence[tuple[Item, list[tuple[str, tuple[Image.Image, ...]]]]]
-) -> Tensor:
+def _mean_over_subjects(wish: Wish, images_NHWC: Tensor, part: Sequence[tuple[Item, Known]]) -> Tensor:
     """float32 [N]. The prompt is asked once, with the subjects in one phrase; identity once a subject, in its own."""
-    ids = tuple(item.picture for item, _ in part)
-    prompts = tuple(item.prompt or "" for item, _ in part)
+    items = [item for item, _ in part]
+    ids, prompts = tuple(item.picture for item in items), tuple(item.prompt or "" for item in items)
+    cases = tuple(item.case for item in items)
+    spec = None if None in cases else cases
     if wish.protocol == "prompt":
-        words = tuple(" and ".join(word for word, _ in known) for _, known in part)
-        return scored(wish.metric, wish.reward, images_NHWC, Batch(ids, prompts, ((),) * len(ids), words))
+        words = tuple(" and ".join(item.words) for item in items)
+        batch = Batch(ids, prompts, ((),) * len(ids), words, spec)
+        return scored(wish.metric, wish.reward, images_NHWC, batch)
     columns = []
     for place in range(len(part[0][1])):
         words, references = zip(*(known[place] for _, known in part), strict=True)
-        columns.append(scored(wish.metric, wish.reward, images_NHWC, Batch(ids, prompts, references, words)))
+        columns.append(scored(wish.metric, wish.reward, images_NHWC, Batch(ids, prompts, references, words, spec)))
     return torch.stack(columns).mean(0)
 
 
@@ -153,4 +157,6 @@ def _row(item: Item, wish: Wish, score: float | None, error: str | None) -> Scor
         score=score,
         picture=item.picture,
         error=error,
+        kind=item.kind,
+        group=item.group,
     )

@@ -22,13 +22,15 @@ class ScoreRow:
     """What a metric says of a picture.
 
     subject       "cat", or "cat+dog" for a pair
-    prompt_index  0 to 24; None for real photographs, as prompt is
+    prompt_index  counts the subject's prompts from 0; None for real photographs, as prompt is
+    kind, group   of the subject ("live", "object"; "mixed" for a pair of both) and of the prompt ("background",
+                  "property", ...); "" for none
     seed          None where nothing was generated
-    metric        the name it was asked for by; dreambench.json says its type, unit, axis and checkpoint
-    protocol      what an identity metric compares with: "one" official reference a subject, or the mean over "all" its
+    metric        the name it was asked for by; benchmark.json says its unit, axis and checkpoint
+    protocol      what an identity metric compares with: the "one" reference of a subject, or the mean over "all" its
                   photographs; "prompt" for metrics of the prompt
     score         None: could not be scored, ``error`` says why
-    picture       path in the method's folder (dreambench.json: methods), of photographs in DreamBench's
+    picture       path in the method's folder (benchmark.json: methods), of photographs in the benchmark's
     """
 
     method: str
@@ -41,6 +43,8 @@ class ScoreRow:
     score: float | None
     picture: str
     error: str | None
+    kind: str = ""
+    group: str = ""
 
     @property
     def key(self) -> Key:

@@ -1,4 +1,4 @@
-"""The official lists, row for row, and how pictures are called."""
+"""DreamBench's official lists, row for row, and how pictures are called."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.dreambench import check_photographs, official_list, picture_name
-from cgrpo.evaluation.dreambench.lists import known
+from cgrpo.evaluation.benchmark import official_list, picture_name
+from cgrpo.evaluation.benchmark.dreambench import check_photographs, known
 
 DATA = Path(__file__).parents[1] / "data" / "dreambench"
 
@@ -60,7 +60,30 @@ def test_names_of_pictures():
     row = official_list("single", ["dog"])[3]
     assert picture_name(row, 3408) == "dog/03_3408"
     assert picture_name(row, 3408, "uno") == "253_1"
-    assert picture_name(official_list("multi", ["cat", "dog"])[24], 1) == "cat+dog/24_1"
+    pair = official_list("multi", ["cat", "dog"])[24]
+    assert picture_name(pair, 1) == "cat+dog/24_1"
+    assert picture_name(row, 3408, "{subject}/{prompt}/{image:03d}.png") == "dog/a dog on a cobblestone street/001"
+    assert picture_name(row, 3408, "{slug}-{seed}") == "a_dog_on_a_cobblestone_street-3408"
+    assert picture_name(pair, 3407, "{word} {index}/{image}.v2") == "cat and dog 24/0.v2"
+
+
+@pytest.mark.parametrize(
+    "layout", ["flat", "{subject}/{row}", "{seed}", "{row}_{image}_{size}", "{row", "{row.__class__}{seed}"]
+)
+def test_a_layout_that_names_no_picture_is_refused(layout):
+    with pytest.raises(UserError, match=r"--layout .*give rows, uno, or a template of subject, word"):
+        picture_name(official_list("single", ["dog"])[3], 3407, layout)
+
+
+def test_kinds_of_subjects_and_groups_of_prompts():
+    rows = official_list("single", ["can", "cat"])
+    assert {(row.subject, row.kind) for row in rows} == {("can", "object"), ("cat", "live")}
+    groups = [[row.group for row in rows if row.subject == name] for name in ("can", "cat")]
+    assert groups == [["background"] * 10 + [name] * 10 + ["property"] * 5 for name in ("context", "accessory")]
+    asked = [row.prompt for row in rows if row.group == "property"]
+    assert asked[:5] == ["a red can", "a purple can", "a shiny can", "a wet can", "a cube shaped can"]
+    kinds = {(len({known()["subjects"][s]["live"] for s in row.subjects}), row.kind) for row in official_list("multi")}
+    assert kinds == {(1, "object"), (1, "live"), (2, "mixed")}
 
 
 def test_photographs_are_told_apart(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""``dreambench.json``: what the scores beside it are of, and in short how they came out."""
+"""``benchmark.json``: what the scores beside it are of, and in short how they came out."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from statistics import fmean
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.dreambench.rows import ScoreRow
+from cgrpo.evaluation.benchmark.rows import ScoreRow
+from cgrpo.evaluation.benchmark.suite import Suite
 from cgrpo.files import write_text
 from cgrpo.rewards import Reward
 from cgrpo.rewards.checkpoint import reward_fingerprint
 
-DESCRIPTION = "dreambench.json"
+DESCRIPTION = "benchmark.json"
 
 
-def describe(
-    which: str, data: Path, photographs: Mapping[str, Any], methods: Mapping[str, Path], metrics: Mapping[str, Reward]
-) -> dict[str, Any]:
-    """``{list, data, photographs, methods: {name: folder}, metrics: {name: {axis, unit, checkpoint}}}``."""
+def describe(suite: Suite, methods: Mapping[str, Path], metrics: Mapping[str, Reward]) -> dict[str, Any]:
+    """What benchmark.json says of scores.
+
+    ``{benchmark, mark, facts, data, references: {subject: pictures}, methods: {name: folder}, metrics: {name: {axis,
+    unit, checkpoint}}}``.
+    """
     return {
-        "list": which,
-        "data": str(data.resolve()),
-        "photographs": dict(photographs),
+        "benchmark": suite.name,
+        "mark": dict(suite.mark),
+        "facts": dict(suite.facts),
+        "data": str(suite.root.resolve()),
+        "references": suite.references,
         "methods": {name: str(folder.resolve()) for name, folder in methods.items()},
         "metrics": {
             name: {"axis": reward.axis, "unit": reward.unit, "checkpoint": reward_fingerprint(reward)}
@@ -33,22 +38,27 @@ def describe(
     }
 
 
-def join_description(out: Path, table: Mapping[str, Any], write: bool = True) -> dict[str, Any]:
-    """``table`` joined with what ``out`` holds already: methods and metrics add up. Written with ``write``.
-
-    Raises UserError where scores would mix that can't be compared: another list, other photographs, or a metric or
-    method of the same name that is something else.
-    """
+def read_description(out: Path) -> dict[str, Any]:
+    """What ``out``'s benchmark.json says; {} without one. Raises UserError where it can't be read."""
     file = out / DESCRIPTION
-    before: dict[str, Any] = {}
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{file}: can't be read ({error}); give another --out") from None
+    try:
+        table = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: can't be read ({error}); give another --out") from None
+    return table if isinstance(table, dict) else {}
+
+
+def join_description(out: Path, table: Mapping[str, Any], write: bool = True) -> dict[str, Any]:
+    """``table`` joined with what ``out`` holds already: methods, metrics and subjects add up. Written with ``write``.
+
+    Raises UserError where scores would mix that can't be compared: of another benchmark, against other photographs, or
+    a metric or method of the same name that is something else.
+    """
+    before = read_description(out)
+    if before:
         _refuse_mixing(out, before, table)
     joined = before | dict(table)
-    for key in ("methods", "metrics"):
+    for key in ("references", "methods", "metrics"):
         joined[key] = before.get(key, {}) | dict(table[key])
     if write:
         write_description(out, joined)
@@ -56,13 +66,12 @@ def join_description(out: Path, table: Mapping[str, Any], write: bool = True) ->
 
 
 def _refuse_mixing(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if before.get("list") != now["list"]:
-        raise UserError(f"{out} holds scores of the {before.get('list')} list; give another --out")
-    kinds = [table.get("photographs", {}).get("kind") for table in (before, now)]
-    if kinds[0] != kinds[1]:
-        raise UserError(
-            f"{out} holds scores against other photographs ({kinds[0]}, now {kinds[1]}); give another --out"
-        )
+    old, new = before.get("mark") or {}, now["mark"]
+    for key in (*new, *(old.keys() - new.keys())):
+        if old.get(key) != new.get(key):
+            raise UserError(
+                f"{out} holds scores of another {key} ({old.get(key)}, now {new.get(key)}); give another --out"
+            )
     for part in ("methods", "metrics"):
         for name in now[part].keys() & before.get(part, {}).keys():
             if now[part][name] != before[part][name]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 
 import pytest
-from dreambench_pictures import SUBJECTS, Alike, Length, draw_photographs
+from benchmark_pictures import SUBJECTS, Alike, Length, draw_photographs
 from PIL import Image
 
+from cgrpo.cli import main
 from cgrpo.errors import UserError
-from cgrpo.evaluation.dreambench import (
+from cgrpo.evaluation.benchmark import (
     ScoreRow,
     collect_rows,
     copy_items,
     describe,
+    dreambench_suite,
     join_description,
     method_items,
     official_list,
     read_rows,
     real_items,
-    score_dreambench,
+    score_items,
     short_summary,
 )
 
@@ -51,12 +54,12 @@ def made(tmp_path):
 
 
 def all_items(made, data):
-    rows = official_list("single", SUBJECTS)
-    return [*method_items("ours", made, rows, 2, 5), *real_items(rows, data), *copy_items(rows, data)]
+    suite = dreambench_suite(data, "single", SUBJECTS)
+    return [*method_items("ours", made, suite, 2, 5), *real_items(suite), *copy_items(suite)]
 
 
 def score(items, data, out, **more):
-    order = score_dreambench(METRICS, items, data, out, **more)
+    order = score_items(METRICS, items, data, out, **more)
     return collect_rows(out, order)
 
 
@@ -98,26 +101,27 @@ def test_odd_photographs_are_read_as_viewers_show_them(data, made, out):
 
 
 def test_a_pair_is_the_mean_over_its_subjects(data, tmp_path, out):
-    pairs = official_list("multi", SUBJECTS)
+    suite = dreambench_suite(data, "multi", SUBJECTS)
+    suite = dataclasses.replace(suite, rows=suite.rows[:1])
     (tmp_path / "made" / "cat+dog").mkdir(parents=True)
     Image.new("RGB", (8, 8), (100,) * 3).save(tmp_path / "made" / "cat+dog" / "00_1.png")
-    items = method_items("ours", tmp_path / "made", pairs[:1], 1, 1)
+    items = method_items("ours", tmp_path / "made", suite, 1, 1)
     (one, prompt) = score([*items], data, out)
     # Against the cat's 100 and the dog's 200: (1 + 0) / 2.
     assert (one.metric, one.score) == ("alike", pytest.approx(0.5, abs=0.02))
     assert prompt.score == len("a cat and a dog in the jungle")
-    copies = score(copy_items(pairs[:1], data), data, out)[-2:]
+    copies = score(copy_items(suite), data, out)[-2:]
     assert copies[0].picture == "cat/04.jpg + dog/02.jpg" and copies[0].score is not None
 
 
 def test_pictures_named_as_uno_names_them(data, tmp_path, out):
-    rows = official_list("single", ["dog"])
-    for row in rows:
+    suite = dreambench_suite(data, "single", ["dog"])
+    for row in suite.rows:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{row.number}_0.jpg")
-    items = method_items("theirs", tmp_path, rows, 1, layout="uno")
+    items = method_items("theirs", tmp_path, suite, 1, layout="uno")
     assert items[2].picture == "252_0.jpg" and items[2].seed == 3407
     with pytest.raises(UserError, match=r"dog/00_3407.png; see --layout"):
-        method_items("theirs", tmp_path, rows, 1)
+        method_items("theirs", tmp_path, suite, 1)
 
 
 def test_one_process_is_two(made, data, out, tmp_path):
@@ -126,7 +130,7 @@ def test_one_process_is_two(made, data, out, tmp_path):
     two = tmp_path / "two"
     two.mkdir()
     for rank in (1, 0):
-        order = score_dreambench(METRICS, all_items(made, data), data, two, chunk=16, rank=rank, world=2)
+        order = score_items(METRICS, all_items(made, data), data, two, chunk=16, rank=rank, world=2)
     assert all((two / f"scores.part{rank}.jsonl").stat().st_size > 1000 for rank in (0, 1))
     assert collect_rows(two, order) == rows
     assert (two / "scores.jsonl").read_bytes() == (out / "scores.jsonl").read_bytes()
@@ -169,6 +173,45 @@ def test_a_bad_picture_costs_its_own_row(made, data, out):
     assert sum(row.score is None for row in score(items, data, out)) == 3  # mended, and scored when asked again
 
 
+def test_a_chunk_broken_off_is_scored_in_its_whole_batch(made, data, out, tmp_path):
+    """A metric whose scores depend on the batch gives the digits of an undisturbed run all the same."""
+
+    class BatchSize(Length):
+        def __call__(self, images_NHWC, batch):
+            return super().__call__(images_NHWC, batch) + len(batch)
+
+    items, metrics = all_items(made, data), {"size": BatchSize()}
+    (tmp_path / "whole").mkdir()
+    rows = collect_rows(tmp_path / "whole", score_items(metrics, items, data, tmp_path / "whole", chunk=16))
+    lines = (tmp_path / "whole" / "scores.jsonl").read_text().splitlines(keepends=True)
+    (out / "scores.part1.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
+    assert collect_rows(out, score_items(metrics, items, data, out, chunk=16)) == rows
+
+
+def test_a_corrupt_picture_among_3000(data, tmp_path, capsys):
+    """120 seeds x 25 prompts: the run ends, the row is marked, the summary says so, and the exit code tells."""
+    (tmp_path / "made" / "dog").mkdir(parents=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
+    for index in range(25):
+        for seed in range(3407, 3527):
+            (tmp_path / "made" / "dog" / f"{index:02d}_{seed}.png").write_bytes(buffer.getvalue())
+    (tmp_path / "made" / "dog" / "12_3467.png").write_bytes(buffer.getvalue()[:50])
+    words = ["evaluate", "dreambench", "--data", str(data), "--images", str(tmp_path / "made"), "--subjects", "dog"]
+    words += ["--seeds", "120", "--metric", "copy_paste", "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "1 rows without a score" in capsys.readouterr().out
+    rows = [row for row in read_rows(tmp_path / "out") if row.method == "made"]
+    assert len(rows) == 3000
+    (lost,) = [row for row in rows if row.score is None]
+    assert (lost.picture, lost.seed) == ("dog/12_3467.png", 3467) and "can't be read" in lost.error
+    told = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert told["failed"] == 1 and told["summary"][0]["failed"] == 1 and told["summary"][0]["pictures"] == 3000
+    comparison = tmp_path / "comparison"
+    assert main(["evaluate", "compare", str(tmp_path / "out"), "--out", str(comparison)]) == 0
+    assert "1 of 3000 pictures of made have no score of copy_paste" in (comparison / "tables.md").read_text()
+
+
 def test_a_bad_photograph_costs_what_needs_it(made, data, out, tmp_path):
     shutil.copytree(data, tmp_path / "bad")
     (tmp_path / "bad" / "vase" / "02.jpg").write_bytes(b"no picture")
@@ -199,16 +242,20 @@ def test_rows_that_are_none_are_told(out):
         read_rows(out)
 
 
-def test_scores_that_can_not_be_compared_do_not_mix(made, data, out):
-    told = {"kind": "unknown"}
-    join_description(out, describe("single", data, told, {"ours": made}, {"alike": Alike()}))
-    joined = join_description(out, describe("single", data, told, {"theirs": data}, {"length": Length()}))
+def test_scores_that_can_not_be_compared_do_not_mix(made, data, out, tmp_path):
+    suite = dreambench_suite(data, "single", ["dog"])
+    join_description(out, describe(suite, {"ours": made}, {"alike": Alike()}))
+    other = dreambench_suite(data, "single", ["cat"])
+    joined = join_description(out, describe(other, {"theirs": data}, {"length": Length()}))
     assert list(joined["methods"]) == ["ours", "theirs"] and list(joined["metrics"]) == ["alike", "length"]
+    assert joined["references"] == {"dog": ["dog/02.jpg"], "cat": ["cat/04.jpg"]}
+    pairs = dreambench_suite(data, "multi", ["cat", "dog"])
+    originals = dataclasses.replace(suite, mark=suite.mark | {"photographs": "originals"})
     for table, match in (
-        (describe("multi", data, told, {}, {}), "single list"),
-        (describe("single", data, {"kind": "originals"}, {}, {}), "other photographs"),
-        (describe("single", data, told, {"ours": data}, {}), "another method called 'ours'"),
-        (describe("single", data, told, {}, {"alike": Length()}), "another metric called 'alike'"),
+        (describe(pairs, {}, {}), r"another benchmark \(dreambench single, now dreambench multi\)"),
+        (describe(originals, {}, {}), "another photographs"),
+        (describe(suite, {"ours": data}, {}), "another method called 'ours'"),
+        (describe(suite, {}, {"alike": Length()}), "another metric called 'alike'"),
     ):
         with pytest.raises(UserError, match=match):
             join_description(out, table)

@@ -1,0 +1,215 @@
+"""`cgrpo evaluate toybox`, `dreambench` and `manifest`: pictures by a policy or by anyone, and their scores."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from cgrpo.algorithm import shifted_sigmas
+from cgrpo.build import make_policy, make_reward, make_scorers
+from cgrpo.commands.sample import configuration
+from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, parse_config
+from cgrpo.config.rewards import REWARD_TYPES
+from cgrpo.errors import UserError
+from cgrpo.evaluation import benchmark
+from cgrpo.evaluation.benchmark import AUTOENCODED, PROMPT_ONLY, Generated, Item, Protocol, Suite, Which
+from cgrpo.policies import FluxPolicy
+from cgrpo.rewards import Reward
+from cgrpo.training.runtime import Runtime
+
+CLIP = "openai/clip-vit-base-patch32"
+# DreamBench's own: DINO, CLIP-I and CLIP-T.
+OFFICIAL = {"dino": "facebook/dino-vits16", "clip-i": CLIP, "clip": CLIP}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What all benchmarks are asked.
+
+    out       folder of pictures and scores; the same call goes on where it broke off
+    run       a run directory or an adapter; None: the base that ``recipe`` and ``settings`` describe
+    images    a folder of pictures made already, by whatever system, named by ``layout`` (layouts.py)
+    method    names the rows; by default the run's or the folder's name
+    metrics   types of rewards (dino, clip-i and clip with DreamBench's checkpoints), TYPE=PATH, names in the recipe,
+              or of the toy world's judges; empty: the benchmark's own
+    seeds     pictures a prompt, from ``first_seed`` on
+    """
+
+    out: Path
+    run: Path | None = None
+    images: Path | None = None
+    layout: str = "rows"
+    method: str = ""
+    recipe: str = TOYBOX
+    settings: Sequence[str] = ()
+    metrics: Sequence[str] = ()
+    protocols: Sequence[Protocol] = ("one",)
+    seeds: int = 4
+    first_seed: int = benchmark.FIRST_SEED
+
+    def name(self) -> str:
+        """The method's name. Raises UserError where this ask makes no sense."""
+        if self.seeds < 1:
+            raise UserError(f"--seeds {self.seeds}: give 1 or more pictures a prompt")
+        if self.run is not None and self.images is not None:
+            raise UserError(f"--images {self.images}: these are scored as they are; leave out {self.run}, or --images")
+        name = benchmark.method_name(self.method or (self.images or self.run or Path("base")).resolve().name)
+        if name in benchmark.RESERVED:
+            raise UserError(f"--method {name} is the name of a row that is always there; choose another")
+        return name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``summary`` as in benchmark.json; ``failed`` rows of ``scores`` have no score: exit with 1 if any."""
+
+    suite: Suite
+    summary: list[dict[str, Any]]
+    failed: int
+    scores: Path
+
+
+def evaluate_dreambench(data: Path, ask: Ask, which: Which = "single", subjects: Sequence[str] = ()) -> Outcome:
+    """DreamBench with the photographs in ``data``, a folder of SUBJECT/NN.jpg. See ``evaluate``."""
+    ask.name()
+    return evaluate(benchmark.dreambench_suite(data, which, subjects), ask, tuple(OFFICIAL))
+
+
+def evaluate_manifest(path: Path, ask: Ask, root: Path | None = None, limit: int = 0) -> Outcome:
+    """Any data set's references and prompts; ``limit`` takes its first records alone. See ``evaluate``."""
+    ask.name()
+    return evaluate(benchmark.manifest_suite(path, root, limit), ask, tuple(OFFICIAL))
+
+
+def evaluate_toybox(ask: Ask, subjects: int = 30, prompts: int = 25) -> Outcome:
+    """The toy world's held-out subjects, drawn into ``ask.out/data``; its rewards and judges. See ``evaluate``."""
+    ask.name()
+    runtime = Runtime()
+    cfg, _ = configuration(ask.run, load_config(ask.recipe), ask.settings)
+    draw = (ask.out / "data", cfg.evaluation.split, cfg.data.dial, subjects, prompts)
+    if runtime.is_main:
+        benchmark.toybox_suite(*draw)
+    runtime.wait()
+    judges = [name for name, scorer in make_scorers({}).items() if scorer.role == "judge"]
+    return evaluate(benchmark.toybox_suite(*draw, draw=False), ask, (*cfg.rewards, *judges))
+
+
+def evaluate(suite: Suite, ask: Ask, own: Sequence[str]) -> Outcome:
+    """Generate, unless there are pictures already, and score into ``ask.out``; ``own``: the metrics by default.
+
+    Beside the method there are always real-vs-real and copy-paste, prompt-only where a policy generates, and
+    autoencoded where it does and the rows have targets. The same call again goes on where it broke off; without
+    ``scores.jsonl`` it scores anew and generates nothing. Raises UserError.
+    """
+    method, runtime = ask.name(), Runtime()
+    cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
+    if ask.images:
+        folders = {method: ask.images}
+        items = benchmark.method_items(method, ask.images, suite, ask.seeds, ask.first_seed, ask.layout)
+    else:
+        folders = _generate(cfg, adapter, suite, ask, method, runtime)
+        items = [item for name, folder in folders.items() for item in _own_items(name, folder, suite, ask)]
+    items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
+    rewards = _metrics(cfg, ask.metrics or own, runtime)
+    return _score(benchmark.describe(suite, folders, rewards), rewards, items, suite, ask, runtime)
+
+
+def _own_items(name: str, folder: Path, suite: Suite, ask: Ask) -> list[Item]:
+    if name == AUTOENCODED:
+        return benchmark.method_items(name, folder, suite.with_targets(), 1, 0)
+    return benchmark.method_items(name, folder, suite, ask.seeds, ask.first_seed)
+
+
+def _generate(
+    cfg: Config, adapter: Path | None, suite: Suite, ask: Ask, method: str, runtime: Runtime
+) -> dict[str, Path]:
+    """The folders of the pictures by the policy, by row: the method, prompt-only, and targets through its codec."""
+    policy: FluxPolicy = make_policy(cfg, runtime.device, adapter)
+    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+    sampled = functools.partial(
+        benchmark.generate_pictures, policy, sigmas, suite, ask.out, seeds=ask.seeds, first_seed=ask.first_seed
+    )
+    arms: dict[str, Callable[..., Generated]] = {
+        method: functools.partial(sampled, method=method),
+        PROMPT_ONLY: functools.partial(sampled, method=PROMPT_ONLY, alone=True),
+    }
+    if suite.with_targets().rows:
+        arms[AUTOENCODED] = functools.partial(benchmark.autoencode_targets, policy, suite, ask.out)
+    folders = {}
+    share = len(suite.rows[runtime.rank :: runtime.world])
+    for name, make in arms.items():
+        with tqdm(total=share, desc=name, unit=" prompts", disable=not runtime.is_main) as bar:
+            made = make(rank=runtime.rank, world=runtime.world, progress=bar.update)
+        folders[name] = made.folder
+        for row, error in list(made.failed.items())[:1]:
+            print(f"{name}: {len(made.failed)} prompts without a picture, such as {row}: {error}", file=sys.stderr)
+    runtime.wait()
+    del policy, sampled, arms
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return folders
+
+
+def _metrics(cfg: Config, names: Sequence[str], runtime: Runtime) -> dict[str, Reward]:
+    """The rewards asked for, by the name their rows get: without =PATH."""
+    judges = {name: scorer.score for name, scorer in make_scorers({}).items()}
+    chosen: dict[str, RewardSettings | Reward] = {}
+    for given in names:
+        kind, _, path = given.partition("=")
+        if kind in chosen:
+            raise UserError(f"--metric {kind} is asked for twice; score the second into another --out")
+        if not path and kind in cfg.rewards:
+            chosen[kind] = cfg.rewards[kind]
+        elif not path and kind in judges:
+            chosen[kind] = judges[kind]
+        elif kind in REWARD_TYPES:
+            path = path or OFFICIAL.get(kind, "")
+            table = {"type": kind} | ({"path": path} if path else {})
+            chosen[kind] = parse_config({"rewards": {kind: table}}, f"--metric {given}").rewards[kind]
+        else:
+            told = ", ".join([*cfg.rewards, *judges, *REWARD_TYPES])
+            raise UserError(f"--metric {given}: is neither in the recipe nor a type of reward; there are {told}")
+    return {
+        name: make_reward(name, kind, runtime.device) if isinstance(kind, Section) else kind
+        for name, kind in chosen.items()
+    }
+
+
+def _score(
+    table: Mapping[str, Any],
+    rewards: dict[str, Reward],
+    items: list[Item],
+    suite: Suite,
+    ask: Ask,
+    runtime: Runtime,
+) -> Outcome:
+    joined = benchmark.join_description(ask.out, table, write=runtime.is_main)
+    runtime.wait()
+    with tqdm(total=len(items) // runtime.world, desc="score", unit=" pictures", disable=not runtime.is_main) as bar:
+        order = benchmark.score_items(
+            rewards,
+            items,
+            suite.root,
+            ask.out,
+            protocols=ask.protocols,
+            rank=runtime.rank,
+            world=runtime.world,
+            progress=bar.update,
+        )
+    runtime.wait()
+    if runtime.is_main:
+        benchmark.collect_rows(ask.out, order)
+    runtime.wait()
+    rows = benchmark.read_rows(ask.out)
+    summary = benchmark.short_summary(rows)
+    failed = sum(row.score is None for row in rows)
+    if runtime.is_main:
+        benchmark.write_description(ask.out, joined | {"summary": summary, "rows": len(rows), "failed": failed})
+    return Outcome(suite, summary, failed, ask.out / "scores.jsonl")

@@ -1,0 +1,145 @@
+"""DreamBench: its two official lists, from subjects and prompt templates, and the photographs that the user has."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.layouts import SUFFIXES
+from cgrpo.evaluation.benchmark.suite import PROPERTY, Row, Suite, subjects_of
+
+Which = Literal["single", "multi"]
+HOME = "https://github.com/google/dreambooth (folder dataset)"
+PLACED = 10  # templates that say where a subject is, before the ten that objects and live subjects have of their own
+PROPERTIES = 20  # from here on: red, purple, shiny, wet, cube shaped
+
+
+@functools.cache
+def known() -> dict[str, Any]:
+    """The package's dreambench.json: templates, subjects (class, live, reference, photographs' SHA-256), pairs."""
+    return json.loads((resources.files("cgrpo.evaluation.benchmark") / "dreambench.json").read_text(encoding="utf-8"))
+
+
+def dreambench_suite(data: Path, which: Which = "single", subjects: Sequence[str] = ()) -> Suite:
+    """The list ``official_list`` gives, with the photographs in ``data``, a folder of SUBJECT/NN.jpg.
+
+    Raises UserError for a folder that lacks a subject's reference.
+    """
+    rows = official_list(which, subjects)
+    names = subjects_of(rows)
+    found = check_photographs(data, names)
+    photographs = {}
+    for name in names:
+        reference = f"{name}/{known()['subjects'][name]['reference']}"
+        photographs[name] = (reference, *(one for one in _files(data, name) if one != reference))
+    mark = {"benchmark": f"dreambench {which}", "photographs": found["kind"]}
+    return Suite(f"DreamBench, {which}", data, rows, photographs, mark, {"photographs": found})
+
+
+def official_list(which: Which = "single", subjects: Sequence[str] = ()) -> list[Row]:
+    """The 750 rows of the single-subject or of the two-subject list, in order.
+
+    ``subjects`` leaves the rows that show none but these. Raises UserError for a name that DreamBench has not, or
+    where no row is left.
+    """
+    strange = [name for name in subjects if name not in known()["subjects"]]
+    if strange:
+        raise UserError(f"DreamBench has no subject {strange[0]!r}; it has {', '.join(known()['subjects'])}")
+    groups = [(name,) for name in known()["subjects"]] if which == "single" else [tuple(p) for p in known()["pairs"]]
+    texts = [(group, index, text) for group in groups for index, text in enumerate(_prompts(group))]
+    rows = [
+        Row(
+            number,
+            group,
+            words=tuple(known()["subjects"][name]["class"] for name in group),
+            references=tuple(f"{name}/{known()['subjects'][name]['reference']}" for name in group),
+            prompt_index=index,
+            prompt=text,
+            kind=_kind(group),
+            group=_group(group, index),
+        )
+        for number, (group, index, text) in enumerate(texts)
+        if not subjects or set(group) <= set(subjects)
+    ]
+    if not rows:
+        raise UserError(f"no pair of DreamBench's is made of {', '.join(subjects)} alone; name both subjects of one")
+    return rows
+
+
+def _kind(group: Sequence[str]) -> str:
+    """ "live" or "object"; "mixed" for a pair of both."""
+    live = {known()["subjects"][name]["live"] for name in group}
+    return "mixed" if len(live) > 1 else "live" if True in live else "object"
+
+
+def _group(group: Sequence[str], index: int) -> str:
+    """Ten backgrounds that all subjects share, ten contexts (of live subjects: accessories), five properties."""
+    if index >= PROPERTIES:
+        return PROPERTY
+    return "background" if index < PLACED else "context" if _kind(group) == "object" else "accessory"
+
+
+def _prompts(group: Sequence[str]) -> list[str]:
+    """The 25 prompts of a subject or a pair. A pair with a live subject gets the live templates."""
+    live = _kind(group) != "object"
+    templates = known()["templates"]["live" if live else "object"]
+    first, *rest = [known()["subjects"][name]["class"] for name in group]
+    if not rest:
+        return [text.replace("{class}", first) for text in templates]
+    return [_pair_prompt(text, first, rest[0], live and n >= PLACED) for n, text in enumerate(templates)]
+
+
+def _pair_prompt(text: str, first: str, second: str, beside: bool) -> str:
+    """ "a A and a B in the jungle", "a red A and a red B", or for live subjects "a red A, next to it is a B"."""
+    if beside:
+        return f"{text.replace('{class}', first)}, next to it is a {second}"
+    if text.startswith("a {class} "):
+        return text.replace("a {class}", f"a {first} and a {second}")
+    return " and ".join(text.replace("{class}", word) for word in (first, second))
+
+
+# -- photographs -----------------------------------------------------------------------------------
+
+
+def _files(data: Path, subject: str) -> list[str]:
+    """A subject's photographs in order: "cat/00.jpg", ..., whatever pictures lie in its folder."""
+    files = sorted((data / subject).glob("*"))
+    return [f"{subject}/{f.name}" for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+
+
+def check_photographs(data: Path, subjects: Sequence[str]) -> dict[str, Any]:
+    """What the subjects' photographs are: as published, the re-encoded copy, or something else.
+
+    Returns ``{kind, originals, copies, unknown, missing}``: ``kind`` is "originals", "re-encoded copy", "unknown" or
+    "mixed", ``unknown`` and ``missing`` list files. Nothing is refused but a folder without a subject's reference,
+    which is a UserError.
+    """
+    for subject in subjects:
+        reference = data / subject / known()["subjects"][subject]["reference"]
+        if not reference.is_file():
+            raise UserError(f"{reference}: no such photograph; --data must be DreamBench's folder from {HOME}")
+    found: Counter[str] = Counter()
+    unknown, missing = [], []
+    for subject in subjects:
+        listed = known()["subjects"][subject]["photographs"]
+        missing += [f"{subject}/{name}" for name in listed if not (data / subject / name).is_file()]
+        for photograph in _files(data, subject):
+            original, copy = listed.get(Path(photograph).name, ("", ""))
+            actual = hashlib.sha256((data / photograph).read_bytes()).hexdigest()
+            kind = {original: "originals", copy: "re-encoded copy"}.get(actual, "unknown")
+            found[kind] += 1
+            unknown += [photograph] if kind == "unknown" else []
+    return {
+        "kind": next(iter(found)) if len(found) == 1 else "mixed",
+        "originals": found["originals"],
+        "copies": found["re-encoded copy"],
+        "unknown": unknown,
+        "missing": missing,
+    }

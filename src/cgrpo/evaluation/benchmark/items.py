@@ -1,0 +1,123 @@
+"""What is scored: a method's pictures, and the rows that stand beside every method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cgrpo.data.archives import on_disk
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, find_picture, picture_name
+from cgrpo.evaluation.benchmark.rows import Key, Protocol
+from cgrpo.evaluation.benchmark.suite import Row, Suite
+from cgrpo.policies import read_picture
+
+REAL, COPY, PROMPT_ONLY, AUTOENCODED = "real-vs-real", "copy-paste", "prompt-only", "autoencoded"
+RESERVED = (REAL, AUTOENCODED, COPY, PROMPT_ONLY)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture to score; ``files`` are several for a collage. The rest as in ``rows.ScoreRow``.
+
+    ``known`` are the subjects' photographs, one tuple a subject, its reference first; ``case`` as in ``suite.Row``.
+    """
+
+    method: str
+    subjects: tuple[str, ...]
+    words: tuple[str, ...]
+    prompt_index: int | None
+    prompt: str | None
+    kind: str
+    group: str
+    seed: int | None
+    picture: str
+    files: tuple[Path, ...]
+    known: tuple[tuple[str, ...], ...]
+    case: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def subject(self) -> str:
+        return "+".join(self.subjects)
+
+    def key(self, metric: str, protocol: Protocol) -> Key:
+        return (self.method, self.subject, self.prompt_index, self.seed, metric, protocol, self.picture)
+
+    def references(self, protocol: Protocol) -> list[tuple[str, tuple[str, ...]]]:
+        """For each subject its word and the photographs it is compared with."""
+        some = {"prompt": slice(0), "one": slice(1), "all": slice(None)}[protocol]
+        return [(word, names[some]) for word, names in zip(self.words, self.known, strict=True)]
+
+
+def _of_row(suite: Suite, row: Row, method: str, seed: int | None, picture: str, files: tuple[Path, ...]) -> Item:
+    known = tuple(suite.photographs[name] for name in row.subjects)
+    texts = (row.prompt_index, row.prompt, row.kind, row.group)
+    return Item(method, row.subjects, row.words, *texts, seed, picture, files, known, row.case)
+
+
+def method_items(
+    method: str, folder: Path, suite: Suite, seeds: int, first_seed: int = FIRST_SEED, layout: str = "rows"
+) -> list[Item]:
+    """A method's pictures in ``folder``, one a row and seed, there or not. Raises UserError if there is none at all."""
+    items = []
+    for row in suite.rows:
+        for seed in range(first_seed, first_seed + seeds):
+            name = find_picture(folder, picture_name(row, seed, layout, first_seed))
+            items.append(_of_row(suite, row, method, seed, name, (folder / name,)))
+    if not any(item.files[0].is_file() for item in items):
+        shown = items[0].picture
+        raise UserError(f"{folder} holds none of the pictures, such as {shown}; see --layout, --seeds and --first-seed")
+    return items
+
+
+def real_items(suite: Suite) -> list[Item]:
+    """The ceiling: the rows' targets where they have any, else each subject's real photographs but its reference.
+
+    Photographs follow no prompt; a photograph isn't compared with itself. Of pairs, subjects stand alone.
+    """
+    targets = [(row, row.target) for row in suite.rows if row.target is not None]
+    if targets:
+        return [_of_row(suite, row, REAL, None, name, (suite.root / name,)) for row, name in targets]
+    singles = {name: (row, place) for row in suite.rows for place, name in enumerate(row.subjects)}
+    items = []
+    for subject, (row, place) in singles.items():
+        kind = row.kind if len(row.subjects) == 1 else ""
+        for name in suite.photographs[subject][1:]:
+            others = (tuple(other for other in suite.photographs[subject] if other != name),)
+            file = (suite.root / name,)
+            items.append(Item(REAL, (subject,), (row.words[place],), None, None, kind, "", None, name, file, others))
+    return items
+
+
+def copy_items(suite: Suite) -> list[Item]:
+    """The reference itself as the output for every prompt; of a pair, both references side by side."""
+    items = []
+    for row in suite.rows:
+        shown = tuple(suite.photographs[name][0] for name in row.subjects)
+        files = tuple(suite.root / name for name in shown)
+        items.append(_of_row(suite, row, COPY, None, " + ".join(shown), files))
+    return items
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file, or a member of an archive, in RGB. Raises UserError."""
+    with on_disk(path) as file:
+        return read_picture(file)
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One picture as it is; several in a row on a white square, each as wide as the others and centred."""
+    if len(pictures) == 1:
+        return pictures[0]
+    side = max(max(picture.size) for picture in pictures)
+    width = side // len(pictures)
+    sheet = Image.new("RGB", (side, side), "white")
+    for place, picture in enumerate(pictures):
+        scale = min(width / picture.width, side / picture.height)
+        small = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
+        sheet.paste(small, (place * width + (width - small.width) // 2, (side - small.height) // 2))
+    return sheet

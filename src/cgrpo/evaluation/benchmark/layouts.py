@@ -1,0 +1,56 @@
+"""How a row's picture is called in a method's folder: ours, UNO's, or anyone's, by a template."""
+
+from __future__ import annotations
+
+import re
+import string
+from pathlib import Path
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.suite import Row
+
+FIRST_SEED = 3407  # UNO's and Customized-GRPO's
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+LAYOUTS = {
+    "rows": "{subject}/{index:02d}_{seed}",  # "cat/07_3407", of a pair "cat+dog/07_3407"
+    "uno": "{row}_{image}",  # flat, as UNO's inference script writes them: the row's number, and the image's
+}
+FIELDS = ("subject", "word", "index", "prompt", "slug", "row", "image", "seed")
+
+
+def picture_name(row: Row, seed: int, layout: str = "rows", first_seed: int = FIRST_SEED) -> str:
+    """Where the picture of a row and a seed lies in a method's folder, without its suffix.
+
+    ``layout`` is "rows", "uno", or a template of these fields, as Python's format takes them ("{index:03d}"):
+    subject ("cat", "cat+dog"), word (its class), index (of the subject's prompt, from 0), prompt, slug (the prompt
+    in lower case with "_" for whatever is no letter or digit), row (its number in the whole list, from 0), seed, and
+    image (its number, from 0; its seed is ``first_seed`` + image). Raises UserError for another field.
+    """
+    template = LAYOUTS.get(layout, layout)
+    values = {
+        "subject": row.subject,
+        "word": " and ".join(row.words),
+        "index": row.prompt_index,
+        "prompt": row.prompt,
+        "slug": re.sub(r"[^a-z0-9]+", "_", row.prompt.lower()).strip("_"),
+        "row": row.number,
+        "image": seed - first_seed,
+        "seed": seed,
+    }
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        strange = fields - values.keys()
+        if strange or not fields & {"seed", "image"} or not fields & {"row", "index", "prompt", "slug"}:
+            raise ValueError(f"no field {min(strange)!r}" if strange else "has no field of the prompt or of the image")
+        name = template.format(**values)
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"--layout {layout}: {error}; give {', '.join(LAYOUTS)}, or a template of {', '.join(FIELDS)} "
+            "such as {subject}/{slug}/{image}"
+        ) from None
+    return name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in SUFFIXES else name
+
+
+def find_picture(folder: Path, name: str) -> str:
+    """The name with the suffix that is there (.png, .jpg, .jpeg or .webp), else with .png."""
+    return next((name + suffix for suffix in SUFFIXES if (folder / (name + suffix)).is_file()), f"{name}.png")

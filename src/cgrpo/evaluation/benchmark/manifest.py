@@ -1,0 +1,64 @@
+"""Any data set of one's own as a benchmark: its records, by subject."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from cgrpo.data import read_records
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.suite import Row, Suite
+from cgrpo.types import Record
+
+
+def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suite:
+    """Whatever ``data.read_records`` reads; ``limit`` takes the first records alone (0: all).
+
+    Records with the same references are one subject, called by its subject word or its first reference's name, and
+    numbered where two would have one name. All references of a subject are shown to the policy; protocol "one" scores
+    against the first. A record's target is a real picture that follows its prompt. Its meta may say of what kind (or
+    SynCD's category) its subject is, and which group its prompt belongs to: ``{"kind": "live", "group": "property"}``.
+    Raises UserError.
+    """
+    records = read_records(path, root)[: limit or None]
+    names = _names([record.references for record in records], records)
+    rows, counts, photographs = [], dict.fromkeys(names.values(), 0), {}
+    for number, record in enumerate(records):
+        name = names[record.references]
+        if not record.references:
+            raise UserError(f"manifest {path}, record {record.id}: has no reference to compare with")
+        shown = tuple(str(file.absolute()) for file in record.references)
+        photographs[name] = shown
+        rows.append(
+            Row(
+                number,
+                (name,),
+                (record.subject,),
+                shown,
+                counts[name],
+                record.prompt,
+                kind=str(record.meta.get("kind") or record.meta.get("category") or ""),
+                group=str(record.meta.get("group", "")),
+                target=str(record.target.absolute()) if record.target else None,
+            )
+        )
+        counts[name] += 1
+    texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
+    mark = {"benchmark": f"manifest {path.name}", "rows": hashlib.sha256(texts.encode()).hexdigest()}
+    return Suite(path.name, Path(), rows, photographs, mark)
+
+
+def _names(references: Sequence[tuple[Path, ...]], records: Sequence[Record]) -> dict[tuple[Path, ...], str]:
+    """A name for each subject, safe as a folder's."""
+    names: dict[tuple[Path, ...], str] = {}
+    taken: dict[str, int] = {}
+    for files, record in zip(references, records, strict=True):
+        if files in names:
+            continue
+        words = record.subject or (files[0].stem if files else "")
+        name = re.sub(r"[^\w-]+", "_", words).strip("_").lower()[:60] or "subject"
+        taken[name] = taken.get(name, 0) + 1
+        names[files] = name if taken[name] == 1 else f"{name}-{taken[name]}"
+    return names

@@ -1,0 +1,73 @@
+"""The toy world's held-out subjects and prompts as a benchmark, its pictures drawn into a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from cgrpo.data import ToyboxSource, derive
+from cgrpo.data.toybox import to_picture
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.suite import PROPERTY, Row, Suite
+from cgrpo.files import save_picture
+from cgrpo.rewards.base import to_pictures
+from cgrpo.toybox import world
+
+VIEWS = 4  # references drawn of each subject: the one that the policy sees, and more to compare with
+
+
+def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: int, *, draw: bool = True) -> Suite:
+    """``subjects`` x ``prompts`` held-out tasks: those of training's evaluation, where the counts are equal.
+
+    Drawn into ``folder`` (with ``draw``), where they aren't there yet: SUBJECT/00.png to 03.png on a plain ground,
+    of which 00 is the reference, and SUBJECT/real-PP.png as the prompt asks, the rows' targets. Raises UserError.
+    """
+    source = ToyboxSource(0, split, dial, prompts)
+    count = subjects * prompts
+    cases = source.cases(range(count))
+    texts = [case.prompt.texts()[0] for case in cases]
+    names = [f"toy{number:02d}" for number in range(subjects)]
+    views = {name: tuple(f"{name}/{view:02d}.png" for view in range(VIEWS)) for name in names}
+    rows = [
+        Row(
+            number,
+            (names[number // prompts],),
+            (world.PHRASE,),
+            views[names[number // prompts]][:1],
+            number % prompts,
+            texts[number],
+            kind=world.PATTERNS[int(case.subject.pattern_B[0])],
+            group=PROPERTY if case.prompt.property_B[0] > 0 else "plain",
+            target=f"{names[number // prompts]}/real-{number % prompts:02d}.png",
+            case=case,
+        )
+        for number, case in enumerate(cases)
+    ]
+    if draw:
+        _draw(folder, source, rows, views, prompts)
+    mark = {"benchmark": "toybox", "split": split, "dial": dial, "subjects": subjects, "prompts": prompts}
+    return Suite("Toybox", folder, rows, views, mark)
+
+
+def _draw(folder: Path, source: ToyboxSource, rows: list[Row], views: dict[str, tuple[str, ...]], prompts: int) -> None:
+    try:
+        for number, (name, files) in enumerate(views.items()):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for view, file in enumerate(files):
+                if not (folder / file).is_file():
+                    save_picture(_view(source, number, view, prompts), folder / file)
+        for row in rows:
+            assert row.target is not None
+            if not (folder / row.target).is_file():
+                save_picture(to_pictures(source.oracle([row.number]))[0], folder / row.target)
+    except OSError as error:
+        raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
+
+
+def _view(source: ToyboxSource, subject: int, view: int, prompts: int) -> Image.Image:
+    """The reference that the policy is shown, or a further one."""
+    if view == 0:
+        return source.batch([subject * prompts]).references[0][0]
+    rng = derive("toybox", source.seed, source.split, "view", subject, view)
+    return to_picture(world.draw_references(source.cases([subject * prompts])[0].subject, rng)[0][0])

@@ -1,0 +1,163 @@
+"""The toy world and data of one's own as benchmarks, through the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgrpo.cli import main
+from cgrpo.config import load_config
+from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark import copy_items, manifest_suite, read_rows, real_items, toybox_suite
+from cgrpo.evaluation.heldout import heldout_tasks
+
+SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=2"]
+
+
+def means(out):
+    summary = json.loads((out / "benchmark.json").read_text())["summary"]
+    return {(row["method"], row["metric"], row["protocol"]): row["mean"] for row in summary}
+
+
+def pictures(out):
+    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.png"))}
+
+
+# -- the toy world ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    assert main(["evaluate", "toybox", "--out", str(out), *SMALL, "--protocol", "one", "--protocol", "all"]) == 0
+    return out
+
+
+def test_the_toybox_is_the_one_that_training_evaluates_on(tmp_path):
+    cfg = load_config("toybox", ["evaluation.subjects=3", "evaluation.prompts_per_subject=4"])
+    suite = toybox_suite(tmp_path, "test", cfg.data.dial, 3, 4)
+    _, batch, _ = heldout_tasks(cfg)
+    assert [row.prompt for row in suite.rows] == list(batch.prompts)
+    for row, references in zip(suite.rows, batch.references, strict=True):
+        assert (np.asarray(Image.open(tmp_path / row.references[0])) == np.asarray(references[0])).all()
+    assert [row.group == "property" for row in suite.rows] == [
+        any(word in row.prompt for word in ("red", "yellow", "green", "blue", "purple")) for row in suite.rows
+    ]
+    assert len({pictures(tmp_path)[name] for name in suite.photographs["toy00"]}) == 4
+
+
+def test_every_reference_row_stands_beside_the_method(whole):
+    found = means(whole)
+    assert found["copy-paste", "identity", "one"] > 0.999 > found["copy-paste", "identity", "all"]
+    assert found["real-vs-real", "prompt_readback", "prompt"] > found["copy-paste", "prompt_readback", "prompt"] + 0.2
+    assert found["autoencoded", "identity", "one"] > found["prompt-only", "identity", "one"] + 0.2
+    assert {method for method, _, _ in found} == {"base", "prompt-only", "autoencoded", "real-vs-real", "copy-paste"}
+    assert {metric for _, metric, _ in found} == {"identity", "prompt", "identity_readback", "prompt_readback"}
+    counts = {name: sum(r.method == name and r.metric == "prompt" for r in read_rows(whole)) for name, _, _ in found}
+    assert counts == {"base": 24, "prompt-only": 24, "autoencoded": 8, "real-vs-real": 8, "copy-paste": 8}
+
+
+def test_killed_twice_and_finished_by_two_processes_is_the_undisturbed_run(whole, tmp_path):
+    """SIGKILL while sampling, then while scoring: nothing is made twice or lost, and no row differs."""
+    words = ["evaluate", "toybox", "--out", str(tmp_path), *SMALL, "--protocol", "one", "--protocol", "all"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def killed_when(reached):
+        job = subprocess.Popen([sys.executable, "-m", "cgrpo", *words], env=env, stderr=subprocess.DEVNULL)
+        while not reached():
+            assert job.poll() is None, "it was through before it could be killed"
+            time.sleep(0.002)
+        job.send_signal(signal.SIGKILL)
+        job.wait()
+
+    made = tmp_path / "pictures" / "base"
+    killed_when(lambda: len(list(made.rglob("*.png"))) >= 5)
+    assert 5 <= len(list(made.rglob("*.png"))) < 24
+    before = {file: file.stat().st_mtime_ns for file in made.rglob("*.png")}
+    killed_when(lambda: (tmp_path / "scores.part0.jsonl").exists())
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cgrpo"]
+    done = subprocess.run([*launch, *words], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items())
+    assert pictures(tmp_path) == pictures(whole)
+    rows, wanted = read_rows(tmp_path), read_rows(whole)
+    assert [row.key for row in rows] == [row.key for row in wanted]
+    assert [row.score for row in rows] == pytest.approx([row.score for row in wanted], abs=2e-6)
+
+
+def test_other_counts_are_another_benchmark(whole, capsys):
+    assert main(["evaluate", "toybox", "--out", str(whole), *SMALL[2:], "--subjects", "3"]) == 2
+    assert "pictures made with another suite" in capsys.readouterr().err
+
+
+# -- data of one's own -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A cat with two references and targets, a dog in a zip, another dog without a word for it."""
+    for name, grey in (("a", 40), ("b", 60), ("target", 90), ("rex", 200)):
+        Image.new("RGB", (40, 32), (grey,) * 3).save(tmp_path / f"{name}.png")
+    with zipfile.ZipFile(tmp_path / "dogs.zip", "w") as archive:
+        archive.write(tmp_path / "rex.png", "rex/0.png")
+    rows = [
+        {"references": ["a.png", "b.png"], "prompt": "a cat in the snow", "subject": "my cat", "target": "target.png"},
+        {"references": ["dogs.zip!/rex/0.png"], "prompt": "a dog at night", "subject": "dog", "meta": {"kind": "live"}},
+        {"references": ["a.png", "b.png"], "prompt": "a red cat", "subject": "my cat", "meta": {"group": "property"}},
+        {"references": ["rex.png"], "prompt": "at sea", "subject": "dog"},
+        {"references": ["b.png"], "prompt": "on a beach"},
+    ]
+    (tmp_path / "mine.json").write_text(json.dumps(rows))
+    return tmp_path / "mine.json"
+
+
+def test_rows_of_one_set_of_references_are_one_subject(manifest):
+    suite = manifest_suite(manifest)
+    rows = [(row.subject, row.prompt_index, row.prompt, row.kind, row.group) for row in suite.rows]
+    assert rows == [
+        ("my_cat", 0, "a cat in the snow", "", ""),
+        ("dog", 0, "a dog at night", "live", ""),
+        ("my_cat", 1, "a red cat", "", "property"),
+        ("dog-2", 0, "at sea", "", ""),
+        ("b", 0, "on a beach", "", ""),
+    ]
+    assert [len(row.references) for row in suite.rows] == [2, 1, 2, 1, 1]
+    (real,) = real_items(suite)
+    assert (real.prompt, real.files[0].name) == ("a cat in the snow", "target.png")
+    assert [len(item.references("all")[0][1]) for item in copy_items(suite)] == [2, 1, 2, 1, 1]
+    assert len(manifest_suite(manifest, limit=2).rows) == 2
+
+
+def test_a_manifest_from_pictures_to_a_page(manifest, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["evaluate", "manifest", str(manifest), "--out", str(out), "--seeds", "2", "--set", "sampling.steps=2"]
+    words += ["--metric", "clip-i=toybox", "--metric", "clip=toybox", "--protocol", "one", "--protocol", "all"]
+    assert main(words) == 0
+    assert main([*words, "--images", str(out / "pictures" / "prompt-only"), "--method", "theirs"]) == 0
+    assert "mine.json: 5 rows" in capsys.readouterr().out
+    assert main(["evaluate", "compare", str(out), "--out", str(tmp_path / "page")]) == 0
+    found = means(out)
+    assert found["copy-paste", "clip-i", "one"] == pytest.approx(1, abs=1e-4)
+    assert found["theirs", "clip", "prompt"] == found["prompt-only", "clip", "prompt"]
+    table = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    assert (table["baseline"], table["methods"]) == ("base", ["base", "theirs"])
+    manifest.write_text(manifest.read_text().replace("red", "blue"))
+    assert main(words) == 2
+    assert "another suite" in capsys.readouterr().err
+
+
+def test_a_manifest_at_fault_is_one_line(tmp_path, capsys):
+    (tmp_path / "bad.json").write_text('[{"prompt": "a cat"}]')
+    assert main(["evaluate", "manifest", str(tmp_path / "bad.json"), "--out", str(tmp_path / "out")]) == 2
+    assert "bad.json, record 0: references" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no such file"):
+        manifest_suite(tmp_path / "none.json")
