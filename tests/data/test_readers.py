@@ -120,6 +120,57 @@ def test_imagefolder(tmp_path: Path) -> None:
     assert (two.prompt, two.references) == ("two", (tmp_path / "a.png", tmp_path / "b.png"))
 
 
+def test_imagefolder_as_csv_with_several_pictures(tmp_path: Path) -> None:
+    """Quoted commas and line ends, empty cells, Windows' line ends and byte order mark."""
+    lines = ["file_name,reference_file_name,mask_file_name,caption,mask_threshold"]
+    lines += ['t.png,r.png,m.png,"a toy, ""red""\nin snow",8', "t.png,,,alone,", "t.png,r.png,,x,y,z"]
+    (tmp_path / "metadata.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    both, lone, long = scan_records(tmp_path)
+    assert isinstance(both, Record) and isinstance(lone, Record) and isinstance(long, Fault)
+    assert (both.prompt, both.mask_threshold) == ('a toy, "red"\nin snow', 8)
+    assert (both.references, both.target) == ((tmp_path / "r.png",), tmp_path / "t.png")
+    assert both.masks == (tmp_path / "m.png",)
+    assert (lone.references, lone.target) == ((tmp_path / "t.png",), None)
+    assert "record 2: has more cells than the header" in long.message
+
+
+def test_file_names_in_several_columns(tmp_path: Path) -> None:
+    rows = [
+        {"references_file_names": ["a.png", "b.png"], "target_file_name": "t.png", "text": "one"},
+        {"image_file_name": "a.png", "text": "two"},
+        {"reference": "a.png", "image": "t.png", "text": "three"},
+        {"images": ["a.png", "b.png"], "target_image": "t.png", "text": "four", "item": "toy"},
+    ]
+    one, two, three, four = read_records(write(tmp_path / "m.json", rows))
+    a, b, t = (tmp_path / f"{name}.png" for name in "abt")
+    assert (one.references, one.target) == ((a, b), t)
+    assert (two.references, two.target) == ((a,), None)
+    assert (three.references, three.target) == ((a,), t)
+    assert (four.references, four.target, four.subject) == ((a, b), t, "toy")
+
+
+def test_splits_of_an_imagefolder(tmp_path: Path) -> None:
+    """train/ is what one trains on; without one, the user has to say which."""
+    for split in ("test", "train"):
+        (tmp_path / split).mkdir()
+        write_lines(tmp_path / split / "metadata.jsonl", json.dumps({"file_name": "a.png", "text": split}))
+    (record,) = read_records(tmp_path)
+    assert (record.prompt, record.references) == ("train", (tmp_path / "train/a.png",))
+    (tmp_path / "train").rename(tmp_path / "validation")
+    with pytest.raises(UserError, match="the splits test, validation, and none is called train"):
+        read_records(tmp_path)
+    assert read_records(tmp_path / "test")[0].prompt == "test"
+
+
+def test_limit(tmp_path: Path) -> None:
+    """Faults behind it are nobody's concern."""
+    path = write(tmp_path / "m.json", [ROW, ROW | {"id": 8}, {}])
+    assert [record.id for record in read_records(path, limit=2)] == ["7", "8"]
+    assert ManifestSource(path, read_picture, limit=1).size == 1
+    with pytest.raises(UserError, match="record 2"):
+        read_records(path, limit=3)
+
+
 def test_pictures_with_texts(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for name, text in {"b": "two", "deep/a": " one\n", "c": ""}.items():

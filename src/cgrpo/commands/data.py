@@ -23,7 +23,10 @@ from cgrpo.rewards.dino import DinoSeg, Subject
 def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> CheckReport:
     """Every problem of a data set, never stopping at the first; ``quick`` opens no picture."""
     with tqdm(desc="check", unit=" pictures") as bar:
-        return check_manifest(path, read_picture, root=root, quick=quick, progress=functools.partial(_to, bar))
+        report = check_manifest(path, read_picture, root=root, quick=quick, progress=functools.partial(_to, bar))
+    if report.left_out:
+        print(f"{report.left_out} of {report.rows} rows are left out by the set's own quality filter: docs/data.md")
+    return report
 
 
 def filter_data(

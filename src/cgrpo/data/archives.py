@@ -1,4 +1,7 @@
-"""Pictures inside archives: ``data.zip!/folder/0.png`` is a path like any other; .zip and uncompressed .tar.
+"""Pictures inside archives: ``data.zip!/folder/0.png`` is a path like any other; .zip, uncompressed .tar, .parquet.
+
+Of a parquet file ``data.parquet!/17/image`` is the picture in row 17 (from 0) of column image, ``17/images/0`` the
+first in a column of lists, and ``17/image/left`` or ``right`` a half of a composite (composites.py).
 
 Nothing is unpacked to stay: a set of 17 GB would need as much room again. An archive is opened, and its table of
 contents read, once per process.
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tarfile
 import tempfile
 import threading
@@ -16,10 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cgrpo.data.columns import Place, Table
+from cgrpo.data.composites import HALVES, half
 from cgrpo.errors import UserError
 
 INSIDE = "!/"
-ARCHIVES = (".zip", ".tar")
+_ARCHIVE = re.compile(r"(.+?\.(?:zip|tar|parquet))!/(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class _Archive:
@@ -34,8 +40,15 @@ class _Archive:
             else:
                 self._zip, self._tar = None, tarfile.open(path, "r:")  # noqa: SIM115 - stays open
                 self.names = {item.name: item for item in self._tar.getmembers() if item.isfile()}
-        except (OSError, zipfile.BadZipFile, tarfile.TarError) as error:
+        except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, NotImplementedError) as error:
             raise UserError(f"{path}: can't be opened as an archive ({error}); fetch it anew") from error
+
+    def has(self, name: str) -> bool:
+        return name in self.names
+
+    def length(self, name: str) -> int:
+        item = self.names[name]
+        return item.file_size if isinstance(item, zipfile.ZipInfo) else item.size
 
     def read(self, name: str) -> bytes:
         item = self.names[name]
@@ -49,15 +62,52 @@ class _Archive:
             return file.read()
 
 
+class _Cells:
+    """The pictures of a parquet file under the names that archives' members have."""
+
+    def __init__(self, path: Path):
+        self.table = Table(path)
+
+    def has(self, name: str) -> bool:
+        found = self._find(name)
+        return found.is_file() if isinstance(found, Path) else found is not None
+
+    def length(self, name: str) -> int:
+        return len(self.read(name))
+
+    def read(self, name: str) -> bytes:
+        found = self._find(name)
+        assert found is not None
+        content = found.read_bytes() if isinstance(found, Path) else found
+        side = name.rpartition("/")[2]
+        return half(content, side, f"{self.table.path}{INSIDE}{name}") if side in HALVES else content
+
+    def _find(self, name: str) -> bytes | Path | None:
+        row, _, rest = name.partition("/")
+        column, _, part = rest.partition("/")
+        if not row.isdecimal() or not (part in ("", *HALVES) or part.isdecimal()):
+            return None
+        return self.table.find(Place(int(row), column, int(part) if part.isdecimal() else None))
+
+
 @functools.lru_cache(maxsize=64)
-def _opened(path: Path, process: int) -> _Archive:
+def _opened(path: Path, process: int) -> _Archive | _Cells:
     """``process``: a forked child must not share its parent's place in the file."""
-    return _Archive(path)
+    return _Cells(path) if path.suffix.lower() == ".parquet" else _Archive(path)
 
 
 def members(archive: Path) -> list[str]:
-    """The files in an archive, in its order. Raises UserError if it can't be opened."""
-    return list(_opened(archive, os.getpid()).names)
+    """The files in a zip or tar, in its order. Raises UserError if it can't be opened."""
+    opened = _opened(archive, os.getpid())
+    assert isinstance(opened, _Archive)
+    return list(opened.names)
+
+
+def table(path: Path) -> Table:
+    """An opened parquet file. Raises UserError if it can't be opened, or pyarrow is missing."""
+    opened = _opened(path, os.getpid())
+    assert isinstance(opened, _Cells)
+    return opened.table
 
 
 def within(archive: Path, member: str) -> Path:
@@ -66,16 +116,25 @@ def within(archive: Path, member: str) -> Path:
 
 
 def _split(path: Path) -> tuple[Path, str] | None:
-    archive, inside, member = str(path).partition(INSIDE)
-    return (Path(archive), member) if inside and archive.lower().endswith(ARCHIVES) else None
+    parts = _ARCHIVE.fullmatch(str(path)) if INSIDE in str(path) else None
+    return (Path(parts[1]), parts[2]) if parts else None
+
+
+def is_private(path: Path) -> bool:
+    """Whether it lies in a container whose rows can't share a picture (parquet, a WebDataset's tar): copies abound."""
+    parts = _split(path)
+    return parts is not None and parts[0].suffix.lower() != ".zip"
 
 
 def is_file(path: Path) -> bool:
     """Whether there is such a file, or such a member of an archive."""
     parts = _split(path)
     if parts is None:
-        return path.is_file()
-    return parts[0].is_file() and parts[1] in _opened(parts[0], os.getpid()).names
+        try:
+            return path.is_file()
+        except OSError:  # a name longer than any file's
+            return False
+    return parts[0].is_file() and _opened(parts[0], os.getpid()).has(parts[1])
 
 
 def length(path: Path) -> int:
@@ -83,8 +142,7 @@ def length(path: Path) -> int:
     parts = _split(path)
     if parts is None:
         return path.stat().st_size
-    item = _opened(parts[0], os.getpid()).names[parts[1]]
-    return item.file_size if isinstance(item, zipfile.ZipInfo) else item.size
+    return _opened(parts[0], os.getpid()).length(parts[1])
 
 
 def read_bytes(path: Path) -> bytes:
@@ -96,6 +154,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes() if parts is None else _opened(parts[0], os.getpid()).read(parts[1])
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: can't be read ({error}); fetch it anew") from error
+    except UserError:
+        raise
     except Exception as error:  # zlib.error, lzma.LZMAError: whatever the archive's compression raises
         raise UserError(f"{path}: can't be unpacked ({error}); fetch the archive anew") from error
 
@@ -117,11 +177,14 @@ def on_disk(path: Path) -> Iterator[Path]:
 
 
 class Files:
-    """The files of a data set by name, in a folder or in the zips that lie in it (SynCD before it is unpacked)."""
+    """The files of a data set by name, in a folder or in the zips that lie in it (SynCD before it is unpacked).
 
-    def __init__(self, root: Path):
-        self.root = root
-        self._zips = sorted(root.glob("*.zip")) if root.is_dir() else []
+    ``root`` None: names are whole paths.
+    """
+
+    def __init__(self, root: Path | None):
+        self.root = root or Path()
+        self._zips = sorted(root.glob("*.zip")) if root and root.is_dir() else []
 
     @functools.cached_property
     def packed(self) -> dict[str, Path]:
@@ -140,5 +203,8 @@ class Files:
         return self.packed.get(name) if self._zips else None
 
     def path(self, name: str) -> Path:
-        """Where ``name`` is, or would be."""
-        return (self.find(name) if self._zips else None) or self.root / name
+        """Where ``name`` is, or would be; backslashes of a manifest written on Windows are understood."""
+        found = self.find(name) if self._zips or "\\" in name else None
+        if found is None and "\\" in name:
+            return self.path(name.replace("\\", "/"))
+        return found or self.root / name

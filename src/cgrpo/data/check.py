@@ -6,19 +6,19 @@ import hashlib
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
-from cgrpo.data.archives import is_file, length, on_disk, read_bytes
+from cgrpo.data.archives import is_file, is_private, length, on_disk, read_bytes
 from cgrpo.data.leftovers import leftover
 from cgrpo.data.looks import Look, alike, look_of
 from cgrpo.data.readers import scan_records
-from cgrpo.data.rows import Fault
+from cgrpo.data.rows import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
 from cgrpo.types import Record
 
@@ -46,10 +46,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """``pictures`` counts distinct files; ``quick``: none was decoded, so damage and likeness weren't looked for."""
+    """``pictures`` counts distinct files; ``left_out`` those of the ``rows`` that the set's own quality filter drops.
+
+    ``quick``: no picture was decoded, so damage and likeness weren't looked for.
+    """
 
     manifest: str
     rows: int
+    left_out: int
     pictures: int
     quick: bool
     problems: tuple[Problem, ...]
@@ -77,10 +81,11 @@ class _Use:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was found out about a file: a problem, or its look."""
+    """What was found out about a file: a problem, or its content's SHA-256 and its look."""
 
     kind: Kind | None = None
     message: str = ""
+    digest: str | None = None
     look: Look | None = None
 
 
@@ -97,11 +102,14 @@ def check_manifest(
 
     Each file is looked at once, by ``workers`` threads (default: one a core): its header, then the whole picture.
     ``quick``: headers only, and equal contents among files of one size. ``progress`` is told (done, all) files.
-    Raises UserError only if no row can be found at all.
+    Where rows can't share a picture (parquet, a WebDataset's tar), embedded pictures of equal bytes count as one file
+    that they share. Raises UserError only if no row can be found at all.
     """
     rows = scan_records(path, root)
+    paths = list(_uses(rows))
+    seen = _look_at(paths, read, quick, workers or os.cpu_count() or 1, progress)
+    rows = _shared(rows, seen)
     uses = _uses(rows)
-    seen = _look_at(list(uses), read, quick, workers or os.cpu_count() or 1, progress)
     problems = [
         *_row_problems(rows),
         *_file_problems(rows, seen),
@@ -109,7 +117,8 @@ def check_manifest(
         *_near_copies(uses, seen),
     ]
     problems.sort(key=lambda problem: (problem.row, KINDS.index(problem.kind)))
-    return CheckReport(str(path), len(rows), len(uses), quick, tuple(problems))
+    left_out = sum(isinstance(row, LeftOut) for row in rows)
+    return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems))
 
 
 def _files(record: Record) -> Iterator[tuple[str, Path]]:
@@ -120,7 +129,26 @@ def _files(record: Record) -> Iterator[tuple[str, Path]]:
     yield from (("mask", path) for path in record.masks if path is not None)
 
 
-def _uses(rows: Sequence[Record | Fault]) -> dict[Path, _Use]:
+def _shared(rows: Rows, seen: dict[Path, _Seen]) -> Rows:
+    """The rows, with the first of embedded pictures of equal bytes in the place of each."""
+    first: dict[str, Path] = {}
+    same: dict[Path, Path] = {}
+    for path, found in seen.items():
+        if found.digest is not None and is_private(path):
+            same[path] = first.setdefault(found.digest, path)
+
+    def share(row: Record) -> Record:
+        return replace(
+            row,
+            references=tuple(same.get(path, path) for path in row.references),
+            target=row.target and same.get(row.target, row.target),
+            masks=tuple(path and same.get(path, path) for path in row.masks),
+        )
+
+    return [share(row) if isinstance(row, Record) else row for row in rows]
+
+
+def _uses(rows: Rows) -> dict[Path, _Use]:
     found: dict[Path, _Use] = {}
     for number, row in enumerate(rows):
         if isinstance(row, Record):
@@ -146,7 +174,9 @@ def _look(path: Path, read: Read, quick: bool) -> _Seen:
             return _Seen("missing", f"{path}: no such picture")
         with on_disk(path) as file:
             _read_header(file)
-            return _Seen() if quick else _Seen(look=look_of(read(file)))
+            # In quick mode only of copies that had to be made anyway.
+            digest = None if quick and file == path else hashlib.sha256(file.read_bytes()).hexdigest()
+            return _Seen(digest=digest, look=None if quick else look_of(read(file)))
     except UserError as error:
         return _Seen("broken", str(error).replace("\n", " "))
 
@@ -163,12 +193,13 @@ def _read_header(path: Path) -> None:
         raise UserError(f"{path}: {width} x {height} pixels are too many; scale the picture down first")
 
 
-def _row_problems(rows: Sequence[Record | Fault]) -> Iterator[Problem]:
+def _row_problems(rows: Rows) -> Iterator[Problem]:
     ids: dict[str, int] = {}
     tasks: dict[tuple[object, ...], str] = {}
     for number, row in enumerate(rows):
         if isinstance(row, Fault):
-            yield Problem(row.id, number, "row", row.message)
+            yield Problem(row.id, number, "row", " ".join(row.message.split()))
+        if not isinstance(row, Record):
             continue
         chatter = leftover(row.prompt)
         if chatter is not None:
@@ -180,9 +211,11 @@ def _row_problems(rows: Sequence[Record | Fault]) -> Iterator[Problem]:
         if task in tasks:
             yield Problem(row.id, number, "duplicate", f"the same prompt and pictures as {tasks[task]}")
         tasks.setdefault(task, row.id)
+        if row.target in row.references:
+            yield Problem(row.id, number, "duplicate", f"its target {row.target} is its own reference")
 
 
-def _file_problems(rows: Sequence[Record | Fault], seen: dict[Path, _Seen]) -> Iterator[Problem]:
+def _file_problems(rows: Rows, seen: dict[Path, _Seen]) -> Iterator[Problem]:
     """A file at fault counts against every row that needs it."""
     for number, row in enumerate(rows):
         if isinstance(row, Record):
@@ -193,15 +226,16 @@ def _file_problems(rows: Sequence[Record | Fault], seen: dict[Path, _Seen]) -> I
 
 
 def _copies(uses: dict[Path, _Use], seen: dict[Path, _Seen]) -> Iterator[Problem]:
-    """Files with another's content; those of one length only are read. Masks may well be equal."""
-    by_length: defaultdict[int, list[Path]] = defaultdict(list)
+    """Files with another's content; unread ones are read if another is as long. Masks may well be equal."""
+    suspects: defaultdict[str | int, list[Path]] = defaultdict(list)
     for path, use in uses.items():
         if seen[path].kind is None and use.role != "mask":
-            by_length[length(path)].append(path)
-    for paths in by_length.values():
+            suspects[seen[path].digest or length(path)].append(path)
+    for paths in suspects.values():
         first: dict[str, Path] = {}
         for path in paths if len(paths) > 1 else []:
-            original = first.setdefault(hashlib.sha256(read_bytes(path)).hexdigest(), path)
+            digest = seen[path].digest or hashlib.sha256(read_bytes(path)).hexdigest()
+            original = first.setdefault(digest, path)
             if original != path and _counts(uses[path], uses[original]):
                 yield _likeness("duplicate", path, original, uses, "is a copy of")
 
@@ -215,17 +249,13 @@ def _near_copies(uses: dict[Path, _Use], seen: dict[Path, _Seen]) -> Iterator[Pr
         if later in told or not _counts(uses[path], uses[original]):
             continue
         told.add(later)
-        if not _same_bytes(path, original):
+        if seen[path].digest != seen[original].digest:
             yield _likeness("near-duplicate", path, original, uses, "looks like")
 
 
 def _counts(one: _Use, other: _Use) -> bool:
     """References of one task may be alike; a target like its own reference teaches to copy, and rows should differ."""
     return one.row != other.row or one.role != other.role
-
-
-def _same_bytes(one: Path, other: Path) -> bool:
-    return read_bytes(one) == read_bytes(other)
 
 
 def _likeness(kind: Kind, path: Path, original: Path, uses: dict[Path, _Use], verb: str) -> Problem:

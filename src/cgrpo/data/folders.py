@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cgrpo.data.archives import Files, members, read_bytes, within
-from cgrpo.data.rows import Fault, Rows, load_rows, record_of, scan_rows
+from cgrpo.data.parquet import parquet_files, scan_parquets
+from cgrpo.data.rows import Fault, Rows, load_rows, record_of, scan_files, scan_rows
 from cgrpo.data.syncd_files import metadata_files, scan_syncd
 from cgrpo.errors import UserError
 from cgrpo.types import Record
@@ -15,24 +17,39 @@ from cgrpo.types import Record
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
+LISTS = ("metadata.jsonl", "metadata.csv")  # of HF imagefolders
+
+
 def scan_folder(folder: Path) -> Rows:
     """The records of a folder in any layout that readers.py lists. Raises UserError for another."""
     if metadata_files(folder):
         return scan_syncd(folder)
-    listed = folder / "metadata.jsonl"
-    if listed.is_file():
-        files = Files(folder)
-        return list(scan_rows(load_rows(listed)[0], lambda row, name: record_of(row, name, str(listed), files)))
+    for name in LISTS:
+        if (folder / name).is_file():
+            return _scan_listed(folder / name)
+    splits = sorted({path.parent.name for name in LISTS for path in folder.glob(f"*/{name}")})
+    if "train" in splits:
+        return scan_folder(folder / "train")
+    if splits:
+        raise UserError(f"{folder}: holds the splits {', '.join(splits)}, and none is called train; give one's folder")
     shards = sorted(folder.glob("*.tar"))
     if shards:
         return scan_tars(shards)
+    tables = parquet_files(folder)
+    if tables:
+        return scan_parquets(tables)
     rows = _scan_captioned(folder)
     if not any(isinstance(row, Record) for row in rows):
         raise UserError(
-            f"{folder}: no data set that is known: neither a metadata.json of SynCD's, a metadata.jsonl, .tar shards, "
-            "nor pictures with their prompts in .txt files beside them"
+            f"{folder}: no data set that is known: neither a metadata.json of SynCD's, a metadata.jsonl or .csv, .tar "
+            "or .parquet files, nor pictures with their prompts in .txt files beside them"
         )
     return rows
+
+
+def _scan_listed(listed: Path) -> Rows:
+    files = Files(listed.parent)
+    return list(scan_rows(load_rows(listed)[0], lambda row, name: record_of(row, name, str(listed), files)))
 
 
 def _scan_captioned(folder: Path) -> Rows:
@@ -59,29 +76,30 @@ def scan_tars(shards: list[Path]) -> Rows:
     ``key.json`` is a row without files, or ``key.txt`` its prompt; ``key.ref0.jpg``, ``key.ref1.jpg``, ... are the
     references (a lone ``key.jpg`` counts as one), ``key.mask0.png``, ... their masks, ``key.target.jpg`` the target.
     """
-    rows: Rows = []
-    for shard in shards:
-        samples: dict[str, dict[str, str]] = {}
-        for member in members(shard):
-            folder, slash, file = member.rpartition("/")
-            key, _, extension = file.partition(".")
-            samples.setdefault(folder + slash + key, {})[extension.lower()] = member
-        for key, parts in samples.items():
-            try:
-                rows.append(_sample(shard, key, parts))
-            except UserError as error:
-                rows.append(Fault(key, str(error)))
-    return rows
+    return scan_files(shards, _scan_tar)
+
+
+def _scan_tar(shard: Path) -> Iterator[Record | Fault]:
+    samples: dict[str, dict[str, str]] = {}
+    for member in members(shard):
+        folder, slash, file = member.rpartition("/")
+        key, _, extension = file.partition(".")
+        samples.setdefault(folder + slash + key, {})[extension.lower()] = member
+    for key, parts in samples.items():
+        try:
+            yield _sample(shard, key, parts)
+        except UserError as error:
+            yield Fault(key, str(error))
 
 
 def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
     row: dict[str, Any] = {"id": key}
     try:
         if "json" in parts:
-            row |= json.loads(read_bytes(within(shard, parts["json"])))
+            row |= json.loads(read_bytes(within(shard, parts["json"])).decode("utf-8-sig"))
         elif "txt" in parts:
-            row["prompt"] = read_bytes(within(shard, parts["txt"])).decode().strip()
-    except (ValueError, TypeError) as error:
+            row["prompt"] = read_bytes(within(shard, parts["txt"])).decode("utf-8-sig").strip()
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{shard}, sample {key}: its json or txt can't be read ({error})") from error
     pictures = {ext.split(".")[0]: within(shard, name) for ext, name in parts.items() if _is_picture(ext)}
     count = sum(role.startswith("ref") for role in pictures)
@@ -94,7 +112,7 @@ def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
         row["references"] = bare
     if "target" in pictures:
         row["target"] = str(pictures["target"])
-    return record_of(row, f"sample {key}", str(shard), Files(Path()))
+    return record_of(row, f"sample {key}", str(shard), Files(None))
 
 
 def _is_picture(extension: str) -> bool:

@@ -31,11 +31,12 @@ class Source(Protocol):
 class ManifestSource:
     """The records of whatever ``read_records`` can read; ``read`` turns a picture file into a picture.
 
-    ``root`` is the folder that the manifest's paths are relative to, unless it says or is that itself.
+    ``root`` is the folder that the manifest's paths are relative to, unless it says or is that itself. ``limit``:
+    the first so many records, 0 for all.
     """
 
-    def __init__(self, path: Path, read: Callable[[Path], Image.Image], root: Path | None = None):
-        self.records = read_records(path, root)
+    def __init__(self, path: Path, read: Callable[[Path], Image.Image], root: Path | None = None, limit: int = 0):
+        self.records = read_records(path, root, limit)
         self.size: int | None = len(self.records)
         self._read_file = read
 

@@ -2,13 +2,18 @@
 
 A row is an object:
     prompt       (or text, caption) what to show
-    references   (or UNO's image_paths; file_names; reference, file_name for a single one) the subject's pictures
-    target       (or UNO's image_tgt_path; target_file_name) optional
-    masks, mask_threshold, subject, id, meta: optional, see types.Record
+    references   (or reference, UNO's image_paths, reference_images, reference_image) the subject's pictures, or one
+    image        (or images, file_name, file_names) the references, if there are none by those names; or else a single
+                 one is the target
+    target       (or target_image, UNO's image_tgt_path) optional
+    masks (or mask), mask_threshold, subject (or item), id, meta: optional, see types.Record
+Any of the pictures' names may end in _file_name or _file_names, as in Hugging Face's imagefolders.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,9 +25,13 @@ from cgrpo.errors import UserError
 from cgrpo.types import Record
 
 PROMPT_KEYS = ("prompt", "text", "caption")
-REFERENCE_KEYS = ("references", "reference", "image_paths", "file_names", "file_name")
-SINGLE = ("reference", "file_name")  # name one picture rather than a list
-TARGET_KEYS = ("target", "image_tgt_path", "target_file_name")
+REFERENCE_KEYS = ("references", "reference", "image_paths", "reference_images", "reference_image")
+IMAGE_KEYS = ("images", "image", "file_names", "file_name")
+SINGLE = ("reference", "reference_image", "image", "file_name")  # may name one picture rather than a list
+TARGET_KEYS = ("target", "target_image", "image_tgt_path")
+MASK_KEYS = ("masks", "mask")
+PICTURE_KEYS = (*REFERENCE_KEYS, *IMAGE_KEYS, *TARGET_KEYS, *MASK_KEYS)
+VALUE_KEYS = (*PROMPT_KEYS, "id", "subject", "item", "mask_threshold", "meta")
 
 
 @dataclass(frozen=True)
@@ -33,26 +42,37 @@ class Fault:
     message: str
 
 
-Rows = list[Record | Fault]
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that the data set's own quality filter leaves out: what it is called, and why."""
+
+    id: str
+    reason: str
+
+
+Rows = list[Record | Fault | LeftOut]
 
 
 def load_rows(path: Path) -> tuple[list[Any], str]:
-    """The rows of a .json or .jsonl file, and the folder it names for its pictures ("": its own).
+    """The rows of a .json, .jsonl or .csv file, and the folder it names for its pictures ("": its own).
 
     A line that isn't JSON is a Fault among the rows. Raises UserError if the file can't be read or has no list.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            return _table(text, f"manifest {path}"), ""
         if path.suffix.lower() == ".jsonl":
             lines = [(number, line) for number, line in enumerate(text.split("\n")) if line.strip()]
             return [_line(line, f"manifest {path}, line {number + 1}") for number, line in lines], ""
         rows = json.loads(text)
     except FileNotFoundError:
         raise UserError(
-            f'manifest {path}: no such file; data.source is a .json or .jsonl file, a data set\'s folder, or "toybox"'
+            f'manifest {path}: no such file; data.source is a file or folder of docs/data.md, or "toybox"'
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"manifest {path}: can't be read as JSON ({error})") from error
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        kind = "CSV" if path.suffix.lower() == ".csv" else "JSON"
+        raise UserError(f"manifest {path}: can't be read as {kind} ({error})") from error
     given = ""
     if isinstance(rows, dict) and "records" in rows:
         rows, given = rows["records"], str(rows.get("root") or "")
@@ -64,11 +84,41 @@ def load_rows(path: Path) -> tuple[list[Any], str]:
 def _line(line: str, where: str) -> Any:
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
         return Fault(where.rpartition(" ")[2], f"{where}: not JSON ({error}); one row a line")
 
 
-def scan_rows(rows: list[Any], parse: Callable[[Any, str], Record]) -> Iterator[Record | Fault]:
+def _table(text: str, where: str) -> list[Any]:
+    """Rows of CSV with a header; empty cells are left out."""
+    rows: list[Any] = []
+    for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+        if None in row:
+            rows.append(Fault(str(len(rows)), f"{where}, record {len(rows)}: has more cells than the header"))
+            continue
+        given: dict[str, Any] = {key: value for key, value in row.items() if value}
+        if given.get("mask_threshold", "").isdecimal():
+            given["mask_threshold"] = int(given["mask_threshold"])
+        rows.append(given)
+    return rows
+
+
+def scan_files(files: list[Path], scan: Callable[[Path], Iterator[Any]]) -> Rows:
+    """The rows of all files; one that can't be read (on) is a Fault in its place, unless that leaves nothing."""
+    rows: Rows = []
+    errors: list[UserError] = []
+    for file in files:
+        try:
+            for row in scan(file):
+                rows.append(row)
+        except UserError as error:
+            errors.append(error)
+            rows.append(Fault(file.name, str(error)))
+    if errors and len(rows) == len(errors):
+        raise errors[0]
+    return rows
+
+
+def scan_rows(rows: list[Any], parse: Callable[[Any, str], Record | LeftOut]) -> Iterator[Record | Fault | LeftOut]:
     """``parse`` of each row and its name ("record 3"); what it raises becomes a Fault."""
     for number, row in enumerate(rows):
         if isinstance(row, Fault):
@@ -77,7 +127,8 @@ def scan_rows(rows: list[Any], parse: Callable[[Any, str], Record]) -> Iterator[
         try:
             yield parse(row, f"record {number}")
         except UserError as error:
-            yield Fault(str(row.get("id", number) if isinstance(row, dict) else number), str(error))
+            named = isinstance(row, dict) and row.get("id") is not None
+            yield Fault(str(row["id"] if named else number), str(error))
 
 
 def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
@@ -85,27 +136,30 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
     where = f"manifest {manifest}, {name}"
     if not isinstance(row, dict):
         raise UserError(f"{where}: must be an object with prompt and references")
+    row = {plain(key): value for key, value in row.items() if plain(key) != key} | row
     prompt = _first(row, PROMPT_KEYS)
     if not isinstance(prompt, str) or not prompt.strip():
-        raise UserError(f"{where}: prompt is missing or empty")
-    references = _first(row, REFERENCE_KEYS)
+        raise UserError(f"{where}: prompt is missing, empty or no text")
+    references, target = _first(row, REFERENCE_KEYS), _first(row, TARGET_KEYS)
+    if references is None:
+        references = _first(row, IMAGE_KEYS)
+    elif target is None:
+        target = next((row[key] for key in ("image", "file_name") if isinstance(row.get(key), str)), None)
     if isinstance(references, str) and any(row.get(key) == references for key in SINGLE):
         references = [references]
     if not isinstance(references, list) or not references or not all(_names(item) for item in references):
         raise UserError(f"{where}: references (or image_paths) must be a list of picture files")
-    target = _first(row, TARGET_KEYS)
     if target is not None and not _names(target):
         raise UserError(f"{where}: target must be a picture file")
-    masks = row.get("masks") or []
-    if (
-        not isinstance(masks, list)
-        or len(masks) not in (0, len(references))
-        or not all(item is None or _names(item) for item in masks)
-    ):
+    masks = _masks(row)
+    if len(masks) not in (0, len(references)) or not all(item is None or _names(item) for item in masks):
         raise UserError(f"{where}: masks must be a list with one file, or null, for each reference")
     threshold = row.get("mask_threshold", 127)
     if not isinstance(threshold, int) or isinstance(threshold, bool) or not 0 <= threshold < 255:
         raise UserError(f"{where}: mask_threshold must be a whole number from 0 to 254; brighter pixels are subject")
+    subject = row.get("subject") or row.get("item") or ""
+    if isinstance(subject, list | dict):
+        raise UserError(f"{where}: subject must be a word or a phrase")
     meta = row.get("meta") or {}
     if not isinstance(meta, dict):
         raise UserError(f"{where}: meta must be an object")
@@ -113,12 +167,28 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
         id=str(name.rpartition(" ")[2] if row.get("id") is None else row["id"]),
         prompt=prompt,
         references=tuple(files.path(item) for item in references),
-        subject=str(row.get("subject") or ""),
+        subject=str(subject),
         target=files.path(target) if target is not None else None,
         masks=tuple(None if item is None else files.path(item) for item in masks),
         mask_threshold=threshold,
         meta=meta,
     )
+
+
+def plain(key: str) -> str:
+    """A column's name without Hugging Face's _file_name, if it names pictures."""
+    for suffix in ("_file_name", "_file_names"):
+        if key.endswith(suffix) and key.removesuffix(suffix) in PICTURE_KEYS:
+            return key.removesuffix(suffix)
+    return key
+
+
+def _masks(row: dict[str, Any]) -> list[Any]:
+    """The masks, [] if there are none; what is no list is an only mask, be it right or wrong."""
+    masks = _first(row, MASK_KEYS)
+    if masks is None:
+        return []
+    return masks if isinstance(masks, list) else [masks]
 
 
 def _first(row: dict[str, Any], keys: tuple[str, ...]) -> Any:
