@@ -168,6 +168,10 @@ def test_thumbnails_shrink_until_they_keep_the_budget(tmp_path):
     assert thumbnails.choose_side(files, budget=10**9) == 256
     assert thumbnails.choose_side(files, budget=int(sizes[144] * 1.1)) == 144
     assert thumbnails.choose_side(files, budget=1) == thumbnails.SIDES[-1]
+    tiny = Image.effect_noise((32, 32), 90).convert("RGB")
+    tiny.save(tmp_path / "tiny.png")
+    with Image.open(io.BytesIO(base64.b64decode(thumbnails.thumbnail([tmp_path / "tiny.png"], 256)))) as kept:
+        assert kept.format == "PNG" and kept.tobytes() == tiny.tobytes()
     (tmp_path / "broken.png").write_bytes(b"no picture")
     assert thumbnails.thumbnail([tmp_path / "broken.png"], 64) is None
     assert thumbnails.thumbnail([tmp_path / "none.png"], 64) is None

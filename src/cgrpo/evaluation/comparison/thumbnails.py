@@ -1,4 +1,4 @@
-"""Small JPEGs of what was scored, for a page that needs nothing else."""
+"""Small pictures of what was scored, for a page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from cgrpo.evaluation.benchmark.items import side_by_side
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
 SIDES = (256, 192, 144, 112)  # pixels, longest side: the first that keeps the budget, or the last if none does
 QUALITY = 72
+TINY = 64  # pixels: pictures up to this size, the toy world's, are kept as PNG, pixel by pixel
 TRIED = 48  # pictures whose size is measured to choose the side
 
 
 @dataclass
 class Album:
-    """Thumbnails as base64 of JPEG, by place; a picture shown twice is kept once. None in ``at``: it is missing."""
+    """Thumbnails as base64, by place; a picture shown twice is kept once. None in ``at``: it is missing."""
 
     side: int
     pictures: list[str] = field(default_factory=list)
@@ -41,7 +42,7 @@ class Album:
 
 
 def thumbnail(files: Sequence[Path], side: int) -> str | None:
-    """Base64 of a JPEG no larger than ``side``; None for no files, or one that is missing or no picture."""
+    """Base64 of a JPEG no larger than ``side``, or a PNG of a tiny picture; None where there is none to show."""
     if not files:
         return None
     try:
@@ -55,7 +56,10 @@ def thumbnail(files: Sequence[Path], side: int) -> str | None:
     small = side_by_side(opened)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    if max(small.size) <= TINY:
+        small.save(buffer, format="PNG", optimize=True)
+    else:
+        small.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
