@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgrpo.data import ManifestSource, read_records
+from cgrpo.data import ManifestSource, check_manifest, read_records
 from cgrpo.data.archives import is_file, read_bytes, within
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault
@@ -200,19 +200,104 @@ def test_webdataset(tmp_path: Path) -> None:
         "x/1.txt": b"a toy\n",
         "x/2.png": picture.getvalue(),
     }
-    with tarfile.open(tmp_path / "0.tar", "w") as tar:
-        for name, content in files.items():
-            item = tarfile.TarInfo(name)
-            item.size = len(content)
-            tar.addfile(item, BytesIO(content))
+    tar = pack_tar(tmp_path / "0.tar", files)
     both, lone, bad = scan_records(tmp_path)
     assert isinstance(both, Record) and isinstance(lone, Record) and isinstance(bad, Fault)
     assert (both.id, both.prompt, both.subject) == ("x/0", "two toys", "toy")
-    tar = tmp_path / "0.tar"
     assert both.references == (within(tar, "x/0.ref0.png"), within(tar, "x/0.ref1.png"))
     assert both.masks == (None, within(tar, "x/0.mask1.png")) and both.target == within(tar, "x/0.target.png")
     assert lone.references == (within(tar, "x/1.png"),) and read_bytes(lone.references[0]) == picture.getvalue()
     assert "sample x/2: prompt" in bad.message
+
+
+def pack_tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            item = tarfile.TarInfo(name)
+            item.size = len(content)
+            tar.addfile(item, BytesIO(content))
+    return path
+
+
+def test_odd_samples_of_a_webdataset(tmp_path: Path) -> None:
+    """Hidden files, names of files from before they were packed, and what is no text or no object."""
+    files = {
+        ".DS_Store": b"?", "._0.png": b"?", "0.png": b"p",
+        "0.json": b'{"prompt": "x", "image": "/old/0.png", "target": "/old/1.png", "id": null}',
+        "1.json": b"[1]", "1.png": b"p", "2.json": b"null", "2.png": b"p", "3.json": b"[" * 100_000, "3.png": b"p",
+        "4.txt": b"\xff\xfe", "4.png": b"p", "5.txt": b"\xef\xbb\xbfa toy\r\n", "5.PNG": b"p",
+    }  # fmt: skip
+    tar = pack_tar(tmp_path / "x.tar", files)
+    rows = scan_records(tar)
+    assert [isinstance(row, Fault) for row in rows] == [False, True, True, True, True, False]
+    first, last = rows[0], rows[-1]
+    assert isinstance(first, Record) and isinstance(last, Record)
+    assert (first.references, first.target) == ((within(tar, "0.png"),), None)
+    assert last.prompt == "a toy"
+
+
+def test_a_broken_tar_hides_no_other(tmp_path: Path) -> None:
+    pack_tar(tmp_path / "a.tar", {"0.png": b"p", "0.txt": b"a toy"})
+    (tmp_path / "b.tar").write_bytes(b"")
+    assert [row.id for row in scan_records(tmp_path)] == ["0", "b.tar"]
+    with pytest.raises(UserError, match="b.tar: can't be opened as an archive"):
+        read_records(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "\ud800"},
+        {"references": ["\ud800.png"]},
+        {"references": ["a\0b.png"]},
+        {"references": [{"bytes": "x"}]},
+        {"target": ["t.png"]},
+        {"subject": ["a", "b"]},
+        {"prompt": float("nan")},
+    ],
+)
+def test_odd_rows_are_faults(tmp_path: Path, row: dict) -> None:
+    path = write(tmp_path / "m.json", [ROW | row | {"id": "\ud800"}])
+    assert [type(found) for found in scan_records(path)] == [Fault]
+    (problem,) = check_manifest(path, read_picture).problems
+    assert problem.kind == "row" and (problem.id + problem.message).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("m.json", "", "JSON"),
+        ("m.jsonl", "", "no records"),
+        ("m.csv", "", "no records"),
+        ("m.csv", "file_name,text\n", "no records"),
+        ("m.csv", 'file_name,text\na.png,"x', "CSV"),
+        ("m.csv", "file_name,text\na.png," + "x" * 200_000, "CSV"),
+        ("m.json", "[" * 100_000, "JSON"),
+        ("m.json", "[" + "9" * 5000 + "]", "JSON"),
+        ("m.json", json.dumps([ROW]).encode("utf-16").decode("latin-1"), "JSON"),
+        ("m.json", json.dumps({"records": [ROW], "root": {"a": 1}}), "root"),
+        ("m.json", json.dumps({"records": [ROW], "root": "a\0b"}), "root"),
+    ],
+)
+def test_files_that_can_not_be_read_are_a_line(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=says) as caught:
+        read_records(tmp_path / name)
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_names_as_people_have_them(tmp_path: Path) -> None:
+    """Windows' separators and line ends, a byte order mark, symbolic links, an exclamation mark."""
+    folder = tmp_path / "größer 日本!" / "zip!"
+    (folder / "pictures").mkdir(parents=True)
+    Image.new("RGB", (2, 2)).save(folder / "pictures/ä 猫.png")
+    (folder / "link.png").symlink_to("pictures/ä 猫.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    names = ["pictures\\ä 猫.png", ".\\link.png", "loop.png", "x" * 5000 + ".png"]
+    lines = [json.dumps({"prompt": "a cat " * 20_000, "references": [name]}) for name in names]
+    (folder / "m.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    found = [(problem.id, problem.kind) for problem in check_manifest(folder / "m.jsonl", read_picture).problems]
+    assert found == [("1", "duplicate"), ("2", "missing"), ("3", "missing")]
 
 
 def test_syncd_release_and_generator_layout() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,57 @@ def test_floors_keep_what_the_official_loader_keeps(floors: str) -> None:
         if pairs:
             kept[item.folder] = len({k for pair in pairs for k in pair})
     assert kept == EXPECTED["official_loader"][floors]
+
+
+def changed(folder: Path, change: Callable[[list[dict]], None]) -> Path:
+    """The release with its metadata changed."""
+    root = shutil.copytree(RELEASE, folder / "syncd")
+    path = root / "metadata_with_scores.json"
+    rows = json.loads(path.read_text())
+    change(rows)
+    path.write_text(json.dumps(rows))
+    return root
+
+
+def test_an_object_listed_twice_counts_once(tmp_path: Path) -> None:
+    root = changed(tmp_path, lambda rows: rows.append(rows[0] | {"category": "other"}))
+    manifest = filter_syncd(root, top=10)
+    assert ids(manifest) == EXPECTED["topk_text_filter_on"]
+    assert (manifest["parameters"]["objects"], manifest["parameters"]["repeated"]) == (4, 1)
+
+
+def test_names_written_on_windows(tmp_path: Path) -> None:
+    def change(rows: list[dict]) -> None:
+        for row in rows:
+            row["filenames"] = [name.replace("/", "\\") for name in row["filenames"]]
+
+    assert filter_syncd(changed(tmp_path, change), top=10)["records"] == filter_syncd(RELEASE, top=10)["records"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"filenames": ["\ud800/0.png", "1.png", "2.png"]}, "record 0: filenames"),
+        ({"filenames": ["a\0b.png", "1.png", "2.png"]}, "record 0: filenames"),
+        ({"prompts": ["\ud800", "x", "y"]}, "record 0: prompts"),
+        ({"dino_scores": [[0, math.nan, 0.5], [0, 0, 0.5], [0, 0, 0]]}, "record 0: dino_scores must be numbers"),
+        ({"dino_scores": [[0]]}, "record 0: dino_scores must be a 3 x 3 table"),
+        ({"aesthetics_scores": {"0": math.inf, "1": 5, "2": 5}}, "record 0: aesthetics_scores"),
+        ({"aesthetics_scores": {"0": "6", "1": 5, "2": 5}}, "record 0: aesthetics_scores"),
+    ],
+)
+def test_odd_metadata_is_a_line(tmp_path: Path, change: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        filter_syncd(changed(tmp_path, lambda rows: rows[0].update(change)), top=10)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_picture_is_a_line(tmp_path: Path) -> None:
+    root = changed(tmp_path, lambda rows: None)
+    for path in (root / "0").glob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"0/\d.png: is empty"):
+        filter_syncd(root, top=10)
 
 
 def test_shares() -> None:

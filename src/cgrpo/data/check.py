@@ -116,9 +116,15 @@ def check_manifest(
         *_copies(uses, seen),
         *_near_copies(uses, seen),
     ]
+    problems = [replace(one, id=_printable(one.id), message=_printable(one.message)) for one in problems]
     problems.sort(key=lambda problem: (problem.row, KINDS.index(problem.kind)))
     left_out = sum(isinstance(row, LeftOut) for row in rows)
     return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems))
+
+
+def _printable(text: str) -> str:
+    """In one line, and without what no terminal takes: names of files need not be Unicode."""
+    return " ".join(text.encode(errors="backslashreplace").decode().split())
 
 
 def _files(record: Record) -> Iterator[tuple[str, Path]]:
@@ -178,7 +184,7 @@ def _look(path: Path, read: Read, quick: bool) -> _Seen:
             digest = None if quick and file == path else hashlib.sha256(file.read_bytes()).hexdigest()
             return _Seen(digest=digest, look=None if quick else look_of(read(file)))
     except UserError as error:
-        return _Seen("broken", str(error).replace("\n", " "))
+        return _Seen("broken", str(error))
 
 
 def _read_header(path: Path) -> None:
@@ -198,7 +204,7 @@ def _row_problems(rows: Rows) -> Iterator[Problem]:
     tasks: dict[tuple[object, ...], str] = {}
     for number, row in enumerate(rows):
         if isinstance(row, Fault):
-            yield Problem(row.id, number, "row", " ".join(row.message.split()))
+            yield Problem(row.id, number, "row", row.message)
         if not isinstance(row, Record):
             continue
         chatter = leftover(row.prompt)

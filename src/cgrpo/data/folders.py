@@ -9,7 +9,7 @@ from typing import Any
 
 from cgrpo.data.archives import Files, members, read_bytes, within
 from cgrpo.data.parquet import parquet_files, scan_parquets
-from cgrpo.data.rows import Fault, Rows, load_rows, record_of, scan_files, scan_rows
+from cgrpo.data.rows import PICTURE_KEYS, Fault, Rows, load_rows, plain, record_of, scan_files, scan_rows
 from cgrpo.data.syncd_files import metadata_files, scan_syncd
 from cgrpo.errors import UserError
 from cgrpo.types import Record
@@ -57,6 +57,8 @@ def _scan_captioned(folder: Path) -> Rows:
     rows: Rows = []
     for picture in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()):
         name = picture.relative_to(folder).with_suffix("").as_posix()
+        if name.startswith(".") or "/." in name:  # a desktop's or a downloader's own
+            continue
         text = picture.with_suffix(".txt")
         try:
             prompt = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
@@ -75,6 +77,7 @@ def scan_tars(shards: list[Path]) -> Rows:
 
     ``key.json`` is a row without files, or ``key.txt`` its prompt; ``key.ref0.jpg``, ``key.ref1.jpg``, ... are the
     references (a lone ``key.jpg`` counts as one), ``key.mask0.png``, ... their masks, ``key.target.jpg`` the target.
+    Hidden files are passed over.
     """
     return scan_files(shards, _scan_tar)
 
@@ -83,6 +86,8 @@ def _scan_tar(shard: Path) -> Iterator[Record | Fault]:
     samples: dict[str, dict[str, str]] = {}
     for member in members(shard):
         folder, slash, file = member.rpartition("/")
+        if file.startswith("."):
+            continue
         key, _, extension = file.partition(".")
         samples.setdefault(folder + slash + key, {})[extension.lower()] = member
     for key, parts in samples.items():
@@ -96,10 +101,12 @@ def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
     row: dict[str, Any] = {"id": key}
     try:
         if "json" in parts:
-            row |= json.loads(read_bytes(within(shard, parts["json"])).decode("utf-8-sig"))
+            told = json.loads(read_bytes(within(shard, parts["json"])).decode("utf-8-sig"))
+            # Names of pictures in it are those that they had before they were packed.
+            row |= {name: value for name, value in told.items() if plain(name) not in PICTURE_KEYS}
         elif "txt" in parts:
             row["prompt"] = read_bytes(within(shard, parts["txt"])).decode("utf-8-sig").strip()
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{shard}, sample {key}: its json or txt can't be read ({error})") from error
     pictures = {ext.split(".")[0]: within(shard, name) for ext, name in parts.items() if _is_picture(ext)}
     count = sum(role.startswith("ref") for role in pictures)

@@ -59,6 +59,8 @@ def scan_records(path: Path, root: Path | None = None) -> Rows:
 
     Raises UserError if nothing can be read.
     """
+    if not path.exists():
+        raise UserError(f'{path}: no such file; data.source is a file or folder of docs/data.md, or "toybox"')
     if path.is_dir():
         rows = scan_folder(path)
     elif path.suffix.lower() == ".tar":

@@ -66,16 +66,14 @@ def load_rows(path: Path) -> tuple[list[Any], str]:
             lines = [(number, line) for number, line in enumerate(text.split("\n")) if line.strip()]
             return [_line(line, f"manifest {path}, line {number + 1}") for number, line in lines], ""
         rows = json.loads(text)
-    except FileNotFoundError:
-        raise UserError(
-            f'manifest {path}: no such file; data.source is a file or folder of docs/data.md, or "toybox"'
-        ) from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         kind = "CSV" if path.suffix.lower() == ".csv" else "JSON"
         raise UserError(f"manifest {path}: can't be read as {kind} ({error})") from error
     given = ""
     if isinstance(rows, dict) and "records" in rows:
-        rows, given = rows["records"], str(rows.get("root") or "")
+        rows, given = rows["records"], rows.get("root") or ""
+        if given and not names_file(given):
+            raise UserError(f"manifest {path}: root must be the folder of the pictures, relative to the file")
     if not isinstance(rows, list) or not rows:
         raise UserError(f"manifest {path}: holds no records; give a list of {{prompt, references}}")
     return rows, given
@@ -138,7 +136,7 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
         raise UserError(f"{where}: must be an object with prompt and references")
     row = {plain(key): value for key, value in row.items() if plain(key) != key} | row
     prompt = _first(row, PROMPT_KEYS)
-    if not isinstance(prompt, str) or not prompt.strip():
+    if not isinstance(prompt, str) or not prompt.strip() or not is_unicode(prompt):
         raise UserError(f"{where}: prompt is missing, empty or no text")
     references, target = _first(row, REFERENCE_KEYS), _first(row, TARGET_KEYS)
     if references is None:
@@ -147,12 +145,12 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
         target = next((row[key] for key in ("image", "file_name") if isinstance(row.get(key), str)), None)
     if isinstance(references, str) and any(row.get(key) == references for key in SINGLE):
         references = [references]
-    if not isinstance(references, list) or not references or not all(_names(item) for item in references):
+    if not isinstance(references, list) or not references or not all(names_file(item) for item in references):
         raise UserError(f"{where}: references (or image_paths) must be a list of picture files")
-    if target is not None and not _names(target):
+    if target is not None and not names_file(target):
         raise UserError(f"{where}: target must be a picture file")
     masks = _masks(row)
-    if len(masks) not in (0, len(references)) or not all(item is None or _names(item) for item in masks):
+    if len(masks) not in (0, len(references)) or not all(item is None or names_file(item) for item in masks):
         raise UserError(f"{where}: masks must be a list with one file, or null, for each reference")
     threshold = row.get("mask_threshold", 127)
     if not isinstance(threshold, int) or isinstance(threshold, bool) or not 0 <= threshold < 255:
@@ -195,6 +193,14 @@ def _first(row: dict[str, Any], keys: tuple[str, ...]) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
-def _names(item: Any) -> bool:
+def names_file(item: Any) -> bool:
     """Whether it could name a file; the null byte is what no file system takes."""
-    return isinstance(item, str) and bool(item) and "\0" not in item
+    return isinstance(item, str) and bool(item) and "\0" not in item and is_unicode(item)
+
+
+def is_unicode(text: str) -> bool:
+    """JSON can hold half of a surrogate pair, which nothing that takes text will take."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False

@@ -93,6 +93,8 @@ def filter_syncd(
        ``shares`` (category -> share, sum <= 1; official: rigid 0.86, deformable 0.14), the first of each category.
     5. Of each, the pair that SHA-256 of "seed:folder" names: its first picture is the reference, the other the target.
 
+    Of an object that is listed twice the first counts.
+
     Scores are the metadata's, or those of ``scorers`` where given, kept in ``cache`` (syncd_scores.py).
     Returns {"parameters", "records"}, a manifest for ``write_manifest``, with SHA-256 of metadata, pictures and list.
     Raises UserError for a row at fault, missing scores or pictures, and if nothing is left.
@@ -102,7 +104,7 @@ def filter_syncd(
     metadata = metadata_files(root)
     if not metadata:
         raise UserError(f"{root}: holds no metadata.json of SynCD's; give the folder that has it beside the pictures")
-    objects, files = _load(metadata), Files(root if root.is_dir() else root.parent)
+    (objects, repeated), files = _load(metadata), Files(root if root.is_dir() else root.parent)
     unreadable: list[str] = []
     if scorers is not None:
         scored = score_objects(objects, files, scorers, cache, progress)
@@ -120,6 +122,7 @@ def filter_syncd(
         "scores": "metadata" if scorers is None else scorers.name,
         "metadata_sha256": {path.name: _sha256(path.read_bytes()) for path in metadata},
         "objects": len(objects),
+        "repeated": repeated,
         "leftover_prompts": sum(leftover(prompt) is not None for item in objects for prompt in item.prompts),
         "candidates": len(candidates),
         "chosen": dict(Counter(candidate.item.category for candidate in chosen)),
@@ -159,13 +162,15 @@ def write_manifest(path: Path, root: Path, manifest: Mapping[str, Any]) -> None:
         raise UserError(f"{path}: can't be written ({error.strerror}); give another place") from error
 
 
-def _load(metadata: Sequence[Path]) -> list[SyncdObject]:
-    objects = []
-    for row in load_objects(metadata):
+def _load(metadata: Sequence[Path]) -> tuple[list[SyncdObject], int]:
+    """The objects, and how many rows list one anew."""
+    found: dict[str, SyncdObject] = {}
+    rows = load_objects(metadata)
+    for row in rows:
         if isinstance(row, Fault):
             raise UserError(row.message)
-        objects.append(row)
-    return objects
+        found.setdefault(row.folder, row)
+    return list(found.values()), len(rows) - len(found)
 
 
 def _scores(item: SyncdObject, metadata: Path) -> tuple[dict[Pair, float], tuple[float, ...]]:
@@ -227,7 +232,7 @@ def _row(candidate: Candidate, pair: Pair, files: Files) -> dict[str, Any]:
         "similarity": candidate.similarity,
         "aesthetic": candidate.aesthetic,
         "pair_similarity": item.similarity and item.similarity[pair],
-        "sha256": {name: _sha256(read_bytes(files.path(name))) for name in (reference, target)},
+        "sha256": {name: _picture_sha256(files.path(name)) for name in (reference, target)},
     }
     return {
         "id": item.folder,
@@ -238,6 +243,13 @@ def _row(candidate: Candidate, pair: Pair, files: Files) -> dict[str, Any]:
         **masks,
         "meta": pair_meta(item, pair) | scores,
     }
+
+
+def _picture_sha256(path: Path) -> str:
+    content = read_bytes(path)
+    if not content:
+        raise UserError(f"{path}: is empty; fetch it anew")
+    return _sha256(content)
 
 
 def _deciles(values: Sequence[float]) -> list[float]:

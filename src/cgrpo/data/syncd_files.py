@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgrpo.data.archives import Files
-from cgrpo.data.rows import Fault, Rows, load_rows
+from cgrpo.data.rows import Fault, Rows, is_unicode, load_rows, names_file
 from cgrpo.errors import UserError
 from cgrpo.types import Record
 
@@ -90,9 +90,11 @@ def _object(row: Any, where: str) -> SyncdObject:
     if not is_syncd(row):
         raise UserError(f"{where}: must be an object with filenames and prompts")
     names, prompts = row["filenames"], row.get("prompts")
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or len(names) < 2 or not all(names_file(name) for name in names):
         raise UserError(f"{where}: filenames must be a list of two or more picture files")
-    if not isinstance(prompts, list) or len(prompts) != len(names) or not all(isinstance(p, str) for p in prompts):
+    names = [name.replace("\\", "/") for name in names]
+    texts = isinstance(prompts, list) and all(isinstance(p, str) and is_unicode(p) for p in prompts)
+    if not texts or len(prompts) != len(names):
         raise UserError(f"{where}: prompts must be a list with one text for each of the {len(names)} filenames")
     first = PurePosixPath(names[0])
     folder = str(first.parent) if first.parent.name else first.stem.rpartition("_")[0] or first.stem
