@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,80 @@ def test_first_frame(tmp_path: Path, name: str) -> None:
     first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8), GREEN)
     red, green, _ = saved(tmp_path, name, first, save_all=True, append_images=[second]).getpixel((0, 0))  # type: ignore[misc]
     assert red > 240 and green < 20
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_turn_and_mirror(tmp_path: Path, orientation: int) -> None:
+    """Where the stored picture's left upper corner, red, is shown: as the EXIF standard says of each value."""
+    corners = {1: "left top", 2: "right top", 3: "right bottom", 4: "left bottom"}
+    corners |= {5: "left top", 6: "right top", 7: "right bottom", 8: "left bottom"}
+    picture = Image.new("RGB", (40, 20), GREEN)
+    picture.paste(RED, (0, 0, 5, 5))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    shown = saved(tmp_path, "a.png", picture, exif=exif)
+    assert shown.size == ((40, 20) if orientation < 5 else (20, 40))
+    side, end = corners[orientation].split()
+    corner = (0 if side == "left" else shown.width - 1, 0 if end == "top" else shown.height - 1)
+    assert shown.getpixel(corner) == RED
+    others = {(x, y) for x in (0, shown.width - 1) for y in (0, shown.height - 1)} - {corner}
+    assert all(shown.getpixel(other) == GREEN for other in others)
+    assert shown.getexif().get(0x0112, 1) == 1  # or whoever saves it has it turned twice
+
+
+def test_a_phones_two_frame_mpo(tmp_path: Path) -> None:
+    """Named .jpg, turned, and no JPEG by its format: what a loader that asks for "JPEG" drops."""
+    first, second = Image.new("RGB", (40, 24), RED), Image.new("RGB", (40, 24), GREEN)
+    exif = first.getexif()
+    exif[0x0112] = 8
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second], exif=exif)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert (opened.format, opened.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
+    shown = read_picture(tmp_path / "a.jpg")
+    red, green, _ = shown.getpixel((0, 0))  # type: ignore[misc]
+    assert (shown.mode, shown.size) == ("RGB", (24, 40)) and red > 240 and green < 20
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tiff"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "L", "P", "PA", "CMYK", "YCbCr", "LAB", "I;16", "1"])
+def test_every_mode_becomes_rgb(tmp_path: Path, name: str, mode: str) -> None:
+    """White, opaque, in whatever modes the format can hold; dropping transparency keeps a mode that turns to RGB."""
+    picture = Image.new("I;16", (6, 4), 65535) if mode == "I;16" else Image.new("RGB", (6, 4), "white").convert(mode)
+    try:
+        shown = saved(tmp_path, name, picture)
+    except (OSError, KeyError):  # the format has no such mode
+        return
+    assert all(level >= 253 for level in shown.getpixel((5, 3)))  # type: ignore[union-attr]
+    dropped = read_picture(tmp_path / name, alpha="drop").convert("RGB")
+    assert all(level >= 253 for level in dropped.getpixel((5, 3)))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_dropped_transparency_shows_what_lies_under_it(tmp_path: Path, mode: str) -> None:
+    picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    if mode == "P":
+        picture = Image.new("P", (4, 4), 0)
+        picture.putpalette([*RED, *GREEN])
+        picture.save(tmp_path / "a.png", transparency=0)
+    else:
+        picture.convert(mode).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == WHITE
+    under = read_picture(tmp_path / "a.png", alpha="drop").convert("RGB").getpixel((0, 0))
+    assert under == ((76, 76, 76) if mode == "LA" else RED)
+
+
+def test_sixteen_bit_colour_keeps_its_levels(tmp_path: Path) -> None:
+    """Pillow itself reads 16-bit RGB as 8; a PNG is written by hand, since Pillow can't."""
+    levels = np.array([[[0, 257 * 100, 65535]]], dtype=">u2")
+    raw = b"\0" + levels.tobytes()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    assert read_picture(tmp_path / "a.png").getpixel((0, 0)) == (0, 100, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L"])
