@@ -17,4 +17,9 @@ def make_source(cfg: Config) -> Source:
     """The training tasks."""
     if cfg.data.source == TOYBOX:
         return ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
-    return ManifestSource(Path(cfg.data.source), functools.partial(read_picture, alpha=cfg.policy.reference_alpha))
+    return make_manifest(cfg, cfg.data.source)
+
+
+def make_manifest(cfg: Config, path: str) -> ManifestSource:
+    """The tasks of a data set, read as the policy takes its references."""
+    return ManifestSource(Path(path), functools.partial(read_picture, alpha=cfg.policy.reference_alpha))

@@ -28,6 +28,7 @@ from cgrpo.config import (
     parse_config,
 )
 from cgrpo.errors import UserError
+from cgrpo.evaluation.guard.measures import CopyPaste
 from cgrpo.evaluation.heldout import Scorer
 from cgrpo.hub import locate
 from cgrpo.rewards import FunctionReward, Offloaded, Reward
@@ -43,7 +44,7 @@ from cgrpo.rewards.remote import RemoteReward
 from cgrpo.rewards.segment import Segmenter
 from cgrpo.rewards.vlm import VlmJudge
 from cgrpo.toybox.assets import asset
-from cgrpo.toybox.judges import CopyPaste, IdentityReadBack, PromptReadBack, Reader
+from cgrpo.toybox.judges import IdentityReadBack, PromptReadBack, Reader
 
 
 def _folder(path: str, part: str) -> Path:
@@ -137,9 +138,16 @@ def make_segmenter(settings: DinoSegSettings, device: torch.device | str = "cpu"
 
 def make_scorers(rewards: dict[str, Reward]) -> dict[str, Scorer]:
     """The rewards trained on, the toybox's judges, and a guard."""
+    judges = {name: Scorer("judge", judge) for name, judge in make_judges().items()}
+    return as_rewards(rewards) | judges | {"copy_paste": Scorer("guard", CopyPaste())}
+
+
+def as_rewards(rewards: dict[str, Reward]) -> dict[str, Scorer]:
+    """The rewards trained on, as scorers."""
+    return {name: Scorer("reward", reward) for name, reward in rewards.items()}
+
+
+def make_judges() -> dict[str, Reward]:
+    """The toy world's judges, never trained on."""
     reader = Reader(asset("reader"))
-    return {name: Scorer("reward", reward) for name, reward in rewards.items()} | {
-        "identity_readback": Scorer("judge", IdentityReadBack(reader)),
-        "prompt_readback": Scorer("judge", PromptReadBack(reader)),
-        "copy_paste": Scorer("guard", CopyPaste()),
-    }
+    return {"identity_readback": IdentityReadBack(reader), "prompt_readback": PromptReadBack(reader)}

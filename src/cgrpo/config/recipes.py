@@ -91,7 +91,8 @@ def _apply(table: dict[str, Any], setting: str) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise UserError(f"--set {setting}: {parent} is a value, not a table")
-    if parents[:1] == ["rewards"] and last == "type" and table.get("type", value) != value:
+    scores = parents[:-1] in (["rewards"], ["guard", "scorers"])
+    if scores and last == "type" and table.get("type", value) != value:
         table.clear()  # another kind of reward has other settings
     table[last] = value
 
@@ -99,8 +100,9 @@ def _apply(table: dict[str, Any], setting: str) -> None:
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
-    if place[:1] == ["rewards"] and place[2:3] and place[2] in REWARD_TYPES:
-        del place[2]  # the union's tag, which is no key
+    tag = 2 if place[:1] == ["rewards"] else 3 if place[:2] == ["guard", "scorers"] else len(place)
+    if place[tag:] and place[tag] in REWARD_TYPES:
+        del place[tag]  # of the union, which is no key
     key = ".".join(part for part in place if not part.startswith(("constrained-", "literal[")))  # tags of unions too
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(_keys(Config)), 1, 0.5)

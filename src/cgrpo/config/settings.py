@@ -185,6 +185,26 @@ class Evaluation(Section):
     """Pictures generated at a time."""
 
 
+class Guard(Section):
+    every: Annotated[int, Field(ge=0)] = 10
+    """Iterations between two checks on held-out tasks while training; 0 is off."""
+    source: str = ""
+    """A manifest of held-out tasks. Empty: the toy world's validation split, and no guard over a data set of one's
+    own."""
+    tasks: Positive = 64
+    """Held-out tasks of a check: a manifest's first rows, all of it if it has fewer."""
+    prompts_per_subject: Positive = 4
+    """Toybox only: held-out prompts for each subject; the intervals are clustered by subjects."""
+    batch: Positive = 16
+    """Held-out pictures made at a time. Such batches are dealt to the processes, so a check is shared evenly where
+    there are as many of them."""
+    scorers: dict[str, RewardSettings] = Field(default_factory=dict)
+    """Judges by name: scorers that are not trained on, of any type of reward. Empty with the toy world's tasks: its
+    read-back judges."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """The run stops after this many checks in a row that brought no better one; 0 never stops it."""
+
+
 class Logging(Section):
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     samples_every: Positive = 10
@@ -207,6 +227,7 @@ class Config(Section):
     training: Training = Training()
     supervised: Supervised = Supervised()
     evaluation: Evaluation = Evaluation()
+    guard: Guard = Guard()
     logging: Logging = Logging()
 
     @model_validator(mode="before")
@@ -230,6 +251,9 @@ class Config(Section):
             raise ValueError("policy.quantise and training.parallel = fsdp2 do not go together; choose one")
         if not self.rewards:
             raise ValueError("rewards must name at least one reward")
+        for name in self.guard.scorers:
+            if name in self.rewards:
+                raise ValueError(f"guard.scorers.{name}: a reward has this name; a judge needs another")
         shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
         for name in self.weights.others:
             if name not in self.rewards or name in shares:

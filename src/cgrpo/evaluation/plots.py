@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cgrpo.evaluation.numbers import to_float
+
 Row = Mapping[str, Any]  # one line of metrics.jsonl
 
 # Drawn with these and then replaced by the page's CSS variables of the same names. The three series are
@@ -34,11 +36,6 @@ VARIABLES = {
 def axis_colour(axis: str) -> str:
     """One colour an axis throughout the report; a third for whatever is neither."""
     return {"identity": IDENTITY, "prompt": PROMPT}.get(axis, THIRD)
-
-
-def to_float(value: Any) -> float:
-    """NaN for what is no number: metrics.jsonl has null for NaN."""
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def curve(
         return ""
     iterations, values, spreads = (list(column) for column in zip(*points, strict=True))
     smooth, band = _moving_mean(values), _moving_mean(spreads)
-    figure, axes = _canvas(title)
+    figure, axes = canvas(title)
     axes.set_yscale(scale)
     if any(map(math.isfinite, band)):
         low, high = ([mean + sign * std for mean, std in zip(smooth, band, strict=True)] for sign in (-1, 1))
@@ -81,8 +78,7 @@ def curve(
         axes.axhline(mark.value, color=MUTED, linewidth=1.1, dashes=(5, 3))
         # Named above the plot, where no curve runs through the words.
         axes.set_title(f"- - {mark.value:g}: {mark.text}", loc="right", color=MUTED, fontsize=9, pad=8)
-    axes.set_xlabel("iteration")
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    name_iterations(axes)
     label = f"{title}: {len(values)} iterations, moving mean from {smooth[0]:.3g} to {smooth[-1]:.3g}"
     return svg(figure, key, label)
 
@@ -97,7 +93,7 @@ def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
     judged = {kind: pair for kind, pair in judged.items() if pair is not None}
     if not judged:
         return ""
-    figure, axes = _canvas("Judges, base → trained", size=(4.6, 3.7))
+    figure, axes = canvas("Judges, base → trained", size=(4.6, 3.7))
     for (kind, (x, y)), colour in zip(judged.items(), (INK, THIRD, PROMPT), strict=False):
         start, end = (x["base"], y["base"]), (x["trained"], y["trained"])
         # The interval belongs to the difference; from the base it says where the trained mean may lie.
@@ -110,9 +106,7 @@ def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
         axes.update_datalim([start, end])
     axes.margins(0.2)
     axes.autoscale_view()
-    legend = axes.legend(title="prompts", title_fontsize=9, fontsize=9, labelcolor=MUTED, loc="best")
-    legend.get_title().set_color(MUTED)
-    legend.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=1)
+    legend(axes, "prompts")
     axes.set_xlabel("identity judge")
     axes.set_ylabel("prompt judge")
     ends = "; ".join(
@@ -144,7 +138,7 @@ def _moving_mean(values: Sequence[float]) -> list[float]:
     return means
 
 
-def _canvas(title: str, size: tuple[float, float] = (4.6, 2.8)) -> tuple[Figure, Axes]:
+def canvas(title: str, size: tuple[float, float] = (4.6, 2.8)) -> tuple[Figure, Axes]:
     """An empty figure of ``size`` inches; ``Figure`` itself, because pyplot keeps every figure alive."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
@@ -158,6 +152,17 @@ def _canvas(title: str, size: tuple[float, float] = (4.6, 2.8)) -> tuple[Figure,
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
     return figure, axes
+
+
+def name_iterations(axes: Axes) -> None:
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def legend(axes: Axes, title: str | None = None) -> None:
+    made = axes.legend(title=title, title_fontsize=9, fontsize=9, labelcolor=MUTED, loc="best")
+    made.get_title().set_color(MUTED)
+    made.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=1)
 
 
 def svg(figure: Figure, name: str, label: str) -> str:

@@ -17,8 +17,9 @@ from PIL import Image
 
 from cgrpo.config import Config
 from cgrpo.evaluation import plots
+from cgrpo.evaluation.guard.section import section
 from cgrpo.evaluation.heldout import HeldOut
-from cgrpo.evaluation.plots import to_float
+from cgrpo.evaluation.numbers import movement, to_float
 from cgrpo.evaluation.sheets import first_tasks, fit
 from cgrpo.files import write_text
 from cgrpo.rewards.base import to_pictures
@@ -32,12 +33,18 @@ Row = Mapping[str, Any]
 
 
 def write_report(
-    folder: Path, rows: Sequence[Row], config: Config, summary: Mapping[str, Any], heldout: HeldOut | None
+    folder: Path,
+    rows: Sequence[Row],
+    config: Config,
+    summary: Mapping[str, Any],
+    heldout: HeldOut | None,
+    checks: Sequence[Row] = (),
 ) -> Path:
     """``report.html`` in the run directory ``folder``; nothing in it is fetched from anywhere.
 
     rows: metrics.jsonl's, maybe none; summary: summary.json's, where "metrics" and "by_prompt" may be missing or empty;
-    heldout: the pictures to show, if there was an evaluation. NaN and None read as a dash. Raises OSError.
+    heldout: the pictures to show, if there was an evaluation; checks: guard.jsonl's rows, maybe none. NaN and None read
+    as a dash. Raises OSError.
     """
     metrics = summary.get("metrics") or {}
     by_prompt = {kind: table for kind, table in (summary.get("by_prompt") or {}).items() if table}
@@ -47,13 +54,14 @@ def write_report(
         .render(
             title=method(config),
             verdict=verdict(metrics, len(rows)),
-            cautions=cautions(metrics),
+            cautions=cautions(metrics) + warned(checks),
             facts=_facts(config, summary, rows, heldout),
             split=summary.get("split", "held-out"),
             metrics=metrics,
             by_prompt=by_prompt,
             tradeoff=Markup(plots.tradeoff({"all": metrics} | by_prompt)),
             examples=examples(heldout, metrics, EXAMPLES) if heldout else [],
+            guard=section(checks),
             rewards=_reward_plots(rows),
             conflict=_conflict_plots(rows),
             health=_health_plots(rows, config),
@@ -106,12 +114,6 @@ def verdict(metrics: Mapping[str, Row], iterations: int) -> Verdict:
     return Verdict("mixed", text + ".")
 
 
-def movement(metric: Row) -> str:
-    """ "rose" or "fell" when the difference's 95 % interval lies on one side of 0, else "unclear"."""
-    low, high = to_float(metric.get("low")), to_float(metric.get("high"))
-    return "rose" if low > 0 else "fell" if high < 0 else "unclear"
-
-
 def _movement(noun: str, metrics: Mapping[str, Row]) -> str:
     """ "both rewards rose (identity +0.041, prompt +0.018)", or one by one where they differ; "" for none."""
     words = {"rose": "rose", "fell": "fell", "unclear": "did not change measurably"}
@@ -134,6 +136,11 @@ def cautions(metrics: Mapping[str, Row]) -> list[str]:
         for name, m in metrics.items()
         if m.get("role") == "guard" and movement(m) == "rose"
     ]
+
+
+def warned(checks: Sequence[Row]) -> list[str]:
+    """What the guard's last check says, if there was one."""
+    return [f"Held-out guard, iteration {row['iteration']}: {text}." for row in checks[-1:] for text in row["warnings"]]
 
 
 def number(value: Any, digits: int = 3, signed: bool = False) -> str:
@@ -160,6 +167,8 @@ def _facts(
     ]
     if math.isfinite(seconds):
         facts.append(("Training time", f"{seconds / 60:.1f} minutes"))
+    if ended := (summary.get("guard") or {}).get("stopped"):
+        facts.append(("Ended", ended))
     if heldout is not None:
         subjects = len(heldout.subject_N.unique())
         facts.append(("Held-out tasks", f"{len(heldout.batch)} on {subjects} subjects never trained on"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 from cgrpo.errors import UserError
 from cgrpo.types import Batch
 
-Axis = Literal["identity", "prompt"]
+Axis = Literal["identity", "prompt", "picture"]  # "picture": of the picture alone, neither good nor bad in itself
 Item = TypeVar("Item")
 Row = TypeVar("Row")
 
@@ -68,23 +70,41 @@ class Offloaded(Reward):
         self.device = device
 
 
+_memory: ContextVar[str] = ContextVar("memory", default="")
+
+
+@contextmanager
+def own_memory(name: str) -> Iterator[None]:
+    """Inside, every ``EncodeOnce`` remembers apart from outside.
+
+    What is known decides which items are encoded together, and that shows in a result's last bit. So whoever scores
+    beside the training must neither leave anything in its memory nor push anything out.
+    """
+    token = _memory.set(name)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
 class EncodeOnce(Generic[Item, Row]):
-    """``encode`` for a list of items, remembering the last ``size`` results by key."""
+    """``encode`` for a list of items, remembering the last ``size`` results by key, of each memory."""
 
     def __init__(self, encode: Callable[[list[Item]], Iterable[Row]], size: int):
         self._encode, self._size = encode, size
-        self._known: OrderedDict[Hashable, Row] = OrderedDict()
+        self._memories: dict[str, OrderedDict[Hashable, Row]] = {}
 
     def __call__(self, items: Mapping[Hashable, Item]) -> dict[Hashable, Row]:
         """The results by key; only items not known are encoded, all in one call."""
-        new = [key for key in items if key not in self._known]
+        known = self._memories.setdefault(_memory.get(), OrderedDict())
+        new = [key for key in items if key not in known]
         fresh = dict(zip(new, self._encode([items[key] for key in new]), strict=True)) if new else {}
-        rows = {key: fresh[key] if key in fresh else self._known[key] for key in items}
+        rows = {key: fresh[key] if key in fresh else known[key] for key in items}
         for key, row in rows.items():
-            self._known[key] = row
-            self._known.move_to_end(key)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
+            known[key] = row
+            known.move_to_end(key)
+        while len(known) > self._size:
+            known.popitem(last=False)
         return rows
 
 

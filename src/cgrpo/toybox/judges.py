@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import ConvNextImageProcessorPil, ResNetForImageClassification
 
-from cgrpo.rewards.base import Axis, Reward, to_pictures, to_tensor
+from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.loading import load_pretrained
 from cgrpo.toybox import world
 from cgrpo.types import Batch
@@ -114,15 +114,3 @@ class PromptReadBack(Reward):
         total = sum(_probability(seen[factor], index) for factor, index in wanted.items())
         asked = (prompts.property_B > 0).float()
         return (total + asked * _probability(seen["property"], prompts.property_B)) / (3 + asked)
-
-
-class CopyPaste(Reward):
-    """Guard: 1 - mean absolute pixel difference to the (first) reference. 1 is a copy of it. Range [0, 1]."""
-
-    axis: Axis = "identity"
-    unit = "1 - mean absolute pixel difference to the reference, 0 to 1"
-
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        size = (images_NHWC.shape[2], images_NHWC.shape[1])
-        references = to_tensor([pictures[0].resize(size) for pictures in batch.references])
-        return 1 - (images_NHWC.float() - references.float()).abs().mean((1, 2, 3)) / 255

@@ -1,0 +1,131 @@
+"""One check: held-out pictures by the policy as it is now, scored beside the base's, without a trace elsewhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cgrpo.evaluation.generate import generate
+from cgrpo.evaluation.guard.rules import Row, is_best, warnings
+from cgrpo.evaluation.heldout import Scorer
+from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.policies import FluxPolicy, reference_policy
+from cgrpo.rewards import scored
+from cgrpo.rewards.base import digest, own_memory
+from cgrpo.types import Batch
+
+
+class Processes(Protocol):
+    """This process among ``world``; ``sharded`` where a forward needs them all."""
+
+    rank: int
+    world: int
+    sharded: bool
+    device: torch.device
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The processes' tensors, equal in shape, one after another along the first axis; everywhere."""
+        ...
+
+
+class Guard:
+    """The held-out tasks and their scorers. The base's pictures are made and scored once, at the first check.
+
+    Tasks are worked on in parts of at most ``chunk``, the same whatever the number of processes; these take turns.
+    """
+
+    def __init__(
+        self,
+        policy: FluxPolicy,
+        batch: Batch,
+        scorers: dict[str, Scorer],
+        sigmas: Tensor,
+        processes: Processes,
+        chunk: int,
+    ):
+        self.policy, self.batch, self.scorers, self.sigmas = policy, batch, scorers, sigmas
+        self.processes = processes
+        self.parts = policy.alike(batch, chunk)
+        self.cluster_N = clusters(batch)
+        self._base: dict[str, Tensor] = {}
+
+    def check(self, iteration: int, before: Sequence[Row]) -> dict[str, Any]:
+        """The row of a check after ``iteration`` iterations, ``before`` being the earlier ones; alike on all processes.
+
+        Neither the random state nor a reward's memory is another afterwards.
+        """
+        with untouched(self.policy.device):
+            if not self._base:
+                with reference_policy(self.policy.transformer):
+                    self._base = self._scores()
+            trained = self._scores()
+        metrics = {name: self._metric(scorer, self._base[name], trained[name]) for name, scorer in self.scorers.items()}
+        said = [warn.text for warn in warnings(metrics)]
+        return {"iteration": iteration, "metrics": metrics, "warnings": said, "best": is_best(metrics, before)}
+
+    def report(self) -> dict[str, float]:
+        """What the scorers report of the last check, on this process; the next iteration's report is its own again."""
+        numbers = {}
+        for name, scorer in self.scorers.items():
+            numbers |= {f"guard/{name}/{key}": value for key, value in scorer.score.report().items()}
+        return numbers
+
+    def _metric(self, scorer: Scorer, base_N: Tensor, trained_N: Tensor) -> dict[str, Any]:
+        valid_N = base_N[~base_N.isnan()].double()
+        return {
+            "role": scorer.role,
+            "axis": scorer.score.axis,
+            **asdict(paired_difference(base_N, trained_N, self.cluster_N)),
+            "spread": valid_N.std().item() if len(valid_N) > 1 else float("nan"),
+            "failed": int((base_N.isnan() | trained_N.isnan()).sum()),
+        }
+
+    def _scores(self) -> dict[str, Tensor]:
+        """Every scorer's scores [N] of all tasks, by the policy as it is."""
+        rank, world = self.processes.rank, self.processes.world
+        own_MN = torch.full((len(self.scorers), len(self.batch)), torch.nan)
+        for turn in range(0, len(self.parts), world):
+            mine = turn + rank < len(self.parts)
+            if not mine and not self.processes.sharded:
+                break
+            # A sharded base wants every process in every forward: who has no part goes through the motions of one.
+            number = turn + rank if mine else 0
+            batch = self.batch.select(self.parts[number])
+            images_NHWC = generate(self.policy, batch, self.sigmas, chunk=len(batch))
+            if mine:
+                torch.manual_seed(number)  # for scorers that draw: alike in every check and whoever's part it is
+                rows = [scored(name, scorer.score, images_NHWC, batch) for name, scorer in self.scorers.items()]
+                own_MN[:, self.parts[number]] = torch.stack(rows)
+        found_WMN = self.processes.gather(own_MN[None].to(self.processes.device)).cpu()
+        owner_N = torch.empty(len(self.batch), dtype=torch.long)
+        for number, rows in enumerate(self.parts):
+            owner_N[rows] = number % world
+        found_NM = found_WMN[owner_N, :, torch.arange(len(owner_N))]
+        return dict(zip(self.scorers, found_NM.unbind(1), strict=True))
+
+
+def clusters(batch: Batch) -> Tensor:
+    """A number [N] for each task's set of references: what several tasks share makes them no independent sample."""
+    known: dict[frozenset[str], int] = {}
+    sets = (frozenset(digest(picture) for picture in pictures) for pictures in batch.references)
+    return torch.tensor([known.setdefault(pictures, len(known)) for pictures in sets])
+
+
+@contextmanager
+def untouched(device: torch.device) -> Iterator[None]:
+    """Afterwards the global random states are what they were, and rewards remember what they did."""
+    python, numpy = random.getstate(), np.random.get_state()
+    cuda = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=cuda), own_memory("guard"):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

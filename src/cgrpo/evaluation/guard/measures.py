@@ -1,0 +1,96 @@
+"""What can be measured of a picture without any model: whether it copies its reference, and how it looks as such.
+
+None of them is good or bad in itself, but reward hacking shows in them: pictures brighten, fill with a fine grid, lose
+their background, or repeat the reference.
+"""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cgrpo.rewards.base import Axis, Reward, to_pictures, to_tensor
+from cgrpo.types import Batch
+
+COPY_SIDE = 32  # pixels: both pictures are brought to this size, so that a copy need not fit to the pixel
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B (Rec. 601)
+
+
+class CopyPaste(Reward):
+    """1 - mean absolute difference to the reference, both stretched to 32 x 32 pixels: 1 is a copy of it. [0, 1].
+
+    With several references the nearest counts; NaN with none.
+    """
+
+    axis: Axis = "identity"
+    unit = "1 - mean absolute difference to the reference at 32 x 32 pixels, 0 to 1"
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        scores_N = torch.full((len(batch),), torch.nan)
+        pictures = [_small(picture) for picture in to_pictures(images_NHWC)]
+        for n, (picture, references) in enumerate(zip(pictures, batch.references, strict=True)):
+            if references:
+                gaps = to_tensor([picture]).float() - to_tensor([_small(r) for r in references]).float()
+                scores_N[n] = 1 - gaps.abs().mean((1, 2, 3)).min() / 255
+        return scores_N
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    return picture.convert("RGB").resize((COPY_SIDE, COPY_SIDE))
+
+
+class Brightness(Reward):
+    """Mean luma. Range [0, 1]."""
+
+    axis: Axis = "picture"
+    unit = "mean luma, 0 to 1"
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        return luma(images_NHWC).mean((1, 2)).float()
+
+
+class EdgeDensity(Reward):
+    """Length of all edges, each times its contrast, in sides of the picture: the total variation of luma. 0 or more.
+
+    Exactly: the mean over pixels of the length of luma's gradient (differences to the next pixel on the right and
+    below, 0 at the border), times sqrt(height * width). One black-to-white edge straight across a square picture is 1,
+    whatever the picture's size; enlarging a picture does not change it, a fine grid raises it the more the finer it is.
+    """
+
+    axis: Axis = "picture"
+    unit = "length of edges times contrast, in sides of the picture"
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        y_NHW = luma(images_NHWC)
+        down_NHW, right_NHW = torch.zeros_like(y_NHW), torch.zeros_like(y_NHW)
+        down_NHW[:, :-1] = y_NHW.diff(dim=1)
+        right_NHW[:, :, :-1] = y_NHW.diff(dim=2)
+        side = (y_NHW.shape[1] * y_NHW.shape[2]) ** 0.5
+        return (torch.hypot(down_NHW, right_NHW).mean((1, 2)) * side).float()
+
+
+class Saturation(Reward):
+    """Mean saturation of HSV: (max - min) / max of R, G and B, 0 for black. Range [0, 1]."""
+
+    axis: Axis = "picture"
+    unit = "mean saturation (HSV), 0 to 1"
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        low_NHW, high_NHW = (bound.double() for bound in images_NHWC.aminmax(dim=-1))
+        return ((high_NHW - low_NHW) / high_NHW.clamp(min=1)).mean((1, 2)).float()
+
+
+def luma(images_NHWC: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> float64 [N, H, W] in [0, 1]."""
+    return images_NHWC.double() @ torch.tensor(LUMA, dtype=torch.float64, device=images_NHWC.device) / 255
+
+
+def measures() -> dict[str, Reward]:
+    """All of them, by name."""
+    return {
+        "copy_paste": CopyPaste(),
+        "brightness": Brightness(),
+        "edge_density": EdgeDensity(),
+        "saturation": Saturation(),
+    }
