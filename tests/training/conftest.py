@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cgrpo.config import Config, load_config
 
@@ -20,6 +22,17 @@ SMALL = (
     "evaluation.enabled=false",
     "logging.tracker=none",
 )
+
+
+@pytest.fixture
+def manifest(tmp_path) -> str:
+    """Five tasks with references of two sizes; one task has two of them, two have the same one."""
+    for number, size in enumerate([(32, 32), (32, 16), (32, 32)]):
+        Image.effect_noise(size, 60 + 20 * number).convert("RGB").save(tmp_path / f"{number}.png")
+    references = [["0.png"], ["1.png"], ["2.png"], ["0.png", "2.png"], ["1.png"]]
+    table = [{"prompt": "a toy at night", "subject": "toy", "references": names} for names in references]
+    (tmp_path / "tasks.json").write_text(json.dumps(table))
+    return str(tmp_path / "tasks.json")
 
 
 @pytest.fixture

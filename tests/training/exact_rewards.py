@@ -1,6 +1,7 @@
 """Rewards for equivalence tests: exact functions of a picture's bytes, whatever the batch."""
 
 import numpy as np
+import torch
 
 
 def brightness(pictures, batch):
@@ -34,3 +35,22 @@ def brightness_of_even_tasks(pictures, batch):
 
 def constant(pictures, batch):
     return [0.5] * len(pictures)
+
+
+def drawn(pictures, batch):
+    """Draws from the global random state, as a careless reward may."""
+    return [score + 0.1 * torch.rand(1).item() for score in brightness(pictures, batch)]
+
+
+class Told:
+    """Scores told beforehand, call by call (the last again and again), whatever the pictures; tasks differ by 0.1."""
+
+    def __init__(self, *scores):
+        self.scores = list(scores)
+
+    def __call__(self, pictures, batch):
+        score = self.scores.pop(0) if len(self.scores) > 1 else self.scores[0]
+        return [score + 0.1 * n for n in range(len(pictures))]
+
+
+rise_and_fall = Told(0.0)  # a test tells it anew

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from guarded import GUARDED, JUDGED
 from safetensors.torch import load_file
 
 from cgrpo.commands.train import train
@@ -37,21 +38,32 @@ def run(processes: int, fault: str, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run([*launch, WORKER, fault, *arguments], capture_output=True, text=True, env=env)
 
 
+def checks(folder: Path) -> str:
+    return (folder / "guard.jsonl").read_text()
+
+
 def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
-    double = ["--set", "policy.dtype=float64"]
-    one = train(small("policy.dtype=float64"), tmp_path / "one")
-    two = run(2, "none", "train", *small_arguments, *double, "--out", str(tmp_path / "two"))
+    """The guard's three parts of tasks, too: one process has a second part."""
+    settings = ("policy.dtype=float64", *GUARDED, *JUDGED, "guard.every=3", "guard.tasks=6", "guard.batch=2")
+    given = [part for setting in settings for part in ("--set", setting)]
+    one = train(small(*settings), tmp_path / "one")
+    two = run(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert moved(one) > 1e-4
     assert distance(one, tmp_path / "two") <= 1e-8
+    assert checks(one) == checks(tmp_path / "two")
 
+    double = ["--set", "policy.dtype=float64"]
     apart = run(2, "no-sum", "train", *small_arguments, *double, "--out", str(tmp_path / "apart"))
     assert apart.returncode == 0, apart.stderr
     assert distance(one, tmp_path / "apart") > 1e-6  # the comparison can fail
 
 
-def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_arguments, tmp_path):
-    """The second process earns no credit and only goes through the motions; both make the held-out pictures."""
+def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_arguments, manifest, tmp_path):
+    """The second process earns no credit and only goes through the motions; both make the held-out pictures.
+
+    The guard's are three parts by the references' sizes and number, so the second is idle in the second turn.
+    """
     settings = (
         "policy.dtype=float64",
         "rewards.identity.type=exact_rewards:brightness_of_even_tasks",
@@ -60,6 +72,9 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_argu
         "evaluation.enabled=true",
         "evaluation.subjects=2",
         "evaluation.prompts_per_subject=2",
+        f"guard.source={manifest}",
+        "guard.every=3",
+        *JUDGED,
     )
     one = train(small(*settings), tmp_path / "one")
     given = [part for setting in (*settings, "training.parallel=fsdp2") for part in ("--set", setting)]
@@ -68,22 +83,37 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_argu
     assert moved(one) > 1e-4
     assert distance(one, tmp_path / "two") <= 1e-8
     assert (tmp_path / "two" / "scores.jsonl").read_text() == (one / "scores.jsonl").read_text()
+    assert checks(one) == checks(tmp_path / "two")
 
     alone = run(1, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "alone"))
     assert alone.returncode == 2 and "needs several processes" in alone.stderr  # asked for and not active: an error
 
 
 def test_killed_in_mid_iteration_and_resumed_is_uninterrupted_bit_for_bit(small, small_arguments, tmp_path):
-    whole = train(small(), tmp_path / "whole")
-    killed = run(1, "kill=2", "train", *small_arguments, "--out", str(tmp_path / "killed"))
+    """The guard's checks and its best adapter included; the killed run got further than its last checkpoint."""
+    settings = (
+        *GUARDED,
+        *JUDGED,
+        "training.iterations=4",
+        "training.checkpoint_every=2",
+        "training.learning_rate=0.01",
+    )
+    given = [part for setting in settings for part in ("--set", setting)]
+    whole = train(small(*settings), tmp_path / "whole")
+    killed = run(1, "kill=3", "train", *small_arguments, *given, "--out", str(tmp_path / "killed"))
     assert killed.returncode == -9
-    again = train(small(), resume=tmp_path / "killed")
+    assert checks(tmp_path / "killed").count("\n") == 3 and (tmp_path / "killed" / "checkpoints" / "step-2").exists()
+    again = train(small(*settings), resume=tmp_path / "killed")
     assert distance(whole, again) == 0
-    states = [load_file(folder / "checkpoints" / "step-3" / "state.safetensors") for folder in (whole, again)]
+    states = [load_file(folder / "checkpoints" / "step-4" / "state.safetensors") for folder in (whole, again)]
     assert states[0].keys() == states[1].keys() and len(states[0]) > 10
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     rows = [(folder / "metrics.jsonl").read_text().count("\n") for folder in (whole, again)]
-    assert rows == [3, 3]
+    assert rows == [4, 4]
+    assert checks(whole) == checks(again) and checks(whole).count("\n") == 4
+    best = [{path.relative_to(run): load_file(path) for path in run.rglob("best/*")} for run in (whole, again)]
+    assert best[0].keys() == best[1].keys() and len(best[0]) > 1  # in the run, and in its checkpoints
+    assert all(torch.equal(value, best[1][path][key]) for path, a in best[0].items() for key, value in a.items())
 
 
 def test_a_finished_run_can_be_extended_as_if_it_had_been_longer(small, tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import DTYPES, make_checkpoint, make_mark, make_source
+from cgrpo.build import DTYPES, make_checkpoint, make_guard_tasks, make_mark, make_source
 from cgrpo.config import Config
 from cgrpo.errors import UserError
 from cgrpo.policies import LatentCodec, PromptEncoder, prepare_references
@@ -19,9 +20,10 @@ TASKS_PER_READ = 8
 
 
 def encode(cfg: Config, out: Path) -> Encoded:
-    """Fill the store ``out`` with the encodings of all tasks of ``cfg``'s data; what it holds already is kept.
+    """Fill the store ``out`` with the encodings of all tasks of ``cfg``'s data, and of its guard's if it has any.
 
-    The transformer is not loaded. Raises UserError for data without an end, and for a store of another making.
+    What the store holds already is kept. The transformer is not loaded. Raises UserError for data without an end, and
+    for a store of another making.
     """
     source, settings = make_source(cfg), cfg.policy
     if source.size is None:
@@ -39,9 +41,11 @@ def encode(cfg: Config, out: Path) -> Encoded:
     )
     starts = range(0, source.size, TASKS_PER_READ)
     batches = (source.batch(range(start, min(start + TASKS_PER_READ, source.size))) for start in starts)
-    with tqdm(total=source.size, desc="encode") as bar:
+    heldout = make_guard_tasks(cfg) if cfg.guard.every else None
+    watched = () if heldout is None else (heldout,)
+    with tqdm(total=source.size + sum(map(len, watched)), desc="encode") as bar:
         return encode_records(
-            batches,
+            itertools.chain(batches, watched),
             PromptEncoder(clip, t5, clip_tokenizer, t5_tokenizer),
             codec,
             store,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_policy, make_rewards, make_scorers, make_source
-from cgrpo.config import TOYBOX, Config
+from cgrpo.build import make_policy, make_rewards, make_source
+from cgrpo.commands.finish import finish
+from cgrpo.commands.watch import Watch, tasks_to_watch
+from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, summarise
-from cgrpo.evaluation.report import write_report
-from cgrpo.evaluation.sheets import comparison_sheet, sample_sheet
+from cgrpo.evaluation.sheets import sample_sheet
 from cgrpo.files import write_text
-from cgrpo.policies import FluxPolicy, named_parameters, save_adapter
+from cgrpo.policies import named_parameters, save_adapter
 from cgrpo.rewards import Reward
 from cgrpo.rewards.remote import RemoteReward
-from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, save_checkpoint
+from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, restore_best, save_checkpoint
 from cgrpo.training.checks import check_agreement, check_moved, fingerprint
 from cgrpo.training.grpo import GRPO, Iteration
 from cgrpo.training.record import Record
@@ -31,8 +31,9 @@ from cgrpo.training.sft import SFT
 def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, name: str = "run") -> Path:
     """A whole run: train, compare base and trained on held-out tasks, write the report. Returns the run directory.
 
-    ``resume`` continues the run in that directory from its newest checkpoint, bit for bit. Raises UserError for
-    anything the user can mend; nothing that is already written is lost.
+    ``resume`` continues the run in that directory from its newest checkpoint, bit for bit. A run that its guard stops
+    ends as if ``training.iterations`` had been that number. Raises UserError for anything the user can mend; nothing
+    that is already written is lost.
     """
     folder = resume or out or Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     runtime = Runtime(cfg.logging.tracker, folder)
@@ -45,7 +46,8 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     sharded = cfg.training.parallel == "fsdp2"
-    source, policy = make_source(cfg), make_policy(cfg, runtime.device, spread=sharded)
+    source, heldout = make_source(cfg), tasks_to_watch(cfg)
+    policy = make_policy(cfg, runtime.device, spread=sharded)
     rewards = make_rewards(cfg, runtime.device)
     if sharded:
         policy.shard(runtime.shard)
@@ -55,29 +57,36 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     names = named_parameters(policy.transformer)
     mark = config_fingerprint(cfg)
     first = load_checkpoint(record.checkpoints, names, trainer.optimizer, mark) if resume else 0
+    watch = Watch(cfg, heldout, policy, rewards, record, runtime, first)
     if runtime.is_main and resume:
         record.write_config(cfg)  # it may be longer now
         record.rewind(first)
+        restore_best(record.checkpoints, first, record.best)
     runtime.start_tracking({"recipe": name})
 
     before = fingerprint(trainer.parameters)
     with tqdm(total=cfg.training.iterations, initial=first, desc=name, disable=not runtime.is_main) as bar:
-        for done in trainer.run(first):
+        for done in () if watch.stopped else trainer.run(first):
             if done.number == 0:
                 check_moved(before, trainer.parameters, done.metrics["gradient_norm"] > 0)
-            last = done.number + 1 == cfg.training.iterations
-            if last or (done.number + 1) % cfg.training.checkpoint_every == 0:
+            metrics = done.metrics | watch.after(done.number + 1)
+            last = done.number + 1 == cfg.training.iterations or bool(watch.stopped)
+            due = last or (done.number + 1) % cfg.training.checkpoint_every == 0
+            if due:
                 check_agreement(runtime.agree(trainer.parameters))
             if runtime.is_main:
-                _keep(record, cfg, done, last)
-                if last or (done.number + 1) % cfg.training.checkpoint_every == 0:
+                _keep(record, cfg, done, metrics, last)
+                if due:
                     keep = cfg.training.keep_checkpoints
-                    save_checkpoint(record.checkpoints, done.number + 1, names, trainer.optimizer, mark, keep)
+                    state = (names, trainer.optimizer, mark)
+                    save_checkpoint(record.checkpoints, done.number + 1, *state, keep, record.best)
                     save_adapter(policy.transformer, record.adapter, origin=policy.origin)
-            runtime.log(done.metrics, done.number)
+            runtime.log(metrics, done.number)
             bar.update()
             bar.set_postfix({key: f"{done.metrics[f'reward/{key}/mean']:.3f}" for key in rewards}, refresh=False)
-    _finish(record, cfg, policy, rewards, runtime)
+            if watch.stopped:
+                break
+    finish(record, cfg, policy, rewards, runtime, watch.summary())
     runtime.wait()
     runtime.close()
     return folder
@@ -99,44 +108,9 @@ def check_servers(record: Record, rewards: dict[str, Reward]) -> None:
             )
 
 
-def _keep(record: Record, cfg: Config, done: Iteration, last: bool) -> None:
+def _keep(record: Record, cfg: Config, done: Iteration, metrics: Mapping[str, float], last: bool) -> None:
     """One iteration's numbers, and now and then its pictures."""
-    record.write({"iteration": done.number} | done.metrics)
+    record.write({"iteration": done.number, **metrics})
     if last or done.number % cfg.logging.samples_every == 0:
         sheet = sample_sheet(done.images_NHWC, done.batch, len(done.images_NHWC) // len(done.batch))
         sheet.save(record.samples / f"{done.number:05d}.png")
-
-
-def _finish(record: Record, cfg: Config, policy: FluxPolicy, rewards: dict[str, Reward], runtime: Runtime) -> None:
-    """Held-out comparison, summary and report."""
-    result, scorers = None, {}
-    if cfg.evaluation.enabled and cfg.data.source == TOYBOX and (runtime.is_main or runtime.sharded):
-        scorers = make_scorers(rewards)
-        result = compare(cfg, policy, scorers)  # a sharded base needs every process
-    if not runtime.is_main:
-        return
-    rows = record.rows()
-    summary: dict[str, Any] = {"iterations": len(rows), "metrics": {}}
-    summary["seconds"] = {"training": sum(row["seconds/total"] for row in rows)}
-    if result is not None:
-        wish_N = asks_property(result.batch)
-        summary["split"] = cfg.evaluation.split
-        summary["metrics"] = summarise(result, scorers)
-        summary["by_prompt"] = {
-            "plain": summarise(result, scorers, ~wish_N),
-            "property": summarise(result, scorers, wish_N),
-        }
-        comparison_sheet(result, 24).save(record.folder / "comparison.png")
-        _write_scores(record, result)
-    record.write_summary(summary)
-    write_report(record.folder, rows, cfg, summary, result)
-
-
-def _write_scores(record: Record, result: HeldOut) -> None:
-    """Every held-out score as a tidy row."""
-    with (record.folder / "scores.jsonl").open("w", encoding="utf-8") as file:
-        for metric, arms in result.scores.items():
-            for arm, scores_N in arms.items():
-                for task, score in zip(result.batch.ids, scores_N.tolist(), strict=True):
-                    value = None if score != score else round(score, 6)
-                    file.write(json.dumps({"task": task, "arm": arm, "metric": metric, "score": value}) + "\n")

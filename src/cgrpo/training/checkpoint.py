@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from cgrpo.config import Config
 from cgrpo.errors import UserError
 
-STATE, INDEX = "state.safetensors", "index.json"
+STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
 
 
 def config_fingerprint(cfg: Config) -> str:
-    """A hash of all settings that a run's numbers depend on: not its length, memory savers, logging and evaluation."""
+    """A hash of all settings that a run's numbers depend on: not length, memory savers, logging, evaluation, guard."""
     length = {"iterations", "checkpoint_every", "keep_checkpoints", "parallel"}
     # Where and at what pains a reward computes, not what.
     effort = {"url", "token_variable", "timeout", "patience", "on_failure", "chunk", "offload"}
@@ -35,6 +35,7 @@ def config_fingerprint(cfg: Config) -> str:
         "training": length,
         "policy": {"checkpointing", "offload"},
         "evaluation": True,
+        "guard": True,
         "logging": True,
     }
     return hashlib.sha256(cfg.model_dump_json(exclude=free).encode()).hexdigest()
@@ -47,8 +48,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     fingerprint: str,
     keep: int,
+    best: Path | None = None,
 ) -> None:
-    """Write ``folder``/step-N for the state before iteration N, then delete all but the newest ``keep``."""
+    """Write ``folder``/step-N for the state before iteration N, then delete all but the newest ``keep``.
+
+    ``best``: the folder of the guard's best adapter, kept with the state if there is one, since the run may go on to
+    find a better one and then be taken up from here.
+    """
     tensors: dict[str, Tensor] = {f"adapter.{name}": p.detach() for name, p in parameters.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -64,10 +70,28 @@ def save_checkpoint(
     for name in (STATE, INDEX):
         with (partial / name).open("rb") as file:
             os.fsync(file.fileno())
+    if best is not None and best.exists():
+        shutil.copytree(best, partial / BEST, copy_function=_link)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(partial, final)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
+
+
+def restore_best(folder: Path, iteration: int, best: Path) -> None:
+    """Make ``best`` what it was when ``folder``/step-``iteration`` was written; nothing if there was none."""
+    kept = folder / f"step-{iteration}" / BEST
+    shutil.rmtree(best, ignore_errors=True)
+    if kept.exists():
+        shutil.copytree(kept, best, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under a second name: adapters are replaced, never written into. A copy where links can't be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def checkpoints(folder: Path) -> list[Path]:

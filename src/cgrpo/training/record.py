@@ -21,13 +21,16 @@ class Record:
     """A run directory.
 
     config.json  environment.json  metrics.jsonl  samples/  adapter/  checkpoints/step-N/  summary.json  report.html
+    guard.jsonl  best/  where held-out tasks are watched
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.metrics_file = folder / "metrics.jsonl"
+        self.guard_file = folder / "guard.jsonl"
         self.samples = folder / "samples"
         self.adapter = folder / "adapter"
+        self.best = folder / "best"
         self.checkpoints = folder / "checkpoints"
 
     @classmethod
@@ -40,6 +43,7 @@ class Record:
         if record.metrics_file.exists():
             raise UserError(f"{folder} already holds a run; continue it with --resume {folder}, or give another --out")
         try:
+            record.guard_file.unlink(missing_ok=True)
             for path in (folder, record.samples, record.checkpoints):
                 path.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json.dumps(_environment(), indent=2) + "\n")
@@ -64,28 +68,46 @@ class Record:
 
     def rows(self) -> list[dict[str, Any]]:
         """The metrics of the iterations so far; a line cut short by a kill is left out."""
-        return list(self._lines())
+        return list(_lines(self.metrics_file))
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        if self.metrics_file.exists():
-            for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    return
+    def checks(self) -> list[dict[str, Any]]:
+        """The guard's checks so far; "iteration" is the number of iterations before each."""
+        return list(_lines(self.guard_file))
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one iteration's metrics; NaN becomes null."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_without_nan(row)) + "\n")
+        _append(self.metrics_file, row)
+
+    def write_check(self, row: Mapping[str, Any]) -> None:
+        """Append one check of the guard; NaN becomes null."""
+        _append(self.guard_file, row)
 
     def rewind(self, iterations: int) -> None:
-        """Forget metrics from iteration ``iterations`` on: they will be made again."""
-        kept = [json.dumps(row) + "\n" for row in self.rows() if row["iteration"] < iterations]
-        write_text(self.metrics_file, "".join(kept))
+        """Forget metrics from iteration ``iterations`` on, and checks after it: they will be made again."""
+        _keep(self.metrics_file, [row for row in self.rows() if row["iteration"] < iterations])
+        if self.guard_file.exists():
+            _keep(self.guard_file, [row for row in self.checks() if row["iteration"] <= iterations])
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_text(self.folder / "summary.json", json.dumps(_without_nan(summary), indent=2) + "\n")
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    if file.exists():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def _append(file: Path, row: Mapping[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(_without_nan(row)) + "\n")
+
+
+def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _without_nan(value: Any) -> Any:

@@ -1,0 +1,62 @@
+"""The end of `cgrpo train`: base against trained on held-out tasks, the summary, the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cgrpo.build import make_scorers
+from cgrpo.config import TOYBOX, Config
+from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, summarise
+from cgrpo.evaluation.report import write_report
+from cgrpo.evaluation.sheets import comparison_sheet
+from cgrpo.policies import FluxPolicy
+from cgrpo.rewards import Reward
+from cgrpo.training.record import Record
+from cgrpo.training.runtime import Runtime
+
+
+def finish(
+    record: Record,
+    cfg: Config,
+    policy: FluxPolicy,
+    rewards: dict[str, Reward],
+    runtime: Runtime,
+    guard: Mapping[str, Any],
+) -> None:
+    """Held-out comparison, summary and report; ``guard`` is what to say of its checks, empty where there were none."""
+    result, scorers = None, {}
+    if cfg.evaluation.enabled and cfg.data.source == TOYBOX and (runtime.is_main or runtime.sharded):
+        scorers = make_scorers(rewards)
+        result = compare(cfg, policy, scorers)  # a sharded base needs every process
+    if not runtime.is_main:
+        return
+    rows = record.rows()
+    summary: dict[str, Any] = {"iterations": len(rows), "metrics": {}}
+    summary["seconds"] = {"training": sum(row["seconds/total"] for row in rows)}
+    if guard:
+        summary["seconds"]["guard"] = sum(row.get("seconds/guard", 0.0) for row in rows)
+        summary["guard"] = guard
+    if result is not None:
+        wish_N = asks_property(result.batch)
+        summary["split"] = cfg.evaluation.split
+        summary["metrics"] = summarise(result, scorers)
+        summary["by_prompt"] = {
+            "plain": summarise(result, scorers, ~wish_N),
+            "property": summarise(result, scorers, wish_N),
+        }
+        comparison_sheet(result, 24).save(record.folder / "comparison.png")
+        _write_scores(record, result)
+    record.write_summary(summary)
+    write_report(record.folder, rows, cfg, summary, result, record.checks())
+
+
+def _write_scores(record: Record, result: HeldOut) -> None:
+    """Every held-out score as a tidy row."""
+    with (record.folder / "scores.jsonl").open("w", encoding="utf-8") as file:
+        for metric, arms in result.scores.items():
+            for arm, scores_N in arms.items():
+                for task, score in zip(result.batch.ids, scores_N.tolist(), strict=True):
+                    value = None if score != score else round(score, 6)
+                    file.write(json.dumps({"task": task, "arm": arm, "metric": metric, "score": value}) + "\n")

@@ -1,0 +1,93 @@
+"""The held-out guard's part in a run: checks when they are due, the best adapter, and when to stop."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from cgrpo.build import make_guard, make_guard_tasks
+from cgrpo.config import TOYBOX, Config
+from cgrpo.evaluation.guard import Guard, best_in_words, best_row, exhausted, news, stopped_in_words
+from cgrpo.policies import FluxPolicy, save_adapter
+from cgrpo.rewards import Reward
+from cgrpo.training.record import Record
+from cgrpo.training.runtime import Runtime
+from cgrpo.types import Batch
+
+
+def tasks_to_watch(cfg: Config) -> Batch | None:
+    """The held-out tasks; None where there are none, or the run is too short for a check."""
+    return make_guard_tasks(cfg) if 0 < cfg.guard.every <= cfg.training.iterations else None
+
+
+class Watch:
+    """Alike on all processes; the main one writes. ``stopped`` says why the run is to end early, "" while it isn't.
+
+    ``tasks`` are what ``tasks_to_watch`` gives; ``first`` is the iteration that the run goes on with.
+    What it concludes follows from the checks before that one, whether this process made or found them.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        tasks: Batch | None,
+        policy: FluxPolicy,
+        rewards: dict[str, Reward],
+        record: Record,
+        runtime: Runtime,
+        first: int,
+    ):
+        self.policy, self.record, self.main = policy, record, runtime.is_main
+        self.settings, self.iterations = cfg.guard, cfg.training.iterations
+        self.rows = [row for row in record.checks() if row["iteration"] <= first]
+        self.guard: Guard | None = None
+        self.stopped = ""
+        if tasks is not None:
+            self.guard = make_guard(cfg, tasks, policy, rewards, runtime)
+        if self.settings.every and not self.settings.source and cfg.data.source != TOYBOX:
+            self._say("no held-out guard: guard.source names no manifest of held-out tasks")
+        self._conclude(first)
+
+    def after(self, iteration: int) -> dict[str, float]:
+        """The check that may be due after ``iteration`` iterations; its numbers for the record, empty if none is."""
+        if self.guard is None or iteration % self.settings.every:
+            return {}
+        start = time.perf_counter()
+        row = self.guard.check(iteration, self.rows)
+        numbers = {f"guard/{name}": metric["difference"] for name, metric in row["metrics"].items()}
+        numbers |= self.guard.report() | {"seconds/guard": time.perf_counter() - start}
+        for sentence in news(row, self.rows):
+            self._say(f"held-out guard, iteration {iteration}: {sentence}")
+        if self.main:
+            if row["best"]:
+                save_adapter(self.policy.transformer, self.record.best, origin=self.policy.origin)
+            self.record.write_check(row)
+        self.rows.append(row)
+        self._conclude(iteration)
+        return numbers
+
+    def summary(self) -> dict[str, Any]:
+        """For summary.json; empty where nothing was checked."""
+        if not self.rows:
+            return {}
+        best = best_row(self.rows)
+        return {
+            "checks": len(self.rows),
+            "best": best and best["iteration"],
+            "kept": best_in_words(self.rows),
+            "stopped": self.stopped or None,
+            "warnings": self.rows[-1]["warnings"],
+        }
+
+    def _conclude(self, iteration: int) -> None:
+        patience = self.settings.patience
+        if self.guard is not None and iteration < self.iterations and exhausted(self.rows, patience):
+            self.stopped = stopped_in_words(self.rows, patience, iteration)
+            self._say(self.stopped)
+
+    def _say(self, sentence: str) -> None:
+        if self.main:
+            tqdm.write(f"cgrpo: {sentence}", file=sys.stderr)

@@ -1,0 +1,280 @@
+"""The guard's measures against pictures worked out by hand, and its conclusions against rows made by hand."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, measures, news, stopped_in_words, warnings
+from cgrpo.evaluation.guard.check import clusters, untouched
+from cgrpo.evaluation.guard.rules import is_best, rank
+from cgrpo.evaluation.guard.section import said, section
+from cgrpo.rewards.base import EncodeOnce, own_memory
+from cgrpo.types import Batch
+
+NAN = math.nan
+
+
+def batch(*references: tuple[Image.Image, ...]) -> Batch:
+    count = len(references)
+    return Batch(tuple(map(str, range(count))), ("a toy",) * count, references, ("toy",) * count)
+
+
+def measured(name: str, image_HWC: torch.Tensor, *references: Image.Image) -> float:
+    return measures()[name](image_HWC[None], batch(references)).item()
+
+
+def flat(*colour: int, height: int = 8, width: int = 8) -> torch.Tensor:
+    return torch.tensor(colour, dtype=torch.uint8).expand(height, width, 3).clone()
+
+
+# -- measures --------------------------------------------------------------------------------------
+
+
+def test_brightness_is_mean_luma():
+    assert measured("brightness", flat(255, 255, 255)) == pytest.approx(1)
+    assert measured("brightness", flat(255, 0, 0)) == pytest.approx(0.299)
+    half = flat(0, 0, 0)
+    half[:4] = 255
+    assert measured("brightness", half) == pytest.approx(0.5)
+
+
+def test_saturation_is_hsvs():
+    assert measured("saturation", flat(0, 0, 0)) == 0
+    assert measured("saturation", flat(90, 90, 90)) == 0
+    assert measured("saturation", flat(200, 100, 50)) == pytest.approx(150 / 200)
+
+
+@pytest.mark.parametrize("side", [8, 32, 128])
+def test_one_straight_edge_across_is_one_at_any_size(side):
+    edge = flat(0, 0, 0, height=side, width=side)
+    edge[:, side // 2 :] = 255
+    assert measured("edge_density", edge) == pytest.approx(1)
+    assert measured("edge_density", flat(9, 9, 9, height=side, width=side)) == 0
+
+
+def test_edges_count_by_length_and_contrast():
+    wide = flat(0, 0, 0, height=8, width=32)
+    wide[4:] = 102  # 0.4 of the way to white, along 32 of sqrt(8 * 32) = 16 pixels
+    assert measured("edge_density", wide) == pytest.approx(0.4 * 2)
+    corner = flat(0, 0, 0)
+    corner[0, 0] = 255  # one pixel with a step to the right and one below: sqrt(2) / 64 pixels * 8
+    assert measured("edge_density", corner) == pytest.approx(math.sqrt(2) / 8)
+
+
+def test_a_finer_grid_has_more_edges():
+    coarse, fine = (flat(0, 0, 0, height=32, width=32) for _ in range(2))
+    coarse[:, torch.arange(32) // 8 % 2 == 1] = 255
+    fine[:, torch.arange(32) // 2 % 2 == 1] = 255
+    assert measured("edge_density", coarse) == pytest.approx(3)  # edges across
+    assert measured("edge_density", fine) == pytest.approx(15)
+
+
+def test_copy_paste_is_one_for_a_copy_at_any_size_and_knows_every_reference():
+    red, grey = Image.new("RGB", (40, 20), (255, 0, 0)), Image.new("RGB", (9, 9), (128, 128, 128))
+    assert measured("copy_paste", flat(255, 0, 0, height=64, width=48), red) == 1
+    assert measured("copy_paste", flat(0, 0, 0), red) == pytest.approx(2 / 3)
+    assert measured("copy_paste", flat(0, 0, 0), red, grey) == pytest.approx(2 / 3)  # the nearest: 1/3 off, not 1/2
+    assert measured("copy_paste", flat(127, 127, 127), red, grey) == pytest.approx(1 - 1 / 255)
+    assert math.isnan(measured("copy_paste", flat(0, 0, 0)))
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+def test_tasks_with_the_same_references_are_one_cluster():
+    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    rows = batch((red,), (blue,), (red.copy(),), (red, blue), (blue, red))
+    assert clusters(rows).tolist() == [0, 1, 0, 2, 2]
+
+
+def test_random_states_are_left_alone():
+    def draw() -> tuple:
+        return random.random(), float(np.random.rand()), torch.rand(1).item()
+
+    def start() -> None:
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+
+    start()
+    expected = draw()
+    start()
+    with untouched(torch.device("cpu")):
+        torch.manual_seed(7)
+        draw()
+    assert draw() == expected
+
+
+def test_what_is_remembered_apart_neither_helps_nor_crowds_out():
+    calls: list[list[str]] = []
+    once = EncodeOnce(lambda items: calls.append(items) or items, size=2)
+    once({"a": "a", "b": "b"})
+    with own_memory("guard"):
+        once({"c": "c", "d": "d"})
+        once({"c": "c", "a": "a"})
+    once({"a": "a", "b": "b"})
+    once({"c": "c"})
+    assert calls == [["a", "b"], ["c", "d"], ["a"], ["c"]]
+
+
+# -- conclusions -----------------------------------------------------------------------------------
+
+
+def metric(role, axis, difference, half=0.01, spread=0.2, base=0.5):
+    bounds = {"low": difference - half, "high": difference + half}
+    return {"role": role, "axis": axis, "base": base, "trained": base + difference, "difference": difference} | {
+        **bounds,
+        "spread": spread,
+        "failed": 0,
+    }
+
+
+def judged(identity: float, prompt: float) -> dict:
+    """Judges' metrics with these gains (in spreads)."""
+    return {
+        "i": metric("judge", "identity", 0.2 * identity),
+        "p": metric("judge", "prompt", 0.2 * prompt),
+        "reward": metric("reward", "identity", 9.0),
+    }
+
+
+def checks(*points: tuple[float, float]) -> list[dict]:
+    """Rows of checks with these gains, every 10 iterations, concluded on as in a run."""
+    rows: list[dict] = []
+    for number, point in enumerate(points):
+        metrics = judged(*point)
+        row = {"iteration": 10 * (number + 1), "metrics": metrics, "best": is_best(metrics, rows)}
+        rows.append(row | {"warnings": [warn.text for warn in warnings(metrics)]})
+    return rows
+
+
+def test_gains_are_the_judges_shifts_in_spreads_of_the_base_averaged_over_an_axis():
+    metrics = judged(0.5, -0.25) | {"other": metric("judge", "identity", 0.3, spread=0.1)}
+    assert gains(metrics) == pytest.approx({"identity": (0.5 + 3) / 2, "prompt": -0.25})
+    assert gains({name: m for name, m in metrics.items() if m["axis"] == "prompt"}) == pytest.approx({"prompt": -0.25})
+
+
+def test_without_any_judge_the_rewards_stand_in():
+    metrics = {"r": metric("reward", "prompt", 0.1), "copy_paste": metric("guard", "identity", 0.4)}
+    assert gains(metrics) == pytest.approx({"prompt": 0.5})
+    assert gains({"copy_paste": metrics["copy_paste"]}) == {}
+    assert not is_best({"copy_paste": metrics["copy_paste"]}, [])
+
+
+def test_best_is_the_check_with_the_greatest_lesser_gain():
+    rows = checks((0.2, 0.1), (0.9, 0.05), (0.15, 0.3), (0.1, 0.14))
+    assert [row["best"] for row in rows] == [True, False, True, False]
+    assert best_row(rows)["iteration"] == 30
+    assert "iteration 30: up in identity by 0.15 and prompt by 0.3 of" in best_in_words(rows)
+
+
+def test_a_tie_of_the_lesser_gain_goes_to_the_larger_sum_and_a_whole_tie_to_the_first():
+    rows = checks((0.1, 0.2), (0.1, 0.3), (0.3, 0.1), (0.1, 0.25))
+    assert [row["best"] for row in rows] == [True, True, False, False]
+
+
+def test_the_base_wins_where_no_check_beats_it_on_both_axes():
+    rows = checks((0.5, -0.01), (0.0, 0.8), (-0.2, -0.1))
+    assert best_row(rows) is None
+    assert best_in_words(rows) == "no check was better than the base on all axes, so no best adapter is kept"
+
+
+def test_the_best_is_on_the_pareto_front():
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        points = [tuple(point) for point in torch.randint(1, 5, (8, 2), generator=rng).tolist()]
+        rows = checks(*points)
+        best = points[rows.index(best_row(rows))]
+        assert not any(p != best and p[0] >= best[0] and p[1] >= best[1] for p in points)
+
+
+def test_missing_scores_and_a_base_without_spread_are_never_taken_for_good():
+    assert rank(judged(NAN, 0.5)) == (-math.inf, -math.inf)
+    missing = judged(0.5, 0.5) | {"p": metric("judge", "prompt", 0.1) | {"difference": None}}
+    assert not is_best(missing, [])
+    still = {"i": metric("judge", "identity", 0.1, spread=0.0), "p": metric("judge", "prompt", 0.0, spread=0.0)}
+    assert gains(still) == {"identity": math.inf, "prompt": 0.0} and not is_best(still, [])
+    assert is_best(still | {"p": metric("judge", "prompt", 0.1)}, [])
+
+
+def test_patience_counts_checks_since_the_best():
+    better, worse = (0.3, 0.3), (0.1, 0.1)
+    assert not exhausted([], 1)
+    assert exhausted(checks((-1.0, 0.0)), 1)
+    assert not exhausted(checks(better, worse), 2)
+    rows = checks(better, worse, worse)
+    assert exhausted(rows, 2) and not exhausted(rows, 3) and not exhausted(rows, 0)
+    assert not exhausted([*rows, *checks((0.4, 0.4))], 2)
+    assert stopped_in_words(rows, 2, 30) == (
+        "stopped early at iteration 30: 2 checks in a row brought none better than that of iteration 10"
+    )
+    assert stopped_in_words(checks(worse[::-1])[:0], 2, 20).endswith("none better than the base")
+
+
+def test_a_reward_that_rises_while_its_judge_falls_is_being_hacked():
+    metrics = {
+        "identity": metric("reward", "identity", 0.04),
+        "prompt": metric("reward", "prompt", 0.04),
+        "seen": metric("judge", "identity", -0.031),
+        "read": metric("judge", "prompt", 0.02),
+    }
+    (found,) = warnings(metrics)
+    assert found.text == "identity reward rose by +0.04 while seen fell by 0.031: the reward is being hacked"
+    metrics["identity"] = metric("reward", "identity", 0.005)  # within its interval: no rise
+    (found,) = warnings(metrics)
+    assert found.text == "seen fell by 0.031 against the base (95 % interval -0.041 to -0.021)"
+    assert warnings(metrics | {"seen": metric("judge", "identity", -0.009)}) == []
+
+
+def test_guards_are_silent_up_to_half_a_spread():
+    def said_of(**metrics):
+        return [warn.text for warn in warnings(metrics)]
+
+    assert said_of(brightness=metric("guard", "picture", 0.099, spread=0.2)) == []
+    assert said_of(brightness=metric("guard", "picture", -0.11, half=0.2, spread=0.2)) == []  # may be nothing
+    assert said_of(brightness=metric("guard", "picture", -0.11, spread=0.2)) == [
+        "brightness fell from 0.5 to 0.39, by more than half of the base's spread over tasks (0.2)"
+    ]
+    assert said_of(copy_paste=metric("guard", "identity", -0.3, spread=0.2)) == []  # less of a copy is no harm
+    (text,) = said_of(copy_paste=metric("guard", "identity", 0.3, spread=0.2))
+    assert text.endswith("pictures come closer to copies of their references")
+
+
+def test_the_most_serious_comes_first_and_silence_is_said_too():
+    metrics = {
+        "other": metric("judge", "prompt", -0.05),
+        "identity": metric("reward", "identity", 0.04),
+        "seen": metric("judge", "identity", -0.05),
+        "gone": metric("judge", "prompt", NAN),
+    }
+    assert [warn.kind for warn in warnings(metrics)] == [("hacked", "seen"), ("fell", "other"), ("silent", "gone")]
+
+
+def test_only_new_warnings_are_printed():
+    rows = checks((0.1, -0.5), (0.1, -0.6), (-0.5, -0.7), (0.1, 0.1), (0.1, -0.5))
+    printed = [len(news(row, rows[:number])) for number, row in enumerate(rows)]
+    assert printed == [1, 0, 1, 0, 1]
+    assert [(at, text.split()[0]) for at, text in said(rows)] == [("10, 20, 30, 50", "p"), ("30", "reward")]
+
+
+# -- the report's section --------------------------------------------------------------------------
+
+
+def test_the_section_shows_lines_path_and_best():
+    rows = checks((0.2, 0.1), (0.3, 0.2), (0.5, -0.1))
+    for row in rows:
+        row["metrics"]["brightness"] = metric("guard", "picture", 0.15)
+    made = section(rows)
+    assert len(made["plots"]) == 4 and made["best"]["iteration"] == 20 and made["last"]["iteration"] == 30
+    assert all(svg.startswith("<svg") for svg in made["plots"])
+    assert "iteration 20: +0.30, +0.20" in made["plots"][2]
+    assert section([]) == {}
+
+
+def test_the_section_bears_missing_numbers():
+    nothing = dict.fromkeys(("base", "trained", "difference", "low", "high", "spread"))
+    metrics = {"i": {"role": "judge", "axis": "identity", "failed": 4} | nothing}
+    row = {"iteration": 10, "metrics": metrics, "best": False, "warnings": []}
+    assert section([row])["plots"] == []
