@@ -162,6 +162,9 @@ def test_what_is_unknown_is_said() -> None:
     assert any("my.module:score" in note and "unknown" in note for note in found.notes)
     assert any("FLUX.1-dev are assumed" in note for note in found.notes)
     assert "beside 1 of unknown size" in render(found)
+    for tasks, told in ((), False), (("guard.source=heldout.json",), True):
+        notes = plan(load_config("uno-dinoseg-hpsv3", tasks), gpus=8).notes
+        assert any("every 50 iterations 64 x 25 forwards over all GPUs" in note for note in notes) == told
 
 
 def test_the_packages_own_world_is_read_from_its_files() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import golden_models
 import numpy as np
 import pytest
 import tiny_flux
@@ -105,6 +106,20 @@ def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recip
     state, header = read_adapter(run / "adapter")
     assert header["start_mode"] == ("" if recipe == "kontext" else "merge")
     assert any(value.abs().max() > 0 for key, value in state.items() if "lora_B" in key)
+
+
+def test_the_recipes_judges_watch_held_out_tasks(world: Path, tmp_path: Path) -> None:
+    """DINO v1 and CLIP of pictures and of texts, over references of three sizes."""
+    judges = {"dino": golden_models.build_dino_v1(tmp_path / "dino"), "clip_image": TOYBOX, "clip_text": TOYBOX}
+    more = [f"guard.scorers.{name}.path={path}" for name, path in judges.items()]
+    more += [f"guard.source={world / 'train.json'}", "guard.every=2", "guard.batch=2", "guard.tasks=3"]
+    given = settings(world, "uno-dinoseg-hpsv3", *more)
+    assert main(["train", "uno-dinoseg-hpsv3", *given, "--out", str(tmp_path / "run")]) == 0
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "guard.jsonl").read_text().splitlines()]
+    axes = {name: metric["axis"] for name, metric in row["metrics"].items() if metric["role"] == "judge"}
+    assert axes == {"dino": "identity", "clip_image": "identity", "clip_text": "prompt"}
+    for metric in row["metrics"].values():
+        assert metric["failed"] == 0 and metric["low"] < metric["high"] and metric["spread"] > 0
 
 
 def test_unos_reading_of_references(world: Path, tmp_path: Path) -> None:

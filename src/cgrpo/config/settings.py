@@ -62,7 +62,9 @@ class Policy(Section):
 
 class Data(Section):
     source: str = TOYBOX
-    """A manifest (.json or .jsonl) of prompts and references, or "toybox"."""
+    """A data set of prompts and references (a file or folder in any layout of docs/data.md), or "toybox"."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """The data set's first so many tasks; 0 is all of them. Of the toy world, which has no end, as many."""
     cache: str = ""
     """Folder that `cgrpo data encode` filled: the text encoders are not loaded then."""
     dial: Share = 0.35
@@ -199,8 +201,8 @@ class Guard(Section):
     """Held-out pictures made at a time. Such batches are dealt to the processes, so a check is shared evenly where
     there are as many of them."""
     scorers: dict[str, RewardSettings] = Field(default_factory=dict)
-    """Judges by name: scorers that are not trained on, of any type of reward. Empty with the toy world's tasks: its
-    read-back judges."""
+    """Judges by name: scorers that are not trained on, with the settings of rewards.NAME. Empty with the toy world's
+    tasks: its read-back judges."""
     patience: Annotated[int, Field(ge=0)] = 0
     """The run stops after this many checks in a row that brought no better one; 0 never stops it."""
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from cgrpo.config import Config, override
+from cgrpo.config import TOYBOX, Config, override
 from cgrpo.errors import UserError
 from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
@@ -171,6 +171,12 @@ def _notes(cfg: Config, shapes: Shapes, rewards: list[RewardModel]) -> tuple[str
         "time counts matrix products and convolutions at the stated utilisation; not the exchange between GPUs, "
         "moving offloaded models, checkpoints, or the comparison after the run"
     )
+    guard = cfg.guard
+    if 0 < guard.every <= cfg.training.iterations and (guard.source or cfg.data.source == TOYBOX):
+        notes.append(
+            f"the held-out guard is not counted: its scorers' memory, and every {guard.every} iterations "
+            f"{guard.tasks} x {cfg.sampling.steps} forwards over all GPUs together"
+        )
     notes.append("the reserve (1 GiB and 3 %) stands for the driver, its libraries, and memory in unusable pieces")
     if cfg.policy.compile:
         notes.append("policy.compile is not counted: fused operations keep and move less")
