@@ -10,7 +10,9 @@ import tiny_rewards
 from PIL import Image
 from safetensors.torch import save_file
 
+from cgrpo.build import make_source
 from cgrpo.cli import main
+from cgrpo.config import load_config
 from cgrpo.data import read_records
 
 SYNCD = Path(__file__).parent / "syncd_mini"
@@ -61,3 +63,22 @@ def test_syncd_computes_scores_once(tmp_path: Path) -> None:
     assert main(["data", "syncd", str(root), "--top", "2", "--out", str(out), *models]) == 0
     assert json.loads(out.read_text()) == first
     assert (tmp_path / "train.scores.jsonl").read_text().split() == cache.split()  # nothing was scored again
+
+
+def test_a_runs_data_may_be_limited(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = [{"prompt": f"toy {n}", "references": ["a.png"]} for n in range(3)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    for source, limit, size in (("rows.json", 0, 3), ("rows.json", 2, 2), ("rows.json", 9, 3)):
+        cfg = load_config("toybox", [f"data.source={tmp_path / source}", f"data.limit={limit}"])
+        assert make_source(cfg).size == size
+    assert make_source(load_config("toybox", ["data.limit=5"])).size == 5
+    assert make_source(load_config("toybox")).size is None
+
+
+def test_a_run_says_what_its_data_set_leaves_out(tmp_path: Path, capsys) -> None:
+    pair = {"img_path1": "a.png", "img_path2": "b.png", "caption": {"img_path2": "a cup in snow"}}
+    rows = [pair | {"vlm_filter_cot": {"score_final": score}} for score in (4.0, 1.0, 2.0)]
+    (tmp_path / "labels.json").write_text(json.dumps(rows))
+    assert make_source(load_config("toybox", [f"data.source={tmp_path / 'labels.json'}"])).size == 1
+    assert "2 rows are left out by the data set's own quality filter" in capsys.readouterr().err

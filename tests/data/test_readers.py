@@ -16,7 +16,7 @@ from PIL import Image
 from cgrpo.data import ManifestSource, check_manifest, read_records
 from cgrpo.data.archives import is_file, read_bytes, within
 from cgrpo.data.readers import scan_records
-from cgrpo.data.rows import Fault
+from cgrpo.data.rows import PICTURE_KEYS, VALUE_KEYS, Fault
 from cgrpo.errors import UserError
 from cgrpo.policies import read_picture
 from cgrpo.types import Record
@@ -368,3 +368,8 @@ def test_masks_are_black_and_white_and_as_large_as_their_pictures(tmp_path: Path
     assert (fitted.size, fitted.mode, other.size) == ((64, 64), "L", (32, 32))
     assert np.unique(np.asarray(fitted)).tolist() == [0, 255]
     assert (np.asarray(fitted)[:, :31] == 0).all() and (np.asarray(fitted)[:, 33:] == 255).all()
+
+
+def test_the_guide_names_every_field() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert not [key for key in (*PICTURE_KEYS, *VALUE_KEYS) if f"`{key}`" not in guide]

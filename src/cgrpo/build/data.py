@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 
 from cgrpo.config import (
@@ -16,10 +17,17 @@ from cgrpo.policies import read_picture
 def make_source(cfg: Config) -> Source:
     """The training tasks."""
     if cfg.data.source == TOYBOX:
-        return ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
-    return make_manifest(cfg, cfg.data.source)
+        world = ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
+        world.size = cfg.data.limit or None
+        return world
+    source = make_manifest(cfg, cfg.data.source, cfg.data.limit)
+    if source.left_out:
+        told = f"{source.left_out} rows are left out by the data set's own quality filter (docs/data.md)"
+        print(f"cgrpo: {cfg.data.source}: {told}", file=sys.stderr)
+    return source
 
 
-def make_manifest(cfg: Config, path: str) -> ManifestSource:
-    """The tasks of a data set, read as the policy takes its references."""
-    return ManifestSource(Path(path), functools.partial(read_picture, alpha=cfg.policy.reference_alpha))
+def make_manifest(cfg: Config, path: str, limit: int = 0) -> ManifestSource:
+    """The tasks of a data set, the first ``limit`` of them (0: all), read as the policy takes its references."""
+    read = functools.partial(read_picture, alpha=cfg.policy.reference_alpha)
+    return ManifestSource(Path(path), read, limit=limit)

@@ -34,7 +34,10 @@ ENOUGH = 5
 
 
 def half(content: bytes, side: str, name: str) -> bytes:
-    """The ``side`` ("left" or "right") of a composite, as BMP, which costs a fifth of what PNG does. Raises UserError, calling the picture ``name``."""
+    """The ``side`` ("left" or "right") of a composite, as BMP: PNG costs five times as much.
+
+    Raises UserError, calling the picture ``name``, if it can't be read or has another size.
+    """
     try:
         with Image.open(io.BytesIO(content)) as whole:
             if whole.size != SIZE:

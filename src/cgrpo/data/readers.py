@@ -40,8 +40,12 @@ def read_records(path: Path, root: Path | None = None, limit: int = 0) -> list[R
     ``limit``: the first so many, 0 for all. Rows that the set's own quality filter leaves out don't count.
     Raises UserError naming the first row and field at fault, if there is none, or if the layout isn't known.
     """
+    return chosen_records(scan_records(path, root), path, limit)
+
+
+def chosen_records(rows: Rows, path: Path, limit: int) -> list[Record]:
+    """As ``read_records``, from the rows of ``path``."""
     records: list[Record] = []
-    rows = scan_records(path, root)
     for row in rows:
         if isinstance(row, Fault):
             raise UserError(row.message)

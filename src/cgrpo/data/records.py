@@ -9,7 +9,8 @@ from typing import Protocol
 from PIL import Image
 
 from cgrpo.data.archives import on_disk
-from cgrpo.data.readers import read_records
+from cgrpo.data.readers import chosen_records, scan_records
+from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
 from cgrpo.types import Batch, Record
 
@@ -32,11 +33,13 @@ class ManifestSource:
     """The records of whatever ``read_records`` can read; ``read`` turns a picture file into a picture.
 
     ``root`` is the folder that the manifest's paths are relative to, unless it says or is that itself. ``limit``:
-    the first so many records, 0 for all.
+    the first so many records, 0 for all. ``left_out`` counts the rows that the set's own quality filter drops.
     """
 
     def __init__(self, path: Path, read: Callable[[Path], Image.Image], root: Path | None = None, limit: int = 0):
-        self.records = read_records(path, root, limit)
+        rows = scan_records(path, root)
+        self.records = chosen_records(rows, path, limit)
+        self.left_out = sum(isinstance(row, LeftOut) for row in rows)
         self.size: int | None = len(self.records)
         self._read_file = read
 
