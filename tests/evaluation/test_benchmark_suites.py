@@ -161,3 +161,22 @@ def test_a_manifest_at_fault_is_one_line(tmp_path, capsys):
     assert "bad.json, record 0: references" in capsys.readouterr().err
     with pytest.raises(UserError, match="no such file"):
         manifest_suite(tmp_path / "none.json")
+
+
+def test_measures_of_the_picture_alone_stand_on_neither_axis(manifest, tmp_path):
+    """Copies of the cats' first reference and of the dogs': grey 40, 200 and, of b.png, 60."""
+    for name in ("my_cat", "dog", "dog-2", "b"):
+        (tmp_path / "made" / name).mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (40, 32), (102,) * 3).save(tmp_path / "made" / name / f"{index:02d}_3407.png")
+    words = ["evaluate", "manifest", str(manifest), "--images", str(tmp_path / "made"), "--seeds", "1"]
+    words += ["--metric", "brightness", "--metric", "copy_paste", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    found = means(tmp_path / "out")
+    assert found["made", "brightness", "picture"] == pytest.approx(102 / 255, abs=1e-6)
+    assert found["real-vs-real", "brightness", "picture"] == pytest.approx(90 / 255, abs=1e-6)
+    assert found["copy-paste", "brightness", "picture"] == pytest.approx((40 + 200 + 40 + 200 + 60) / 5 / 255, abs=1e-6)
+    assert found["made", "copy_paste", "one"] == pytest.approx(1 - (62 + 98 + 62 + 98 + 42) / 5 / 255, abs=1e-6)
+    assert main(["evaluate", "compare", str(tmp_path / "out"), "--out", str(tmp_path / "page")]) == 0
+    table = json.loads((tmp_path / "page" / "comparison.json").read_text())
+    assert table["columns"] == ["copy_paste (one)", "brightness"] and table["tradeoffs"] == []

@@ -130,7 +130,7 @@ def _say_outcome(outcome: Outcome) -> int:
     photographs = suite.facts.get("photographs")
     print(f"{suite.name}: {len(suite.rows)} rows" + (f", photographs: {photographs['kind']}" if photographs else ""))
     columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in found))
-    heads = [metric if protocol == "prompt" else f"{metric} ({protocol})" for metric, protocol in columns]
+    heads = [f"{metric} ({protocol})" if protocol in ("one", "all") else metric for metric, protocol in columns]
     means = {(row["method"], row["metric"], row["protocol"]): row["mean"] for row in found}
     print(" " * 20 + "".join(f"  {head:>8s}" for head in heads))
     for method in dict.fromkeys(row["method"] for row in found):

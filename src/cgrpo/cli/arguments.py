@@ -108,8 +108,9 @@ def _benchmark(bench: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="TYPE or TYPE=PATH (dino, clip-i, clip, hpsv3, dino-seg, ...), a reward of the recipe, or a judge of the "
-        "toy world; repeatable (default: dino, clip-i, clip; for the toy world its rewards and judges)",
+        help="TYPE or TYPE=PATH (dino, clip-i, clip, hpsv3, dino-seg, ...), a reward of the recipe, copy_paste, "
+        "brightness, edge_density, saturation, or a judge of the toy world; repeatable (default: dino, clip-i, clip; "
+        "for the toy world its rewards and judges)",
     )
     bench.add_argument(
         "--protocol",

@@ -13,18 +13,20 @@ import torch
 from tqdm import tqdm
 
 from cgrpo.algorithm import shifted_sigmas
-from cgrpo.build import make_policy, make_reward, make_scorers
+from cgrpo.build import make_judges, make_policy, make_reward
 from cgrpo.commands.sample import configuration
 from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, parse_config
 from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
 from cgrpo.evaluation.benchmark import AUTOENCODED, PROMPT_ONLY, Generated, Item, Protocol, Suite, Which
+from cgrpo.evaluation.guard import measures
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
 from cgrpo.training.runtime import Runtime
 
 CLIP = "openai/clip-vit-base-patch32"
+PAPER = "uno-dinoseg-hpsv3"  # whose rewards stand for their types where no path is given
 # DreamBench's own: DINO, CLIP-I and CLIP-T.
 OFFICIAL = {"dino": "facebook/dino-vits16", "clip-i": CLIP, "clip": CLIP}
 
@@ -37,8 +39,9 @@ class Ask:
     run       a run directory or an adapter; None: the base that ``recipe`` and ``settings`` describe
     images    a folder of pictures made already, by whatever system, named by ``layout`` (layouts.py)
     method    names the rows; by default the run's or the folder's name
-    metrics   types of rewards (dino, clip-i and clip with DreamBench's checkpoints), TYPE=PATH, names in the recipe,
-              or of the toy world's judges; empty: the benchmark's own
+    metrics   types of rewards (dino, clip-i and clip with DreamBench's checkpoints, dino-seg and hpsv3 as the paper's),
+              TYPE=PATH, names in the recipe, measures of the picture alone (guard/measures.py), or the toy world's
+              judges; empty: the benchmark's own
     seeds     pictures a prompt, from ``first_seed`` on
     """
 
@@ -97,8 +100,7 @@ def evaluate_toybox(ask: Ask, subjects: int = 30, prompts: int = 25) -> Outcome:
     if runtime.is_main:
         benchmark.toybox_suite(*draw)
     runtime.wait()
-    judges = [name for name, scorer in make_scorers({}).items() if scorer.role == "judge"]
-    return evaluate(benchmark.toybox_suite(*draw, draw=False), ask, (*cfg.rewards, *judges))
+    return evaluate(benchmark.toybox_suite(*draw, draw=False), ask, (*cfg.rewards, *make_judges()))
 
 
 def evaluate(suite: Suite, ask: Ask, own: Sequence[str]) -> Outcome:
@@ -159,7 +161,8 @@ def _generate(
 
 def _metrics(cfg: Config, names: Sequence[str], runtime: Runtime) -> dict[str, Reward]:
     """The rewards asked for, by the name their rows get: without =PATH."""
-    judges = {name: scorer.score for name, scorer in make_scorers({}).items()}
+    paper = {reward.type: reward for reward in load_config(PAPER).rewards.values()}
+    judges = functools.cache(make_judges)  # loaded only if asked for
     chosen: dict[str, RewardSettings | Reward] = {}
     for given in names:
         kind, _, path = given.partition("=")
@@ -167,14 +170,18 @@ def _metrics(cfg: Config, names: Sequence[str], runtime: Runtime) -> dict[str, R
             raise UserError(f"--metric {kind} is asked for twice; score the second into another --out")
         if not path and kind in cfg.rewards:
             chosen[kind] = cfg.rewards[kind]
-        elif not path and kind in judges:
-            chosen[kind] = judges[kind]
+        elif not path and kind in measures():
+            chosen[kind] = measures()[kind]
+        elif not path and kind in paper:
+            chosen[kind] = paper[kind]
         elif kind in REWARD_TYPES:
             path = path or OFFICIAL.get(kind, "")
             table = {"type": kind} | ({"path": path} if path else {})
             chosen[kind] = parse_config({"rewards": {kind: table}}, f"--metric {given}").rewards[kind]
+        elif not path and kind in judges():
+            chosen[kind] = judges()[kind]
         else:
-            told = ", ".join([*cfg.rewards, *judges, *REWARD_TYPES])
+            told = ", ".join([*cfg.rewards, *REWARD_TYPES, *measures(), *judges()])
             raise UserError(f"--metric {given}: is neither in the recipe nor a type of reward; there are {told}")
     return {
         name: make_reward(name, kind, runtime.device) if isinstance(kind, Section) else kind

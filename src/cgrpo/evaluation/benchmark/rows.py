@@ -12,7 +12,7 @@ from typing import Literal, TextIO
 from cgrpo.errors import UserError
 from cgrpo.files import write_text
 
-Protocol = Literal["one", "all", "prompt"]
+Protocol = Literal["one", "all", "prompt", "picture"]
 SCORES = "scores.jsonl"
 Key = tuple[str, str, int | None, int | None, str, str, str]
 
@@ -28,7 +28,7 @@ class ScoreRow:
     seed          None where nothing was generated
     metric        the name it was asked for by; benchmark.json says its unit, axis and checkpoint
     protocol      what an identity metric compares with: the "one" reference of a subject, or the mean over "all" its
-                  photographs; "prompt" for metrics of the prompt
+                  photographs; "prompt" for metrics of the prompt, "picture" for those of the picture alone
     score         None: could not be scored, ``error`` says why
     picture       path in the method's folder (benchmark.json: methods), of photographs in the benchmark's
     """

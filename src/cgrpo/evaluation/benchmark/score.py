@@ -37,11 +37,11 @@ class Wish:
 
 
 def wishes(metrics: Mapping[str, Reward], protocols: Sequence[Protocol]) -> list[Wish]:
-    """Identity metrics under each protocol, those of the prompt once."""
+    """Identity metrics under each protocol, those of the prompt and of the picture alone once."""
     return [
         Wish(name, reward, protocol)
         for name, reward in metrics.items()
-        for protocol in (protocols if reward.axis == "identity" else ("prompt",))
+        for protocol in (protocols if reward.axis == "identity" else (reward.axis,))
     ]
 
 
@@ -134,7 +134,7 @@ def _mean_over_subjects(wish: Wish, images_NHWC: Tensor, part: Sequence[tuple[It
     ids, prompts = tuple(item.picture for item in items), tuple(item.prompt or "" for item in items)
     cases = tuple(item.case for item in items)
     spec = None if None in cases else cases
-    if wish.protocol == "prompt":
+    if wish.protocol in ("prompt", "picture"):
         words = tuple(" and ".join(item.words) for item in items)
         batch = Batch(ids, prompts, ((),) * len(ids), words, spec)
         return scored(wish.metric, wish.reward, images_NHWC, batch)

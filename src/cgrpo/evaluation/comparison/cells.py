@@ -13,18 +13,18 @@ ALL, WITHOUT = "all", f"without {PROPERTY}"  # the groups that hold other groups
 
 
 class Column(NamedTuple):
-    """A metric under a protocol: "one" or "all" photographs of the subject, or "prompt"."""
+    """A metric under a protocol: "one" or "all" photographs of the subject, the "prompt", or the "picture" alone."""
 
     metric: str
     protocol: str
 
     @property
     def label(self) -> str:
-        return self.metric if self.protocol == "prompt" else f"{self.metric} ({self.protocol})"
+        return f"{self.metric} ({self.protocol})" if self.axis == "identity" else self.metric
 
     @property
     def axis(self) -> str:
-        return "prompt" if self.protocol == "prompt" else "identity"
+        return self.protocol if self.protocol in ("prompt", "picture") else "identity"
 
 
 class Pair(NamedTuple):

@@ -29,6 +29,7 @@ from cgrpo.evaluation.comparison.tradeoff import RESAMPLES, Tradeoff, tradeoff
 from cgrpo.evaluation.statistics import paired_difference
 
 LEVEL = 0.95
+AXES = ("identity", "prompt", "picture")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
     method, or a baseline that is none of them.
     """
     cells = gather(rows)
-    columns = sorted(cells, key=lambda column: column.axis != "identity")
+    columns = sorted(cells, key=lambda column: AXES.index(column.axis))
     found = list(dict.fromkeys(name for column in cells.values() for name in column))
     methods = [name for name in found if name not in RESERVED]
     if not methods:

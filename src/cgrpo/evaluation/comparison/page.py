@@ -13,6 +13,7 @@ from markupsafe import Markup
 from cgrpo.evaluation import plots
 from cgrpo.evaluation.benchmark import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
 from cgrpo.evaluation.comparison import figures
+from cgrpo.evaluation.comparison.cells import Column
 from cgrpo.evaluation.comparison.compare import Comparison, Difference
 from cgrpo.evaluation.comparison.tables import tables
 from cgrpo.evaluation.comparison.thumbnails import BUDGET, Album, choose_side, locate, reference_files
@@ -73,7 +74,7 @@ def pair_table(
     """
     prompted = {row.method for row in rows if row.prompt_index is not None}
     shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
-    label = {(r.metric, r.protocol): r.metric if r.protocol == "prompt" else f"{r.metric} ({r.protocol})" for r in rows}
+    label = {(row.metric, row.protocol): Column(row.metric, row.protocol).label for row in rows}
     first: dict[tuple[str, int], dict[str, ScoreRow]] = {}
     for row in rows:
         if row.method in shown and row.prompt_index is not None:
