@@ -38,10 +38,17 @@ _ALGORITHM = (
     "window_start",
 )
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
+    "EvaluationRequest": "cgrpo.commands.benchmark",
+    "compare_methods": "cgrpo.evaluation.comparison",
+    "evaluate_dreambench": "cgrpo.commands.benchmark",
+    "evaluate_manifest": "cgrpo.commands.benchmark",
+    "evaluate_toybox": "cgrpo.commands.benchmark",
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
     "load_reward": "cgrpo.build",
+    "read_rows": "cgrpo.evaluation.benchmark",
     "train": "cgrpo.commands.train",
+    "write_comparison": "cgrpo.evaluation.comparison",
 }
 __all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import cgrpo
 from cgrpo.algorithm import shifted_sigmas
-from cgrpo.commands.benchmark import Ask, evaluate_dreambench
+from cgrpo.commands.benchmark import EvaluationRequest, evaluate_dreambench
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
 from cgrpo.evaluation.benchmark import dreambench_suite, generate_pictures, official_list
@@ -137,7 +137,9 @@ def test_an_unreadable_reference_costs_its_rows(policy, sigmas, tmp_path):
 
 def test_from_the_policy_to_a_table(data, tmp_path):
     """The toybox's own rewards; the same call again makes nothing new, and other pictures come beside."""
-    ask = Ask(tmp_path / "out", seeds=1, settings=("sampling.steps=2",), metrics=("clip-i=toybox", "clip=toybox"))
+    ask = EvaluationRequest(
+        tmp_path / "out", seeds=1, settings=("sampling.steps=2",), metrics=("clip-i=toybox", "clip=toybox")
+    )
 
     def run(**more):
         return evaluate_dreambench(data, dataclasses.replace(ask, **more), subjects=("dog",))
@@ -168,7 +170,7 @@ def test_from_the_policy_to_a_table(data, tmp_path):
 
 
 def test_mistakes_are_one_line(data, tmp_path):
-    ask = Ask(tmp_path / "out", seeds=1, metrics=("clip-i=toybox",))
+    ask = EvaluationRequest(tmp_path / "out", seeds=1, metrics=("clip-i=toybox",))
     for more, match in (
         ({"method": "copy-paste"}, "always there"),
         ({"method": "a/b"}, "name of a folder"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cgrpo.errors import UserError
 
 if TYPE_CHECKING:
-    from cgrpo.commands.benchmark import Ask, Outcome
+    from cgrpo.commands.benchmark import EvaluationRequest, Outcome
 
 CITATION = """\
 @inproceedings{huang2026customizedgrpo,
@@ -107,10 +107,10 @@ def evaluate_manifest(options: argparse.Namespace) -> int:
     return _say_outcome(evaluate_manifest(options.manifest, _ask(options), options.root, options.limit))
 
 
-def _ask(options: argparse.Namespace) -> Ask:
-    from cgrpo.commands.benchmark import Ask
+def _ask(options: argparse.Namespace) -> EvaluationRequest:
+    from cgrpo.commands.benchmark import EvaluationRequest
 
-    return Ask(
+    return EvaluationRequest(
         options.out,
         run=options.run,
         images=options.images,

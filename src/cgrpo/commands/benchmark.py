@@ -32,7 +32,7 @@ OFFICIAL = {"dino": "facebook/dino-vits16", "clip-i": CLIP, "clip": CLIP}
 
 
 @dataclass(frozen=True)
-class Ask:
+class EvaluationRequest:
     """What all benchmarks are asked.
 
     out       folder of pictures and scores; the same call goes on where it broke off
@@ -79,19 +79,21 @@ class Outcome:
     scores: Path
 
 
-def evaluate_dreambench(data: Path, ask: Ask, which: Which = "single", subjects: Sequence[str] = ()) -> Outcome:
+def evaluate_dreambench(
+    data: Path, ask: EvaluationRequest, which: Which = "single", subjects: Sequence[str] = ()
+) -> Outcome:
     """DreamBench with the photographs in ``data``, a folder of SUBJECT/NN.jpg. See ``evaluate``."""
     ask.name()
     return evaluate(benchmark.dreambench_suite(data, which, subjects), ask, tuple(OFFICIAL))
 
 
-def evaluate_manifest(path: Path, ask: Ask, root: Path | None = None, limit: int = 0) -> Outcome:
+def evaluate_manifest(path: Path, ask: EvaluationRequest, root: Path | None = None, limit: int = 0) -> Outcome:
     """Any data set's references and prompts; ``limit`` takes its first records alone. See ``evaluate``."""
     ask.name()
     return evaluate(benchmark.manifest_suite(path, root, limit), ask, tuple(OFFICIAL))
 
 
-def evaluate_toybox(ask: Ask, subjects: int = 30, prompts: int = 25) -> Outcome:
+def evaluate_toybox(ask: EvaluationRequest, subjects: int = 30, prompts: int = 25) -> Outcome:
     """The toy world's held-out subjects, drawn into ``ask.out/data``; its rewards and judges. See ``evaluate``."""
     ask.name()
     runtime = Runtime()
@@ -103,7 +105,7 @@ def evaluate_toybox(ask: Ask, subjects: int = 30, prompts: int = 25) -> Outcome:
     return evaluate(benchmark.toybox_suite(*draw, draw=False), ask, (*cfg.rewards, *make_judges()))
 
 
-def evaluate(suite: Suite, ask: Ask, own: Sequence[str]) -> Outcome:
+def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcome:
     """Generate, unless there are pictures already, and score into ``ask.out``; ``own``: the metrics by default.
 
     Beside the method there are always real-vs-real and copy-paste, prompt-only where a policy generates, and
@@ -123,14 +125,14 @@ def evaluate(suite: Suite, ask: Ask, own: Sequence[str]) -> Outcome:
     return _score(benchmark.describe(suite, folders, rewards), rewards, items, suite, ask, runtime)
 
 
-def _own_items(name: str, folder: Path, suite: Suite, ask: Ask) -> list[Item]:
+def _own_items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) -> list[Item]:
     if name == AUTOENCODED:
         return benchmark.method_items(name, folder, suite.with_targets(), 1, 0)
     return benchmark.method_items(name, folder, suite, ask.seeds, ask.first_seed)
 
 
 def _generate(
-    cfg: Config, adapter: Path | None, suite: Suite, ask: Ask, method: str, runtime: Runtime
+    cfg: Config, adapter: Path | None, suite: Suite, ask: EvaluationRequest, method: str, runtime: Runtime
 ) -> dict[str, Path]:
     """The folders of the pictures by the policy, by row: the method, prompt-only, and targets through its codec."""
     policy: FluxPolicy = make_policy(cfg, runtime.device, adapter)
@@ -194,7 +196,7 @@ def _score(
     rewards: dict[str, Reward],
     items: list[Item],
     suite: Suite,
-    ask: Ask,
+    ask: EvaluationRequest,
     runtime: Runtime,
 ) -> Outcome:
     joined = benchmark.join_description(ask.out, table, write=runtime.is_main)
