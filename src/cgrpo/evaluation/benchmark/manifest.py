@@ -22,7 +22,7 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
     SynCD's category) its subject is, and which group its prompt belongs to: ``{"kind": "live", "group": "property"}``.
     Raises UserError.
     """
-    records = read_records(path, root)[: limit or None]
+    records = read_records(path, root, limit)
     names = _names([record.references for record in records], records)
     rows, counts, photographs = [], dict.fromkeys(names.values(), 0), {}
     for number, record in enumerate(records):
