@@ -34,8 +34,8 @@ cgrpo evaluate toybox outputs/naive-1 --subjects 8 --prompts 5 --seeds 1 --out q
     "evaluate dreambench": """\
 cgrpo evaluate dreambench outputs/paper --data dreambench --out dreambench-scores
 cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores
-cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" --data dreambench --out dreambench-scores \\
-    --metric dino --metric clip --metric hpsv3=HPSv3.safetensors --protocol one --protocol all""",
+cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" --data dreambench --out scores \\
+    --metric dino --metric clip --metric hpsv3 --protocol one --protocol all""",
     "evaluate manifest": """\
 cgrpo evaluate manifest my-subjects.json outputs/paper --out my-scores
 cgrpo evaluate manifest my-subjects.json --images theirs --method theirs --out my-scores""",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import golden_models
@@ -82,3 +83,12 @@ def test_a_run_says_what_its_data_set_leaves_out(tmp_path: Path, capsys) -> None
     (tmp_path / "labels.json").write_text(json.dumps(rows))
     assert make_source(load_config("toybox", [f"data.source={tmp_path / 'labels.json'}"])).size == 1
     assert "2 rows are left out by the data set's own quality filter" in capsys.readouterr().err
+
+
+def test_the_pictures_of_a_runs_data_may_lie_elsewhere(tmp_path: Path) -> None:
+    """The release's subset file, with SynCD's folder named."""
+    shutil.copy(SYNCD / "subset" / "train_mini_syncd_embedding.json", tmp_path / "subset.json")
+    settings = [f"data.source={tmp_path / 'subset.json'}", f"data.root={SYNCD / 'release'}"]
+    batch = make_source(load_config("toybox", settings)).batch([0])
+    assert batch.prompts == ("a red mug with a yellow stripe on a sandy beach.",)
+    assert batch.references[0][0].size == Image.open(SYNCD / "release" / "0" / "0.png").size

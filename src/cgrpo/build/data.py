@@ -6,10 +6,7 @@ import functools
 import sys
 from pathlib import Path
 
-from cgrpo.config import (
-    TOYBOX,
-    Config,
-)
+from cgrpo.config import TOYBOX, Config
 from cgrpo.data import ManifestSource, Source, ToyboxSource
 from cgrpo.policies import read_picture
 
@@ -20,14 +17,14 @@ def make_source(cfg: Config) -> Source:
         world = ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
         world.size = cfg.data.limit or None
         return world
-    source = make_manifest(cfg, cfg.data.source, cfg.data.limit)
+    source = make_manifest(cfg, cfg.data.source, cfg.data.root, cfg.data.limit)
     if source.left_out:
         told = f"{source.left_out} rows are left out by the data set's own quality filter (docs/data.md)"
         print(f"cgrpo: {cfg.data.source}: {told}", file=sys.stderr)
     return source
 
 
-def make_manifest(cfg: Config, path: str, limit: int = 0) -> ManifestSource:
+def make_manifest(cfg: Config, path: str, root: str = "", limit: int = 0) -> ManifestSource:
     """The tasks of a data set, the first ``limit`` of them (0: all), read as the policy takes its references."""
     read = functools.partial(read_picture, alpha=cfg.policy.reference_alpha)
-    return ManifestSource(Path(path), read, limit=limit)
+    return ManifestSource(Path(path), read, Path(root) if root else None, limit)

@@ -272,7 +272,7 @@ def syncd(options: argparse.Namespace) -> None:
         options.out,
         top=options.top,
         seed=options.seed,
-        rules=Rules(min_similarity=options.min_similarity, min_aesthetic=options.min_aesthetic),
+        rules=Rules(options.max_similarity, options.min_similarity, options.min_aesthetic),
         shares=_shares(options.share) or None,
         dino=options.dino,
         clip=options.clip,

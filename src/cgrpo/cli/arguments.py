@@ -237,6 +237,9 @@ def _data(data: argparse.ArgumentParser) -> None:
     syncd.add_argument("--top", type=_positive, default=10000, metavar="N", help="objects to keep (default: 10000)")
     syncd.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest to write (.json)")
     syncd.add_argument("--seed", type=int, default=0, help="of the pair taken from each object (default: 0)")
+    syncd.add_argument(
+        "--max-similarity", type=float, default=0.98, metavar="S", help="near-duplicates lie above (default: 0.98)"
+    )
     syncd.add_argument("--min-similarity", type=float, metavar="S", help="floor of a pair's similarity (upstream: 0.7)")
     syncd.add_argument("--min-aesthetic", type=float, metavar="A", help="floor of both pictures' score (upstream: 6)")
     syncd.add_argument(

@@ -63,6 +63,8 @@ class Policy(Section):
 class Data(Section):
     source: str = TOYBOX
     """A data set of prompts and references (a file or folder in any layout of docs/data.md), or "toybox"."""
+    root: str = ""
+    """Folder of the data set's pictures, where they don't lie beside its file; for the release's subset, SynCD's."""
     limit: Annotated[int, Field(ge=0)] = 0
     """The data set's first so many tasks; 0 is all of them. Of the toy world, which has no end, as many."""
     cache: str = ""
