@@ -122,7 +122,7 @@ def test_a_run_without_a_better_check_stops_as_if_it_had_been_that_long(small, s
     assert main(["train", *small_arguments, *given(*guarded, length), "--out", str(stopped)]) == 0
     said = capfd.readouterr()
     sentence = "stopped early at iteration 2: 2 checks in a row brought none better than the base"
-    assert f"cgrpo: {sentence}" in said.err and sentence in said.out and "no best adapter is kept" in said.out
+    assert sentence in said.err and sentence in said.out and "no best adapter is kept" in said.out
     assert json.loads(text(stopped, "summary.json"))["guard"]["stopped"] == sentence
     assert sentence in text(stopped, "report.html")
 
@@ -143,7 +143,7 @@ def test_a_run_without_a_better_check_stops_as_if_it_had_been_that_long(small, s
 def test_data_of_ones_own_without_held_out_tasks_is_not_guarded(small_arguments, manifest, capfd, tmp_path):
     arguments = given("guard.every=1", f"data.source={manifest}", "training.iterations=1", "policy.several_size=16")
     assert main(["train", *small_arguments, *arguments, "--out", str(tmp_path / "run")]) == 0
-    line = "cgrpo: no held-out guard: guard.source names no manifest of held-out tasks"
+    line = "no held-out guard: guard.source names no manifest of held-out tasks"
     assert capfd.readouterr().err.count(line) == 1
     assert not (tmp_path / "run" / "guard.jsonl").exists()
 

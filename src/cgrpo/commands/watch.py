@@ -90,4 +90,4 @@ class Watch:
 
     def _say(self, sentence: str) -> None:
         if self.main:
-            tqdm.write(f"cgrpo: {sentence}", file=sys.stderr)
+            tqdm.write(sentence, file=sys.stderr)  # above the bar
