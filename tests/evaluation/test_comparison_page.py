@@ -61,7 +61,12 @@ def folder(tmp_path):
     methods = {method: str(scores / "pictures" / method) for method in ("base", "new_50%")}
     references = {item.subject: list(item.references) for item in official_list(subjects=SUBJECTS)}
     references["can+cat"] = [*references["can"], *references["cat"]]
-    told = {"data": str(tmp_path / "dreambench"), "methods": methods, "references": references}
+    told = {
+        "benchmark": "DreamBench, some",
+        "data": str(tmp_path / "dreambench"),
+        "methods": methods,
+        "references": references,
+    }
     (scores / "benchmark.json").write_text(json.dumps(told))
     return scores
 
@@ -93,7 +98,9 @@ def test_all_files_come_from_one_comparison(folder, tmp_path):
     names = {"comparison.json", "tables.md", "tables.tex", "pareto.png", "subjects.png", "index.html"}
     assert {file.name for file in page.parent.iterdir()} == names and page.name == "index.html"
     table = json.loads((page.parent / "comparison.json").read_text())
-    assert table == json.loads(json.dumps(compare_methods(read_rows(folder), "base").as_dict()))
+    alone = compare_methods(read_rows(folder), "base").as_dict()
+    assert table == json.loads(json.dumps(alone | {"settings": {"benchmark": "DreamBench, some"} | alone["settings"]}))
+    assert "<h1>DreamBench, some: compared with base</h1>" in page.read_text()
     (dino,) = [d for d in table["differences"] if d["column"] == "dino (one)" and d["group"] == "all"]
     # 0.1, plus 0.001 times the mean of 0..24, plus 0.01 on one subject of three
     assert dino["difference"] == pytest.approx(0.1 + 0.012 + 0.01 / 3)

@@ -65,11 +65,11 @@ def _tradeoff(axes: Axes, panel: Tradeoff, methods: Sequence[str], close: bool) 
         axes.axvline(panel.ceiling, color=MUTED, linewidth=1, dashes=(5, 3))
         axes.annotate(
             "real photographs ",
-            (panel.ceiling, 0.98),
+            (panel.ceiling, 0.02),
             xycoords=("data", "axes fraction"),
             rotation=90,
             ha="right",
-            va="top",
+            va="bottom",
             fontsize=7.5,
             color=MUTED,
         )

@@ -30,6 +30,7 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
     pairs = pair_table(comparison, rows, folder, description)
     made = tables(comparison)
     return page.get_template("page.html.j2").render(
+        title=title(comparison),
         comparison=comparison,
         verdicts=[verdict(comparison, method) for method in comparison.methods[1:]],
         tables=[table for table in made if not table.title.startswith("By ")],
@@ -43,6 +44,11 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
         budget=BUDGET // 1_000_000,
         data=Markup(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
     )
+
+
+def title(comparison: Comparison) -> str:
+    benchmark = comparison.settings.get("benchmark")
+    return f"{benchmark}: compared with {comparison.baseline}" if benchmark else f"Compared with {comparison.baseline}"
 
 
 def verdict(comparison: Comparison, method: str) -> Verdict:

@@ -136,7 +136,10 @@ def p_value(p: float) -> str:
 
 
 def markdown(comparison: Comparison) -> str:
-    blocks = ["# Comparison", *(f"**Caution:** {_piped(text)}" for text in comparison.cautions)]
+    blocks = [
+        f"# {_piped(comparison.settings.get('benchmark') or 'Comparison')}",
+        *(f"**Caution:** {_piped(text)}" for text in comparison.cautions),
+    ]
     for table in tables(comparison):
         rule = ["---" if n < table.texts else "---:" for n in range(len(table.head))]
         lines = ["| " + " | ".join(map(_piped, row)) + " |" for row in (table.head, *table.rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from cgrpo.errors import UserError
@@ -23,8 +24,11 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
     rows = read_rows(folder)
     if not rows:
         raise UserError(f"{folder / 'scores.jsonl'}: no scores; run cgrpo evaluate with this folder as --out first")
+    description = read_description(folder)
+    about = {key: description[key] for key in ("benchmark", "mark") if key in description}
     comparison = compare_methods(rows, baseline)
-    page = render(comparison, rows, folder, read_description(folder))
+    comparison = replace(comparison, settings=about | comparison.settings)
+    page = render(comparison, rows, folder, description)
     try:
         out.mkdir(parents=True, exist_ok=True)
         table = json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
