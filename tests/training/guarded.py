@@ -1,7 +1,7 @@
 """Settings that guard a small run."""
 
-# A check after every iteration, on two subjects with two prompts each.
-GUARDED = ("guard.every=1", "guard.tasks=4", "guard.prompts_per_subject=2", "guard.batch=4")
+# A check after every iteration, on four tasks.
+GUARDED = ("guard.every=1", "guard.tasks=4", "guard.batch=4")
 JUDGED = (
     "guard.scorers.light.type=exact_rewards:brightness",
     "guard.scorers.light.axis=identity",

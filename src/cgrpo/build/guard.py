@@ -22,7 +22,7 @@ def make_guard_tasks(cfg: Config) -> Batch | None:
         source = make_manifest(cfg, settings.source)
         return source.batch(range(min(settings.tasks, len(source.records))))
     if cfg.data.source == TOYBOX:
-        return ToyboxSource(0, "validation", cfg.data.dial, settings.prompts_per_subject).batch(range(settings.tasks))
+        return ToyboxSource(0, "validation", cfg.data.dial).batch(range(settings.tasks))
     return None
 
 

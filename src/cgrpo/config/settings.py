@@ -196,9 +196,8 @@ class Guard(Section):
     """A manifest of held-out tasks. Empty: the toy world's validation split, and no guard over a data set of one's
     own."""
     tasks: Positive = 64
-    """Held-out tasks of a check: a manifest's first rows, all of it if it has fewer."""
-    prompts_per_subject: Positive = 4
-    """Toybox only: held-out prompts for each subject; the intervals are clustered by subjects."""
+    """Held-out tasks of a check: a manifest's first rows, all of it if it has fewer; in the toy world each has a
+    subject of its own, which tells more than several prompts for one."""
     batch: Positive = 16
     """Held-out pictures made at a time. Such batches are dealt to the processes, so a check is shared evenly where
     there are as many of them."""
