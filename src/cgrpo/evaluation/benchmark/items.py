@@ -49,7 +49,7 @@ class Item:
 
     def references(self, protocol: Protocol) -> list[tuple[str, tuple[str, ...]]]:
         """For each subject its word and the photographs it is compared with."""
-        some = {"one": slice(1), "all": slice(None)}.get(protocol, slice(0))
+        some = {"prompt": slice(0), "one": slice(1)}.get(protocol, slice(None))
         return [(word, names[some]) for word, names in zip(self.words, self.known, strict=True)]
 
 

@@ -28,7 +28,8 @@ class ScoreRow:
     seed          None where nothing was generated
     metric        the name it was asked for by; benchmark.json says its unit, axis and checkpoint
     protocol      what an identity metric compares with: the "one" reference of a subject, or the mean over "all" its
-                  photographs; "prompt" for metrics of the prompt, "picture" for those of the picture alone
+                  photographs; "prompt" for metrics of the prompt, "picture" for measures that are neither
+                  good nor bad (guard/measures.py), beside all photographs
     score         None: could not be scored, ``error`` says why
     picture       path in the method's folder (benchmark.json: methods), of photographs in the benchmark's
     """

@@ -15,6 +15,7 @@ from torch import Tensor
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item, open_picture, side_by_side
 from cgrpo.evaluation.benchmark.rows import Key, Protocol, ScoreRow, open_part, read_rows, write_row
+from cgrpo.evaluation.guard import Measure
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import to_tensor
 from cgrpo.types import Batch
@@ -37,12 +38,13 @@ class Wish:
 
 
 def wishes(metrics: Mapping[str, Reward], protocols: Sequence[Protocol]) -> list[Wish]:
-    """Identity metrics under each protocol, those of the prompt and of the picture alone once."""
-    return [
-        Wish(name, reward, protocol)
-        for name, reward in metrics.items()
-        for protocol in (protocols if reward.axis == "identity" else (reward.axis,))
-    ]
+    """Identity metrics under each protocol, those of the prompt and measures of pictures once."""
+    found: list[Wish] = []
+    for name, reward in metrics.items():
+        once: Protocol = "prompt" if reward.axis == "prompt" else "picture"
+        judged = reward.axis == "identity" and not isinstance(reward, Measure)
+        found += [Wish(name, reward, protocol) for protocol in (protocols if judged else (once,))]
+    return found
 
 
 def score_items(
@@ -134,7 +136,7 @@ def _mean_over_subjects(wish: Wish, images_NHWC: Tensor, part: Sequence[tuple[It
     ids, prompts = tuple(item.picture for item in items), tuple(item.prompt or "" for item in items)
     cases = tuple(item.case for item in items)
     spec = None if None in cases else cases
-    if wish.protocol in ("prompt", "picture"):
+    if wish.protocol == "prompt":
         words = tuple(" and ".join(item.words) for item in items)
         batch = Batch(ids, prompts, ((),) * len(ids), words, spec)
         return scored(wish.metric, wish.reward, images_NHWC, batch)

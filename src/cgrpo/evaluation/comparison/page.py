@@ -13,7 +13,7 @@ from markupsafe import Markup
 from cgrpo.evaluation import plots
 from cgrpo.evaluation.benchmark import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
 from cgrpo.evaluation.comparison import figures
-from cgrpo.evaluation.comparison.cells import Column
+from cgrpo.evaluation.comparison.cells import ALL, Column
 from cgrpo.evaluation.comparison.compare import Comparison, Difference
 from cgrpo.evaluation.comparison.tables import tables
 from cgrpo.evaluation.comparison.thumbnails import BUDGET, Album, choose_side, locate, reference_files
@@ -56,12 +56,17 @@ def verdict(comparison: Comparison, method: str) -> Verdict:
 
     Its kind is "rose" where every metric did, "mixed" where one fell, else "unknown".
     """
-    found = [d for d in comparison.differences if d.method == method and d.group == "all"]
+    good = ("identity", "prompt")  # what is of the picture alone is neither good nor bad in itself
+    found = [d for d in comparison.differences if d.method == method and d.group == ALL and d.axis in good]
     sure = [d for d in found if d.p_holm < 0.05]
     rose, fell = ([d for d in sure if (d.difference > 0) == up] for up in (True, False))
     parts = [f"{word} in {_listed(some)}" for word, some in (("rose", rose), ("fell", fell)) if some]
     parts += [f"no sure change in {_listed(rest)}"] if (rest := [d for d in found if d not in sure]) else []
-    text = f"{method} against {comparison.baseline}: " + ("; ".join(parts) or "no pair that both have scores for") + "."
+    text = (
+        f"{method} against {comparison.baseline}: "
+        + ("; ".join(parts) or "no pair that both have a score of identity or prompt for")
+        + "."
+    )
     return Verdict("mixed" if fell else "rose" if found and len(rose) == len(found) else "unknown", text)
 
 

@@ -17,7 +17,11 @@ COPY_SIDE = 32  # pixels: both pictures are brought to this size, so that a copy
 LUMA = (0.299, 0.587, 0.114)  # of R, G and B (Rec. 601)
 
 
-class CopyPaste(Reward):
+class Measure(Reward):
+    """Neither good nor bad in itself, so nothing to train on."""
+
+
+class CopyPaste(Measure):
     """1 - mean absolute difference to the reference, both stretched to 32 x 32 pixels: 1 is a copy of it. [0, 1].
 
     With several references the nearest counts; NaN with none.
@@ -40,7 +44,7 @@ def _small(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB").resize((COPY_SIDE, COPY_SIDE))
 
 
-class Brightness(Reward):
+class Brightness(Measure):
     """Mean luma. Range [0, 1]."""
 
     axis: Axis = "picture"
@@ -50,7 +54,7 @@ class Brightness(Reward):
         return luma(images_NHWC).mean((1, 2)).float()
 
 
-class EdgeDensity(Reward):
+class EdgeDensity(Measure):
     """Length of all edges, each times its contrast, in sides of the picture: the total variation of luma. 0 or more.
 
     Exactly: the mean over pixels of the length of luma's gradient (differences to the next pixel on the right and
@@ -70,7 +74,7 @@ class EdgeDensity(Reward):
         return (torch.hypot(down_NHW, right_NHW).mean((1, 2)) * side).float()
 
 
-class Saturation(Reward):
+class Saturation(Measure):
     """Mean saturation of HSV: (max - min) / max of R, G and B, 0 for black. Range [0, 1]."""
 
     axis: Axis = "picture"
@@ -86,7 +90,7 @@ def luma(images_NHWC: Tensor) -> Tensor:
     return images_NHWC.double() @ torch.tensor(LUMA, dtype=torch.float64, device=images_NHWC.device) / 255
 
 
-def measures() -> dict[str, Reward]:
+def measures() -> dict[str, Measure]:
     """All of them, by name."""
     return {
         "copy_paste": CopyPaste(),
