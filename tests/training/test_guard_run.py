@@ -14,7 +14,9 @@ from test_bad_input import one_line
 from test_equivalence import adapter, distance
 
 from cgrpo.cli import main
+from cgrpo.commands.sample import configuration
 from cgrpo.commands.train import train
+from cgrpo.config import load_config
 from cgrpo.training.checkpoint import restore_best, save_checkpoint
 from cgrpo.training.record import Record
 
@@ -114,6 +116,8 @@ def test_the_best_adapter_is_kept(small, capfd, tmp_path, monkeypatch):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "toy.png")
     ask = ["--reference", str(tmp_path / "toy.png"), "--prompt", "a toy", "--seeds", "1"]
     assert main(["sample", str(kept), *ask, "--out", str(tmp_path / "pictures")]) == 0
+    cfg, found = configuration(kept, load_config())
+    assert (cfg.sampling.steps, found) == (4, kept)  # the run's own, not the recipe's 10
 
 
 def test_a_run_without_a_better_check_stops_as_if_it_had_been_that_long(small, small_arguments, capfd, tmp_path):

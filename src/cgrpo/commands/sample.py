@@ -28,12 +28,15 @@ def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> 
 def configuration(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> tuple[Config, Path | None]:
     """What describes the policy of ``run``, and its adapter.
 
-    A run brings its own configuration, else ``cfg`` describes the base; ``settings`` go on top of either.
+    A run brings its own configuration, to its folders best/ and adapter/ too; else ``cfg`` describes the base.
+    ``settings`` go on top of either.
     """
     adapter = run
     if run is not None and (run / "config.json").exists():
         record, cfg = Record.open(run)
         adapter = record.adapter
+    elif run is not None and run.name in ("adapter", "best") and (run.parent / "config.json").exists():
+        _, cfg = Record.open(run.parent)
     return override(cfg, ["data.cache=", *settings]), adapter  # prompts that were never encoded must do, too
 
 
