@@ -244,18 +244,18 @@ def test_rows_that_are_none_are_told(out):
 
 def test_scores_that_can_not_be_compared_do_not_mix(made, data, out, tmp_path):
     suite = dreambench_suite(data, "single", ["dog"])
-    join_description(out, describe(suite, {"ours": made}, {"alike": Alike()}))
+    join_description(out, describe(suite, out, {"ours": made}, {"alike": Alike()}))
     other = dreambench_suite(data, "single", ["cat"])
-    joined = join_description(out, describe(other, {"theirs": data}, {"length": Length()}))
+    joined = join_description(out, describe(other, out, {"theirs": data}, {"length": Length()}))
     assert list(joined["methods"]) == ["ours", "theirs"] and list(joined["metrics"]) == ["alike", "length"]
     assert joined["references"] == {"dog": ["dog/02.jpg"], "cat": ["cat/04.jpg"]}
     pairs = dreambench_suite(data, "multi", ["cat", "dog"])
     originals = dataclasses.replace(suite, mark=suite.mark | {"photographs": "originals"})
     for table, match in (
-        (describe(pairs, {}, {}), r"another benchmark \(dreambench single, now dreambench multi\)"),
-        (describe(originals, {}, {}), "another photographs"),
-        (describe(suite, {"ours": data}, {}), "another method called 'ours'"),
-        (describe(suite, {}, {"alike": Length()}), "another metric called 'alike'"),
+        (describe(pairs, out, {}, {}), r"another benchmark \(dreambench single, now dreambench multi\)"),
+        (describe(originals, out, {}, {}), "another photographs"),
+        (describe(suite, out, {"ours": data}, {}), "another method called 'ours'"),
+        (describe(suite, out, {}, {"alike": Length()}), "another metric called 'alike'"),
     ):
         with pytest.raises(UserError, match=match):
             join_description(out, table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import copy_items, manifest_suite, read_rows, real_items, toybox_suite
+from cgrpo.evaluation.comparison import write_comparison
 from cgrpo.evaluation.heldout import heldout_tasks
 
 SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=2"]
@@ -92,6 +94,17 @@ def test_killed_twice_and_finished_by_two_processes_is_the_undisturbed_run(whole
     rows, wanted = read_rows(tmp_path), read_rows(whole)
     assert [row.key for row in rows] == [row.key for row in wanted]
     assert [row.score for row in rows] == pytest.approx([row.score for row in wanted], abs=2e-6)
+
+
+def test_a_folder_that_was_moved_still_shows_its_pictures(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "moved")
+    told = json.loads((tmp_path / "moved" / "benchmark.json").read_text())
+    assert (told["data"], told["methods"]["base"]) == ("data", "pictures/base")
+    (tmp_path / "moved" / "pictures" / "base" / "toy00" / "00_3407.png").unlink()
+    page = write_comparison(tmp_path / "moved", None, tmp_path / "page").read_text()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert [pair["m"].index(None) if None in pair["m"] else None for pair in data["pairs"]] == [0] + [None] * 7
+    assert all(pair["r"] is not None for pair in data["pairs"])
 
 
 def test_other_counts_are_another_benchmark(whole, capsys):

@@ -122,7 +122,7 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
         items = [item for name, folder in folders.items() for item in _own_items(name, folder, suite, ask)]
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
     rewards = _metrics(cfg, ask.metrics or own, runtime)
-    return _score(benchmark.describe(suite, folders, rewards), rewards, items, suite, ask, runtime)
+    return _score(benchmark.describe(suite, ask.out, folders, rewards), rewards, items, suite, ask, runtime)
 
 
 def _own_items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) -> list[Item]:
