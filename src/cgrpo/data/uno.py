@@ -6,8 +6,8 @@
 
 A row is a record: the first picture is the reference, the second the target, its caption the prompt. Rows are left out,
 and counted, whose score_final is below 3.5 (what the data card advises; UNO's paper took only 4) or above 4, the
-best there is: one published score is 131184.67, a mean over what are no scores. A row without a score was filtered by
-whoever made the file, and stays.
+best there is: one record is known to have an absurd score. A row without a score was filtered by whoever made the
+file, and stays.
 
 Written from the data card and from programs that read the set; no real file of it was checked.
 """
