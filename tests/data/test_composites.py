@@ -115,7 +115,7 @@ def test_unos_labels(tmp_path: Path) -> None:
     """Pictures lie in images/ beside labels/; a score that can't be is no good score."""
     (tmp_path / "images/split1").mkdir(parents=True)
     (tmp_path / "labels").mkdir()
-    rows = [label("a"), label("b", 3.0), label("c", 131184.67), label("d", None), label("e", 3.5)]
+    rows = [label("a"), label("b", 3.0), label("c", 1e5), label("d", None), label("e", 3.5)]
     rows += [label("f", caption="a cup"), label("g", caption={"subject": []}), label("h", vlm_filter_cot=None)]
     for place in ("labels/split1.json", "all.json"):
         (tmp_path / place).write_text(json.dumps(rows))
