@@ -80,6 +80,11 @@ def test_scores_are_those_worked_out_by_hand(made, data, out):
     assert found["real-vs-real", "cat", None, None, "alike", "one", "cat/00.jpg"] == pytest.approx(0.6, abs=0.02)
     assert found["real-vs-real", "cat", None, None, "alike", "all", "cat/00.jpg"] == pytest.approx(0.75, abs=0.02)
     assert found["copy-paste", "cat", 7, None, "alike", "one", "cat/04.jpg"] == pytest.approx(1.0, abs=1e-6)
+    told = {(r.subject, r.prompt_index): (r.kind, r.group) for r in rows if r.subject != "dog"}
+    assert [told["cat", n] for n in (None, 0, 10, 24)] == [
+        ("live", g) for g in ("", "background", "accessory", "property")
+    ]
+    assert told["vase", 10] == ("object", "context")
     counts = {key: count for key, (_, count) in means(rows).items()}
     assert counts == {
         ("ours", "alike", "one"): 150,
