@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import official_list, read_rows
+from cgrpo.evaluation.benchmark import ScoreRow, official_list, read_rows
 from cgrpo.evaluation.comparison import compare_methods, thumbnails, write_comparison
 from cgrpo.evaluation.comparison.page import verdict
 from cgrpo.evaluation.comparison.tables import latex, markdown
@@ -144,6 +144,21 @@ def test_a_verdict_names_what_rose_fell_and_stayed(folder):
     mixed = verdict(replace(comparison, differences=fell), "new_50%")
     text = "new_50% against base: rose in dino (one) (+0.115); fell in clip (\N{MINUS SIGN}0.200)."
     assert (mixed.kind, mixed.text) == ("mixed", text)
+
+
+def test_a_measure_that_is_neither_good_nor_bad_is_no_verdict():
+    def row(method, subject, metric, protocol, value):
+        return ScoreRow(method, subject, 0, "a toy", 1, metric, protocol, value, "", None)
+
+    rows = []
+    for number in range(12):
+        for method, gain in (("base", 0.0), ("new", 0.1)):
+            rows.append(row(method, f"s{number}", "brightness", "picture", 0.5 + gain))
+            rows.append(row(method, f"s{number}", "dino", "one", 0.5 + gain))
+    told = verdict(compare_methods(rows), "new")
+    assert (told.kind, told.text) == ("rose", "new against base: rose in dino (one) (+0.100).")
+    told = verdict(compare_methods([r for r in rows if r.metric == "brightness"]), "new")
+    assert told.kind == "unknown" and "no pair that both have a score of identity or prompt for" in told.text
 
 
 def test_methods_moved_with_their_folder_are_found_beside_the_scores(folder, tmp_path):
