@@ -183,6 +183,12 @@ def test_mistakes_are_one_line(data, tmp_path):
             evaluate_dreambench(data, dataclasses.replace(ask, **more), subjects=("dog",))
     for metrics, match in ((("clip=toybox", "clip=other"), "asked for twice"), (("nothing",), "neither in the recipe")):
         Image.new("RGB", (8, 8)).save(tmp_path / "250_0.png")
-        asked = dataclasses.replace(ask, images=tmp_path, layout="uno", metrics=metrics)
+        asked = dataclasses.replace(ask, metrics=metrics)
         with pytest.raises(UserError, match=match):
             evaluate_dreambench(data, asked, subjects=("dog",))
+    assert not (tmp_path / "out").exists()  # told before anything is sampled
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "benchmark.json").write_text('{"mark": {"benchmark": "toybox"}}')
+    with pytest.raises(UserError, match=r"another benchmark \(toybox, now dreambench single\)"):
+        evaluate_dreambench(data, ask, subjects=("dog",))
+    assert not (tmp_path / "out" / "pictures").exists()

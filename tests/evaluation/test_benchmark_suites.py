@@ -109,7 +109,7 @@ def test_a_folder_that_was_moved_still_shows_its_pictures(whole, tmp_path):
 
 def test_other_counts_are_another_benchmark(whole, capsys):
     assert main(["evaluate", "toybox", "--out", str(whole), *SMALL[2:], "--subjects", "3"]) == 2
-    assert "pictures made with another suite" in capsys.readouterr().err
+    assert "data holds pictures made with another subjects; give another" in capsys.readouterr().err
 
 
 # -- data of one's own -----------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def _fill(
     try:
         for name in dict.fromkeys(row.subject for row in rows):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        _check_mark(folder, mark, write=rank == 0)
+        check_mark(folder, mark, write=rank == 0)
         for row in rows[rank::world]:
             for block in blocks:
                 files = [folder / f"{picture_name(row, seed)}.png" for seed in block]
@@ -154,7 +154,8 @@ def method_name(method: str) -> str:
     return method
 
 
-def _check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
+def check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
+    """Raises UserError where ``folder`` holds pictures of another mark; without any, ``write`` marks it."""
     file = folder / MARK
     if file.is_file():
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from cgrpo.data import ToyboxSource, derive
 from cgrpo.data.toybox import to_picture
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.generate import check_mark
 from cgrpo.evaluation.benchmark.suite import PROPERTY, Row, Suite
 from cgrpo.files import save_picture
 from cgrpo.rewards.base import to_pictures
@@ -44,19 +46,23 @@ def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: 
         )
         for number, case in enumerate(cases)
     ]
-    if draw:
-        _draw(folder, source, rows, views, prompts)
     mark = {"benchmark": "toybox", "split": split, "dial": dial, "subjects": subjects, "prompts": prompts}
+    if draw:
+        _draw(folder, mark, source, rows, views)
     return Suite("Toybox", folder, rows, views, mark)
 
 
-def _draw(folder: Path, source: ToyboxSource, rows: list[Row], views: dict[str, tuple[str, ...]], prompts: int) -> None:
+def _draw(
+    folder: Path, mark: dict[str, Any], source: ToyboxSource, rows: list[Row], views: dict[str, tuple[str, ...]]
+) -> None:
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_mark(folder, mark, write=True)
         for number, (name, files) in enumerate(views.items()):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for view, file in enumerate(files):
                 if not (folder / file).is_file():
-                    save_picture(_view(source, number, view, prompts), folder / file)
+                    save_picture(_view(source, number, view), folder / file)
         for row in rows:
             assert row.target is not None
             if not (folder / row.target).is_file():
@@ -65,9 +71,9 @@ def _draw(folder: Path, source: ToyboxSource, rows: list[Row], views: dict[str, 
         raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
 
 
-def _view(source: ToyboxSource, subject: int, view: int, prompts: int) -> Image.Image:
+def _view(source: ToyboxSource, subject: int, view: int) -> Image.Image:
     """The reference that the policy is shown, or a further one."""
     if view == 0:
-        return source.batch([subject * prompts]).references[0][0]
+        return source.batch([subject * source.per_subject]).references[0][0]
     rng = derive("toybox", source.seed, source.split, "view", subject, view)
-    return to_picture(world.draw_references(source.cases([subject * prompts])[0].subject, rng)[0][0])
+    return to_picture(world.draw_references(source.cases([subject * source.per_subject])[0].subject, rng)[0][0])
