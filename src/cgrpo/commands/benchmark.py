@@ -114,9 +114,9 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     """
     method, runtime = ask.name(), Runtime()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
-    # What can be wrong is told before hours of sampling.
-    metrics = _metrics(cfg, ask.metrics or own)
-    benchmark.join_description(ask.out, benchmark.describe(suite, ask.out, {}, {}), write=False)
+    # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.
+    rewards = _metrics(cfg, ask.metrics or own)
+    benchmark.join_description(ask.out, benchmark.describe(suite, ask.out, {}, rewards), write=False)
     if ask.images:
         folders = {method: ask.images}
         items = benchmark.method_items(method, ask.images, suite, ask.seeds, ask.first_seed, ask.layout)
@@ -124,10 +124,8 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
         folders = _generate(cfg, adapter, suite, ask, method, runtime)
         items = [item for name, folder in folders.items() for item in _own_items(name, folder, suite, ask)]
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
-    rewards = {
-        name: make_reward(name, kind, runtime.device) if isinstance(kind, Section) else kind
-        for name, kind in metrics.items()
-    }
+    for reward in rewards.values():
+        reward.to(runtime.device)
     return _score(benchmark.describe(suite, ask.out, folders, rewards), rewards, items, suite, ask, runtime)
 
 
@@ -167,8 +165,8 @@ def _generate(
     return folders
 
 
-def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, RewardSettings | Reward]:
-    """What is asked for, by the name its rows get: without =PATH; big models not loaded yet. Raises UserError."""
+def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Reward]:
+    """The rewards asked for, on the CPU, by the name their rows get: without =PATH. Raises UserError."""
     paper = {reward.type: reward for reward in load_config(PAPER).rewards.values()}
     judges = functools.cache(make_judges)  # loaded only if asked for
     chosen: dict[str, RewardSettings | Reward] = {}
@@ -191,7 +189,7 @@ def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, RewardSettings | Re
         else:
             told = ", ".join([*cfg.rewards, *REWARD_TYPES, *measures(), *judges()])
             raise UserError(f"--metric {given}: is neither in the recipe nor a type of reward; there are {told}")
-    return chosen
+    return {name: make_reward(name, kind) if isinstance(kind, Section) else kind for name, kind in chosen.items()}
 
 
 def _score(
