@@ -165,7 +165,7 @@ def test_a_manifest_from_pictures_to_a_page(manifest, tmp_path, capsys):
     assert (table["baseline"], table["methods"]) == ("base", ["base", "theirs"])
     manifest.write_text(manifest.read_text().replace("red", "blue"))
     assert main(words) == 2
-    assert "another suite" in capsys.readouterr().err
+    assert "holds scores of another rows" in capsys.readouterr().err
 
 
 def test_a_manifest_at_fault_is_one_line(tmp_path, capsys):

@@ -46,7 +46,7 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
         )
         counts[name] += 1
     texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
-    mark = {"benchmark": f"manifest {path.name}", "rows": hashlib.sha256(texts.encode()).hexdigest()}
+    mark = {"benchmark": f"manifest {path.name}", "rows": hashlib.sha256(texts.encode()).hexdigest()[:16]}
     return Suite(path.name, Path(), rows, photographs, mark)
 
 
