@@ -13,6 +13,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cgrpo.cli import main
@@ -39,8 +40,12 @@ def pictures(out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole")
-    assert main(["evaluate", "toybox", "--out", str(out), *SMALL, "--protocol", "one", "--protocol", "all"]) == 0
+    out, threads = tmp_path_factory.mktemp("whole"), torch.get_num_threads()
+    torch.set_num_threads(1)  # the number of threads shows in the last digits
+    try:
+        assert main(["evaluate", "toybox", "--out", str(out), *SMALL, "--protocol", "one", "--protocol", "all"]) == 0
+    finally:
+        torch.set_num_threads(threads)
     return out
 
 
@@ -91,9 +96,7 @@ def test_killed_twice_and_finished_by_two_processes_is_the_undisturbed_run(whole
     assert done.returncode == 0, done.stderr
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     assert pictures(tmp_path) == pictures(whole)
-    rows, wanted = read_rows(tmp_path), read_rows(whole)
-    assert [row.key for row in rows] == [row.key for row in wanted]
-    assert [row.score for row in rows] == pytest.approx([row.score for row in wanted], abs=2e-6)
+    assert (tmp_path / "scores.jsonl").read_text() == (whole / "scores.jsonl").read_text()
 
 
 def test_a_folder_that_was_moved_still_shows_its_pictures(whole, tmp_path):

@@ -1,5 +1,6 @@
 """The guard's measures against pictures worked out by hand, and its conclusions against rows made by hand."""
 
+import gc
 import math
 import random
 
@@ -12,7 +13,7 @@ from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, me
 from cgrpo.evaluation.guard.check import clusters, untouched
 from cgrpo.evaluation.guard.rules import is_best, rank
 from cgrpo.evaluation.guard.section import said, section
-from cgrpo.rewards.base import EncodeOnce, own_memory
+from cgrpo.rewards.base import EncodeOnce, Memory, own_memory
 from cgrpo.types import Batch
 
 NAN = math.nan
@@ -111,12 +112,20 @@ def test_what_is_remembered_apart_neither_helps_nor_crowds_out():
     calls: list[list[str]] = []
     once = EncodeOnce(lambda items: calls.append(items) or items, size=2)
     once({"a": "a", "b": "b"})
-    with own_memory("guard"):
+    guard = Memory()
+    with own_memory(guard):
         once({"c": "c", "d": "d"})
         once({"c": "c", "a": "a"})
     once({"a": "a", "b": "b"})
+    with own_memory(guard):
+        once({"a": "a"})
+    with own_memory(Memory()):
+        once({"a": "a"})
     once({"c": "c"})
-    assert calls == [["a", "b"], ["c", "d"], ["a"], ["c"]]
+    assert calls == [["a", "b"], ["c", "d"], ["a"], ["a"], ["c"]]
+    del guard
+    gc.collect()
+    assert len(once._memories) == 1
 
 
 # -- conclusions -----------------------------------------------------------------------------------

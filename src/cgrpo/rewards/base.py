@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Generic, Literal, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -70,17 +71,22 @@ class Offloaded(Reward):
         self.device = device
 
 
-_memory: ContextVar[str] = ContextVar("memory", default="")
+class Memory:
+    """Where every ``EncodeOnce`` keeps what it knows; all of it goes with this object."""
+
+
+_memory: ContextVar[Memory] = ContextVar("memory", default=Memory())  # noqa: B039 - one for all is what is meant
 
 
 @contextmanager
-def own_memory(name: str) -> Iterator[None]:
-    """Inside, every ``EncodeOnce`` remembers apart from outside.
+def own_memory(memory: Memory) -> Iterator[None]:
+    """Inside, every ``EncodeOnce`` knows what ``memory`` holds, and nothing else.
 
     What is known decides which items are encoded together, and that shows in a result's last bit. So whoever scores
-    beside the training must neither leave anything in its memory nor push anything out.
+    beside the training must neither leave anything in its memory nor push anything out, and whoever wants the same
+    digits for the same batch must not know what came before.
     """
-    token = _memory.set(name)
+    token = _memory.set(memory)
     try:
         yield
     finally:
@@ -92,7 +98,7 @@ class EncodeOnce(Generic[Item, Row]):
 
     def __init__(self, encode: Callable[[list[Item]], Iterable[Row]], size: int):
         self._encode, self._size = encode, size
-        self._memories: dict[str, OrderedDict[Hashable, Row]] = {}
+        self._memories: WeakKeyDictionary[Memory, OrderedDict[Hashable, Row]] = WeakKeyDictionary()
 
     def __call__(self, items: Mapping[Hashable, Item]) -> dict[Hashable, Row]:
         """The results by key; only items not known are encoded, all in one call."""

@@ -17,7 +17,7 @@ from cgrpo.evaluation.benchmark.items import Item, open_picture, side_by_side
 from cgrpo.evaluation.benchmark.rows import Key, Protocol, ScoreRow, open_part, read_rows, write_row
 from cgrpo.evaluation.guard import Measure
 from cgrpo.rewards import Reward, scored
-from cgrpo.rewards.base import to_tensor
+from cgrpo.rewards.base import Memory, own_memory, to_tensor
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]
@@ -65,10 +65,9 @@ def score_items(
     names are relative to ``root``. An identity score is the metric against the one reference of a subject ("one") or
     the mean over all its photographs ("all"); of several subjects their mean. A row that has a score already is kept;
     one without is tried again. A picture or reference that can't be read gives rows without a score, with the error.
-    Process ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items, and a chunk that was broken off is
-    scored whole again for the rows it lacks, so that batches, and with them all digits, are those of an undisturbed
-    single process; only a reward that keeps references which it met in another batch may differ in the seventh digit.
-    A metric that is broken is a UserError.
+    Process ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items. Nothing is remembered from chunk to
+    chunk, and one that was broken off is scored whole again for the rows it lacks: at equal threads every digit is that
+    of an undisturbed single process. A metric that is broken is a UserError.
     """
     asked = wishes(metrics, protocols)
     done = {row.key for row in read_rows(out) if row.score is not None}
@@ -76,8 +75,9 @@ def score_items(
     with open_part(out, rank) as part:
         for first in range(rank * chunk, len(items), world * chunk):
             some = items[first : first + chunk]
-            for row in _score_chunk(some, asked, done, root, read):
-                write_row(part, row)
+            with own_memory(Memory()):  # whatever a process met before, a chunk has the same digits
+                for row in _score_chunk(some, asked, done, root, read):
+                    write_row(part, row)
             part.flush()
             if progress:
                 progress(len(some))

@@ -18,7 +18,7 @@ from cgrpo.evaluation.heldout import Scorer
 from cgrpo.evaluation.statistics import paired_difference
 from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import scored
-from cgrpo.rewards.base import digest, own_memory
+from cgrpo.rewards.base import Memory, digest, own_memory
 from cgrpo.types import Batch
 
 
@@ -55,13 +55,14 @@ class Guard:
         self.parts = policy.alike(batch, chunk)
         self.cluster_N = clusters(batch)
         self._base: dict[str, Tensor] = {}
+        self._memory = Memory()
 
     def check(self, iteration: int, before: Sequence[Row]) -> dict[str, Any]:
         """The row of a check after ``iteration`` iterations, ``before`` being the earlier ones; alike on all processes.
 
         Neither the random state nor a reward's memory is another afterwards.
         """
-        with untouched(self.policy.device):
+        with untouched(self.policy.device), own_memory(self._memory):
             if not self._base:
                 with reference_policy(self.policy.transformer):
                     self._base = self._scores()
@@ -120,11 +121,11 @@ def clusters(batch: Batch) -> Tensor:
 
 @contextmanager
 def untouched(device: torch.device) -> Iterator[None]:
-    """Afterwards the global random states are what they were, and rewards remember what they did."""
+    """Afterwards the global random states are what they were."""
     python, numpy = random.getstate(), np.random.get_state()
     cuda = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=cuda), own_memory("guard"):
+        with torch.random.fork_rng(devices=cuda):
             yield
     finally:
         random.setstate(python)
