@@ -23,7 +23,7 @@ from cgrpo.evaluation.benchmark import copy_items, manifest_suite, read_rows, re
 from cgrpo.evaluation.comparison import write_comparison
 from cgrpo.evaluation.heldout import heldout_tasks
 
-SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=2"]
+SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=6"]
 
 
 def means(out):
