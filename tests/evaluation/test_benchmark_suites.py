@@ -94,6 +94,7 @@ def test_killed_twice_and_finished_by_two_processes_is_the_undisturbed_run(whole
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cgrpo"]
     done = subprocess.run([*launch, *words], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Toybox: 8 rows") == 1  # said once
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     assert pictures(tmp_path) == pictures(whole)
     assert (tmp_path / "scores.jsonl").read_text() == (whole / "scores.jsonl").read_text()

@@ -158,7 +158,7 @@ def test_a_measure_that_is_neither_good_nor_bad_is_no_verdict():
     told = verdict(compare_methods(rows), "new")
     assert (told.kind, told.text) == ("rose", "new against base: rose in dino (one) (+0.100).")
     told = verdict(compare_methods([r for r in rows if r.metric == "brightness"]), "new")
-    assert told.kind == "unknown" and "no pair that both have a score of identity or prompt for" in told.text
+    assert told.kind == "unknown" and "no score of identity or of the prompt that both have" in told.text
 
 
 def test_methods_moved_with_their_folder_are_found_beside_the_scores(folder, tmp_path):

@@ -126,6 +126,9 @@ def _ask(options: argparse.Namespace) -> EvaluationRequest:
 
 
 def _say_outcome(outcome: Outcome) -> int:
+    code = 1 if outcome.failed else 0
+    if not outcome.is_main:  # another process says it
+        return code
     suite, found = outcome.suite, outcome.summary
     photographs = suite.facts.get("photographs")
     print(f"{suite.name}: {len(suite.rows)} rows" + (f", photographs: {photographs['kind']}" if photographs else ""))
@@ -140,7 +143,7 @@ def _say_outcome(outcome: Outcome) -> int:
             print("  " + ("-" if mean is None else f"{mean:.4f}").rjust(max(len(head), 8)), end="")
         print()
     print(f"scores: {outcome.scores}" + (f"; {outcome.failed} rows without a score" if outcome.failed else ""))
-    return 1 if outcome.failed else 0
+    return code
 
 
 def compare(options: argparse.Namespace) -> None:

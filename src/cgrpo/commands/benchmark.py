@@ -57,45 +57,49 @@ class EvaluationRequest:
     seeds: int = 4
     first_seed: int = benchmark.FIRST_SEED
 
-    def name(self) -> str:
-        """The method's name. Raises UserError where this ask makes no sense."""
+    def __post_init__(self) -> None:
+        """Raises UserError for what makes no sense."""
         if self.seeds < 1:
             raise UserError(f"--seeds {self.seeds}: give 1 or more pictures a prompt")
         if self.run is not None and self.images is not None:
             raise UserError(f"--images {self.images}: these are scored as they are; leave out {self.run}, or --images")
-        name = benchmark.method_name(self.method or (self.images or self.run or Path("base")).resolve().name)
-        if name in benchmark.RESERVED:
-            raise UserError(f"--method {name} is the name of a row that is always there; choose another")
-        return name
+        if self.name in benchmark.RESERVED:
+            raise UserError(f"--method {self.name} is the name of a row that is always there; choose another")
+
+    @property
+    def name(self) -> str:
+        """What the rows are called."""
+        return benchmark.method_name(self.method or (self.images or self.run or Path("base")).resolve().name)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``summary`` as in benchmark.json; ``failed`` rows of ``scores`` have no score: exit with 1 if any."""
+    """``summary`` as in benchmark.json; ``failed`` rows of ``scores`` have no score: exit with 1 if any.
+
+    ``is_main``: whether this is the process to speak.
+    """
 
     suite: Suite
     summary: list[dict[str, Any]]
     failed: int
     scores: Path
+    is_main: bool = True
 
 
 def evaluate_dreambench(
     data: Path, ask: EvaluationRequest, which: Which = "single", subjects: Sequence[str] = ()
 ) -> Outcome:
     """DreamBench with the photographs in ``data``, a folder of SUBJECT/NN.jpg. See ``evaluate``."""
-    ask.name()
     return evaluate(benchmark.dreambench_suite(data, which, subjects), ask, tuple(OFFICIAL))
 
 
 def evaluate_manifest(path: Path, ask: EvaluationRequest, root: Path | None = None, limit: int = 0) -> Outcome:
     """Any data set's references and prompts; ``limit`` takes its first records alone. See ``evaluate``."""
-    ask.name()
     return evaluate(benchmark.manifest_suite(path, root, limit), ask, tuple(OFFICIAL))
 
 
 def evaluate_toybox(ask: EvaluationRequest, subjects: int = 30, prompts: int = 25) -> Outcome:
     """The toy world's held-out subjects, drawn into ``ask.out/data``; its rewards and judges. See ``evaluate``."""
-    ask.name()
     runtime = Runtime()
     cfg, _ = configuration(ask.run, load_config(ask.recipe), ask.settings)
     draw = (ask.out / "data", cfg.evaluation.split, cfg.data.dial, subjects, prompts)
@@ -112,16 +116,18 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     autoencoded where it does and the rows have targets. The same call again goes on where it broke off; without
     ``scores.jsonl`` it scores anew and generates nothing. Raises UserError.
     """
-    method, runtime = ask.name(), Runtime()
+    runtime = Runtime()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.
     rewards = _metrics(cfg, ask.metrics or own)
     benchmark.join_description(ask.out, benchmark.describe(suite, ask.out, {}, rewards), write=False)
     if ask.images:
-        folders = {method: ask.images}
-        items = benchmark.method_items(method, ask.images, suite, ask.seeds, ask.first_seed, ask.layout)
+        folders = {ask.name: ask.images}
+        items = benchmark.method_items(ask.name, ask.images, suite, ask.seeds, ask.first_seed, ask.layout)
     else:
-        folders = _generate(cfg, adapter, suite, ask, method, runtime)
+        folders = _generate(cfg, adapter, suite, ask, runtime)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the policy is gone; now the metrics move in
         items = [item for name, folder in folders.items() for item in _own_items(name, folder, suite, ask)]
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
     for reward in rewards.values():
@@ -136,7 +142,7 @@ def _own_items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) ->
 
 
 def _generate(
-    cfg: Config, adapter: Path | None, suite: Suite, ask: EvaluationRequest, method: str, runtime: Runtime
+    cfg: Config, adapter: Path | None, suite: Suite, ask: EvaluationRequest, runtime: Runtime
 ) -> dict[str, Path]:
     """The folders of the pictures by the policy, by row: the method, prompt-only, and targets through its codec."""
     policy: FluxPolicy = make_policy(cfg, runtime.device, adapter)
@@ -145,7 +151,7 @@ def _generate(
         benchmark.generate_pictures, policy, sigmas, suite, ask.out, seeds=ask.seeds, first_seed=ask.first_seed
     )
     arms: dict[str, Callable[..., Generated]] = {
-        method: functools.partial(sampled, method=method),
+        ask.name: functools.partial(sampled, method=ask.name),
         PROMPT_ONLY: functools.partial(sampled, method=PROMPT_ONLY, alone=True),
     }
     if suite.with_targets().rows:
@@ -159,9 +165,6 @@ def _generate(
         for row, error in list(made.failed.items())[:1]:
             print(f"{name}: {len(made.failed)} prompts without a picture, such as {row}: {error}", file=sys.stderr)
     runtime.wait()
-    del policy, sampled, arms
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return folders
 
 
@@ -222,4 +225,4 @@ def _score(
     failed = sum(row.score is None for row in rows)
     if runtime.is_main:
         benchmark.write_description(ask.out, joined | {"summary": summary, "rows": len(rows), "failed": failed})
-    return Outcome(suite, summary, failed, ask.out / "scores.jsonl")
+    return Outcome(suite, summary, failed, ask.out / "scores.jsonl", runtime.is_main)

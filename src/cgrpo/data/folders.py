@@ -15,8 +15,6 @@ from cgrpo.errors import UserError
 from cgrpo.types import Record
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
-
 LISTS = ("metadata.jsonl", "metadata.csv")  # of HF imagefolders
 
 

@@ -79,9 +79,11 @@ def real_items(suite: Suite) -> list[Item]:
 
     Photographs follow no prompt; a photograph isn't compared with itself. Of pairs, subjects stand alone.
     """
-    targets = [(row, row.target) for row in suite.rows if row.target is not None]
+    targets = [
+        _of_row(suite, row, REAL, None, row.target, (suite.root / row.target,)) for row in suite.rows if row.target
+    ]
     if targets:
-        return [_of_row(suite, row, REAL, None, name, (suite.root / name,)) for row, name in targets]
+        return targets
     singles = {name: (row, place) for row in suite.rows for place, name in enumerate(row.subjects)}
     items = []
     for subject, (row, place) in singles.items():

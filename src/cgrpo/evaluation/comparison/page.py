@@ -62,11 +62,8 @@ def verdict(comparison: Comparison, method: str) -> Verdict:
     rose, fell = ([d for d in sure if (d.difference > 0) == up] for up in (True, False))
     parts = [f"{word} in {_listed(some)}" for word, some in (("rose", rose), ("fell", fell)) if some]
     parts += [f"no sure change in {_listed(rest)}"] if (rest := [d for d in found if d not in sure]) else []
-    text = (
-        f"{method} against {comparison.baseline}: "
-        + ("; ".join(parts) or "no pair that both have a score of identity or prompt for")
-        + "."
-    )
+    told = "; ".join(parts) or "no score of identity or of the prompt that both have"
+    text = f"{method} against {comparison.baseline}: {told}."
     return Verdict("mixed" if fell else "rose" if found and len(rose) == len(found) else "unknown", text)
 
 
