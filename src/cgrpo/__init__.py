@@ -46,7 +46,7 @@ _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
     "load_reward": "cgrpo.build",
-    "read_rows": "cgrpo.evaluation.benchmark",
+    "read_scores": "cgrpo.evaluation.benchmark",
     "train": "cgrpo.commands.train",
     "write_comparison": "cgrpo.evaluation.comparison",
 }

@@ -77,12 +77,15 @@ def test_a_layout_that_names_no_picture_is_refused(layout):
 
 def test_kinds_of_subjects_and_groups_of_prompts():
     rows = official_list("single", ["can", "cat"])
-    assert {(row.subject, row.kind) for row in rows} == {("can", "object"), ("cat", "live")}
-    groups = [[row.group for row in rows if row.subject == name] for name in ("can", "cat")]
+    assert {(row.subject, row.subject_kind) for row in rows} == {("can", "object"), ("cat", "live")}
+    groups = [[row.prompt_kind for row in rows if row.subject == name] for name in ("can", "cat")]
     assert groups == [["background"] * 10 + [name] * 10 + ["property"] * 5 for name in ("context", "accessory")]
-    asked = [row.prompt for row in rows if row.group == "property"]
+    asked = [row.prompt for row in rows if row.prompt_kind == "property"]
     assert asked[:5] == ["a red can", "a purple can", "a shiny can", "a wet can", "a cube shaped can"]
-    kinds = {(len({known()["subjects"][s]["live"] for s in row.subjects}), row.kind) for row in official_list("multi")}
+    kinds = {
+        (len({known()["subjects"][s]["live"] for s in row.subjects}), row.subject_kind)
+        for row in official_list("multi")
+    }
     assert kinds == {(1, "object"), (1, "live"), (2, "mixed")}
 
 

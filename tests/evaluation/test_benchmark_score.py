@@ -22,7 +22,7 @@ from cgrpo.evaluation.benchmark import (
     join_description,
     method_items,
     official_list,
-    read_rows,
+    read_scores,
     real_items,
     score_items,
     short_summary,
@@ -80,7 +80,7 @@ def test_scores_are_those_worked_out_by_hand(made, data, out):
     assert found["real-vs-real", "cat", None, None, "alike", "one", "cat/00.jpg"] == pytest.approx(0.6, abs=0.02)
     assert found["real-vs-real", "cat", None, None, "alike", "all", "cat/00.jpg"] == pytest.approx(0.75, abs=0.02)
     assert found["copy-paste", "cat", 7, None, "alike", "one", "cat/04.jpg"] == pytest.approx(1.0, abs=1e-6)
-    told = {(r.subject, r.prompt_index): (r.kind, r.group) for r in rows if r.subject != "dog"}
+    told = {(r.subject, r.prompt_index): (r.subject_kind, r.prompt_kind) for r in rows if r.subject != "dog"}
     assert [told["cat", n] for n in (None, 0, 10, 24)] == [
         ("live", g) for g in ("", "background", "accessory", "property")
     ]
@@ -206,7 +206,7 @@ def test_a_corrupt_picture_among_3000(data, tmp_path, capsys):
     words += ["--seeds", "120", "--metric", "copy_paste", "--out", str(tmp_path / "out")]
     assert main(words) == 1
     assert "1 rows without a score" in capsys.readouterr().out
-    rows = [row for row in read_rows(tmp_path / "out") if row.method == "made"]
+    rows = [row for row in read_scores(tmp_path / "out") if row.method == "made"]
     assert len(rows) == 3000
     (lost,) = [row for row in rows if row.score is None]
     assert (lost.picture, lost.seed) == ("dog/12_3467.png", 3467) and "can't be read" in lost.error
@@ -244,7 +244,7 @@ def test_the_mean_weighs_prompts_alike_and_leaves_out_what_failed():
 def test_rows_that_are_none_are_told(out):
     (out / "scores.jsonl").write_text('{"method": "x"}\n')
     with pytest.raises(UserError, match=r"scores.jsonl, line 1"):
-        read_rows(out)
+        read_scores(out)
 
 
 def test_scores_that_can_not_be_compared_do_not_mix(made, data, out, tmp_path):

@@ -19,7 +19,7 @@ from PIL import Image
 from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import copy_items, manifest_suite, read_rows, real_items, toybox_suite
+from cgrpo.evaluation.benchmark import copy_items, manifest_suite, read_scores, real_items, toybox_suite
 from cgrpo.evaluation.comparison import write_comparison
 from cgrpo.evaluation.heldout import heldout_tasks
 
@@ -56,7 +56,7 @@ def test_the_toybox_is_the_one_that_training_evaluates_on(tmp_path):
     assert [row.prompt for row in suite.rows] == list(batch.prompts)
     for row, references in zip(suite.rows, batch.references, strict=True):
         assert (np.asarray(Image.open(tmp_path / row.references[0])) == np.asarray(references[0])).all()
-    assert [row.group == "property" for row in suite.rows] == [
+    assert [row.prompt_kind == "property" for row in suite.rows] == [
         any(word in row.prompt for word in ("red", "yellow", "green", "blue", "purple")) for row in suite.rows
     ]
     assert len({pictures(tmp_path)[name] for name in suite.photographs["toy00"]}) == 4
@@ -69,7 +69,7 @@ def test_every_reference_row_stands_beside_the_method(whole):
     assert found["autoencoded", "identity", "one"] > found["prompt-only", "identity", "one"] + 0.2
     assert {method for method, _, _ in found} == {"base", "prompt-only", "autoencoded", "real-vs-real", "copy-paste"}
     assert {metric for _, metric, _ in found} == {"identity", "prompt", "identity_readback", "prompt_readback"}
-    counts = {name: sum(r.method == name and r.metric == "prompt" for r in read_rows(whole)) for name, _, _ in found}
+    counts = {name: sum(r.method == name and r.metric == "prompt" for r in read_scores(whole)) for name, _, _ in found}
     assert counts == {"base": 24, "prompt-only": 24, "autoencoded": 8, "real-vs-real": 8, "copy-paste": 8}
 
 
@@ -128,8 +128,18 @@ def manifest(tmp_path):
         archive.write(tmp_path / "rex.png", "rex/0.png")
     rows = [
         {"references": ["a.png", "b.png"], "prompt": "a cat in the snow", "subject": "my cat", "target": "target.png"},
-        {"references": ["dogs.zip!/rex/0.png"], "prompt": "a dog at night", "subject": "dog", "meta": {"kind": "live"}},
-        {"references": ["a.png", "b.png"], "prompt": "a red cat", "subject": "my cat", "meta": {"group": "property"}},
+        {
+            "references": ["dogs.zip!/rex/0.png"],
+            "prompt": "a dog at night",
+            "subject": "dog",
+            "meta": {"subject_kind": "live"},
+        },
+        {
+            "references": ["a.png", "b.png"],
+            "prompt": "a red cat",
+            "subject": "my cat",
+            "meta": {"prompt_kind": "property"},
+        },
         {"references": ["rex.png"], "prompt": "at sea", "subject": "dog"},
         {"references": ["b.png"], "prompt": "on a beach"},
     ]
@@ -139,7 +149,7 @@ def manifest(tmp_path):
 
 def test_rows_of_one_set_of_references_are_one_subject(manifest):
     suite = manifest_suite(manifest)
-    rows = [(row.subject, row.prompt_index, row.prompt, row.kind, row.group) for row in suite.rows]
+    rows = [(row.subject, row.prompt_index, row.prompt, row.subject_kind, row.prompt_kind) for row in suite.rows]
     assert rows == [
         ("my_cat", 0, "a cat in the snow", "", ""),
         ("dog", 0, "a dog at night", "live", ""),

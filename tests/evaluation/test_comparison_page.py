@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import ScoreRow, official_list, read_rows
+from cgrpo.evaluation.benchmark import ScoreRow, official_list, read_scores
 from cgrpo.evaluation.comparison import compare_methods, thumbnails, write_comparison
 from cgrpo.evaluation.comparison.page import verdict
 from cgrpo.evaluation.comparison.tables import latex, markdown
@@ -32,8 +32,8 @@ def score(method, item, metric, protocol, value, picture, seed=3407, prompt=None
         "score": value,
         "picture": picture,
         "error": None,
-        "kind": item.kind,
-        "group": item.group,
+        "subject_kind": item.subject_kind,
+        "prompt_kind": item.prompt_kind,
     }
 
 
@@ -98,7 +98,7 @@ def test_all_files_come_from_one_comparison(folder, tmp_path):
     names = {"comparison.json", "tables.md", "tables.tex", "pareto.png", "subjects.png", "index.html"}
     assert {file.name for file in page.parent.iterdir()} == names and page.name == "index.html"
     table = json.loads((page.parent / "comparison.json").read_text())
-    alone = compare_methods(read_rows(folder), "base").as_dict()
+    alone = compare_methods(read_scores(folder), "base").as_dict()
     assert table == json.loads(json.dumps(alone | {"settings": {"benchmark": "DreamBench, some"} | alone["settings"]}))
     assert "<h1>DreamBench, some: compared with base</h1>" in page.read_text()
     (dino,) = [d for d in table["differences"] if d["column"] == "dino (one)" and d["group"] == "all"]
@@ -132,7 +132,7 @@ def test_the_page_needs_nothing_else_and_shows_every_pair(folder, tmp_path):
 
 
 def test_a_verdict_names_what_rose_fell_and_stayed(folder):
-    comparison = compare_methods(read_rows(folder), "base")
+    comparison = compare_methods(read_scores(folder), "base")
     unsure = verdict(comparison, "new_50%")  # three subjects: p is 0.25 at least
     assert (unsure.kind, unsure.text) == (
         "unknown",
@@ -200,7 +200,7 @@ def test_thumbnails_shrink_until_they_keep_the_budget(tmp_path):
 
 
 def test_latex_escapes_names_and_closes_every_table(folder):
-    comparison = compare_methods(read_rows(folder), "base")
+    comparison = compare_methods(read_scores(folder), "base")
     text = latex(comparison)
     assert r"new\_50\%" in text and "new_50%" not in text
     assert r"$-$0." in text and "\N{MINUS SIGN}" not in text

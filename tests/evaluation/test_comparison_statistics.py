@@ -15,10 +15,12 @@ from cgrpo.evaluation.comparison.tradeoff import hypervolume, pareto_front
 OBJECTS = ("backpack", "can", "clock")
 
 
-def row(method, subject, index, score, *, seed=1, metric="dino", protocol="one", kind="", group=""):
+def row(method, subject, index, score, *, seed=1, metric="dino", protocol="one", subject_kind="", prompt_kind=""):
     prompt = None if index is None else f"prompt {index}"
     picture = f"{subject}/{index}_{seed}.png"
-    return ScoreRow(method, subject, index, prompt, seed, metric, protocol, score, picture, None, kind, group)
+    return ScoreRow(
+        method, subject, index, prompt, seed, metric, protocol, score, picture, None, subject_kind, prompt_kind
+    )
 
 
 def find(found, **keys):
@@ -143,7 +145,7 @@ def test_property_prompts_and_live_subjects_apart():
     rows = []
     for item in listed:
         gap = 0.1 + 0.4 * (item.prompt_index >= 20) + 0.2 * (item.subject == "cat")
-        kinds = {"kind": item.kind, "group": item.group}
+        kinds = {"subject_kind": item.subject_kind, "prompt_kind": item.prompt_kind}
         rows += [
             row("base", item.subject, item.prompt_index, 0.0, **kinds),
             row("new", item.subject, item.prompt_index, gap, **kinds),
@@ -162,7 +164,9 @@ def test_property_prompts_and_live_subjects_apart():
 
 
 def test_one_kind_of_subjects_and_of_prompts_makes_no_groups():
-    rows = [row(m, s, 0, 0.5, kind="object", group="background") for m in ("base", "new") for s in OBJECTS]
+    rows = [
+        row(m, s, 0, 0.5, subject_kind="object", prompt_kind="background") for m in ("base", "new") for s in OBJECTS
+    ]
     assert compare_methods(rows).groups() == ["all"]
 
 

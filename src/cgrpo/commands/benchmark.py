@@ -220,7 +220,7 @@ def _score(
     if runtime.is_main:
         benchmark.collect_rows(ask.out, order)
     runtime.wait()
-    rows = benchmark.read_rows(ask.out)
+    rows = benchmark.read_scores(ask.out)
     summary = benchmark.short_summary(rows)
     failed = sum(row.score is None for row in rows)
     if runtime.is_main:

@@ -16,7 +16,7 @@ from cgrpo.evaluation.benchmark.items import (
 )
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.manifest import manifest_suite
-from cgrpo.evaluation.benchmark.rows import Protocol, ScoreRow, collect_rows, read_rows
+from cgrpo.evaluation.benchmark.rows import Protocol, ScoreRow, collect_rows, read_scores
 from cgrpo.evaluation.benchmark.score import score_items
 from cgrpo.evaluation.benchmark.suite import PROPERTY, Row, Suite
 from cgrpo.evaluation.benchmark.summary import (
@@ -56,7 +56,7 @@ __all__ = [
     "official_list",
     "picture_name",
     "read_description",
-    "read_rows",
+    "read_scores",
     "real_items",
     "score_items",
     "short_summary",

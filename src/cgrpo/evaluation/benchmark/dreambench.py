@@ -62,8 +62,8 @@ def official_list(which: Which = "single", subjects: Sequence[str] = ()) -> list
             references=tuple(f"{name}/{known()['subjects'][name]['reference']}" for name in group),
             prompt_index=index,
             prompt=text,
-            kind=_kind(group),
-            group=_group(group, index),
+            subject_kind=_subject_kind(group),
+            prompt_kind=_prompt_kind(group, index),
         )
         for number, (group, index, text) in enumerate(texts)
         if not subjects or set(group) <= set(subjects)
@@ -73,22 +73,22 @@ def official_list(which: Which = "single", subjects: Sequence[str] = ()) -> list
     return rows
 
 
-def _kind(group: Sequence[str]) -> str:
+def _subject_kind(group: Sequence[str]) -> str:
     """ "live" or "object"; "mixed" for a pair of both."""
     live = {known()["subjects"][name]["live"] for name in group}
     return "mixed" if len(live) > 1 else "live" if True in live else "object"
 
 
-def _group(group: Sequence[str], index: int) -> str:
+def _prompt_kind(group: Sequence[str], index: int) -> str:
     """Ten backgrounds that all subjects share, ten contexts (of live subjects: accessories), five properties."""
     if index >= PROPERTIES:
         return PROPERTY
-    return "background" if index < PLACED else "context" if _kind(group) == "object" else "accessory"
+    return "background" if index < PLACED else "context" if _subject_kind(group) == "object" else "accessory"
 
 
 def _prompts(group: Sequence[str]) -> list[str]:
     """The 25 prompts of a subject or a pair. A pair with a live subject gets the live templates."""
-    live = _kind(group) != "object"
+    live = _subject_kind(group) != "object"
     templates = known()["templates"]["live" if live else "object"]
     first, *rest = [known()["subjects"][name]["class"] for name in group]
     if not rest:

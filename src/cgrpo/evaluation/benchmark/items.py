@@ -32,8 +32,8 @@ class Item:
     words: tuple[str, ...]
     prompt_index: int | None
     prompt: str | None
-    kind: str
-    group: str
+    subject_kind: str
+    prompt_kind: str
     seed: int | None
     picture: str
     files: tuple[Path, ...]
@@ -55,7 +55,7 @@ class Item:
 
 def _of_row(suite: Suite, row: Row, method: str, seed: int | None, picture: str, files: tuple[Path, ...]) -> Item:
     known = tuple(suite.photographs[name] for name in row.subjects)
-    texts = (row.prompt_index, row.prompt, row.kind, row.group)
+    texts = (row.prompt_index, row.prompt, row.subject_kind, row.prompt_kind)
     return Item(method, row.subjects, row.words, *texts, seed, picture, files, known, row.case)
 
 
@@ -87,7 +87,7 @@ def real_items(suite: Suite) -> list[Item]:
     singles = {name: (row, place) for row in suite.rows for place, name in enumerate(row.subjects)}
     items = []
     for subject, (row, place) in singles.items():
-        kind = row.kind if len(row.subjects) == 1 else ""
+        kind = row.subject_kind if len(row.subjects) == 1 else ""
         for name in suite.photographs[subject][1:]:
             others = (tuple(other for other in suite.photographs[subject] if other != name),)
             file = (suite.root / name,)

@@ -18,9 +18,8 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
 
     Records with the same references are one subject, called by its subject word or its first reference's name, and
     numbered where two would have one name. All references of a subject are shown to the policy; protocol "one" scores
-    against the first. A record's target is a real picture that follows its prompt. Its meta may say of what kind (or
-    SynCD's category) its subject is, and which group its prompt belongs to: ``{"kind": "live", "group": "property"}``.
-    Raises UserError.
+    against the first. A record's target is a real picture that follows its prompt. Its meta may have a ``subject_kind``
+    (or SynCD's category) such as "live", and a ``prompt_kind`` such as "property". Raises UserError.
     """
     records = read_records(path, root, limit)
     names = _names([record.references for record in records], records)
@@ -39,8 +38,8 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
                 shown,
                 counts[name],
                 record.prompt,
-                kind=str(record.meta.get("kind") or record.meta.get("category") or ""),
-                group=str(record.meta.get("group", "")),
+                subject_kind=str(record.meta.get("subject_kind") or record.meta.get("category") or ""),
+                prompt_kind=str(record.meta.get("prompt_kind") or ""),
                 target=str(record.target.absolute()) if record.target else None,
             )
         )

@@ -23,8 +23,7 @@ class ScoreRow:
 
     subject       "cat", or "cat+dog" for a pair
     prompt_index  counts the subject's prompts from 0; None for real photographs, as prompt is
-    kind, group   of the subject ("live", "object"; "mixed" for a pair of both) and of the prompt ("background",
-                  "property", ...); "" for none
+    subject_kind  "live", "object", or "mixed" for a pair of both; prompt_kind: "background", "property", ...; "" for none
     seed          None where nothing was generated
     metric        the name it was asked for by; benchmark.json says its unit, axis and checkpoint
     protocol      what an identity metric compares with: the "one" reference of a subject, or the mean over "all" its
@@ -44,15 +43,15 @@ class ScoreRow:
     score: float | None
     picture: str
     error: str | None
-    kind: str = ""
-    group: str = ""
+    subject_kind: str = ""
+    prompt_kind: str = ""
 
     @property
     def key(self) -> Key:
         return (self.method, self.subject, self.prompt_index, self.seed, self.metric, self.protocol, self.picture)
 
 
-def read_rows(out: Path) -> list[ScoreRow]:
+def read_scores(out: Path) -> list[ScoreRow]:
     """All rows in ``out``: of scores.jsonl and of parts not yet collected; the later of two for the same thing.
 
     A last line that was cut off is left out. Raises UserError for another line that is no row.
@@ -94,7 +93,7 @@ def write_row(file: TextIO, row: ScoreRow) -> None:
 
 def collect_rows(out: Path, order: Iterable[Key] = ()) -> list[ScoreRow]:
     """The processes' parts into ``scores.jsonl``, in ``order`` (others first), and the parts away; returns all rows."""
-    rows = {row.key: row for row in read_rows(out)}
+    rows = {row.key: row for row in read_scores(out)}
     for key in order:
         if key in rows:
             rows[key] = rows.pop(key)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item, open_picture, side_by_side
-from cgrpo.evaluation.benchmark.rows import Key, Protocol, ScoreRow, open_part, read_rows, write_row
+from cgrpo.evaluation.benchmark.rows import Key, Protocol, ScoreRow, open_part, read_scores, write_row
 from cgrpo.evaluation.guard import Measure
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import Memory, own_memory, to_tensor
@@ -70,7 +70,7 @@ def score_items(
     of an undisturbed single process. A metric that is broken is a UserError.
     """
     asked = wishes(metrics, protocols)
-    done = {row.key for row in read_rows(out) if row.score is not None}
+    done = {row.key for row in read_scores(out) if row.score is not None}
     read = functools.lru_cache(maxsize=16)(open_picture)
     with open_part(out, rank) as part:
         for first in range(rank * chunk, len(items), world * chunk):
@@ -159,6 +159,6 @@ def _row(item: Item, wish: Wish, score: float | None, error: str | None) -> Scor
         score=score,
         picture=item.picture,
         error=error,
-        kind=item.kind,
-        group=item.group,
+        subject_kind=item.subject_kind,
+        prompt_kind=item.prompt_kind,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-PROPERTY = "property"  # the group of prompts that ask for what the subject is not ("a red ...")
+PROPERTY = "property"  # the kind of prompts that ask for what the subject is not ("a red ...")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Row:
     subjects      names, safe as folders; ``words`` what each is ("cat"), for the segmenter and the prompt
     references    the pictures shown to the policy, relative to the suite's folder
     prompt_index  counts the subjects' prompts from 0
-    kind, group   of the subjects ("live", "object") and of the prompt ("background", "property"); "" for none
+    subject_kind  of the subjects ("live", "object"), ``prompt_kind`` of the prompt ("background", "property"); "": none
     target        a real picture of the subject that follows the prompt, where there is one
     case          the toy world's ground truth, for its judges
     """
@@ -29,8 +29,8 @@ class Row:
     references: tuple[str, ...]
     prompt_index: int
     prompt: str
-    kind: str = ""
-    group: str = ""
+    subject_kind: str = ""
+    prompt_kind: str = ""
     target: str | None = None
     case: Any = field(default=None, compare=False, repr=False)
 

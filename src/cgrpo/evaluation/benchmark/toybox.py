@@ -39,8 +39,8 @@ def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: 
             views[names[number // prompts]][:1],
             number % prompts,
             texts[number],
-            kind=world.PATTERNS[int(case.subject.pattern_B[0])],
-            group=PROPERTY if case.prompt.property_B[0] > 0 else "plain",
+            subject_kind=world.PATTERNS[int(case.subject.pattern_B[0])],
+            prompt_kind=PROPERTY if case.prompt.property_B[0] > 0 else "plain",
             target=f"{names[number // prompts]}/real-{number % prompts:02d}.png",
             case=case,
         )

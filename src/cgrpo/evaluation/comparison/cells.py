@@ -28,12 +28,12 @@ class Column(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A subject and one of its prompts (real photographs have none); ``kind`` and ``group`` as in ``ScoreRow``."""
+    """A subject and one of its prompts (real photographs have none); the kinds as in ``ScoreRow``."""
 
     subject: str
     prompt_index: int | None
-    kind: str = ""
-    group: str = ""
+    subject_kind: str = ""
+    prompt_kind: str = ""
 
 
 @dataclass
@@ -52,7 +52,7 @@ def gather(rows: Iterable[ScoreRow]) -> Cells:
     cells: Cells = {}
     for row in rows:
         pairs = cells.setdefault(Column(row.metric, row.protocol), {}).setdefault(row.method, {})
-        cell = pairs.setdefault(Pair(row.subject, row.prompt_index, row.kind, row.group), Cell())
+        cell = pairs.setdefault(Pair(row.subject, row.prompt_index, row.subject_kind, row.prompt_kind), Cell())
         if row.score is None or row.score != row.score:
             cell.unscored += 1
         else:
@@ -77,8 +77,10 @@ def seed_deviation(pairs: dict[Pair, Cell], group: str = ALL) -> float:
 def groups_of(cells: Cells) -> list[str]:
     """All; without property prompts, where there are any; then groups of prompts and kinds of subjects, if several."""
     pairs = {pair: None for column in cells.values() for method in column.values() for pair in method}
-    prompts = sorted(dict.fromkeys(pair.group for pair in pairs if pair.group), key=lambda name: name != PROPERTY)
-    kinds = list(dict.fromkeys(pair.kind for pair in pairs if pair.kind))
+    prompts = sorted(
+        dict.fromkeys(pair.prompt_kind for pair in pairs if pair.prompt_kind), key=lambda name: name != PROPERTY
+    )
+    kinds = list(dict.fromkeys(pair.subject_kind for pair in pairs if pair.subject_kind))
     found = [ALL, *([WITHOUT] if PROPERTY in prompts else [])]
     for some in (prompts, kinds):
         found += some if len(some) > 1 else []
@@ -88,5 +90,5 @@ def groups_of(cells: Cells) -> list[str]:
 def in_group(pair: Pair, group: str) -> bool:
     """Whether the pair belongs to a group. Real photographs follow no prompt, so they are in no group of prompts."""
     if group == WITHOUT:
-        return pair.prompt_index is not None and pair.group != PROPERTY
-    return group == ALL or group in (pair.kind, pair.group)
+        return pair.prompt_index is not None and pair.prompt_kind != PROPERTY
+    return group == ALL or group in (pair.subject_kind, pair.prompt_kind)

@@ -245,7 +245,7 @@ def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str])
     for column in columns:
         for method in others:
             paired = _paired(cells, column, method, baseline, ALL)
-            for subject, kind in {pair.subject: pair.kind for pair in paired}.items():
+            for subject, kind in {pair.subject: pair.subject_kind for pair in paired}.items():
                 values = [both for pair, both in paired.items() if pair.subject == subject]
                 base_N, other_N = torch.tensor(values, dtype=torch.float64).unbind(1)
                 gap = paired_difference(base_N, other_N, torch.arange(len(values)), LEVEL)

@@ -102,7 +102,7 @@ def pair_table(
             "s": subject,
             "i": index,
             "p": next(iter(at.values())).prompt or "",
-            "q": next(iter(at.values())).group == PROPERTY,
+            "q": next(iter(at.values())).prompt_kind == PROPERTY,
             "r": album.add(references[subject]),
             "m": [album.add(files[at[name]]) if name in at else None for name in shown],
             "v": [

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import read_description, read_rows
+from cgrpo.evaluation.benchmark import read_description, read_scores
 from cgrpo.evaluation.comparison import figures
 from cgrpo.evaluation.comparison.compare import compare_methods
 from cgrpo.evaluation.comparison.page import render
@@ -21,7 +21,7 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
     Written are comparison.json, tables.md, tables.tex, pareto.png, subjects.png and index.html, which holds small
     pictures and needs nothing else. Raises UserError for no scores, an unknown baseline, or an unwritable ``out``.
     """
-    rows = read_rows(folder)
+    rows = read_scores(folder)
     if not rows:
         raise UserError(f"{folder / 'scores.jsonl'}: no scores; run cgrpo evaluate with this folder as --out first")
     description = read_description(folder)
