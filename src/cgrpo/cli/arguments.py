@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cgrpo import __version__
-from cgrpo.cli import actions
+from cgrpo.cli import actions, evaluation
 
 RUN = "a run directory or an adapter (default: the base)"
 RECIPE = "a packaged recipe or a TOML file (default: toybox)"
@@ -66,24 +66,24 @@ def _evaluate(evaluate: argparse.ArgumentParser) -> None:
     _benchmark(toybox)
     toybox.add_argument("--subjects", type=_positive, default=30, metavar="N", help="held-out subjects (default: 30)")
     toybox.add_argument("--prompts", type=_positive, default=25, metavar="N", help="prompts a subject (default: 25)")
-    toybox.set_defaults(command=actions.evaluate_toybox)
+    toybox.set_defaults(command=evaluation.toybox)
     bench = verbs.add_parser("dreambench", help="DreamBench: generate and score, or score pictures of any system")
     _benchmark(bench)
     bench.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photographs: SUBJECT/NN.jpg")
     bench.add_argument("--list", choices=["single", "multi"], default="single", help="the official list")
     bench.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="some of its subjects (default: all)")
-    bench.set_defaults(command=actions.evaluate_dreambench)
+    bench.set_defaults(command=evaluation.dreambench)
     own = verbs.add_parser("manifest", help="the same for references and prompts of your own")
     own.add_argument("manifest", type=Path, help="a data set: a manifest, a folder, or an archive")
     _benchmark(own)
     own.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
     own.add_argument("--limit", type=int, default=0, metavar="N", help="its first N rows alone (default: 0, all)")
-    own.set_defaults(command=actions.evaluate_manifest)
+    own.set_defaults(command=evaluation.manifest)
     compare = verbs.add_parser("compare", help="methods scored into one folder: intervals, tests, tables, a page")
     compare.add_argument("folder", type=Path, help="the --out of cgrpo evaluate")
     compare.add_argument("--baseline", metavar="METHOD", help="what the others are compared with (default: base)")
     compare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for tables, figures and page")
-    compare.set_defaults(command=actions.compare)
+    compare.set_defaults(command=evaluation.compare)
 
 
 def _benchmark(bench: argparse.ArgumentParser) -> None:

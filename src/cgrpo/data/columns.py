@@ -14,24 +14,21 @@ order; 4,000 of 80 kB in groups of 100 rows 0.2 ms in order and 2 to 5 ms shuffl
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cgrpo.data.blocks import store_of
 from cgrpo.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 16 << 20  # decoded at a time
-KEPT_BYTES = 64 << 20  # decoded blocks kept, over all files of a process
-KEPT_CURSORS = 8  # half-read row groups kept open, likewise
 ROWS = 1024  # of text, at a time
 BUFFER_BYTES = 1 << 20  # read from disk at a time
 
@@ -160,14 +157,14 @@ class Table:
         group = bisect_right(self._starts, place.row) - 1
         size, start = self._block_rows(group, place.column), self._starts[group]
         wanted = start + (place.row - start) // size * size
-        store = _store(os.getpid())
+        store = store_of(os.getpid())
         with self._lock:
             block = store.block(self, place.column, wanted)
             if block is not None:
                 return block, wanted
             cursor = store.take(self, place.column)
             if cursor is None or cursor.group != group or cursor.row > wanted:
-                cursor = _Cursor(group, start, self._arrays(group, [place.column], size))
+                cursor = Cursor(group, start, self._arrays(group, [place.column], size))
             end = self._starts[group + 1]
             for first in range(cursor.row, wanted + 1, size):
                 block = cursor.read(min(size, end - first))
@@ -209,7 +206,7 @@ class Table:
 
 
 @dataclass
-class _Cursor:
+class Cursor:
     """A row group being read: ``row`` comes next."""
 
     group: int
@@ -226,47 +223,6 @@ class _Cursor:
             count -= len(parts[-1])
             self.row += len(parts[-1])
         return pyarrow.chunked_array(parts)
-
-
-class _Store:
-    """What a process keeps of its tables: decoded blocks and half-read row groups, least recently used last."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[Table, str, int], pa.ChunkedArray] = OrderedDict()
-        self._cursors: OrderedDict[tuple[Table, str], _Cursor] = OrderedDict()
-        self._bytes = 0
-
-    def block(self, table: Table, column: str, first: int) -> pa.ChunkedArray | None:
-        with self._lock:
-            found = self._blocks.get((table, column, first))
-            if found is not None:
-                self._blocks.move_to_end((table, column, first))
-            return found
-
-    def keep(self, table: Table, column: str, first: int, block: pa.ChunkedArray) -> None:
-        with self._lock:
-            if (table, column, first) not in self._blocks:
-                self._blocks[table, column, first] = block
-                self._bytes += block.nbytes
-            while self._bytes > KEPT_BYTES and len(self._blocks) > 1:
-                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
-
-    def take(self, table: Table, column: str) -> _Cursor | None:
-        with self._lock:
-            return self._cursors.pop((table, column), None)
-
-    def put_back(self, table: Table, column: str, cursor: _Cursor) -> None:
-        with self._lock:
-            self._cursors[table, column] = cursor
-            while len(self._cursors) > KEPT_CURSORS:
-                self._cursors.popitem(last=False)
-
-
-@functools.lru_cache(maxsize=1)
-def _store(process: int) -> _Store:
-    """``process``: a forked child must not wait for a lock that a thread of its parent held."""
-    return _Store()
 
 
 def _column(kind: pa.DataType) -> Column:

@@ -23,7 +23,8 @@ class ScoreRow:
 
     subject       "cat", or "cat+dog" for a pair
     prompt_index  counts the subject's prompts from 0; None for real photographs, as prompt is
-    subject_kind  "live", "object", or "mixed" for a pair of both; prompt_kind: "background", "property", ...; "" for none
+    subject_kind  "live", "object", or "mixed" for a pair of both; "" for none
+    prompt_kind   "background", "property", ...; "" for none
     seed          None where nothing was generated
     metric        the name it was asked for by; benchmark.json says its unit, axis and checkpoint
     protocol      what an identity metric compares with: the "one" reference of a subject, or the mean over "all" its

@@ -77,9 +77,8 @@ def seed_deviation(pairs: dict[Pair, Cell], group: str = ALL) -> float:
 def groups_of(cells: Cells) -> list[str]:
     """All; without property prompts, where there are any; then groups of prompts and kinds of subjects, if several."""
     pairs = {pair: None for column in cells.values() for method in column.values() for pair in method}
-    prompts = sorted(
-        dict.fromkeys(pair.prompt_kind for pair in pairs if pair.prompt_kind), key=lambda name: name != PROPERTY
-    )
+    prompts = list(dict.fromkeys(pair.prompt_kind for pair in pairs if pair.prompt_kind))
+    prompts.sort(key=lambda name: name != PROPERTY)
     kinds = list(dict.fromkeys(pair.subject_kind for pair in pairs if pair.subject_kind))
     found = [ALL, *([WITHOUT] if PROPERTY in prompts else [])]
     for some in (prompts, kinds):
