@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cgrpo.data import ToyboxSource
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.words import LENGTH, vocabulary
 
 
@@ -15,7 +15,7 @@ def test_same_seed_same_pictures_and_values_in_range():
     for _ in range(2):
         stream = rng(3)
         subjects, prompts = world.sample_subjects(40, stream), world.sample_prompts(40, stream, 0.5)
-        draws.append((*world.draw(subjects, prompts, stream), *world.draw_references(subjects, stream)))
+        draws.append((*drawing.draw(subjects, prompts, stream), *drawing.draw_references(subjects, stream)))
     assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))
     picture, mask, reference, _ = draws[0]
     assert picture.shape == (40, 3, 32, 32) and mask.shape == (40, 32, 32)
@@ -32,7 +32,7 @@ def test_every_shape_shows_and_sizes_differ():
     areas = []
     for size in (0, 1):
         prompts = world.Prompts(zeros, zeros + 4, zeros + size, zeros)
-        areas.append(world.draw(subjects, prompts, rng())[1].sum((1, 2)))
+        areas.append(drawing.draw(subjects, prompts, rng())[1].sum((1, 2)))
     assert (areas[0] > 25).all() and (areas[1] > 1.5 * areas[0]).all()
 
 
@@ -43,7 +43,7 @@ def test_positions_are_where_they_say(position, axis, sign):
     subjects = world.sample_subjects(20, rng())
     zeros = torch.zeros(20, dtype=torch.long)
     index = list(world.POSITIONS).index(position)
-    masks = world.draw(subjects, world.Prompts(zeros, zeros + index, zeros, zeros), rng())[1]
+    masks = drawing.draw(subjects, world.Prompts(zeros, zeros + index, zeros, zeros), rng())[1]
     line = torch.arange(32.0) - 15.5
     weights = line[:, None] if axis == 0 else line[None]
     centre = (masks * weights).sum((1, 2)) / masks.sum((1, 2))

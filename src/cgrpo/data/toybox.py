@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from cgrpo.data.order import derive
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 from cgrpo.toybox.judges import Case
 from cgrpo.types import Batch
 
@@ -41,7 +41,7 @@ class ToyboxSource:
         references = []
         for case, index in zip(cases, indices, strict=True):
             rng = derive("toybox", self.seed, self.split, "reference", index // self.per_subject)
-            references.append((to_picture(world.draw_references(case.subject, rng)[0][0]),))
+            references.append((to_picture(drawing.draw_references(case.subject, rng)[0][0]),))
         return Batch(
             ids=tuple(f"{self.split}-{index // self.per_subject}-{index % self.per_subject}" for index in indices),
             prompts=tuple(case.prompt.texts()[0] for case in cases),
@@ -57,13 +57,13 @@ class ToyboxSource:
             rng = derive("toybox", self.seed, self.split, "pair", index)
             shown, caption = world.flawed(case.subject, case.prompt, rng, self.dial)
             prompts.append(caption.texts()[0])
-            targets.append(to_picture(world.draw(shown, case.prompt, rng)[0][0]))
+            targets.append(to_picture(drawing.draw(shown, case.prompt, rng)[0][0]))
         return replace(batch, prompts=tuple(prompts)), targets
 
     def oracle(self, indices: Sequence[int]) -> torch.Tensor:
         """Pictures as the world itself draws them for the tasks: uint8 [N, 32, 32, 3]."""
         drawn = [
-            world.draw(case.subject, case.prompt, derive("toybox", self.seed, self.split, "oracle", index))[0][0]
+            drawing.draw(case.subject, case.prompt, derive("toybox", self.seed, self.split, "oracle", index))[0][0]
             for case, index in zip(self.cases(indices), indices, strict=True)
         ]
         return torch.stack([(picture * 255).round().to(torch.uint8).permute(1, 2, 0) for picture in drawn])

@@ -18,7 +18,7 @@ from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import to_pictures
 from cgrpo.rewards.segment import Segmenter
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 from cgrpo.types import Batch
 
 
@@ -106,7 +106,7 @@ def ranking(
 
 
 def _pictures(known: Truth, policy: FluxPolicy, number: int) -> Tensor:
-    drawn, _ = world.draw(known.subjects, known.prompts, derive("corruption pictures", number))
+    drawn, _ = drawing.draw(known.subjects, known.prompts, derive("corruption pictures", number))
     return policy.decode(policy.encode_targets(_as_pictures(drawn)))
 
 
@@ -123,7 +123,7 @@ def segmenter_iou(
     the subject in its place while every pixel becomes the base's.
     """
     batch, known = source.batch(range(count)), truth(source, count)
-    drawn, masks = world.draw(known.subjects, known.prompts, derive("segmenter pictures"))
+    drawn, masks = drawing.draw(known.subjects, known.prompts, derive("segmenter pictures"))
     real = _as_pictures(drawn)
     start = int((sigmas >= 0.5).sum()) - 1
     x0_NLC = policy.encode_targets(real)

@@ -53,8 +53,6 @@ class FluxPolicy:
     Codec and prompt encoder may be None where the policy is driven by tensors alone.
     """
 
-    """Which weights these are; ``from_folder`` sets it, and who merges a starting adapter in replaces it."""
-
     def __init__(
         self,
         transformer: FluxTransformer2DModel,
@@ -79,7 +77,8 @@ class FluxPolicy:
         self.pe: PositionScheme = pe
         self.rule: Rule = rule
         self.offload = offload
-        self.origin = Origin("", "")  # unknown, where the policy was built from a model in memory
+        # Which weights these are: from_folder and begin_with say; unknown where the model was built in memory.
+        self.origin = Origin("", "")
         self.pixels_per_token = codec.pixels_per_token if codec else 16
         self._channels: int = transformer.config["in_channels"]
         self._takes_guidance: bool = transformer.config["guidance_embeds"]

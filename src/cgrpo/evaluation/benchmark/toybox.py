@@ -14,7 +14,7 @@ from cgrpo.evaluation.benchmark.generate import check_mark
 from cgrpo.evaluation.benchmark.suite import PROPERTY, Row, Suite
 from cgrpo.files import save_picture
 from cgrpo.rewards.base import to_pictures
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 
 VIEWS = 4  # references drawn of each subject: the one that the policy sees, and more to compare with
 
@@ -76,4 +76,4 @@ def _view(source: ToyboxSource, subject: int, view: int) -> Image.Image:
     if view == 0:
         return source.batch([subject * source.per_subject]).references[0][0]
     rng = derive("toybox", source.seed, source.split, "view", subject, view)
-    return to_picture(world.draw_references(source.cases([subject * source.per_subject])[0].subject, rng)[0][0])
+    return to_picture(drawing.draw_references(source.cases([subject * source.per_subject])[0].subject, rng)[0][0])

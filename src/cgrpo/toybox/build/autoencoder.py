@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 
 
@@ -18,9 +18,9 @@ def picture_pool(count: int, rng: torch.Generator, dial: float = 0.25) -> torch.
     for first in range(0, count, 512):
         subjects = world.sample_subjects(min(512, count - first), rng)
         if (first // 512) % 3 == 0:
-            parts.append(world.draw_references(subjects, rng)[0])
+            parts.append(drawing.draw_references(subjects, rng)[0])
         else:
-            parts.append(world.draw(subjects, world.sample_prompts(len(subjects), rng, dial), rng)[0])
+            parts.append(drawing.draw(subjects, world.sample_prompts(len(subjects), rng, dial), rng)[0])
     return torch.cat(parts)
 
 
@@ -34,7 +34,7 @@ def build_autoencoder(folder: Path, seed: int, steps: int, say: Callable[[str], 
         block_out_channels=(24, 48, 48),  # pyright: ignore
         latent_channels=8,
         norm_num_groups=8,
-        sample_size=world.SIZE,
+        sample_size=drawing.SIZE,
         use_quant_conv=False,
         use_post_quant_conv=False,
         mid_block_add_attention=False,

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from cgrpo.policies import pack, position_ids
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
 
@@ -59,8 +59,8 @@ def make_pairs(folder: Path, count: int, seed: int, dial: float) -> Pairs:
         prompts = world.sample_prompts(256, rng, dial)
         shown, captions = world.flawed(subjects, prompts, rng, dial)
         texts = captions.texts()
-        columns[0].append(encode(world.draw_references(subjects, rng)[0]))
-        columns[1].append(encode(world.draw(shown, prompts, rng)[0]))
+        columns[0].append(encode(drawing.draw_references(subjects, rng)[0]))
+        columns[1].append(encode(drawing.draw(shown, prompts, rng)[0]))
         for column, tokenizer in ((2, clip), (3, t5)):
             tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
             columns[column].append(tokens.input_ids)

@@ -31,7 +31,7 @@ from transformers import (
 
 from cgrpo.rewards.base import to_pictures
 from cgrpo.rewards.segment import SemanticSegmenter, subject_crop
-from cgrpo.toybox import world
+from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
 from cgrpo.toybox.judges import SLICES
@@ -51,11 +51,11 @@ class Pool:
             these = world.sample_subjects(256, rng)
             asked = world.sample_prompts(256, rng, dial, split=None)
             if references and first % 1024 == 0:
-                picture, mask = world.draw_references(these, rng)
+                picture, mask = drawing.draw_references(these, rng)
             else:
                 these = world.with_property(these, asked.property_B, rng)
                 plain = world.Prompts(asked.scene_B, asked.position_B, asked.size_B, 0 * asked.property_B)
-                picture, mask = world.draw(these, plain, rng)
+                picture, mask = drawing.draw(these, plain, rng)
             pictures.append((_worn(vae, picture, rng) * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
             masks.append(mask > 0.5)
             subjects.append(these)
