@@ -49,7 +49,7 @@ def whole(data, policy, sigmas, tmp_path_factory):
 
 def make(policy, sigmas, data, out, **more):
     suite = dreambench_suite(data, "single", ["dog"])
-    return generate_pictures(policy, sigmas, suite, out, method="base", **({"seeds": 2} | more))
+    return generate_pictures(policy, sigmas, suite, out / "pictures" / "base", **({"seeds": 2} | more))
 
 
 def pictures(out):
@@ -116,13 +116,10 @@ def test_prompt_only_is_the_base_whatever_was_trained(policy, sigmas, data, tmp_
         for name, parameter in trained.transformer.named_parameters():
             if "lora_B" in name:
                 parameter.add_(0.1)
-    made = [
-        generate_pictures(p, sigmas, suite, tmp_path / "a", method="prompt-only", seeds=2, alone=True).made
-        for p in (policy, trained)
-    ]
+    made = [generate_pictures(p, sigmas, suite, tmp_path / "a", seeds=2, alone=True).made for p in (policy, trained)]
     assert made == [4, 0]
-    generate_pictures(trained, sigmas, suite, tmp_path / "b", method="prompt-only", seeds=2, alone=True)
-    generate_pictures(trained, sigmas, suite, tmp_path / "c", method="prompt-only", seeds=2)
+    generate_pictures(trained, sigmas, suite, tmp_path / "b", seeds=2, alone=True)
+    generate_pictures(trained, sigmas, suite, tmp_path / "c", seeds=2)
     found = [[f.read_bytes() for f in sorted((tmp_path / name).rglob("*.png"))] for name in "abc"]
     assert found[0] == found[1] != found[2]
 
@@ -131,7 +128,7 @@ def test_an_unreadable_reference_costs_its_rows(policy, sigmas, tmp_path):
     data = draw_photographs(tmp_path / "data")
     (data / "dog" / "02.jpg").write_bytes(b"no picture")
     suite = dreambench_suite(data, "multi", ("cat", "dog"))
-    made = generate_pictures(policy, sigmas, suite, tmp_path, method="base", seeds=1)
+    made = generate_pictures(policy, sigmas, suite, tmp_path / "made", seeds=1)
     assert made.made == 0 and len(made.failed) == 25 and "can't be read" in made.failed["cat+dog 0"]
 
 

@@ -26,6 +26,7 @@ from cgrpo.evaluation.benchmark import (
     real_items,
     score_items,
     short_summary,
+    write_description,
 )
 
 METRICS = {"alike": Alike(), "length": Length()}
@@ -249,7 +250,7 @@ def test_rows_that_are_none_are_told(out):
 
 def test_scores_that_can_not_be_compared_do_not_mix(made, data, out, tmp_path):
     suite = dreambench_suite(data, "single", ["dog"])
-    join_description(out, describe(suite, out, {"ours": made}, {"alike": Alike()}))
+    write_description(out, join_description(out, describe(suite, out, {"ours": made}, {"alike": Alike()})))
     other = dreambench_suite(data, "single", ["cat"])
     joined = join_description(out, describe(other, out, {"theirs": data}, {"length": Length()}))
     assert list(joined["methods"]) == ["ours", "theirs"] and list(joined["metrics"]) == ["alike", "length"]

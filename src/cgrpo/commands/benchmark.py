@@ -120,52 +120,56 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.
     rewards = _metrics(cfg, ask.metrics or own)
-    benchmark.join_description(ask.out, benchmark.describe(suite, ask.out, {}, rewards), write=False)
-    if ask.images:
-        folders = {ask.name: ask.images}
-        items = benchmark.method_items(ask.name, ask.images, suite, ask.seeds, ask.first_seed, ask.layout)
-    else:
-        folders = _generate(cfg, adapter, suite, ask, runtime)
+    folders = {ask.name: ask.images} if ask.images else _folders(suite, ask)
+    table = benchmark.join_description(ask.out, benchmark.describe(suite, ask.out, folders, rewards))
+    if not ask.images:
+        _generate(cfg, adapter, suite, ask, folders, runtime)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the policy is gone; now the metrics move in
-        items = [item for name, folder in folders.items() for item in _own_items(name, folder, suite, ask)]
+    items = [item for name, folder in folders.items() for item in _items(name, folder, suite, ask)]
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
     for reward in rewards.values():
         reward.to(runtime.device)
-    return _score(benchmark.describe(suite, ask.out, folders, rewards), rewards, items, suite, ask, runtime)
+    return _score(table, rewards, items, suite, ask, runtime)
 
 
-def _own_items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) -> list[Item]:
+def _folders(suite: Suite, ask: EvaluationRequest) -> dict[str, Path]:
+    """Where the policy's pictures go, by row: the method, prompt-only, and targets through its autoencoder."""
+    rows = (ask.name, PROMPT_ONLY, *([AUTOENCODED] if suite.with_targets().rows else []))
+    return {name: ask.out / "pictures" / name for name in rows}
+
+
+def _items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) -> list[Item]:
     if name == AUTOENCODED:
         return benchmark.method_items(name, folder, suite.with_targets(), 1, 0)
-    return benchmark.method_items(name, folder, suite, ask.seeds, ask.first_seed)
+    return benchmark.method_items(name, folder, suite, ask.seeds, ask.first_seed, ask.layout if ask.images else "rows")
 
 
 def _generate(
-    cfg: Config, adapter: Path | None, suite: Suite, ask: EvaluationRequest, runtime: Runtime
-) -> dict[str, Path]:
-    """The folders of the pictures by the policy, by row: the method, prompt-only, and targets through its codec."""
+    cfg: Config,
+    adapter: Path | None,
+    suite: Suite,
+    ask: EvaluationRequest,
+    folders: Mapping[str, Path],
+    runtime: Runtime,
+) -> None:
     policy: FluxPolicy = make_policy(cfg, runtime.device, adapter)
     sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
     sampled = functools.partial(
-        benchmark.generate_pictures, policy, sigmas, suite, ask.out, seeds=ask.seeds, first_seed=ask.first_seed
+        benchmark.generate_pictures, policy, sigmas, suite, seeds=ask.seeds, first_seed=ask.first_seed
     )
-    arms: dict[str, Callable[..., Generated]] = {
-        ask.name: functools.partial(sampled, method=ask.name),
-        PROMPT_ONLY: functools.partial(sampled, method=PROMPT_ONLY, alone=True),
+    makers: dict[str, Callable[..., Generated]] = {
+        ask.name: sampled,
+        PROMPT_ONLY: functools.partial(sampled, alone=True),
+        AUTOENCODED: functools.partial(benchmark.autoencode_targets, policy, suite),
     }
-    if suite.with_targets().rows:
-        arms[AUTOENCODED] = functools.partial(benchmark.autoencode_targets, policy, suite, ask.out)
-    folders = {}
     share = len(suite.rows[runtime.rank :: runtime.world])
-    for name, make in arms.items():
+    for name, folder in folders.items():
         with tqdm(total=share, desc=name, unit=" prompts", disable=not runtime.is_main) as bar:
-            made = make(rank=runtime.rank, world=runtime.world, progress=bar.update)
-        folders[name] = made.folder
+            made = makers[name](folder, rank=runtime.rank, world=runtime.world, progress=bar.update)
         for row, error in list(made.failed.items())[:1]:
             print(f"{name}: {len(made.failed)} prompts without a picture, such as {row}: {error}", file=sys.stderr)
     runtime.wait()
-    return folders
 
 
 def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Reward]:
@@ -196,14 +200,15 @@ def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Reward]:
 
 
 def _score(
-    table: Mapping[str, Any],
+    table: dict[str, Any],
     rewards: dict[str, Reward],
     items: list[Item],
     suite: Suite,
     ask: EvaluationRequest,
     runtime: Runtime,
 ) -> Outcome:
-    joined = benchmark.join_description(ask.out, table, write=runtime.is_main)
+    if runtime.is_main:
+        benchmark.write_description(ask.out, table)
     runtime.wait()
     with tqdm(total=len(items) // runtime.world, desc="score", unit=" pictures", disable=not runtime.is_main) as bar:
         order = benchmark.score_items(
@@ -224,5 +229,5 @@ def _score(
     summary = benchmark.short_summary(rows)
     failed = sum(row.score is None for row in rows)
     if runtime.is_main:
-        benchmark.write_description(ask.out, joined | {"summary": summary, "rows": len(rows), "failed": failed})
+        benchmark.write_description(ask.out, table | {"summary": summary, "rows": len(rows), "failed": failed})
     return Outcome(suite, summary, failed, ask.out / "scores.jsonl", runtime.is_main)

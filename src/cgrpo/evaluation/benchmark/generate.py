@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.items import AUTOENCODED, open_picture
+from cgrpo.evaluation.benchmark.items import open_picture
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
 from cgrpo.evaluation.generate import follow, seeded_noise
@@ -33,7 +33,6 @@ BLOCK = 4  # pictures of a row in one batch
 class Generated:
     """Pictures made now, pictures that were there, and rows left out with the reason (an unreadable reference)."""
 
-    folder: Path
     made: int = 0
     kept: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -43,9 +42,8 @@ def generate_pictures(
     policy: FluxPolicy,
     sigmas: Tensor,
     suite: Suite,
-    out: Path,
+    folder: Path,
     *,
-    method: str,
     seeds: int = 4,
     first_seed: int = FIRST_SEED,
     alone: bool = False,
@@ -53,7 +51,7 @@ def generate_pictures(
     world: int = 1,
     progress: Any = None,
 ) -> Generated:
-    """Pictures of all rows in ``out/pictures/METHOD/SUBJECT/PP_SEED.png`` (layouts.picture_name).
+    """Pictures of all rows in ``folder``, as SUBJECT/PP_SEED.png (layouts.picture_name).
 
     Seeds are ``first_seed`` .. ``first_seed + seeds - 1``; the noise depends on the seed alone, as diffusers draws it.
     ``alone``: the base policy, adapter off, and the prompt without references. A picture that is there already is
@@ -85,21 +83,19 @@ def generate_pictures(
         "transformer": fingerprint((k, v) for k, v in policy.transformer.state_dict().items() if used(k)),
     }
     blocks = [range(at, min(at + BLOCK, first_seed + seeds)) for at in range(first_seed, first_seed + seeds, BLOCK)]
-    folder = out / "pictures" / method_name(method)
     return _fill(folder, mark, suite.rows, blocks, make, rank, world, progress)
 
 
 def autoencode_targets(
-    policy: FluxPolicy, suite: Suite, out: Path, *, rank: int = 0, world: int = 1, progress: Any = None
+    policy: FluxPolicy, suite: Suite, folder: Path, *, rank: int = 0, world: int = 1, progress: Any = None
 ) -> Generated:
-    """The rows' targets through the policy's autoencoder, as seed 0: no picture of the policy's could be better."""
+    """The rows' targets through the policy's autoencoder into ``folder``, as seed 0: its pictures can't be better."""
 
     def make(row: Row, wanted: Sequence[int]) -> list[Image.Image]:
         assert row.target is not None
         latents = policy.encode_targets([open_picture(suite.root / row.target)])
         return to_pictures(policy.decode(latents)) * len(wanted)
 
-    folder = out / "pictures" / AUTOENCODED
     return _fill(folder, _mark(policy, suite), suite.with_targets().rows, [range(1)], make, rank, world, progress)
 
 
@@ -119,7 +115,7 @@ def _fill(
     progress: Any,
 ) -> Generated:
     """Write the pictures that ``folder`` lacks; ``make`` samples a block of a row's seeds."""
-    done = Generated(folder)
+    done = Generated()
     try:
         for name in dict.fromkeys(row.subject for row in rows):
             (folder / name).mkdir(parents=True, exist_ok=True)

@@ -53,8 +53,8 @@ def read_description(out: Path) -> dict[str, Any]:
     return table if isinstance(table, dict) else {}
 
 
-def join_description(out: Path, table: Mapping[str, Any], write: bool = True) -> dict[str, Any]:
-    """``table`` joined with what ``out`` holds already: methods, metrics and subjects add up. Written with ``write``.
+def join_description(out: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    """``table`` joined with what ``out`` holds already: methods, metrics and subjects add up.
 
     Raises UserError where scores would mix that can't be compared: of another benchmark, against other photographs, or
     a metric or method of the same name that is something else.
@@ -65,8 +65,6 @@ def join_description(out: Path, table: Mapping[str, Any], write: bool = True) ->
     joined = before | dict(table)
     for key in ("references", "methods", "metrics"):
         joined[key] = before.get(key, {}) | dict(table[key])
-    if write:
-        write_description(out, joined)
     return joined
 
 
