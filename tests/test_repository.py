@@ -82,7 +82,7 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_package_data() -> None:
     package = Path(str(resources.files("cgrpo")))
-    assert list((package / "evaluation").glob("*.j2"))
+    assert list((package / "evaluation").rglob("*.j2"))
     assets = package / "toybox" / "assets"
     for name in ("policy", "segmenter", "dino", "clip", "reader"):
         files = [path for path in (assets / name).rglob("*") if path.is_file()]

@@ -39,16 +39,16 @@ _ALGORITHM = (
 )
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "EvaluationRequest": "cgrpo.commands.benchmark",
-    "compare_methods": "cgrpo.evaluation.comparison",
+    "compare_methods": "cgrpo.evaluation.statistics",
     "evaluate_dreambench": "cgrpo.commands.benchmark",
     "evaluate_manifest": "cgrpo.commands.benchmark",
     "evaluate_toybox": "cgrpo.commands.benchmark",
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
     "load_reward": "cgrpo.build",
-    "read_scores": "cgrpo.evaluation.benchmark",
+    "read_scores": "cgrpo.evaluation.scores",
     "train": "cgrpo.commands.train",
-    "write_comparison": "cgrpo.evaluation.comparison",
+    "write_comparison": "cgrpo.evaluation.pages.comparison",
 }
 __all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore
 

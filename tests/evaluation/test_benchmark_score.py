@@ -14,20 +14,16 @@ from PIL import Image
 from cgrpo.cli import main
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import (
-    ScoreRow,
-    collect_rows,
     copy_items,
     describe,
     dreambench_suite,
-    join_description,
     method_items,
     official_list,
-    read_scores,
     real_items,
     score_items,
-    short_summary,
-    write_description,
 )
+from cgrpo.evaluation.scores import ScoreRow, collect_rows, join_description, read_scores, write_description
+from cgrpo.evaluation.statistics import short_summary
 
 METRICS = {"alike": Alike(), "length": Length()}
 

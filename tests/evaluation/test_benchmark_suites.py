@@ -19,9 +19,10 @@ from PIL import Image
 from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import copy_items, manifest_suite, read_scores, real_items, toybox_suite
-from cgrpo.evaluation.comparison import write_comparison
+from cgrpo.evaluation.benchmark import copy_items, manifest_suite, real_items, toybox_suite
 from cgrpo.evaluation.heldout import heldout_tasks
+from cgrpo.evaluation.pages.comparison import write_comparison
+from cgrpo.evaluation.scores import read_scores
 
 SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=6"]
 

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import ScoreRow, official_list, read_scores
-from cgrpo.evaluation.comparison import compare_methods, thumbnails, write_comparison
-from cgrpo.evaluation.comparison.page import verdict
-from cgrpo.evaluation.comparison.tables import latex, markdown
+from cgrpo.evaluation.benchmark import official_list
+from cgrpo.evaluation.pages.comparison import write_comparison
+from cgrpo.evaluation.pages.comparison.page import verdict
+from cgrpo.evaluation.pages.comparison.tables import latex, markdown
+from cgrpo.evaluation.scores import ScoreRow, read_scores
+from cgrpo.evaluation.show import thumbnails
+from cgrpo.evaluation.statistics import compare_methods
 
 SUBJECTS = ["can", "cat", "teapot"]
 SCRIPT = "</script><script>alert('x')</script>"

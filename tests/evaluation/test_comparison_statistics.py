@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import ScoreRow, official_list
-from cgrpo.evaluation.comparison import compare_methods
-from cgrpo.evaluation.comparison.significance import holm, sign_flip
-from cgrpo.evaluation.comparison.tradeoff import hypervolume, pareto_front
+from cgrpo.evaluation.benchmark import official_list
+from cgrpo.evaluation.scores import ScoreRow
+from cgrpo.evaluation.statistics import compare_methods
+from cgrpo.evaluation.statistics.significance import holm, sign_flip
+from cgrpo.evaluation.statistics.tradeoff import hypervolume, pareto_front
 
 OBJECTS = ("backpack", "can", "clock")
 

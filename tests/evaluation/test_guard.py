@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, measures, news, stopped_in_words, warnings
+from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, news, stopped_in_words, warnings
 from cgrpo.evaluation.guard.check import clusters, untouched
 from cgrpo.evaluation.guard.rules import is_best, rank
-from cgrpo.evaluation.guard.section import said, section
+from cgrpo.evaluation.pages.guard import said, section
 from cgrpo.rewards.base import EncodeOnce, Memory, own_memory
+from cgrpo.rewards.measures import measures
 from cgrpo.types import Batch
 
 NAN = math.nan

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from cgrpo.config import Config, Shaping, Weights
-from cgrpo.evaluation import plots
 from cgrpo.evaluation.heldout import HeldOut
-from cgrpo.evaluation.report import DASH, MINUS, cautions, method, number, verdict, write_report
+from cgrpo.evaluation.pages.report import DASH, MINUS, cautions, method, number, verdict, write_report
+from cgrpo.evaluation.show import plots
 from cgrpo.types import Batch
 
 NAN = math.nan

@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.evaluation.heldout import HeldOut
-from cgrpo.evaluation.sheets import GAP, MARGIN, comparison_sheet, first_tasks, fit, grid, sample_sheet
+from cgrpo.evaluation.show.sheets import GAP, MARGIN, first_tasks, fit, grid, row_sheet, sample_sheet
 from cgrpo.types import Batch
 
 
@@ -81,11 +80,11 @@ def test_tasks_are_chosen_by_subject_and_order_alone():
     assert first_tasks(subject_N, 99) == [0, 3, 5, 1, 4, 2]
 
 
-def test_comparison_sheet_shows_reference_base_and_trained():
+def test_row_sheet_shows_reference_base_and_trained():
     base_NHWC = torch.zeros(6, 8, 8, 3, dtype=torch.uint8)
     trained_NHWC = base_NHWC + torch.tensor([0, 0, 255], dtype=torch.uint8)
-    heldout = HeldOut(batch_of(6), torch.arange(6) // 2, base_NHWC, trained_NHWC, {})
-    sheet = comparison_sheet(heldout, 5, across=2)
+    made = {"base": base_NHWC, "trained": trained_NHWC}
+    sheet = row_sheet(batch_of(6), torch.arange(6) // 2, made, 5, across=2)
     assert {(255, 0, 0), (0, 0, 0), (0, 0, 255)} <= colours(sheet)
     panel = 2 * MARGIN + 3 * 96 + 2 * GAP
     assert sheet.width == 2 * panel

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cgrpo.evaluation.statistics import auc, paired_difference
+from cgrpo.evaluation.statistics.paired import auc, paired_difference
 
 NAN = math.nan
 

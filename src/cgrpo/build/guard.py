@@ -8,10 +8,11 @@ from cgrpo.build.rewards import as_rewards, make_judges, make_reward
 from cgrpo.config import TOYBOX, Config
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
-from cgrpo.evaluation.guard import Guard, Processes, measures, untouched
-from cgrpo.evaluation.heldout import Scorer
+from cgrpo.evaluation.guard import Guard, Processes, untouched
+from cgrpo.evaluation.scores import Scorer
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
+from cgrpo.rewards.measures import measures
 from cgrpo.types import Batch
 
 

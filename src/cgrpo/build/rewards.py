@@ -28,8 +28,7 @@ from cgrpo.config import (
     parse_config,
 )
 from cgrpo.errors import UserError
-from cgrpo.evaluation.guard.measures import CopyPaste
-from cgrpo.evaluation.heldout import Scorer
+from cgrpo.evaluation.scores import Scorer
 from cgrpo.hub import locate
 from cgrpo.rewards import FunctionReward, Offloaded, Reward
 from cgrpo.rewards.aesthetic import Aesthetic
@@ -38,6 +37,7 @@ from cgrpo.rewards.dino import DinoSeg
 from cgrpo.rewards.dino_v1 import DinoV1
 from cgrpo.rewards.hpsv3 import HPSv3
 from cgrpo.rewards.image_reward import ImageReward
+from cgrpo.rewards.measures import CopyPaste
 from cgrpo.rewards.open_vocabulary import load_segmenter
 from cgrpo.rewards.preference import HPSv2, PickScore
 from cgrpo.rewards.remote import RemoteReward

@@ -67,6 +67,6 @@ def _say_outcome(outcome: Outcome) -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    from cgrpo.evaluation.comparison import write_comparison
+    from cgrpo.evaluation.pages.comparison import write_comparison
 
     print(write_comparison(options.folder, options.baseline, options.out))

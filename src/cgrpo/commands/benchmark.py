@@ -19,10 +19,21 @@ from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, p
 from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
-from cgrpo.evaluation.benchmark import AUTOENCODED, PROMPT_ONLY, Generated, Item, Protocol, Suite, Which
-from cgrpo.evaluation.guard import measures
+from cgrpo.evaluation.benchmark import Generated, Item, Suite, Which
+from cgrpo.evaluation.scores import (
+    AUTOENCODED,
+    PROMPT_ONLY,
+    RESERVED,
+    Protocol,
+    collect_rows,
+    join_description,
+    read_scores,
+    write_description,
+)
+from cgrpo.evaluation.statistics import short_summary
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
+from cgrpo.rewards.measures import measures
 from cgrpo.training.runtime import Runtime
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -40,7 +51,7 @@ class EvaluationRequest:
     images    a folder of pictures made already, by whatever system, named by ``layout`` (layouts.py)
     method    names the rows; by default the run's or the folder's name
     metrics   types of rewards (dino, clip-i and clip with DreamBench's checkpoints, dino-seg and hpsv3 as the paper's),
-              TYPE=PATH, names in the recipe, measures of the picture alone (guard/measures.py), or the toy world's
+              TYPE=PATH, names in the recipe, measures of the picture alone (rewards/measures.py), or the toy world's
               judges; empty: the benchmark's own
     seeds     pictures a prompt, from ``first_seed`` on
     """
@@ -63,7 +74,7 @@ class EvaluationRequest:
             raise UserError(f"--seeds {self.seeds}: give 1 or more pictures a prompt")
         if self.run is not None and self.images is not None:
             raise UserError(f"--images {self.images}: these are scored as they are; leave out {self.run}, or --images")
-        if self.name in benchmark.RESERVED:
+        if self.name in RESERVED:
             raise UserError(f"--method {self.name} is the name of a row that is always there; choose another")
 
     @property
@@ -121,7 +132,7 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.
     rewards = _metrics(cfg, ask.metrics or own)
     folders = {ask.name: ask.images} if ask.images else _folders(suite, ask)
-    table = benchmark.join_description(ask.out, benchmark.describe(suite, ask.out, folders, rewards))
+    table = join_description(ask.out, benchmark.describe(suite, ask.out, folders, rewards))
     if not ask.images:
         _generate(cfg, adapter, suite, ask, folders, runtime)
         if torch.cuda.is_available():
@@ -208,7 +219,7 @@ def _score(
     runtime: Runtime,
 ) -> Outcome:
     if runtime.is_main:
-        benchmark.write_description(ask.out, table)
+        write_description(ask.out, table)
     runtime.wait()
     with tqdm(total=len(items) // runtime.world, desc="score", unit=" pictures", disable=not runtime.is_main) as bar:
         order = benchmark.score_items(
@@ -223,11 +234,11 @@ def _score(
         )
     runtime.wait()
     if runtime.is_main:
-        benchmark.collect_rows(ask.out, order)
+        collect_rows(ask.out, order)
     runtime.wait()
-    rows = benchmark.read_scores(ask.out)
-    summary = benchmark.short_summary(rows)
+    rows = read_scores(ask.out)
+    summary = short_summary(rows)
     failed = sum(row.score is None for row in rows)
     if runtime.is_main:
-        benchmark.write_description(ask.out, table | {"summary": summary, "rows": len(rows), "failed": failed})
+        write_description(ask.out, table | {"summary": summary, "rows": len(rows), "failed": failed})
     return Outcome(suite, summary, failed, ask.out / "scores.jsonl", runtime.is_main)

@@ -9,8 +9,8 @@ from typing import Any
 from cgrpo.build import make_scorers
 from cgrpo.config import TOYBOX, Config
 from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, summarise
-from cgrpo.evaluation.report import write_report
-from cgrpo.evaluation.sheets import comparison_sheet
+from cgrpo.evaluation.pages.report import write_report
+from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
 from cgrpo.training.record import Record
@@ -46,7 +46,8 @@ def finish(
             "plain": summarise(result, scorers, ~wish_N),
             "property": summarise(result, scorers, wish_N),
         }
-        comparison_sheet(result, 24).save(record.folder / "comparison.png")
+        made = {"base": result.base_NHWC, "trained": result.trained_NHWC}
+        row_sheet(result.batch, result.subject_N, made, 24, across=4).save(record.folder / "comparison.png")
         _write_scores(record, result)
     record.write_summary(summary)
     write_report(record.folder, rows, cfg, summary, result, record.checks())

@@ -12,7 +12,7 @@ from cgrpo.build import make_policy
 from cgrpo.config import TOYBOX, Config, load_config, override
 from cgrpo.errors import UserError
 from cgrpo.evaluation.generate import follow, seeded_noise
-from cgrpo.evaluation.sheets import sample_sheet
+from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.policies import FluxPolicy, read_picture
 from cgrpo.rewards.base import to_pictures
 from cgrpo.training.record import Record

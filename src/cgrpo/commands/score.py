@@ -12,7 +12,7 @@ from PIL import Image
 from cgrpo.build import make_reward
 from cgrpo.config import TOYBOX, Config, RewardSettings, load_config, parse_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.sheets import grid
+from cgrpo.evaluation.show.sheets import grid
 from cgrpo.policies import read_picture
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import to_tensor

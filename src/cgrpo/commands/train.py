@@ -15,7 +15,7 @@ from cgrpo.commands.finish import finish
 from cgrpo.commands.watch import Watch, tasks_to_watch
 from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.sheets import sample_sheet
+from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import write_text
 from cgrpo.policies import named_parameters, save_adapter
 from cgrpo.rewards import Reward

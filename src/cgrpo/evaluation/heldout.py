@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,20 +12,11 @@ from cgrpo.algorithm import shifted_sigmas
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.generate import generate
+from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics import paired_difference
 from cgrpo.policies import FluxPolicy, reference_policy
-from cgrpo.rewards import Reward, scored
+from cgrpo.rewards import scored
 from cgrpo.types import Batch
-
-Role = Literal["reward", "judge", "guard"]
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A reward in the part it plays in an evaluation."""
-
-    role: Role
-    score: Reward
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import SUFFIXES
-from cgrpo.evaluation.benchmark.suite import PROPERTY, Row, Suite, subjects_of
+from cgrpo.evaluation.benchmark.suite import Row, Suite, subjects_of
+from cgrpo.evaluation.scores import PROPERTY
 
 Which = Literal["single", "multi"]
 HOME = "https://github.com/google/dreambooth (folder dataset)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,9 @@ from PIL import Image
 from cgrpo.data.archives import on_disk
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, find_picture, picture_name
-from cgrpo.evaluation.benchmark.rows import Key, Protocol
 from cgrpo.evaluation.benchmark.suite import Row, Suite
+from cgrpo.evaluation.scores import COPY, REAL, Key, Protocol
 from cgrpo.policies import read_picture
-
-REAL, COPY, PROMPT_ONLY, AUTOENCODED = "real-vs-real", "copy-paste", "prompt-only", "autoencoded"
-RESERVED = (REAL, AUTOENCODED, COPY, PROMPT_ONLY)
 
 
 @dataclass(frozen=True)
@@ -109,17 +105,3 @@ def open_picture(path: Path) -> Image.Image:
     """A picture file, or a member of an archive, in RGB. Raises UserError."""
     with on_disk(path) as file:
         return read_picture(file)
-
-
-def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """One picture as it is; several in a row on a white square, each as wide as the others and centred."""
-    if len(pictures) == 1:
-        return pictures[0]
-    side = max(max(picture.size) for picture in pictures)
-    width = side // len(pictures)
-    sheet = Image.new("RGB", (side, side), "white")
-    for place, picture in enumerate(pictures):
-        scale = min(width / picture.width, side / picture.height)
-        small = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
-        sheet.paste(small, (place * width + (width - small.width) // 2, (side - small.height) // 2))
-    return sheet

@@ -13,11 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.items import Item, open_picture, side_by_side
-from cgrpo.evaluation.benchmark.rows import Key, Protocol, ScoreRow, open_part, read_scores, write_row
-from cgrpo.evaluation.guard import Measure
+from cgrpo.evaluation.benchmark.items import Item, open_picture
+from cgrpo.evaluation.scores import Key, Protocol, ScoreRow, open_part, read_scores, write_row
+from cgrpo.evaluation.scores.collage import side_by_side
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import Memory, own_memory, to_tensor
+from cgrpo.rewards.measures import Measure
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]

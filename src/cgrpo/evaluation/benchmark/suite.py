@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-PROPERTY = "property"  # the kind of prompts that ask for what the subject is not ("a red ...")
-
 
 @dataclass(frozen=True)
 class Row:

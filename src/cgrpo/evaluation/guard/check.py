@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.guard.rules import Row, is_best, warnings
-from cgrpo.evaluation.heldout import Scorer
+from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics import paired_difference
 from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import scored

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cgrpo.evaluation import plots
 from cgrpo.evaluation.guard.rules import FAR, Row, best_in_words, best_row, gains, shift, warnings
-from cgrpo.evaluation.numbers import to_float
+from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.statistics import to_float
 
 
 def section(checks: Sequence[Row]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from cgrpo.config import Config
-from cgrpo.evaluation import plots
-from cgrpo.evaluation.guard.section import section
 from cgrpo.evaluation.heldout import HeldOut
-from cgrpo.evaluation.numbers import movement, to_float
-from cgrpo.evaluation.sheets import first_tasks, fit
+from cgrpo.evaluation.pages.guard import section
+from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.show.sheets import first_tasks, fit
+from cgrpo.evaluation.statistics import movement, to_float
 from cgrpo.files import write_text
 from cgrpo.rewards.base import to_pictures
 
@@ -267,7 +267,7 @@ def data_uri(picture: Image.Image) -> str:
 
 
 def _environment() -> Environment:
-    loader = PackageLoader("cgrpo", "evaluation")
+    loader = PackageLoader("cgrpo", "evaluation/pages")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"number": number, "movement": movement}
     return page

@@ -14,6 +14,10 @@ from cgrpo.files import write_text
 
 Protocol = Literal["one", "all", "prompt", "picture"]
 SCORES = "scores.jsonl"
+PROPERTY = "property"  # the kind of prompts that ask for what the subject is not ("a red ...")
+# Rows that stand beside every method, and so no method may be called.
+REAL, COPY, PROMPT_ONLY, AUTOENCODED = "real-vs-real", "copy-paste", "prompt-only", "autoencoded"
+RESERVED = (REAL, AUTOENCODED, COPY, PROMPT_ONLY)
 Key = tuple[str, str, int | None, int | None, str, str, str]
 
 
@@ -29,7 +33,7 @@ class ScoreRow:
     metric        the name it was asked for by; benchmark.json says its unit, axis and checkpoint
     protocol      what an identity metric compares with: the "one" reference of a subject, or the mean over "all" its
                   photographs; "prompt" for metrics of the prompt, "picture" for measures that are neither
-                  good nor bad (guard/measures.py), beside all photographs
+                  good nor bad (rewards/measures.py), beside all photographs
     score         None: could not be scored, ``error`` says why
     picture       path in the method's folder (benchmark.json: methods), of photographs in the benchmark's
     """

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import read_description, read_scores
-from cgrpo.evaluation.comparison import figures
-from cgrpo.evaluation.comparison.compare import compare_methods
-from cgrpo.evaluation.comparison.page import render
-from cgrpo.evaluation.comparison.tables import latex, markdown
+from cgrpo.evaluation.pages.comparison import figures
+from cgrpo.evaluation.pages.comparison.page import render
+from cgrpo.evaluation.pages.comparison.tables import latex, markdown
+from cgrpo.evaluation.scores import read_description, read_scores
+from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.files import write_text
 
 

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cgrpo.evaluation.benchmark import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
-from cgrpo.evaluation.comparison.compare import Comparison
-from cgrpo.evaluation.comparison.tradeoff import Point, Tradeoff
-from cgrpo.evaluation.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, RULE, THIRD
+from cgrpo.evaluation.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
+from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, RULE, THIRD
+from cgrpo.evaluation.statistics.comparison import Comparison
+from cgrpo.evaluation.statistics.tradeoff import Point, Tradeoff
 
 # Okabe and Ito's, told apart with any colour vision; the baseline is ink. Marks differ too, for more methods than six.
 COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")

@@ -11,43 +11,23 @@ import numpy as np
 import torch
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import COPY, REAL, RESERVED, ScoreRow
-from cgrpo.evaluation.comparison.cells import (
+from cgrpo.evaluation.scores import COPY, REAL, RESERVED, ScoreRow
+from cgrpo.evaluation.scores.cells import (
     ALL,
-    Cell,
     Cells,
     Column,
     Pair,
     gather,
     groups_of,
-    in_group,
     pair_means,
-    seed_deviation,
 )
-from cgrpo.evaluation.comparison.significance import DRAWS, SEED, holm, sign_flip
-from cgrpo.evaluation.comparison.tradeoff import RESAMPLES, Tradeoff, tradeoff
-from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.evaluation.statistics.means import Mean, mean_of
+from cgrpo.evaluation.statistics.paired import paired_difference
+from cgrpo.evaluation.statistics.significance import DRAWS, SEED, holm, sign_flip
+from cgrpo.evaluation.statistics.tradeoff import RESAMPLES, Tradeoff, tradeoff
 
 LEVEL = 0.95
 AXES = ("identity", "prompt", "picture")
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A row's mean in a column, over pairs of the group; every pair weighs alike, whatever its number of pictures.
-
-    pictures and unscored count pictures; seed_deviation is that of a pair's pictures over seeds, pooled.
-    """
-
-    method: str
-    column: str
-    axis: str
-    group: str
-    mean: float
-    pairs: int
-    pictures: int
-    unscored: int
-    seed_deviation: float
 
 
 @dataclass(frozen=True)
@@ -166,30 +146,13 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
 
 
 def _means(cells: Cells, columns: Sequence[Column], names: Sequence[str]) -> list[Mean]:
-    found = []
-    for column in columns:
-        for name in names:
-            pairs = cells[column].get(name, {})
-            for group in groups_of(cells):
-                here = [cell for pair, cell in pairs.items() if in_group(pair, group)]
-                if here:
-                    found.append(_mean(column, name, group, pairs, here))
-    return found
-
-
-def _mean(column: Column, name: str, group: str, pairs: dict[Pair, Cell], here: Sequence[Cell]) -> Mean:
-    values = list(pair_means(pairs, group).values())
-    return Mean(
-        name,
-        column.label,
-        column.axis,
-        group,
-        float(np.mean(values)) if values else math.nan,
-        len(values),
-        sum(len(cell.scores) + cell.unscored for cell in here),
-        sum(cell.unscored for cell in here),
-        seed_deviation(pairs, group),
+    found = (
+        mean_of(column, name, cells[column].get(name, {}), group)
+        for column in columns
+        for name in names
+        for group in groups_of(cells)
     )
+    return [mean for mean in found if mean is not None]
 
 
 def _paired(cells: Cells, column: Column, method: str, baseline: str, group: str) -> dict[Pair, tuple[float, float]]:

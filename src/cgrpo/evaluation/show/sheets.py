@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cgrpo.evaluation.heldout import HeldOut
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
 
@@ -41,12 +40,6 @@ def sample_sheet(
         notes.append([""] * width + texts)
     columns = ["reference"] * width + [f"sample {g + 1}" for g in range(group_size)]
     return grid(rows, batch.prompts, columns, notes if scores else (), size=pictures[0].size if pictures else None)
-
-
-def comparison_sheet(heldout: HeldOut, count: int, across: int = 4) -> Image.Image:
-    """Reference, base and trained side by side for ``count`` held-out tasks, ``across`` of them in a row."""
-    made = {"base": heldout.base_NHWC, "trained": heldout.trained_NHWC}
-    return row_sheet(heldout.batch, heldout.subject_N, made, count, across)
 
 
 def row_sheet(batch: Batch, subject_N: Tensor, made: Mapping[str, Tensor], count: int, across: int = 3) -> Image.Image:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cgrpo.evaluation.comparison.cells import ALL
-from cgrpo.evaluation.comparison.compare import Comparison, Difference
-from cgrpo.evaluation.report import DASH, MINUS, number
+from cgrpo.evaluation.pages.report import DASH, MINUS, number
+from cgrpo.evaluation.scores.cells import ALL
+from cgrpo.evaluation.statistics.comparison import Comparison, Difference
 
 PERCENT = "95 %"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cgrpo.evaluation.benchmark import COPY, PROMPT_ONLY, REAL, RESERVED
-from cgrpo.evaluation.comparison.cells import Cell, Column, Pair, pair_means
+from cgrpo.evaluation.scores import COPY, PROMPT_ONLY, REAL, RESERVED
+from cgrpo.evaluation.scores.cells import Cell, Column, Pair, pair_means
 
 Point = tuple[float, float]
 RESAMPLES = 2000

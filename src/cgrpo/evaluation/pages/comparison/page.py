@@ -10,14 +10,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from cgrpo.evaluation import plots
-from cgrpo.evaluation.benchmark import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
-from cgrpo.evaluation.comparison import figures
-from cgrpo.evaluation.comparison.cells import ALL, Column
-from cgrpo.evaluation.comparison.compare import Comparison, Difference
-from cgrpo.evaluation.comparison.tables import tables
-from cgrpo.evaluation.comparison.thumbnails import BUDGET, Album, choose_side, locate, reference_files
-from cgrpo.evaluation.report import Verdict, number
+from cgrpo.evaluation.pages.comparison import figures
+from cgrpo.evaluation.pages.comparison.tables import tables
+from cgrpo.evaluation.pages.report import Verdict, number
+from cgrpo.evaluation.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
+from cgrpo.evaluation.scores.cells import ALL, Column
+from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side, locate, reference_files
+from cgrpo.evaluation.statistics.comparison import Comparison, Difference
 
 
 def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
 
     Pictures are looked for in ``folder`` and where ``description`` (benchmark.json's content, maybe empty) says.
     """
-    loader = PackageLoader("cgrpo", "evaluation/comparison")
+    loader = PackageLoader("cgrpo", "evaluation/pages/comparison")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     pairs = pair_table(comparison, rows, folder, description)
     made = tables(comparison)

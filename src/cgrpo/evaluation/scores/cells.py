@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, variance
 from typing import NamedTuple
 
-from cgrpo.evaluation.benchmark import PROPERTY, ScoreRow
+from cgrpo.evaluation.scores.rows import PROPERTY, ScoreRow
 
 ALL, WITHOUT = "all", f"without {PROPERTY}"  # the groups that hold other groups
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cgrpo.evaluation.numbers import to_float
+from cgrpo.evaluation.statistics import to_float
 
 Row = Mapping[str, Any]  # one line of metrics.jsonl
 

@@ -1,0 +1,40 @@
+"""Scores as tidy rows: one schema, whoever made the pictures. Reading and writing, and what they are of."""
+
+from cgrpo.evaluation.scores.description import join_description, read_description, write_description
+from cgrpo.evaluation.scores.rows import (
+    AUTOENCODED,
+    COPY,
+    PROMPT_ONLY,
+    PROPERTY,
+    REAL,
+    RESERVED,
+    Key,
+    Protocol,
+    ScoreRow,
+    collect_rows,
+    open_part,
+    read_scores,
+    write_row,
+)
+from cgrpo.evaluation.scores.scorer import Role, Scorer
+
+__all__ = [
+    "AUTOENCODED",
+    "COPY",
+    "PROMPT_ONLY",
+    "PROPERTY",
+    "REAL",
+    "RESERVED",
+    "Key",
+    "Protocol",
+    "Role",
+    "ScoreRow",
+    "Scorer",
+    "collect_rows",
+    "join_description",
+    "open_part",
+    "read_description",
+    "read_scores",
+    "write_description",
+    "write_row",
+]
