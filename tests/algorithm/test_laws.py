@@ -69,15 +69,37 @@ def test_error_halves_when_steps_double(kind, level):
     assert all(0.85 < order < 1.15 for order in orders), orders
 
 
-def test_integrate_converges_with_order_one_to_the_exact_map():
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("shift", [1.0, 1.5])
+def test_integrate_converges_with_its_order_to_the_exact_map(order, shift):
     x_NLC = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(9, 1, 1)
     exact_NLC = MU + TAU * x_NLC  # quantiles stay quantiles
     errors = [
-        (integrate(velocity, x_NLC, shifted_sigmas(steps, 1.0, torch.float64)) - exact_NLC).abs().max().item()
+        (integrate(velocity, x_NLC, shifted_sigmas(steps, shift, 0, torch.float64), order) - exact_NLC)
+        .abs()
+        .max()
+        .item()
         for steps in (50, 100, 200, 400)
     ]
     orders = [math.log2(coarse / fine) for coarse, fine in zip(errors, errors[1:], strict=False)]
-    assert all(0.85 < order < 1.15 for order in orders), orders
+    assert all(order - 0.15 < found < order + 0.25 for found in orders), orders
+
+
+def test_the_second_order_by_hand_on_an_uneven_grid():
+    """v = 6 * sigma: Euler from 1 to 0.6 falls by 2.4; then the line through (1, 6) and (0.6, 3.6) is v itself."""
+    grid = torch.tensor([1.0, 0.6, 0.5, 0.0], dtype=torch.float64)
+    calls = []
+
+    def line(x_NLC, sigma_N):
+        calls.append(sigma_N.tolist())
+        return 6 * sigma_N[:, None, None].expand_as(x_NLC)
+
+    zero = torch.zeros(1, 1, 1, dtype=torch.float64)
+    assert integrate(line, zero, grid, 2).item() == pytest.approx(-2.4 - 3 * (0.6**2))
+    assert calls == [[1.0], [0.6], [0.5]]  # no more forwards than Euler
+    assert integrate(line, zero, grid).item() == pytest.approx(-2.4 - 0.36 - 1.5)
+    with pytest.raises(ValueError, match="order"):
+        integrate(line, zero, grid, 3)
 
 
 DRAWS = 20_000

@@ -3,12 +3,25 @@
 advantages -> credit <- weights     what a sample is worth at each step (Eq. 8-12), one table
 flow -> sampling <- windows         how samples are drawn and their steps replayed (Eq. 13)
 objective                           what is minimised (Eq. 7)
+forward                             the same credit on the forward process: no steps to replay (beyond the paper)
+optimisation                        learning rate over a run, average of its weights
 """
 
 from cgrpo.algorithm.advantages import Synergy, group_advantages, scored_mask, synergy
 from cgrpo.algorithm.credit import Credit, Shaping, combine, credit_table, diagnostics, replace_advantages
 from cgrpo.algorithm.flow import Kind, flux_shift, gaussian_logp, predict_x0, sde_transition, shifted_sigmas
+from cgrpo.algorithm.forward import (
+    Spread,
+    awm_loss,
+    draw_levels,
+    nft_loss,
+    noised,
+    optimality,
+    steps_at,
+    velocity_gap,
+)
 from cgrpo.algorithm.objective import clipped_surrogate, flow_matching_loss, policy_kl
+from cgrpo.algorithm.optimisation import average_decay, join_average, learning_rate_factor
 from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout
 from cgrpo.algorithm.weights import constant_weights, reward_weights, sigmoid_weights
 from cgrpo.algorithm.windows import Window, all_steps, random_fraction, sliding_window, window_start
@@ -18,20 +31,29 @@ __all__ = [
     "Kind",
     "Noise",
     "Shaping",
+    "Spread",
     "Synergy",
     "Velocity",
     "Window",
     "all_steps",
+    "average_decay",
+    "awm_loss",
     "clipped_surrogate",
     "combine",
     "constant_weights",
     "credit_table",
     "diagnostics",
+    "draw_levels",
     "flow_matching_loss",
     "flux_shift",
     "gaussian_logp",
     "group_advantages",
     "integrate",
+    "join_average",
+    "learning_rate_factor",
+    "nft_loss",
+    "noised",
+    "optimality",
     "policy_kl",
     "predict_x0",
     "random_fraction",
@@ -44,6 +66,8 @@ __all__ = [
     "shifted_sigmas",
     "sigmoid_weights",
     "sliding_window",
+    "steps_at",
     "synergy",
+    "velocity_gap",
     "window_start",
 ]
