@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cgrpo.evaluation.statistics.paired import auc, paired_difference
+from cgrpo.evaluation.statistics import auc, cluster_numbers, contrast, paired_difference
 
 NAN = math.nan
 
@@ -87,3 +87,19 @@ def test_auc_by_hand():
     assert auc(torch.tensor([3.0, 2.0]), torch.tensor([1.0, 2.0])) == 0.875
     assert auc(torch.tensor([1.0]), torch.tensor([2.0])) == 0
     assert auc(torch.ones(4), torch.ones(3)) == 0.5
+
+
+def test_a_contrast_takes_whatever_is_the_sample():
+    """The same cases: 3 raters of 2 each, whose mean gains are 1, 2 and -0.5, or 6 cases on their own."""
+    gap_N = torch.tensor([1.0, 1.0, 1.0, 3.0, -1.0, 0.0], dtype=torch.float64)
+    raters_N = cluster_numbers(["ann", "ann", "bob", "bob", "eve", "eve"])
+    assert raters_N.tolist() == [0, 0, 1, 1, 2, 2]
+    by_rater = contrast(0 * gap_N, gap_N, raters_N, test=True)
+    assert (by_rater.clusters, by_rater.cases, by_rater.improved) == (3, 6, pytest.approx(2 / 3))
+    # |+-1 +-2 +-0.5| is at least 2.5 in 4 of the 8 flips
+    assert (by_rater.p, by_rater.exact) == (4 / 8, True)
+    by_case = contrast(0 * gap_N, gap_N, torch.arange(6), test=False)
+    assert by_case.over_clusters == by_case.over_cases == by_rater.over_cases and math.isnan(by_case.p)
+    assert by_rater.over_clusters.low < by_rater.over_cases.low
+    with pytest.raises(ValueError, match="both arms have a score"):
+        contrast(gap_N, gap_N * NAN, raters_N, test=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +13,12 @@ from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.scores import Scorer
-from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.evaluation.statistics import metric_of
 from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import scored
 from cgrpo.types import Batch
+
+ARMS = ("base", "trained")
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,7 @@ def summarise(result: HeldOut, scorers: dict[str, Scorer], mask_N: Tensor | None
     """``{metric: {role, axis, base, trained, difference, low, high}}``, over the tasks in ``mask_N`` if given."""
     rows = slice(None) if mask_N is None else mask_N
     return {
-        name: {"role": scorer.role, "axis": scorer.score.axis}
-        | asdict(
-            paired_difference(
-                result.scores[name]["base"][rows], result.scores[name]["trained"][rows], result.subject_N[rows]
-            )
-        )
+        name: metric_of(scorer, *(result.scores[name][arm][rows] for arm in ARMS), result.subject_N[rows])
         for name, scorer in scorers.items()
     }
 

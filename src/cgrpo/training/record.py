@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from cgrpo import __version__
 from cgrpo.config import Config, parse_config
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import without_nan, write_text
 
 
 class Record:
@@ -89,7 +88,7 @@ class Record:
             _keep(self.guard_file, [row for row in self.checks() if row["iteration"] <= iterations])
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_text(self.folder / "summary.json", json.dumps(_without_nan(summary), indent=2) + "\n")
+        write_text(self.folder / "summary.json", json.dumps(without_nan(summary), indent=2) + "\n")
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -103,18 +102,11 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
     with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(_without_nan(row)) + "\n")
+        opened.write(json.dumps(without_nan(row)) + "\n")
 
 
 def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null instead, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _environment() -> dict[str, Any]:

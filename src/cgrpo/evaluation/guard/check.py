@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import Tensor
 from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.guard.rules import Row, is_best, warnings
 from cgrpo.evaluation.scores import Scorer
-from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.evaluation.statistics import cluster_numbers, metric_of
 from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import Memory, digest, own_memory
@@ -80,10 +79,7 @@ class Guard:
 
     def _metric(self, scorer: Scorer, base_N: Tensor, trained_N: Tensor) -> dict[str, Any]:
         valid_N = base_N[~base_N.isnan()].double()
-        return {
-            "role": scorer.role,
-            "axis": scorer.score.axis,
-            **asdict(paired_difference(base_N, trained_N, self.cluster_N)),
+        return metric_of(scorer, base_N, trained_N, self.cluster_N) | {
             "spread": valid_N.std().item() if len(valid_N) > 1 else float("nan"),
             "failed": int((base_N.isnan() | trained_N.isnan()).sum()),
         }
@@ -114,9 +110,7 @@ class Guard:
 
 def clusters(batch: Batch) -> Tensor:
     """A number [N] for each task's set of references: what several tasks share makes them no independent sample."""
-    known: dict[frozenset[str], int] = {}
-    sets = (frozenset(digest(picture) for picture in pictures) for pictures in batch.references)
-    return torch.tensor([known.setdefault(pictures, len(known)) for pictures in sets])
+    return cluster_numbers(frozenset(digest(picture) for picture in pictures) for pictures in batch.references)
 
 
 @contextmanager

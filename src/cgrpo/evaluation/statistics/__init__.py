@@ -1,20 +1,26 @@
 """Paired differences with intervals over clusters, tests, trade-offs, and methods compared by them."""
 
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference, SubjectDifference, compare_methods
+from cgrpo.evaluation.statistics.contrast import Contrast, contrast
 from cgrpo.evaluation.statistics.means import Mean, short_summary
-from cgrpo.evaluation.statistics.movement import movement, to_float
-from cgrpo.evaluation.statistics.paired import Paired, auc, paired_difference
+from cgrpo.evaluation.statistics.metrics import metric_of, movement, to_float
+from cgrpo.evaluation.statistics.paired import Paired, auc, cluster_means, cluster_numbers, paired_difference
 from cgrpo.evaluation.statistics.tradeoff import Tradeoff
 
 __all__ = [
     "Comparison",
+    "Contrast",
     "Difference",
     "Mean",
     "Paired",
     "SubjectDifference",
     "Tradeoff",
     "auc",
+    "cluster_means",
+    "cluster_numbers",
     "compare_methods",
+    "contrast",
+    "metric_of",
     "movement",
     "paired_difference",
     "short_summary",

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import COPY, REAL, RESERVED, ScoreRow
@@ -21,12 +21,13 @@ from cgrpo.evaluation.scores.cells import (
     groups_of,
     pair_means,
 )
+from cgrpo.evaluation.statistics.contrast import LEVEL, contrast
 from cgrpo.evaluation.statistics.means import Mean, mean_of
-from cgrpo.evaluation.statistics.paired import paired_difference
-from cgrpo.evaluation.statistics.significance import DRAWS, SEED, holm, sign_flip
+from cgrpo.evaluation.statistics.paired import cluster_numbers, paired_difference
+from cgrpo.evaluation.statistics.significance import DRAWS, SEED, holm
 from cgrpo.evaluation.statistics.tradeoff import RESAMPLES, Tradeoff, tradeoff
+from cgrpo.files import without_nan
 
-LEVEL = 0.95
 AXES = ("identity", "prompt", "picture")
 
 
@@ -96,7 +97,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None for NaN."""
-        return _plain(asdict(self))
+        return without_nan(asdict(self))
 
     def groups(self) -> list[str]:
         """Groups that any mean was taken over."""
@@ -175,31 +176,31 @@ def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]
 
 
 def _difference(column: Column, method: str, group: str, paired: Mapping[Pair, tuple[float, float]]) -> Difference:
-    names = list(dict.fromkeys(pair.subject for pair in paired))
-    subject_N = torch.tensor([names.index(pair.subject) for pair in paired])
-    base_N, other_N = torch.tensor(list(paired.values()), dtype=torch.float64).unbind(1)
-    headline = paired_difference(base_N, other_N, subject_N, LEVEL)
-    items = paired_difference(base_N, other_N, torch.arange(len(paired)), LEVEL)
-    gap_S = np.array([(other_N - base_N)[subject_N == s].mean().item() for s in range(len(names))])
-    p, exact = sign_flip(gap_S) if group == ALL else (math.nan, False)
+    base_N, other_N = _arms(paired.values())
+    found = contrast(base_N, other_N, cluster_numbers(pair.subject for pair in paired), test=group == ALL)
     return Difference(
         method,
         column.label,
         column.axis,
         group,
-        len(names),
-        len(paired),
-        headline.base,
-        headline.trained,
-        headline.difference,
-        headline.low,
-        headline.high,
-        items.low,
-        items.high,
-        float((gap_S > 0).mean()),
-        p,
-        exact=exact,
+        found.clusters,
+        found.cases,
+        found.over_clusters.base,
+        found.over_clusters.trained,
+        found.over_clusters.difference,
+        found.over_clusters.low,
+        found.over_clusters.high,
+        found.over_cases.low,
+        found.over_cases.high,
+        found.improved,
+        found.p,
+        exact=found.exact,
     )
+
+
+def _arms(both: Iterable[tuple[float, float]]) -> tuple[Tensor, Tensor]:
+    base_N, other_N = torch.tensor(list(both), dtype=torch.float64).unbind(1)
+    return base_N, other_N
 
 
 def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[SubjectDifference]:
@@ -210,8 +211,7 @@ def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str])
             paired = _paired(cells, column, method, baseline, ALL)
             for subject, kind in {pair.subject: pair.subject_kind for pair in paired}.items():
                 values = [both for pair, both in paired.items() if pair.subject == subject]
-                base_N, other_N = torch.tensor(values, dtype=torch.float64).unbind(1)
-                gap = paired_difference(base_N, other_N, torch.arange(len(values)), LEVEL)
+                gap = paired_difference(*_arms(values), torch.arange(len(values)), LEVEL)
                 found.append(
                     SubjectDifference(
                         method, column.label, subject, kind, len(values), gap.difference, gap.low, gap.high
@@ -246,13 +246,3 @@ def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> li
             if mean.unscored:
                 told.append(f"{mean.unscored} of {mean.pictures} pictures of {name} have no score of {column.label}.")
     return told
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
