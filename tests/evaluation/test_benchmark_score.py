@@ -22,10 +22,10 @@ from cgrpo.evaluation.benchmark import (
     real_items,
     score_items,
 )
-from cgrpo.evaluation.scores import ScoreRow, collect_rows, join_description, read_scores, write_description
+from cgrpo.evaluation.scores import Scorer, ScoreRow, collect_rows, join_description, read_scores, write_description
 from cgrpo.evaluation.statistics import short_summary
 
-METRICS = {"alike": Alike(), "length": Length()}
+METRICS = {"alike": Scorer("judge", Alike()), "length": Scorer("judge", Length())}
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def test_a_chunk_broken_off_is_scored_in_its_whole_batch(made, data, out, tmp_pa
         def __call__(self, images_NHWC, batch):
             return super().__call__(images_NHWC, batch) + len(batch)
 
-    items, metrics = all_items(made, data), {"size": BatchSize()}
+    items, metrics = all_items(made, data), {"size": Scorer("judge", BatchSize())}
     (tmp_path / "whole").mkdir()
     rows = collect_rows(tmp_path / "whole", score_items(metrics, items, data, tmp_path / "whole", chunk=16))
     lines = (tmp_path / "whole" / "scores.jsonl").read_text().splitlines(keepends=True)
@@ -246,18 +246,20 @@ def test_rows_that_are_none_are_told(out):
 
 def test_scores_that_can_not_be_compared_do_not_mix(made, data, out, tmp_path):
     suite = dreambench_suite(data, "single", ["dog"])
-    write_description(out, join_description(out, describe(suite, out, {"ours": made}, {"alike": Alike()})))
+    write_description(out, join_description(out, describe(suite, out, {"ours": made}, {"alike": METRICS["alike"]})))
     other = dreambench_suite(data, "single", ["cat"])
-    joined = join_description(out, describe(other, out, {"theirs": data}, {"length": Length()}))
+    joined = join_description(out, describe(other, out, {"theirs": data}, {"length": METRICS["length"]}))
     assert list(joined["methods"]) == ["ours", "theirs"] and list(joined["metrics"]) == ["alike", "length"]
     assert joined["references"] == {"dog": ["dog/02.jpg"], "cat": ["cat/04.jpg"]}
     pairs = dreambench_suite(data, "multi", ["cat", "dog"])
     originals = dataclasses.replace(suite, mark=suite.mark | {"photographs": "originals"})
+    trained_on = {"alike": Scorer("reward", Alike())}  # another part to play makes it no other metric
+    assert join_description(out, describe(suite, out, {}, trained_on))["metrics"]["alike"]["role"] == "reward"
     for table, match in (
         (describe(pairs, out, {}, {}), r"another benchmark \(dreambench single, now dreambench multi\)"),
         (describe(originals, out, {}, {}), "another photographs"),
         (describe(suite, out, {"ours": data}, {}), "another method called 'ours'"),
-        (describe(suite, out, {}, {"alike": Length()}), "another metric called 'alike'"),
+        (describe(suite, out, {}, {"alike": METRICS["length"]}), "another metric called 'alike'"),
     ):
         with pytest.raises(UserError, match=match):
             join_description(out, table)

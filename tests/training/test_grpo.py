@@ -10,6 +10,8 @@ from cgrpo.build import make_policy, make_rewards, make_source
 from cgrpo.commands.train import train
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.errors import UserError
+from cgrpo.evaluation.scores import read_scores
+from cgrpo.evaluation.statistics import compare_methods
 from cgrpo.policies import set_adapter_state
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
@@ -137,7 +139,12 @@ def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
         assert row.keys() == {"role", "axis", "base", "trained", "difference", "low", "high"}
         assert row["low"] <= row["difference"] <= row["high"]
         assert abs(row["trained"] - row["base"] - row["difference"]) < 1e-9
-    for name in ("config.json", "environment.json", "metrics.jsonl", "scores.jsonl", "report.html", "comparison.png"):
+    rows = read_scores(run)
+    assert len(rows) == 5 * 2 * 12 and {row.method for row in rows} == {"base", "trained"}
+    again = {d.column.removesuffix(" (one)"): d for d in compare_methods(rows).differences if d.group == "all"}
+    for name, row in summary["metrics"].items():
+        assert (again[name].low, again[name].high) == pytest.approx((row["low"], row["high"]), abs=1e-5)
+    for name in ("config.json", "environment.json", "metrics.jsonl", "benchmark.json", "report.html", "comparison.png"):
         assert (run / name).stat().st_size > 0
     assert (run / "adapter" / "pytorch_lora_weights.safetensors").exists()
     assert len(list((run / "samples").glob("*.png"))) == 2

@@ -25,6 +25,8 @@ from cgrpo.evaluation.scores import (
     PROMPT_ONLY,
     RESERVED,
     Protocol,
+    Role,
+    Scorer,
     collect_rows,
     join_description,
     read_scores,
@@ -33,7 +35,7 @@ from cgrpo.evaluation.scores import (
 from cgrpo.evaluation.statistics import short_summary
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
-from cgrpo.rewards.measures import measures
+from cgrpo.rewards.measures import Measure, measures
 from cgrpo.training.runtime import Runtime
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -130,18 +132,18 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     runtime = Runtime()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.
-    rewards = _metrics(cfg, ask.metrics or own)
+    metrics = _metrics(cfg, ask.metrics or own)
     folders = {ask.name: ask.images} if ask.images else _folders(suite, ask)
-    table = join_description(ask.out, benchmark.describe(suite, ask.out, folders, rewards))
+    table = join_description(ask.out, benchmark.describe(suite, ask.out, folders, metrics))
     if not ask.images:
         _generate(cfg, adapter, suite, ask, folders, runtime)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the policy is gone; now the metrics move in
     items = [item for name, folder in folders.items() for item in _items(name, folder, suite, ask)]
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
-    for reward in rewards.values():
-        reward.to(runtime.device)
-    return _score(table, rewards, items, suite, ask, runtime)
+    for scorer in metrics.values():
+        scorer.score.to(runtime.device)
+    return _score(table, metrics, items, suite, ask, runtime)
 
 
 def _folders(suite: Suite, ask: EvaluationRequest) -> dict[str, Path]:
@@ -183,8 +185,8 @@ def _generate(
     runtime.wait()
 
 
-def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Reward]:
-    """The rewards asked for, on the CPU, by the name their rows get: without =PATH. Raises UserError."""
+def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Scorer]:
+    """The metrics asked for, on the CPU, by the name their rows get: without =PATH. Raises UserError."""
     paper = {reward.type: reward for reward in load_config(PAPER).rewards.values()}
     judges = functools.cache(make_judges)  # loaded only if asked for
     chosen: dict[str, RewardSettings | Reward] = {}
@@ -207,12 +209,18 @@ def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Reward]:
         else:
             told = ", ".join([*cfg.rewards, *REWARD_TYPES, *measures(), *judges()])
             raise UserError(f"--metric {given}: is neither in the recipe nor a type of reward; there are {told}")
-    return {name: make_reward(name, kind) if isinstance(kind, Section) else kind for name, kind in chosen.items()}
+    made = {name: make_reward(name, kind) if isinstance(kind, Section) else kind for name, kind in chosen.items()}
+    return {name: Scorer(_role(name, reward, cfg), reward) for name, reward in made.items()}
+
+
+def _role(name: str, reward: Reward, cfg: Config) -> Role:
+    """Rewards are what the recipe trains on; whatever else judges, but for measures that are neither good nor bad."""
+    return "guard" if isinstance(reward, Measure) else "reward" if name in cfg.rewards else "judge"
 
 
 def _score(
     table: dict[str, Any],
-    rewards: dict[str, Reward],
+    metrics: dict[str, Scorer],
     items: list[Item],
     suite: Suite,
     ask: EvaluationRequest,
@@ -223,7 +231,7 @@ def _score(
     runtime.wait()
     with tqdm(total=len(items) // runtime.world, desc="score", unit=" pictures", disable=not runtime.is_main) as bar:
         order = benchmark.score_items(
-            rewards,
+            metrics,
             items,
             suite.root,
             ask.out,

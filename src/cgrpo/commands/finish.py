@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from cgrpo.build import make_scorers
 from cgrpo.config import TOYBOX, Config
-from cgrpo.evaluation.heldout import HeldOut, asks_property, compare, summarise
+from cgrpo.evaluation.heldout import compare, describe_tasks, prompt_kinds, score_rows, summarise
 from cgrpo.evaluation.pages.report import write_report
+from cgrpo.evaluation.scores import write_description, write_scores
 from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
@@ -39,25 +39,13 @@ def finish(
         summary["seconds"]["guard"] = sum(row.get("seconds/guard", 0.0) for row in rows)
         summary["guard"] = guard
     if result is not None:
-        wish_N = asks_property(result.batch)
         summary["split"] = cfg.evaluation.split
         summary["metrics"] = summarise(result, scorers)
-        summary["by_prompt"] = {
-            "plain": summarise(result, scorers, ~wish_N),
-            "property": summarise(result, scorers, wish_N),
-        }
+        kinds = prompt_kinds(result).items()
+        summary["by_prompt"] = {kind: summarise(result, scorers, mask_N) for kind, mask_N in kinds}
         made = {"base": result.base_NHWC, "trained": result.trained_NHWC}
         row_sheet(result.batch, result.subject_N, made, 24, across=4).save(record.folder / "comparison.png")
-        _write_scores(record, result)
+        write_description(record.folder, describe_tasks(cfg, scorers))
+        write_scores(record.folder, score_rows(result, scorers, cfg.evaluation.prompts_per_subject))
     record.write_summary(summary)
     write_report(record.folder, rows, cfg, summary, result, record.checks())
-
-
-def _write_scores(record: Record, result: HeldOut) -> None:
-    """Every held-out score as a tidy row."""
-    with (record.folder / "scores.jsonl").open("w", encoding="utf-8") as file:
-        for metric, arms in result.scores.items():
-            for arm, scores_N in arms.items():
-                for task, score in zip(result.batch.ids, scores_N.tolist(), strict=True):
-                    value = None if score != score else round(score, 6)
-                    file.write(json.dumps({"task": task, "arm": arm, "metric": metric, "score": value}) + "\n")

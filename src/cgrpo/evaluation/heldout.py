@@ -11,8 +11,9 @@ from torch import Tensor
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
+from cgrpo.evaluation.benchmark import describe_metrics, task_rows
 from cgrpo.evaluation.generate import generate
-from cgrpo.evaluation.scores import Scorer
+from cgrpo.evaluation.scores import PROPERTY, Scorer, ScoreRow, protocol_of
 from cgrpo.evaluation.statistics import metric_of
 from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import scored
@@ -66,6 +67,39 @@ def summarise(result: HeldOut, scorers: dict[str, Scorer], mask_N: Tensor | None
     }
 
 
-def asks_property(batch: Batch) -> Tensor:
-    """Which tasks ask for a property, and so compete with identity: bool [N]."""
-    return torch.tensor([bool(case.prompt.property_B[0] > 0) for case in batch.spec or ()])
+def prompt_kinds(result: HeldOut) -> dict[str, Tensor]:
+    """Which tasks are of which kind, bool [N]: "plain", and those that ask for a property and compete with identity."""
+    kinds = [row.prompt_kind for row in task_rows(result.batch.spec or (), 1)]
+    return {kind: torch.tensor([one == kind for one in kinds], dtype=torch.bool) for kind in ("plain", PROPERTY)}
+
+
+def score_rows(result: HeldOut, scorers: dict[str, Scorer], prompts: int) -> list[ScoreRow]:
+    """Every score as a row, by metric and arm; ``prompts`` tasks in a row share a subject."""
+    tasks = task_rows(result.batch.spec or (), prompts)
+    return [
+        ScoreRow(
+            method=arm,
+            subject=task.subject,
+            prompt_index=task.prompt_index,
+            prompt=task.prompt,
+            seed=0,
+            metric=metric,
+            protocol=protocol_of(scorer.role, scorer.score.axis),
+            score=None if score != score else round(score, 6),
+            picture="",
+            error=f"{metric} could not score it" if score != score else None,
+            subject_kind=task.subject_kind,
+            prompt_kind=task.prompt_kind,
+        )
+        for metric, scorer in scorers.items()
+        for arm in ARMS
+        for task, score in zip(tasks, result.scores[metric][arm].tolist(), strict=True)
+    ]
+
+
+def describe_tasks(cfg: Config, scorers: dict[str, Scorer]) -> dict[str, Any]:
+    """What ``benchmark.json`` says of these rows. Their pictures are kept nowhere."""
+    settings = cfg.evaluation
+    counts = {"subjects": settings.subjects, "prompts": settings.prompts_per_subject}
+    mark = {"benchmark": "toybox, after training", "split": settings.split, "dial": cfg.data.dial} | counts
+    return {"benchmark": "Toybox, after training", "mark": mark, "metrics": describe_metrics(scorers)}

@@ -1,7 +1,7 @@
 """Benchmarks (DreamBench, the toy world, data of one's own): a policy's pictures of them or anyone's, scored as tidy
 rows that statistics start from."""
 
-from cgrpo.evaluation.benchmark.describe import describe
+from cgrpo.evaluation.benchmark.describe import describe, describe_metrics
 from cgrpo.evaluation.benchmark.dreambench import Which, dreambench_suite, official_list
 from cgrpo.evaluation.benchmark.generate import Generated, autoencode_targets, generate_pictures, method_name
 from cgrpo.evaluation.benchmark.items import Item, copy_items, method_items, real_items
@@ -9,7 +9,7 @@ from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.manifest import manifest_suite
 from cgrpo.evaluation.benchmark.score import score_items
 from cgrpo.evaluation.benchmark.suite import Row, Suite
-from cgrpo.evaluation.benchmark.toybox import toybox_suite
+from cgrpo.evaluation.benchmark.toybox import task_rows, toybox_suite
 
 __all__ = [
     "FIRST_SEED",
@@ -21,6 +21,7 @@ __all__ = [
     "autoencode_targets",
     "copy_items",
     "describe",
+    "describe_metrics",
     "dreambench_suite",
     "generate_pictures",
     "manifest_suite",
@@ -30,5 +31,6 @@ __all__ = [
     "picture_name",
     "real_items",
     "score_items",
+    "task_rows",
     "toybox_suite",
 ]

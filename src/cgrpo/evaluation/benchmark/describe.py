@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.evaluation.benchmark.suite import Suite
-from cgrpo.rewards import Reward
+from cgrpo.evaluation.scores import Scorer
 from cgrpo.rewards.checkpoint import reward_fingerprint
 
 
-def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapping[str, Reward]) -> dict[str, Any]:
+def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapping[str, Scorer]) -> dict[str, Any]:
     """What benchmark.json says of the scores in ``out``.
 
-    ``{benchmark, mark, facts, data, references: {subject: pictures}, methods: {name: folder}, metrics: {name: {axis,
-    unit, checkpoint}}}``. Folders below ``out`` are relative to it, so that it can be moved.
+    ``{benchmark, mark, facts, data, references: {subject: pictures}, methods: {name: folder}, metrics: {name: {role,
+    axis, unit, checkpoint}}}``. Folders below ``out`` are relative to it, so that it can be moved.
     """
 
     def place(folder: Path) -> str:
@@ -29,8 +29,18 @@ def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapp
         "data": place(suite.root),
         "references": suite.references,
         "methods": {name: place(folder) for name, folder in methods.items()},
-        "metrics": {
-            name: {"axis": reward.axis, "unit": reward.unit, "checkpoint": reward_fingerprint(reward)}
-            for name, reward in metrics.items()
-        },
+        "metrics": describe_metrics(metrics),
+    }
+
+
+def describe_metrics(metrics: Mapping[str, Scorer]) -> dict[str, dict[str, str]]:
+    """``{name: {role, axis, unit, checkpoint}}``."""
+    return {
+        name: {
+            "role": scorer.role,
+            "axis": scorer.score.axis,
+            "unit": scorer.score.unit,
+            "checkpoint": reward_fingerprint(scorer.score),
+        }
+        for name, scorer in metrics.items()
     }

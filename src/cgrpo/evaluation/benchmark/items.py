@@ -41,7 +41,7 @@ class Item:
         return "+".join(self.subjects)
 
     def key(self, metric: str, protocol: Protocol) -> Key:
-        return (self.method, self.subject, self.prompt_index, self.seed, metric, protocol, self.picture)
+        return (self.method, self.subject, self.prompt_index, self.seed, metric, protocol, self.picture, None)
 
     def references(self, protocol: Protocol) -> list[tuple[str, tuple[str, ...]]]:
         """For each subject its word and the photographs it is compared with."""

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item, open_picture
-from cgrpo.evaluation.scores import Key, Protocol, ScoreRow, open_part, read_scores, write_row
+from cgrpo.evaluation.scores import Key, Protocol, Scorer, ScoreRow, open_part, protocol_of, read_scores, write_row
 from cgrpo.evaluation.scores.collage import side_by_side
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import Memory, own_memory, to_tensor
-from cgrpo.rewards.measures import Measure
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]
@@ -38,18 +37,17 @@ class Wish:
         return self.protocol != "prompt" or item.prompt is not None
 
 
-def wishes(metrics: Mapping[str, Reward], protocols: Sequence[Protocol]) -> list[Wish]:
-    """Identity metrics under each protocol, those of the prompt and measures of pictures once."""
-    found: list[Wish] = []
-    for name, reward in metrics.items():
-        once: Protocol = "prompt" if reward.axis == "prompt" else "picture"
-        judged = reward.axis == "identity" and not isinstance(reward, Measure)
-        found += [Wish(name, reward, protocol) for protocol in (protocols if judged else (once,))]
-    return found
+def wishes(metrics: Mapping[str, Scorer], protocols: Sequence[Protocol]) -> list[Wish]:
+    """Identity metrics under each protocol, those of the prompt and guards once."""
+    return [
+        Wish(name, scorer.score, protocol)
+        for name, scorer in metrics.items()
+        for protocol in dict.fromkeys(protocol_of(scorer.role, scorer.score.axis, one) for one in protocols)
+    ]
 
 
 def score_items(
-    metrics: Mapping[str, Reward],
+    metrics: Mapping[str, Scorer],
     items: Sequence[Item],
     root: Path,
     out: Path,

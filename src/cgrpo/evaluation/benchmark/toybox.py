@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cgrpo.evaluation.scores import PROPERTY
 from cgrpo.files import save_picture
 from cgrpo.rewards.base import to_pictures
 from cgrpo.toybox import drawing, world
+from cgrpo.toybox.judges import Case
 
 VIEWS = 4  # references drawn of each subject: the one that the policy sees, and more to compare with
 
@@ -29,28 +31,36 @@ def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: 
     source = ToyboxSource(0, split, dial, prompts)
     count = subjects * prompts
     cases = source.cases(range(count))
-    texts = [case.prompt.texts()[0] for case in cases]
-    names = [f"toy{number:02d}" for number in range(subjects)]
-    views = {name: tuple(f"{name}/{view:02d}.png" for view in range(VIEWS)) for name in names}
-    rows = [
-        Row(
-            number,
-            (names[number // prompts],),
-            (world.PHRASE,),
-            views[names[number // prompts]][:1],
-            number % prompts,
-            texts[number],
-            subject_kind=world.PATTERNS[int(case.subject.pattern_B[0])],
-            prompt_kind=PROPERTY if case.prompt.property_B[0] > 0 else "plain",
-            target=f"{names[number // prompts]}/real-{number % prompts:02d}.png",
-            case=case,
-        )
-        for number, case in enumerate(cases)
-    ]
+    rows = task_rows(cases, prompts)
+    views = {row.subject: _views(row.subject) for row in rows}
     mark = {"benchmark": "toybox", "split": split, "dial": dial, "subjects": subjects, "prompts": prompts}
     if draw:
         _draw(folder, mark, source, rows, views)
     return Suite("Toybox", folder, rows, views, mark)
+
+
+def task_rows(cases: Sequence[Case], prompts: int) -> list[Row]:
+    """The rows of held-out tasks, ``prompts`` in a row on one subject."""
+    names = [f"toy{number // prompts:02d}" for number in range(len(cases))]
+    return [
+        Row(
+            number,
+            (name,),
+            (world.PHRASE,),
+            _views(name)[:1],
+            number % prompts,
+            case.prompt.texts()[0],
+            subject_kind=world.PATTERNS[int(case.subject.pattern_B[0])],
+            prompt_kind=PROPERTY if case.prompt.property_B[0] > 0 else "plain",
+            target=f"{name}/real-{number % prompts:02d}.png",
+            case=case,
+        )
+        for number, (name, case) in enumerate(zip(names, cases, strict=True))
+    ]
+
+
+def _views(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}/{view:02d}.png" for view in range(VIEWS))
 
 
 def _draw(

@@ -1,6 +1,7 @@
 """Scores as tidy rows: one schema, whoever made the pictures. Reading and writing, and what they are of."""
 
 from cgrpo.evaluation.scores.description import join_description, read_description, write_description
+from cgrpo.evaluation.scores.files import collect_rows, open_part, read_scores, write_row, write_scores
 from cgrpo.evaluation.scores.rows import (
     AUTOENCODED,
     COPY,
@@ -11,10 +12,7 @@ from cgrpo.evaluation.scores.rows import (
     Key,
     Protocol,
     ScoreRow,
-    collect_rows,
-    open_part,
-    read_scores,
-    write_row,
+    protocol_of,
 )
 from cgrpo.evaluation.scores.scorer import Role, Scorer
 
@@ -33,8 +31,10 @@ __all__ = [
     "collect_rows",
     "join_description",
     "open_part",
+    "protocol_of",
     "read_description",
     "read_scores",
     "write_description",
     "write_row",
+    "write_scores",
 ]

@@ -13,14 +13,20 @@ ALL, WITHOUT = "all", f"without {PROPERTY}"  # the groups that hold other groups
 
 
 class Column(NamedTuple):
-    """A metric under a protocol: "one" or "all" photographs of the subject, the "prompt", or the "picture" alone."""
+    """A metric under a protocol: "one" or "all" photographs of the subject, the "prompt", or the "picture" alone.
+
+    ``reference``: against which of the task's references, from 0; None: what the protocol says.
+    """
 
     metric: str
     protocol: str
+    reference: int | None = None
 
     @property
     def label(self) -> str:
-        return f"{self.metric} ({self.protocol})" if self.axis == "identity" else self.metric
+        """As in every table: "dino (one)", "dino (one, reference 2)", "clip"."""
+        known = self.protocol if self.reference is None else f"{self.protocol}, reference {self.reference + 1}"
+        return f"{self.metric} ({known})" if self.axis == "identity" else self.metric
 
     @property
     def axis(self) -> str:
@@ -47,11 +53,15 @@ class Cell:
 Cells = dict[Column, dict[str, dict[Pair, Cell]]]  # by column and method
 
 
+def column_of(row: ScoreRow) -> Column:
+    return Column(row.metric, row.protocol, row.reference)
+
+
 def gather(rows: Iterable[ScoreRow]) -> Cells:
     """Every row in its cell, in order of appearance."""
     cells: Cells = {}
     for row in rows:
-        pairs = cells.setdefault(Column(row.metric, row.protocol), {}).setdefault(row.method, {})
+        pairs = cells.setdefault(column_of(row), {}).setdefault(row.method, {})
         cell = pairs.setdefault(Pair(row.subject, row.prompt_index, row.subject_kind, row.prompt_kind), Cell())
         if row.score is None or row.score != row.score:
             cell.unscored += 1

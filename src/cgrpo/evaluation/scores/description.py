@@ -47,8 +47,13 @@ def _refuse_mixing(out: Path, before: Mapping[str, Any], now: Mapping[str, Any])
             )
     for part in ("methods", "metrics"):
         for name in now[part].keys() & before.get(part, {}).keys():
-            if now[part][name] != before[part][name]:
+            if _itself(now[part][name]) != _itself(before[part][name]):
                 raise UserError(f"{out} holds scores of another {part[:-1]} called {name!r}; give another --out")
+
+
+def _itself(what: Any) -> Any:
+    """Which part a metric plays, as trained on or never, makes it no other metric."""
+    return {key: value for key, value in what.items() if key != "role"} if isinstance(what, Mapping) else what
 
 
 def write_description(out: Path, table: Mapping[str, Any]) -> None:

@@ -9,7 +9,17 @@ from statistics import fmean
 from typing import Any
 
 from cgrpo.evaluation.scores import ScoreRow
-from cgrpo.evaluation.scores.cells import ALL, Cell, Column, Pair, gather, in_group, pair_means, seed_deviation
+from cgrpo.evaluation.scores.cells import (
+    ALL,
+    Cell,
+    Column,
+    Pair,
+    column_of,
+    gather,
+    in_group,
+    pair_means,
+    seed_deviation,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ def short_summary(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
     """``{method, metric, protocol, mean, pictures, failed}`` of each column, in order of appearance."""
     rows = list(rows)
     cells, summary = gather(rows), []
-    for method, column in dict.fromkeys((row.method, Column(row.metric, row.protocol)) for row in rows):
+    for method, column in dict.fromkeys((row.method, column_of(row)) for row in rows):
         found = mean_of(column, method, cells[column][method])
         assert found is not None  # a row is a picture
         summary.append(
@@ -65,5 +75,6 @@ def short_summary(rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
                 "pictures": found.pictures,
                 "failed": found.unscored,
             }
+            | ({} if column.reference is None else {"reference": column.reference})
         )
     return summary

@@ -14,7 +14,7 @@ from cgrpo.evaluation.pages.comparison import figures
 from cgrpo.evaluation.pages.comparison.tables import tables
 from cgrpo.evaluation.pages.report import Verdict, number
 from cgrpo.evaluation.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
-from cgrpo.evaluation.scores.cells import ALL, Column
+from cgrpo.evaluation.scores.cells import ALL, column_of
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side, locate, reference_files
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference
@@ -82,7 +82,6 @@ def pair_table(
     """
     prompted = {row.method for row in rows if row.prompt_index is not None}
     shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
-    label = {(row.metric, row.protocol): Column(row.metric, row.protocol).label for row in rows}
     first: dict[tuple[str, int], dict[str, ScoreRow]] = {}
     for row in rows:
         if row.method in shown and row.prompt_index is not None:
@@ -90,9 +89,7 @@ def pair_table(
             if row.method not in at or (row.seed or 0) < (at[row.method].seed or 0):
                 at[row.method] = row
     scores = {
-        (r.method, r.subject, r.prompt_index, r.picture, label[r.metric, r.protocol]): r.score
-        for r in rows
-        if r.method in shown
+        (r.method, r.subject, r.prompt_index, r.picture, column_of(r).label): r.score for r in rows if r.method in shown
     }
     references = {subject: reference_files(folder, description, subject) for subject, _ in first}
     files = {row: locate(folder, description, row) for at in first.values() for row in at.values()}
