@@ -64,13 +64,21 @@ def difference(one: Path, other: Path) -> Row:
     """Of two runs' adapters and logged random rewards."""
     a, b = (load_file(next((folder / "adapter").glob("*.safetensors"))) for folder in (one, other))
     largest = max(float((a[key] - b[key]).abs().max()) for key in a)
-    rows = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (one, other)]
+    rows = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (one, other)
+    ]
     drawn_alike = all(x["reward/drawn/mean"] == y["reward/drawn/mean"] for x, y in zip(*rows, strict=True))
     return {
         "largest_difference": largest,
         "largest_entry": max(float(value.abs().max()) for value in a.values()),
         "random_rewards_alike": drawn_alike,
     }
+
+
+def chance_rewards(folder: Path) -> list[float]:
+    """The logged means of the reward that is drawn."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["reward/drawn/mean"] for line in lines]
 
 
 if __name__ == "__main__":

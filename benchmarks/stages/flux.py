@@ -74,8 +74,8 @@ def iteration(policy: TensorPolicy, tiny: bool, mode: str, micro: int, *settings
     except torch.OutOfMemoryError:
         yield about | {"out_of_memory": True}
         return
-    numbers = {key.replace("seconds/", "seconds_"): value for key, value in done.metrics.items() if "seconds/" in key}
-    yield about | numbers | {"ratio_drift": done.metrics["ratio_drift"], "peak_gib": done.metrics.get("memory/peak_gib")}
+    seconds = {key.replace("/", "_"): value for key, value in done.metrics.items() if key.startswith("seconds/")}
+    yield about | seconds | {"drift": done.metrics["ratio_drift"], "peak_gib": done.metrics.get("memory/peak_gib")}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""The paper's rewards at their published sizes with random weights, on 12 pictures of 512 x 512: DINO-Seg (DINOv2-large,
-GroundingDINO-tiny, SAM-base) and HPSv3 (Qwen2-VL-7B). The detector's threshold is 0, so that every picture is masked."""
+"""The paper's rewards at their published sizes with random weights, on 12 pictures of 512 x 512: DINO-Seg
+(DINOv2-large, GroundingDINO-tiny, SAM-base) and HPSv3 (Qwen2-VL-7B). The detector's threshold is 0, so that every
+picture is masked."""
 
 from __future__ import annotations
 
@@ -65,13 +66,12 @@ def figures(tiny: bool) -> Iterator[Row]:
     reference = Image.fromarray(noise[0].numpy())
     batch = Batch(("0",) * count, ("a dog",) * count, ((reference,),) * count, ("dog",) * count)
     about = {"pictures": count}
-    with tempfile.TemporaryDirectory() as folder:
-        reward = dino_seg(Path(folder), tiny)
-    yield about | {"figure": "DINO-Seg", **measure(lambda: reward(noise, batch), 3)}
-    assert reward.segmenter is not None
     crops = [Image.fromarray(picture.numpy()) for picture in noise]
-    yield about | {"figure": "DINOv2-large alone", **measure(lambda: reward.features(crops), 3)}
-    del reward
+    with tempfile.TemporaryDirectory() as folder:
+        identity = dino_seg(Path(folder), tiny)
+    yield about | {"figure": "DINO-Seg", **measure(lambda: identity(noise, batch), 3)}
+    yield about | {"figure": "DINOv2-large alone", **measure(lambda: identity.features(crops), 3)}
+    identity.to("cpu")
     hpsv3 = RandomHPSv3(tiny)
     inputs = hpsv3.inputs(crops)
     yield about | {"figure": "HPSv3, pictures prepared on the CPU", **measure(lambda: hpsv3.inputs(crops), 3)}
@@ -90,9 +90,9 @@ def dino_seg(folder: Path, tiny: bool) -> DinoSeg:
         **(TINY_DETECTOR if tiny else {}),
     )
     GroundingDinoForObjectDetection(detector).save_pretrained(folder / "detector")
-    GroundingDinoImageProcessorPil(
-        size={"shortest_edge": 96 if tiny else 800, "longest_edge": 1333}
-    ).save_pretrained(folder / "detector")
+    GroundingDinoImageProcessorPil(size={"shortest_edge": 96 if tiny else 800, "longest_edge": 1333}).save_pretrained(
+        folder / "detector"
+    )
     words = [f"[unused{n}]" for n in range(1100)]
     for place, word in {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "dog", 1012: ".", 1029: "?"}.items():
         words[place] = word

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from real_size import read
+
 from stages.flux import iteration
 from stages.harness import Row, cuda, stage
 from stages.model import build
