@@ -12,7 +12,8 @@ from tiny_bfl import bfl_transformer
 from tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies import add_adapter, file_fingerprint, fingerprint, transformer_fingerprint
+from cgrpo.fingerprint import fingerprint
+from cgrpo.policies import add_adapter, file_fingerprint, transformer_fingerprint
 from cgrpo.policies.checkpoints.bfl import read_transformer
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cgrpo.data.blocks import store_of
+from cgrpo.data.blocks import Store, store_of
 from cgrpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Table:
         group = bisect_right(self._starts, place.row) - 1
         size, start = self._block_rows(group, place.column), self._starts[group]
         wanted = start + (place.row - start) // size * size
-        store = store_of(os.getpid())
+        store: Store[pa.ChunkedArray, Cursor] = store_of(os.getpid())
         with self._lock:
             block = store.block(self, place.column, wanted)
             if block is not None:

@@ -3,6 +3,7 @@
 from cgrpo.hub import locate
 from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter, merge_adapter
 from cgrpo.policies.adapters.files import Origin, read_adapter
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
 from cgrpo.policies.adapters.layers import (
     adapter_state,
@@ -22,7 +23,7 @@ from cgrpo.policies.checkpoints.loading import Checkpoint
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_reference, prepare_references, read_picture
 from cgrpo.policies.encodings.text import PromptEncoder
-from cgrpo.policies.fingerprint import file_fingerprint, fingerprint, transformer_fingerprint
+from cgrpo.policies.fingerprint import file_fingerprint
 from cgrpo.policies.flux import FluxPolicy
 from cgrpo.policies.positions import PositionScheme, position_ids
 
@@ -41,7 +42,6 @@ __all__ = [
     "continue_start",
     "convert_adapter",
     "file_fingerprint",
-    "fingerprint",
     "inspect_adapter",
     "load_adapter",
     "locate",

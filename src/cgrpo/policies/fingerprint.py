@@ -1,4 +1,4 @@
-"""Fingerprints of transformers and of files: to tell which checkpoint an adapter belongs to."""
+"""Fingerprints of safetensors files: to tell one checkpoint from another."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import fingerprint
-from cgrpo.policies.adapters.formats import split_projection
-
-
-def transformer_fingerprint(transformer: nn.Module) -> str:
-    """The fingerprint of a FLUX transformer's base weights under stock keys: fused or not, adapters left out."""
-    return fingerprint(base_weights(transformer))
-
-
-def base_weights(transformer: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Base weights by stock FluxTransformer2DModel key, in memory shared with the transformer."""
-    for key, value in transformer.state_dict().items():
-        if ".lora_" not in key:
-            yield from split_projection(key.replace(".base_layer.", "."), value).items()
 
 
 def file_fingerprint(path: str | Path) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.layers import continue_start, merge_start, trainable_parameters
 from cgrpo.policies.checkpoints.loading import Checkpoint, load_parts
 from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack, unpack
@@ -26,7 +27,6 @@ from cgrpo.policies.encodings.preprocess import Rule, prepare_references
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import PromptEncoder, Prompts
 from cgrpo.policies.exact_time import keep_exact_time
-from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.positions import PositionScheme, position_ids
 from cgrpo.types import Batch, Condition

@@ -30,10 +30,10 @@ from cgrpo.policies.adapters.files import (
     read_split,
     write_adapter,
 )
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, pairs, stock_to_adapter
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
 from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts, locate_base
-from cgrpo.policies.fingerprint import transformer_fingerprint
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
 _PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.fingerprint import fingerprint
 from cgrpo.policies.adapters.formats import State, pairs, to_adapter, to_split
-from cgrpo.policies.fingerprint import fingerprint
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,8 +13,6 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-
-    from cgrpo.policies.encodings.store import EncodingStore
 
 Posterior = Literal["mean", "sample"]
 
@@ -41,6 +39,14 @@ def picture_key(picture: Image) -> str:
     return hashlib.sha256(head.encode() + picture.tobytes()).hexdigest()
 
 
+class Latents(Protocol):
+    """Latents made before: a ``store.EncodingStore``."""
+
+    def reference(self, picture: Image) -> Tensor | None:
+        """latent_CHW of a picture ready for the autoencoder, or None."""
+        ...
+
+
 class LatentCodec:
     """A frozen AutoencoderKL between uint8 pictures and the latents that the transformer sees.
 
@@ -54,7 +60,7 @@ class LatentCodec:
 
     chunk, pixels = 64, 2**20  # of one call at most (4 pictures of 512 x 512): bounds memory whatever the batch
 
-    def __init__(self, vae: AutoencoderKL, posterior: Posterior = "mean", store: EncodingStore | None = None) -> None:
+    def __init__(self, vae: AutoencoderKL, posterior: Posterior = "mean", store: Latents | None = None) -> None:
         self.vae = vae.requires_grad_(False).eval()
         self.posterior: Posterior = posterior
         self.store = store

@@ -12,6 +12,7 @@ from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import Posterior
 from cgrpo.policies.encodings.preprocess import Rule
 from cgrpo.policies.encodings.text import CLIP_LENGTH, T5_LENGTH
+from cgrpo.policies.fingerprint import file_fingerprint
 
 FORMAT = 1  # of the store's files (store.py)
 
@@ -80,8 +81,6 @@ def encoding_mark(
 
 def _model_mark(path: Path) -> str:
     """Fingerprint of a model's weights and of its settings, less those that only name versions."""
-    from cgrpo.policies.fingerprint import file_fingerprint
-
     weights = file_fingerprint(path)
     config = path / "config.json"
     if not config.is_file():
