@@ -13,7 +13,6 @@ from PIL import Image
 from cgrpo.data import check_manifest
 from cgrpo.data.check import CheckReport
 from cgrpo.data.looks import alike, look_of
-from cgrpo.policies import read_picture
 
 MINI = Path(__file__).parent / "syncd_mini"
 
@@ -32,7 +31,7 @@ def scaled(picture: Image.Image, factor: float) -> Image.Image:
 
 def check(folder: Path, rows: list) -> CheckReport:
     (folder / "m.json").write_text(json.dumps(rows))
-    return check_manifest(folder / "m.json", read_picture, workers=2)
+    return check_manifest(folder / "m.json", workers=2)
 
 
 def found(report: CheckReport) -> list[tuple[str, str]]:
@@ -94,12 +93,14 @@ def test_every_fault_is_found_by_id(pictures: Path) -> None:
     assert json.loads(json.dumps(report.as_dict()))["problems"][2]["row"] == 4
 
 
-def test_quick_decodes_nothing(pictures: Path) -> None:
-    def read(path: Path) -> Image.Image:
-        raise AssertionError(path)
+def test_quick_decodes_nothing(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(content: bytes, name: Path) -> Image.Image:
+        raise AssertionError(name)
+
+    monkeypatch.setattr("cgrpo.data.check.read_picture", read)
 
     (pictures / "m.json").write_text(json.dumps(ROWS[:7]))
-    report = check_manifest(pictures / "m.json", read, quick=True)
+    report = check_manifest(pictures / "m.json", quick=True)
     assert found(report) == [("copy", "duplicate"), ("missing", "missing"), ("text", "broken")]
 
 
@@ -126,7 +127,7 @@ def test_a_picture_at_fault_counts_against_all_its_rows(tmp_path: Path) -> None:
 
 def test_syncd_as_it_is() -> None:
     """Its two planted cases; the pair that is too near is one object's own."""
-    report = check_manifest(MINI / "release", read_picture)
+    report = check_manifest(MINI / "release")
     assert found(report) == [("1", "near-duplicate"), ("2", "leftover")]
     assert "looks like its own reference" in report.problems[0].message
 

@@ -19,7 +19,6 @@ from cgrpo.data.archives import read_bytes
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault, LeftOut
 from cgrpo.errors import UserError
-from cgrpo.policies import read_picture
 from cgrpo.types import Record
 
 GOOD = {"compositeStructure": 5, "objectConsistency": 5, "imageQuality": 5}
@@ -52,11 +51,11 @@ def test_halves_are_reference_and_target(tmp_path: Path) -> None:
     record = read_records(file)[1]
     assert (record.id, record.prompt, record.subject) == ("1", "toy 1 in snow", "toy 1")
     assert record.meta["ref_prompt"] == "on a table" and record.meta["collection"] == "two"
-    batch, targets = ManifestSource(file, read_picture).pairs([1])
+    batch, targets = ManifestSource(file).pairs([1])
     with Image.open(BytesIO(composite(1))) as whole:
         assert np.array_equal(batch.references[0][0], whole.crop((8, 8, 520, 520)))
         assert np.array_equal(targets[0], whole.crop((528, 8, 1040, 520)))
-    assert check_manifest(file, read_picture).problems == ()
+    assert check_manifest(file).problems == ()
 
 
 def test_the_filter_leaves_out_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,7 +70,7 @@ def test_the_filter_leaves_out_and_counts(tmp_path: Path, capsys: pytest.Capture
     file = write(tmp_path / "x.parquet", rows)
     assert [record.id for record in read_records(file)] == ["0", "5"]
     assert [type(found) for found in scan_records(file)] == [Record, LeftOut, LeftOut, LeftOut, LeftOut, Record]
-    report = check_manifest(file, read_picture)
+    report = check_manifest(file)
     assert (report.rows, report.left_out, report.pictures, report.problems) == (6, 4, 4, ())
     assert main(["data", "check", str(file)]) == 0
     assert "4 of 6 rows are left out" in capsys.readouterr().out
@@ -93,7 +92,7 @@ def test_composites_at_fault(tmp_path: Path) -> None:
         row(5, image={"bytes": composite(5, kind="JPEG"), "path": None}),
     ]
     file = write(tmp_path / "x.parquet", rows)
-    problems = check_manifest(file, read_picture).problems
+    problems = check_manifest(file).problems
     assert [(problem.id, problem.kind) for problem in problems] == [
         ("0", "broken"), ("0", "broken"), ("1", "row"), ("2", "row"),
         ("3", "broken"), ("3", "broken"), ("4", "broken"), ("4", "broken"),

@@ -21,7 +21,6 @@ from cgrpo.data.archives import is_file, read_bytes
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault
 from cgrpo.errors import UserError
-from cgrpo.policies import read_picture
 from cgrpo.types import Record
 
 HF = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -109,14 +108,14 @@ def test_fields_lists_and_pictures_at_fault(tmp_path: Path) -> None:
     assert str(one.target) == f"{file}!/0/target_image" and two.id == "1"
     assert isinstance(three, Fault) and three.id == "9" and "row 2: prompt" in three.message
     assert isinstance(four, Fault) and four.id == "10" and "row 3: references" in four.message
-    report = check_manifest(file, read_picture)
+    report = check_manifest(file)
     assert [(problem.id, problem.kind) for problem in report.problems] == [
         ("9", "row"),
         ("10", "row"),
         ("11", "broken"),
     ]
     assert f"{file}!/4/images/0: can't be read" in report.problems[2].message
-    batch = ManifestSource(write(tmp_path / "y.parquet", {k: v[:1] for k, v in data.items()}, types), read_picture)
+    batch = ManifestSource(write(tmp_path / "y.parquet", {k: v[:1] for k, v in data.items()}, types))
     assert batch.batch([0]).references[0][1].getpixel((0, 0)) == (1, 0, 128)
 
 
@@ -140,7 +139,7 @@ def test_scanning_reads_no_picture(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="x.parquet, image: rows 0 to 49 can't be read") as caught:
         read_bytes(records[20].references[0])
     assert "\n" not in str(caught.value)
-    kinds = {problem.kind for problem in check_manifest(file, read_picture).problems}
+    kinds = {problem.kind for problem in check_manifest(file).problems}
     assert kinds == {"broken"}
 
 
@@ -241,6 +240,6 @@ def test_rows_that_need_one_picture_may_each_have_it(tmp_path: Path) -> None:
     }
     file = write(tmp_path / "x.parquet", data, {"reference": HF, "target": HF})
     for quick in (False, True):
-        problems = check_manifest(file, read_picture, quick=quick).problems
+        problems = check_manifest(file, quick=quick).problems
         assert [(problem.id, problem.kind) for problem in problems] == [("2", "duplicate"), ("3", "duplicate")]
         assert "same prompt and pictures as 0" in problems[0].message and "own reference" in problems[1].message

@@ -18,7 +18,6 @@ from cgrpo.data.archives import is_file, read_bytes, within
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import PICTURE_KEYS, VALUE_KEYS, Fault
 from cgrpo.errors import UserError
-from cgrpo.policies import read_picture
 from cgrpo.types import Record
 
 MINI = Path(__file__).parent / "syncd_mini"
@@ -166,7 +165,7 @@ def test_limit(tmp_path: Path) -> None:
     """Faults behind it are nobody's concern."""
     path = write(tmp_path / "m.json", [ROW, ROW | {"id": 8}, {}])
     assert [record.id for record in read_records(path, limit=2)] == ["7", "8"]
-    assert ManifestSource(path, read_picture, limit=1).size == 1
+    assert ManifestSource(path, limit=1).size == 1
     with pytest.raises(UserError, match="record 2"):
         read_records(path, limit=3)
 
@@ -259,7 +258,7 @@ def test_a_broken_tar_hides_no_other(tmp_path: Path) -> None:
 def test_odd_rows_are_faults(tmp_path: Path, row: dict) -> None:
     path = write(tmp_path / "m.json", [ROW | row | {"id": "\ud800"}])
     assert [type(found) for found in scan_records(path)] == [Fault]
-    (problem,) = check_manifest(path, read_picture).problems
+    (problem,) = check_manifest(path).problems
     assert problem.kind == "row" and (problem.id + problem.message).isprintable()
 
 
@@ -296,7 +295,7 @@ def test_names_as_people_have_them(tmp_path: Path) -> None:
     names = ["pictures\\ä 猫.png", ".\\link.png", "loop.png", "x" * 5000 + ".png"]
     lines = [json.dumps({"prompt": "a cat " * 20_000, "references": [name]}) for name in names]
     (folder / "m.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
-    found = [(problem.id, problem.kind) for problem in check_manifest(folder / "m.jsonl", read_picture).problems]
+    found = [(problem.id, problem.kind) for problem in check_manifest(folder / "m.jsonl").problems]
     assert found == [("1", "duplicate"), ("2", "missing"), ("3", "missing")]
 
 
@@ -324,7 +323,7 @@ def pack(release: Path, folder: Path) -> Path:
 
 def test_syncd_in_zips_without_scores_or_unpacking(tmp_path: Path) -> None:
     root = pack(MINI / "release", tmp_path)
-    packed, plain = ManifestSource(root, read_picture), ManifestSource(MINI / "release", read_picture)
+    packed, plain = ManifestSource(root), ManifestSource(MINI / "release")
     assert packed.records[3].references == (within(root / "archive_2.zip", "50145/0.png"),)
     (ours, our_targets), (theirs, their_targets) = packed.pairs(range(4)), plain.pairs(range(4))
     assert ours == theirs and our_targets == their_targets
@@ -335,7 +334,7 @@ def test_errors_inside_archives_name_the_member(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("bad.png", b"no picture")
     rows = [{"prompt": "x", "references": [f"a.zip!/{name}"]} for name in ("bad.png", "absent.png")]
-    source = ManifestSource(write(tmp_path / "m.json", rows), read_picture)
+    source = ManifestSource(write(tmp_path / "m.json", rows))
     for index, says in enumerate(("a.zip!/bad.png: can't be read as a picture", "a.zip!/absent.png: no such")):
         with pytest.raises(UserError, match=says):
             source.batch([index])
@@ -361,7 +360,7 @@ def test_masks_are_black_and_white_and_as_large_as_their_pictures(tmp_path: Path
     Image.new("RGB", (64, 64)).save(tmp_path / "r.png")
     Image.new("RGB", (64, 48)).save(tmp_path / "wide.png")
     rows = [{"prompt": "x", "references": ["r.png", "wide.png"], "masks": ["m.png"] * 2, "mask_threshold": 8}]
-    batch = ManifestSource(write(tmp_path / "m.json", rows), read_picture).batch([0])
+    batch = ManifestSource(write(tmp_path / "m.json", rows)).batch([0])
     assert batch.reference_masks is not None
     fitted, other = batch.reference_masks[0]
     assert fitted is not None and other is not None

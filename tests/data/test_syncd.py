@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from cgrpo.data import Rules, Scorers, filter_syncd, read_records, write_manifest
+from cgrpo.data.archives import open_picture
 from cgrpo.data.syncd import percentile_ranks
 from cgrpo.data.syncd_files import SyncdObject, choose_pair, load_objects, metadata_files
 from cgrpo.errors import UserError
-from cgrpo.policies import read_picture
 
 MINI = Path(__file__).parent / "syncd_mini"
 RELEASE = MINI / "release"
@@ -208,7 +208,7 @@ class Models:
     def __init__(self, most: int = 1000):
         self.most, self.pictures, self.masks = most, 0, 0
         self.angles = {
-            read_picture(RELEASE / folder / f"{k}.png").tobytes(): angle
+            open_picture(RELEASE / folder / f"{k}.png").tobytes(): angle
             for folder, angles in ANGLES.items()
             for k, angle in enumerate(angles)
         }
@@ -225,7 +225,7 @@ class Models:
         return [5.0 + (picture.width > 512) for picture in pictures]
 
     def scorers(self, name: str = "one") -> Scorers:
-        return Scorers(name, self.features, self.aesthetic, read_picture)
+        return Scorers(name, self.features, self.aesthetic)
 
 
 @pytest.fixture

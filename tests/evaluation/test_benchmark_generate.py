@@ -14,11 +14,11 @@ from PIL import Image
 import cgrpo
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.commands.benchmark import EvaluationRequest, evaluate_dreambench
+from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
 from cgrpo.evaluation.benchmark import dreambench_suite, generate_pictures, official_list
 from cgrpo.evaluation.generate import follow, seeded_noise
-from cgrpo.policies import read_picture
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
 
@@ -61,7 +61,7 @@ def test_every_row_and_seed_has_its_picture(whole, policy, sigmas, data):
     found = pictures(whole)
     assert sorted(found) == [f"dog/{n:02d}_{seed}.png" for n in range(25) for seed in (3407, 3408)]
     row = official_list("single", ["dog"])[3]
-    task = Batch(("",), (row.prompt,), ((read_picture(data / "dog" / "02.jpg"),),), ("",)).repeat(2)
+    task = Batch(("",), (row.prompt,), ((open_picture(data / "dog" / "02.jpg"),),), ("",)).repeat(2)
     noise_NLC = torch.cat([seeded_noise(policy, 3407), seeded_noise(policy, 3408)])
     for seed, picture in zip((3407, 3408), to_pictures(follow(policy, task, noise_NLC, sigmas)), strict=True):
         assert (np.asarray(picture) == np.asarray(Image.open(whole / f"pictures/base/dog/03_{seed}.png"))).all()

@@ -14,8 +14,8 @@ from PIL import Image
 from tiny_flux import golden
 from torch.nn.functional import interpolate
 
+from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.policies import read_picture
 from cgrpo.policies.encodings.preprocess import KONTEXT_SIZES, UNO_BUCKETS, prepare_reference, resize_reference
 
 
@@ -117,13 +117,13 @@ def uno(path: Path, long_side: int) -> Image.Image:
 
 
 def dropped(path: Path, long_side: int = 32) -> Image.Image:
-    return prepare_reference(read_picture(path, "drop"), "uno", long_side, 16)
+    return prepare_reference(open_picture(path, "drop"), "uno", long_side, 16)
 
 
 @pytest.mark.parametrize("mode,name", [("RGBA", "a.png"), ("LA", "a.png"), ("CMYK", "a.tiff"), ("L", "a.png")])
 def test_drop_is_unos_order(tmp_path: Path, mode: str, name: str) -> None:
     noise(96, 48, mode).save(tmp_path / name)
-    read = read_picture(tmp_path / name, "drop")
+    read = open_picture(tmp_path / name, "drop")
     assert read.mode == mode
     assert difference(dropped(tmp_path / name), uno(tmp_path / name, 32)) == 0
     # The order matters: converted first, the same picture comes out otherwise (grey aside).
@@ -134,9 +134,9 @@ def test_drop_is_unos_order(tmp_path: Path, mode: str, name: str) -> None:
 def test_drop_with_a_palette(tmp_path: Path, options: dict[str, Any]) -> None:
     """Palettes are resized to the nearest pixel, and a transparent entry shows its colour."""
     noise(96, 48).quantize(16).save(tmp_path / "a.png", **options)
-    assert read_picture(tmp_path / "a.png", "drop").mode == "P"
+    assert open_picture(tmp_path / "a.png", "drop").mode == "P"
     assert difference(dropped(tmp_path / "a.png"), uno(tmp_path / "a.png", 32)) == 0
-    white = prepare_reference(read_picture(tmp_path / "a.png"), "uno", 32, 16)
+    white = prepare_reference(open_picture(tmp_path / "a.png"), "uno", 32, 16)
     assert difference(white, dropped(tmp_path / "a.png")) > 0
 
 
@@ -144,7 +144,7 @@ def test_drop_shows_what_lay_under_transparency(tmp_path: Path) -> None:
     half = Image.new("RGBA", (32, 32), (200, 40, 40, 128))
     half.save(tmp_path / "a.png")
     assert dropped(tmp_path / "a.png").getpixel((5, 5)) == (200, 40, 40)
-    white = prepare_reference(read_picture(tmp_path / "a.png"), "uno", 32, 16)
+    white = prepare_reference(open_picture(tmp_path / "a.png"), "uno", 32, 16)
     assert white.getpixel((5, 5)) == (227, 147, 147)  # 255 - 128 / 255 * (255 - 200), (255 - 40)
 
 
@@ -159,7 +159,7 @@ def test_both_turn_by_exif(tmp_path: Path, alpha: Any) -> None:
     exif = picture.getexif()
     exif[0x0112] = 6
     picture.save(tmp_path / "a.png", exif=exif)
-    assert read_picture(tmp_path / "a.png", alpha).size == (32, 64)
+    assert open_picture(tmp_path / "a.png", alpha).size == (32, 64)
 
 
 @pytest.mark.parametrize("rule", ["uno", "uno-train", "kontext"])

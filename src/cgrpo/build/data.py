@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 
 from cgrpo.config import TOYBOX, Config
 from cgrpo.data import ManifestSource, Source, ToyboxSource
-from cgrpo.policies import read_picture
 
 
 def make_source(cfg: Config) -> Source:
@@ -26,5 +24,4 @@ def make_source(cfg: Config) -> Source:
 
 def make_manifest(cfg: Config, path: str, root: str = "", limit: int = 0) -> ManifestSource:
     """The tasks of a data set, the first ``limit`` of them (0: all), read as the policy takes its references."""
-    read = functools.partial(read_picture, alpha=cfg.policy.reference_alpha)
-    return ManifestSource(Path(path), read, Path(root) if root else None, limit)
+    return ManifestSource(Path(path), cfg.policy.reference_alpha, Path(root) if root else None, limit)

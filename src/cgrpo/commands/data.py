@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, write_manifest
 from cgrpo.hub import locate
-from cgrpo.policies import read_picture
 from cgrpo.rewards.aesthetic import Aesthetic
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.dino import DinoSeg, Subject
@@ -23,7 +22,7 @@ from cgrpo.rewards.dino import DinoSeg, Subject
 def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> CheckReport:
     """Every problem of a data set, never stopping at the first; ``quick`` opens no picture."""
     with tqdm(desc="check", unit=" pictures") as bar:
-        report = check_manifest(path, read_picture, root=root, quick=quick, progress=functools.partial(_to, bar))
+        report = check_manifest(path, root=root, quick=quick, progress=functools.partial(_to, bar))
     if report.left_out:
         print(f"{report.left_out} of {report.rows} rows are left out by the set's own quality filter: docs/data.md")
     return report
@@ -76,7 +75,7 @@ def _scorers(dino: str, clip: str, head: Path) -> Scorers:
         return beauty.head(beauty.encoder.pictures(pictures))[:, 0]
 
     name = f"{reward_fingerprint(identity)[:16]}-{reward_fingerprint(beauty)[:16]}"
-    return Scorers(name, features, aesthetic, read_picture)
+    return Scorers(name, features, aesthetic)
 
 
 def _to(bar: tqdm, done: int, total: int) -> None:

@@ -10,10 +10,11 @@ import torch
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.build import make_policy
 from cgrpo.config import TOYBOX, Config, load_config, override
+from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.generate import follow, seeded_noise
 from cgrpo.evaluation.show.sheets import sample_sheet
-from cgrpo.policies import FluxPolicy, read_picture
+from cgrpo.policies import FluxPolicy
 from cgrpo.rewards.base import to_pictures
 from cgrpo.training.record import Record
 from cgrpo.types import Batch
@@ -59,7 +60,7 @@ def sample(
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; say what the picture should show")
     cfg, policy = open_policy(run, load_config(recipe), settings)
-    pictures = tuple(read_picture(path, cfg.policy.reference_alpha) for path in references)
+    pictures = tuple(open_picture(path, cfg.policy.reference_alpha) for path in references)
     sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
     count = len(prompts)
     batch = Batch(tuple(str(n) for n in range(count)), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)

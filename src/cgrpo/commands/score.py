@@ -11,9 +11,9 @@ from PIL import Image
 
 from cgrpo.build import make_reward
 from cgrpo.config import TOYBOX, Config, RewardSettings, load_config, parse_config
+from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import grid
-from cgrpo.policies import read_picture
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import to_tensor
 from cgrpo.toybox.world import PHRASE
@@ -59,8 +59,8 @@ def score(
             raise UserError(f"reward {name!r} scores {reward.axis} and needs {lacking[reward.axis]}")
     if not chosen:
         raise UserError("no reward can score this: give --reference, --prompt, or both")
-    pictures = [read_picture(path) for path in images]
-    known = tuple(read_picture(path) for path in references)
+    pictures = [open_picture(path) for path in images]
+    known = tuple(open_picture(path) for path in references)
     found: list[dict[str, float]] = [{} for _ in pictures]
     for size in dict.fromkeys(picture.size for picture in pictures):
         rows = [row for row, picture in enumerate(pictures) if picture.size == size]

@@ -13,16 +13,16 @@ import functools
 import os
 import re
 import tarfile
-import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from PIL.Image import Image
 
 from cgrpo.data.columns import Place, Table
 from cgrpo.data.composites import HALVES, half
 from cgrpo.errors import UserError
+from cgrpo.pictures import Alpha, read_picture
 
 INSIDE = "!/"
 _ARCHIVE = re.compile(r"(.+?\.(?:zip|tar|parquet))!/(.*)", re.IGNORECASE | re.DOTALL)
@@ -126,6 +126,11 @@ def is_private(path: Path) -> bool:
     return parts is not None and parts[0].suffix.lower() != ".zip"
 
 
+def is_member(path: Path) -> bool:
+    """Whether it leads into an archive."""
+    return _split(path) is not None
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file, or such a member of an archive."""
     parts = _split(path)
@@ -160,20 +165,9 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path}: can't be unpacked ({error}); fetch the archive anew") from error
 
 
-@contextmanager
-def on_disk(path: Path) -> Iterator[Path]:
-    """``path`` itself or, of a member, a copy that lasts as long as the block; errors name ``path`` either way."""
-    if _split(path) is None:
-        yield path
-        return
-    content = read_bytes(path)
-    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
-        copy.write(content)
-        copy.flush()
-        try:
-            yield Path(copy.name)
-        except UserError as error:
-            raise UserError(str(error).replace(copy.name, str(path))) from error
+def open_picture(path: Path, alpha: Alpha = "white") -> Image:
+    """The picture in a file or member, as ``pictures.read_picture`` reads it. Raises UserError."""
+    return read_picture(read_bytes(path), path, alpha)
 
 
 class Files:

@@ -12,20 +12,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
-from cgrpo.data.archives import is_file, is_private, length, on_disk, read_bytes
+from cgrpo.data.archives import is_file, is_member, is_private, length, read_bytes
 from cgrpo.data.leftovers import leftover
 from cgrpo.data.looks import Look, alike, look_of
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
+from cgrpo.pictures import opened, read_picture
 from cgrpo.types import Record
 
 Kind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "leftover"]
 KINDS: tuple[Kind, ...] = ("row", "missing", "broken", "duplicate", "near-duplicate", "leftover")
 
-Read = Callable[[Path], Image.Image]
 Progress = Callable[[int, int], None]
 
 
@@ -91,14 +89,13 @@ class _Seen:
 
 def check_manifest(
     path: Path,
-    read: Read,
     *,
     root: Path | None = None,
     quick: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Check whatever ``read_records`` reads. ``read`` opens a picture as training will, raising UserError.
+    """Check whatever ``read_records`` reads; pictures are opened as training will.
 
     Each file is looked at once, by ``workers`` threads (default: one a core): its header, then the whole picture.
     ``quick``: headers only, and equal contents among files of one size. ``progress`` is told (done, all) files.
@@ -107,7 +104,7 @@ def check_manifest(
     """
     rows = scan_records(path, root)
     paths = list(_uses(rows))
-    seen = _look_at(paths, read, quick, workers or os.cpu_count() or 1, progress)
+    seen = _look_at(paths, quick, workers or os.cpu_count() or 1, progress)
     rows = _shared(rows, seen)
     uses = _uses(rows)
     problems = [
@@ -163,40 +160,29 @@ def _uses(rows: Rows) -> dict[Path, _Use]:
     return found
 
 
-def _look_at(paths: list[Path], read: Read, quick: bool, workers: int, progress: Progress | None) -> dict[Path, _Seen]:
+def _look_at(paths: list[Path], quick: bool, workers: int, progress: Progress | None) -> dict[Path, _Seen]:
     seen = {}
     # Entered here, once: the threads' own changes to the filters could outlive them.
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        for path, result in zip(paths, pool.map(lambda path: _look(path, read, quick), paths), strict=True):
+        for path, result in zip(paths, pool.map(lambda path: _look(path, quick), paths), strict=True):
             seen[path] = result
             if progress is not None:
                 progress(len(seen), len(paths))
     return seen
 
 
-def _look(path: Path, read: Read, quick: bool) -> _Seen:
+def _look(path: Path, quick: bool) -> _Seen:
     try:
         if not is_file(path):
             return _Seen("missing", f"{path}: no such picture")
-        with on_disk(path) as file:
-            _read_header(file)
-            # In quick mode only of copies that had to be made anyway.
-            digest = None if quick and file == path else hashlib.sha256(file.read_bytes()).hexdigest()
-            return _Seen(digest=digest, look=None if quick else look_of(read(file)))
+        # In quick mode only what had to be read anyway.
+        content = None if quick and not is_member(path) else read_bytes(path)
+        with opened(path if content is None else content, path):
+            pass  # its header, that is
+        digest = None if content is None else hashlib.sha256(content).hexdigest()
+        return _Seen(digest=digest, look=None if quick or content is None else look_of(read_picture(content, path)))
     except UserError as error:
         return _Seen("broken", str(error))
-
-
-def _read_header(path: Path) -> None:
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(f"{path}: has too many pixels; scale the picture down first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: can't be read as a picture ({error})") from error
-    if width * height > (Image.MAX_IMAGE_PIXELS or width * height):
-        raise UserError(f"{path}: {width} x {height} pixels are too many; scale the picture down first")
 
 
 def _row_problems(rows: Rows) -> Iterator[Problem]:

@@ -22,9 +22,8 @@ import io
 from collections.abc import Collection
 from typing import Any
 
-from PIL import Image
-
 from cgrpo.errors import UserError
+from cgrpo.pictures import opened
 
 SIZE = (1056, 528)
 HALVES = {"left": (8, 8, 520, 520), "right": (528, 8, 1040, 520)}
@@ -38,15 +37,11 @@ def half(content: bytes, side: str, name: str) -> bytes:
 
     Raises UserError, calling the picture ``name``, if it can't be read or has another size.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as whole:
-            if whole.size != SIZE:
-                given, wanted = (f"{width} x {height}" for width, height in (whole.size, SIZE))
-                raise UserError(f"{name}: a composite of {given} pixels; only {wanted} is known how to cut")
-            part = whole.crop(HALVES[side])
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{name}: can't be read as a picture ({reason}); fetch its file anew") from error
+    with opened(content, name) as whole:
+        if whole.size != SIZE:
+            given, wanted = (f"{width} x {height}" for width, height in (whole.size, SIZE))
+            raise UserError(f"{name}: a composite of {given} pixels; only {wanted} is known how to cut")
+        part = whole.crop(HALVES[side])
     out = io.BytesIO()
     (part if part.mode in ("L", "RGB") else part.convert("RGB")).save(out, "BMP")
     return out.getvalue()

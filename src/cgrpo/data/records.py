@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
-from cgrpo.data.archives import on_disk
+from cgrpo.data.archives import open_picture
 from cgrpo.data.readers import chosen_records, scan_records
 from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
+from cgrpo.pictures import Alpha
 from cgrpo.types import Batch, Record
 
 
@@ -30,18 +31,18 @@ class Source(Protocol):
 
 
 class ManifestSource:
-    """The records of whatever ``read_records`` can read; ``read`` turns a picture file into a picture.
+    """The records of whatever ``read_records`` can read; ``alpha`` as in ``pictures.read_picture``.
 
     ``root`` is the folder that the manifest's paths are relative to, unless it says or is that itself. ``limit``:
     the first so many records, 0 for all. ``left_out`` counts the rows that the set's own quality filter drops.
     """
 
-    def __init__(self, path: Path, read: Callable[[Path], Image.Image], root: Path | None = None, limit: int = 0):
+    def __init__(self, path: Path, alpha: Alpha = "white", root: Path | None = None, limit: int = 0):
         rows = scan_records(path, root)
         self.records = chosen_records(rows, path, limit)
         self.left_out = sum(isinstance(row, LeftOut) for row in rows)
         self.size: int | None = len(self.records)
-        self._read_file = read
+        self.alpha: Alpha = alpha
 
     def batch(self, indices: Sequence[int]) -> Batch:
         records = [self.records[index] for index in indices]
@@ -55,8 +56,7 @@ class ManifestSource:
         )
 
     def _read(self, path: Path) -> Image.Image:
-        with on_disk(path) as file:
-            return self._read_file(file)
+        return open_picture(path, self.alpha)
 
     def _masks(self, record: Record, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
         paths = record.masks or (None,) * len(pictures)

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from PIL import Image
 from torch import Tensor
 
-from cgrpo.data.archives import Files, on_disk, read_bytes
+from cgrpo.data.archives import Files, open_picture, read_bytes
 from cgrpo.data.records import fit_mask
 from cgrpo.data.syncd_files import MASK_THRESHOLD, SyncdObject, mask_name
 from cgrpo.errors import UserError
@@ -33,13 +33,11 @@ class Scorers:
     ``features``   pictures and their masks (mode L, black and white; None: has none) -> unit rows [N, C]. SynCD's own
                    scores: DINOv2 ViT-L/14 with registers, of the masked crop
     ``aesthetic``  pictures -> N scores. SynCD's own: LAION's V1, on CLIP ViT-L/14
-    ``read``       opens a picture file as RGB, raising UserError
     """
 
     name: str
     features: Callable[[list[Image.Image], list[Image.Image | None]], Tensor]
     aesthetic: Callable[[list[Image.Image]], Sequence[float] | Tensor]
-    read: Callable[[Path], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def score_objects(
                 key = _key(item, files, scorers.name)
                 entry = known.get(key)
                 if entry is None:
-                    waiting.append((key, item, *_pictures(item, files, scorers)))
+                    waiting.append((key, item, *_pictures(item, files)))
                 else:
                     done.append(_with_scores(item, entry))
             except UserError as error:
@@ -93,18 +91,13 @@ def score_objects(
 Waiting = tuple[str, SyncdObject, list[Image.Image], list[Image.Image | None]]
 
 
-def _pictures(item: SyncdObject, files: Files, scorers: Scorers) -> tuple[list[Image.Image], list[Image.Image | None]]:
+def _pictures(item: SyncdObject, files: Files) -> tuple[list[Image.Image], list[Image.Image | None]]:
     pictures, masks = [], []
     for name in item.filenames:
-        pictures.append(_read(files.path(name), scorers))
+        pictures.append(open_picture(files.path(name)))
         mask = files.find(mask_name(name))
-        masks.append(None if mask is None else fit_mask(_read(mask, scorers), pictures[-1].size, MASK_THRESHOLD))
+        masks.append(None if mask is None else fit_mask(open_picture(mask), pictures[-1].size, MASK_THRESHOLD))
     return pictures, masks
-
-
-def _read(path: Path, scorers: Scorers) -> Image.Image:
-    with on_disk(path) as file:
-        return scorers.read(file)
 
 
 def _score(waiting: list[Waiting], scorers: Scorers) -> Iterator[tuple[dict[str, Any], SyncdObject]]:

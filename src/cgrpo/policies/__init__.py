@@ -21,7 +21,7 @@ from cgrpo.policies.adapters.layers import (
 from cgrpo.policies.base import Policy
 from cgrpo.policies.checkpoints.loading import Checkpoint
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
-from cgrpo.policies.encodings.preprocess import prepare_reference, prepare_references, read_picture
+from cgrpo.policies.encodings.preprocess import prepare_reference, prepare_references
 from cgrpo.policies.encodings.text import PromptEncoder
 from cgrpo.policies.fingerprint import file_fingerprint
 from cgrpo.policies.flux import FluxPolicy
@@ -54,7 +54,6 @@ __all__ = [
     "prepare_reference",
     "prepare_references",
     "read_adapter",
-    "read_picture",
     "reference_policy",
     "save_adapter",
     "set_adapter_state",

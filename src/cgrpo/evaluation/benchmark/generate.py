@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.items import open_picture
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
 from cgrpo.evaluation.generate import follow, seeded_noise

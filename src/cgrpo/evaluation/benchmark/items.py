@@ -6,14 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from cgrpo.data.archives import on_disk
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, find_picture, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
 from cgrpo.evaluation.scores import COPY, REAL, Key, Protocol
-from cgrpo.policies import read_picture
 
 
 @dataclass(frozen=True)
@@ -99,9 +95,3 @@ def copy_items(suite: Suite) -> list[Item]:
         files = tuple(suite.root / name for name in shown)
         items.append(_of_row(suite, row, COPY, None, " + ".join(shown), files))
     return items
-
-
-def open_picture(path: Path) -> Image.Image:
-    """A picture file, or a member of an archive, in RGB. Raises UserError."""
-    with on_disk(path) as file:
-        return read_picture(file)

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.items import Item, open_picture
+from cgrpo.evaluation.benchmark.items import Item
 from cgrpo.evaluation.scores import Key, Protocol, Scorer, ScoreRow, open_part, protocol_of, read_scores, write_row
 from cgrpo.evaluation.scores.collage import side_by_side
 from cgrpo.rewards import Reward, scored

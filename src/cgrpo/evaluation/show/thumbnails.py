@@ -11,10 +11,11 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from cgrpo.data.archives import on_disk
+from cgrpo.data.archives import read_bytes
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import ScoreRow
 from cgrpo.evaluation.scores.collage import side_by_side
+from cgrpo.pictures import opened
 
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
 SIDES = (256, 192, 144, 112)  # pixels, longest side: the first that keeps the budget, or the last if none does
@@ -46,14 +47,14 @@ def thumbnail(files: Sequence[Path], side: int) -> str | None:
     if not files:
         return None
     try:
-        opened = []
+        pictures = []
         for file in files:
-            with on_disk(file) as whole, Image.open(whole) as picture:
+            with opened(read_bytes(file), file) as picture:
                 picture.draft("RGB", (2 * side, 2 * side))  # JPEGs decode at a fraction
-                opened.append(ImageOps.exif_transpose(picture).convert("RGB"))
-    except (OSError, ValueError, UserError, Image.DecompressionBombError):
+                pictures.append(ImageOps.exif_transpose(picture).convert("RGB"))
+    except UserError:
         return None
-    small = side_by_side(opened)
+    small = side_by_side(pictures)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if max(small.size) <= TINY:

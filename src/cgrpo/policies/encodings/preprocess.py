@@ -1,26 +1,16 @@
-"""Pictures as users have them, made into the pictures a policy takes."""
+"""References as users have them, made into the pictures a policy takes."""
 
 from __future__ import annotations
 
-import struct
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cgrpo.errors import UserError
 
 Rule = Literal["uno", "uno-train", "kontext"]
-Alpha = Literal["white", "drop"]
 Size = tuple[int, int]  # width, height
-
-# Pillow warns above this many pixels (89 million) and refuses twice as many; here the warning refuses too.
-MAX_PIXELS = Image.MAX_IMAGE_PIXELS
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 # The sizes of UNO's training at resolution 512, widest first (bytedance/UNO, uno/dataset/uno.py).
 _UNO_WIDE = [(768, 256), (768, 320), (704, 320), (640, 384), (576, 448)]
@@ -29,53 +19,6 @@ UNO_BUCKETS: list[Size] = [*_UNO_WIDE, (512, 512), *((height, width) for width, 
 # The sizes FLUX.1 Kontext was trained on, tallest first (diffusers' PREFERRED_KONTEXT_RESOLUTIONS).
 _KONTEXT_TALL = [(672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)]
 KONTEXT_SIZES: list[Size] = [*_KONTEXT_TALL, (1024, 1024), *((height, width) for width, height in _KONTEXT_TALL[::-1])]
-
-
-def read_picture(path: str | Path, alpha: Alpha = "white") -> Image.Image:
-    """The picture in ``path``: turned as its EXIF tag says, the first frame where there are several (GIF, MPO).
-
-    ``alpha`` "white": RGB as a viewer shows it on white paper; palette and CMYK converted.
-    "drop": in its own mode (RGBA, P, CMYK, ...), because UNO resizes first and converts to RGB afterwards, which
-    lets go of the alpha channel and shows whatever colours lay under it; ``prepare_reference`` does both.
-    Others who look at such a picture convert it to RGB themselves.
-
-    Two things differ from UNO in both modes: UNO doesn't turn pictures by their EXIF tag, and it clips 16-bit
-    grey at 255, which makes it all but white, where here it is scaled to 8 bits.
-
-    Raises UserError naming the file if it is missing, no picture, cut short, larger than
-    Pillow's limit against decompression bombs (89 megapixels), or of 32-bit pixels.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such picture; check the path (it is relative to the manifest that names it)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                opened.seek(0)
-                opened.load()
-                picture = _eight_bits(ImageOps.exif_transpose(opened), path)
-                return picture if alpha == "drop" else _on_white(picture)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(f"{path}: more than {MAX_PIXELS or 0:,} pixels; scale the picture down first") from None
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
-
-
-def _eight_bits(picture: Image.Image, path: Path) -> Image.Image:
-    if picture.mode in ("I", "F"):
-        raise UserError(f"{path}: has 32-bit pixels (mode {picture.mode}); save it with 8 or 16 bits per channel")
-    if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture
-        return Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8))
-    return picture
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
 
 
 def prepare_references(

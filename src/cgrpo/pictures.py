@@ -1,0 +1,76 @@
+"""Pictures as users have them, read: whatever Pillow opens, turned upright, of 8 bits, on white paper."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cgrpo.errors import UserError
+
+Alpha = Literal["white", "drop"]
+
+# Pillow warns above this many pixels (89 million) and refuses twice as many; here the warning refuses too.
+MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+
+
+def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Image.Image:
+    """The picture that a file's ``content`` holds: turned as its EXIF tag says, the first frame of several (GIF, MPO).
+
+    ``alpha`` "white": RGB as a viewer shows it on white paper; palette and CMYK converted.
+    "drop": in its own mode (RGBA, P, CMYK, ...), because UNO resizes first and converts to RGB afterwards, which
+    lets go of the alpha channel and shows whatever colours lay under it; ``policies.prepare_reference`` does both.
+    Others who look at such a picture convert it to RGB themselves.
+
+    Two things differ from UNO in both modes: UNO doesn't turn pictures by their EXIF tag, and it clips 16-bit
+    grey at 255, which makes it all but white, where here it is scaled to 8 bits.
+
+    Raises UserError, calling it ``name``, if it is no picture, cut short, larger than Pillow's limit against
+    decompression bombs (89 megapixels), or of 32-bit pixels.
+    """
+    with opened(content, name) as found:
+        found.seek(0)
+        found.load()
+        picture = _eight_bits(ImageOps.exif_transpose(found), name)
+        return picture if alpha == "drop" else _on_white(picture)
+
+
+@contextmanager
+def opened(file: bytes | Path, name: str | Path) -> Iterator[Image.Image]:
+    """A picture whose pixels aren't decoded yet; what goes wrong within is a UserError that calls it ``name``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file if isinstance(file, Path) else io.BytesIO(file)) as picture:
+                yield picture
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(f"{name}: more than {MAX_PIXELS or 0:,} pixels; scale the picture down first") from None
+    except UnidentifiedImageError:  # whose text names a buffer in memory
+        raise UserError(f"{name}: can't be read as a picture (no known format); save it anew as PNG or JPEG") from None
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
+
+
+def _eight_bits(picture: Image.Image, name: str | Path) -> Image.Image:
+    if picture.mode in ("I", "F"):
+        raise UserError(f"{name}: has 32-bit pixels (mode {picture.mode}); save it with 8 or 16 bits per channel")
+    if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture
+        return Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8))
+    return picture
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")
