@@ -18,55 +18,6 @@ from cgrpo.config import REWARD_TYPES, Config, Section, recipes
 
 HERE = Path(__file__).parent
 
-EXAMPLES = {
-    "train": """\
-cgrpo train
-cgrpo train naive --set training.seed=1 --out outputs/naive-1
-cgrpo train --resume outputs/naive-1""",
-    "sample": """\
-cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
-cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
-    --shift uno --guidance 4 --seed 3407 --set policy.reference_size=320 --out uno""",
-    "evaluate toybox": """\
-cgrpo evaluate toybox --out toybox-scores
-cgrpo evaluate toybox outputs/naive-1 --out toybox-scores
-cgrpo evaluate toybox outputs/naive-1 --subjects 8 --prompts 5 --seeds 1 --out quick""",
-    "evaluate dreambench": """\
-cgrpo evaluate dreambench outputs/paper --data dreambench --out dreambench-scores
-cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores
-cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" --data dreambench --out scores \\
-    --metric dino --metric clip --metric hpsv3 --protocol one --protocol all""",
-    "evaluate manifest": """\
-cgrpo evaluate manifest my-subjects.json outputs/paper --out my-scores
-cgrpo evaluate manifest my-subjects.json --images theirs --method theirs --out my-scores""",
-    "evaluate compare": "cgrpo evaluate compare dreambench-scores --baseline uno --out comparison",
-    "plan": """\
-cgrpo plan uno-dinoseg-hpsv3 --gpu a100-80gb --gpus 8
-cgrpo plan kontext --set policy.rank=64 --gpu h100-80gb --json plan.json""",
-    "adapter convert": """\
-cgrpo adapter convert outputs/paper/adapter --to diffusers --join dit_lora.safetensors --out for-flux-dev.safetensors
-cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors""",
-    "adapter merge": "cgrpo adapter merge outputs/paper/adapter --recipe uno-dinoseg-hpsv3 --out merged-flux",
-    "adapter inspect": "cgrpo adapter inspect outputs/paper/adapter",
-    "rewards score": """\
-cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" pictures/*.png --sheet scores.png
-cgrpo rewards score --reward clip=openai/clip-vit-base-patch32 --prompt "a cat" pictures/*.png""",
-    "rewards serve": """\
-cgrpo rewards serve uno-dinoseg-hpsv3 --reward prompt --port 8420
-REWARD_TOKEN=secret cgrpo rewards serve uno-dinoseg-hpsv3 --host 0.0.0.0 --token-variable REWARD_TOKEN
-cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.prompt.reward=prompt \\
-    --set rewards.prompt.url=http://127.0.0.1:8420""",
-    "rewards convert": "cgrpo rewards convert sa_0_4_vit_l_14_linear.pth --to aesthetic-v1 --out aesthetic.safetensors",
-    "data check": "cgrpo data check train.json --json problems.json",
-    "data syncd": """\
-cgrpo data syncd syncd/ --top 10000 --out train.json
-cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 --out train.json""",
-    "data encode": "cgrpo data encode uno-dinoseg-hpsv3 --set data.source=train.json --out encoded",
-    "toybox build": "cgrpo toybox build --out my-toybox --share 0.01",
-    "toybox check": "cgrpo toybox check",
-    "cite": "cgrpo cite",
-}
-
 
 def commands(core: argparse.ArgumentParser, prefix: str = "") -> dict[str, argparse.ArgumentParser]:
     """Every leaf command by its words."""
@@ -88,7 +39,8 @@ def cli_page() -> str:
                 continue
             words = ", ".join(action.option_strings) or (action.metavar or action.dest)
             parts.append(f"- `{words}`: {action.help}")
-        parts.append(f"\n```\n{EXAMPLES[name]}\n```\n")
+        examples = (command.epilog or "").removeprefix("examples:\n")
+        parts.append(f"\n```\n{examples}\n```\n")
     return "\n".join(parts)
 
 

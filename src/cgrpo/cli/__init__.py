@@ -1,16 +1,32 @@
-"""The command line. Heavy imports happen inside the commands, so that help is instant."""
+"""The command line: a file a verb (shared.py says what is in one), a folder where a word has several."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from cgrpo.cli.arguments import parser
+from cgrpo import __version__
+from cgrpo.cli import adapter, cite, data, evaluate, plan, rewards, sample, toybox, train
 from cgrpo.errors import UserError
 
 __all__ = ["main", "parser"]
+
+VERBS = (train, sample, evaluate, plan, adapter, rewards, data, toybox, cite)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    core = argparse.ArgumentParser(
+        prog="cgrpo", description="Customized-GRPO: reinforcement learning of subject-driven image generators."
+    )
+    core.add_argument("--version", action="version", version=f"cgrpo {__version__}")
+    commands = core.add_subparsers(title="commands", metavar="COMMAND")
+    for verb in VERBS:
+        verb.add(commands)
+    return core
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,34 @@
+"""`cgrpo adapter convert`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cgrpo.cli.shared import add_verb
+
+EXAMPLES = """\
+cgrpo adapter convert outputs/paper/adapter --to diffusers --join dit_lora.safetensors --out for-flux-dev.safetensors
+cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors"""
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    convert = add_verb(verbs, "convert", "write an adapter in another format", run, EXAMPLES)
+    convert.add_argument("file", type=Path, help="an adapter file or folder: ours, stock diffusers', or UNO's")
+    convert.add_argument("--to", choices=["diffusers", "uno"], required=True, help="format of the result")
+    convert.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    convert.add_argument(
+        "--join",
+        type=Path,
+        metavar="START",
+        help="the starting adapter that was merged into the base: join both by rank, for the plain base",
+    )
+    convert.add_argument(
+        "--delta-only", action="store_true", help="of an adapter on a merged base: only what was trained on top"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from cgrpo.commands.adapter import convert_adapter
+
+    print(convert_adapter(options.file, options.to, options.out, options.join, only_delta=options.delta_only))

@@ -1,0 +1,12 @@
+"""`cgrpo data`: a file a verb."""
+
+from __future__ import annotations
+
+import argparse
+
+from cgrpo.cli.data import check, encode, syncd
+from cgrpo.cli.shared import add_group
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    add_group(verbs, "data", "data sets", (encode, check, syncd))

@@ -1,0 +1,63 @@
+"""`cgrpo rewards score`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from cgrpo.cli.shared import add_settings, add_verb
+
+EXAMPLES = """\
+cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" pictures/*.png --sheet scores.png
+cgrpo rewards score --reward clip=openai/clip-vit-base-patch32 --prompt "a cat" pictures/*.png"""
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    score = add_verb(verbs, "score", "a table of scores of pictures, best first", run, EXAMPLES)
+    score.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="pictures to score")
+    score.add_argument(
+        "--reward",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a reward of the recipe, or TYPE=PATH; repeatable (default: all of the recipe)",
+    )
+    score.add_argument("--reference", type=Path, nargs="+", default=[], metavar="FILE", help="pictures of the subject")
+    score.add_argument("--prompt", default="", metavar="TEXT", help="what the pictures should show")
+    score.add_argument("--subject", default="", metavar="WORD", help="what a segmenter looks for")
+    score.add_argument("--recipe", default="toybox", help="where the rewards are described (default: toybox)")
+    add_settings(score)
+    score.add_argument("--sheet", type=Path, metavar="FILE", help="also write the pictures in that order (PNG)")
+    score.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+
+
+def run(options: argparse.Namespace) -> None:
+    from cgrpo.commands.score import score
+
+    result = score(
+        options.images,
+        rewards=options.reward,
+        references=options.reference,
+        prompt=options.prompt,
+        subject=options.subject,
+        recipe=options.recipe,
+        settings=options.settings,
+        sheet=options.sheet,
+    )
+    for name, unit in result.units.items():
+        print(f"{name}: {unit}")
+    width = max(len(str(path)) for path, _ in result.rows)
+    print("\n" + " " * width + "".join(f"  {name[:18]:>18s}" for name in result.units))
+    for path, row in result.rows:
+        print(f"{path!s:{width}s}" + "".join(f"  {value:18.4f}" for value in row.values()))
+    if options.json:
+        rows = [
+            {
+                "picture": str(path),
+                "scores": {name: None if math.isnan(value) else value for name, value in row.items()},
+            }
+            for path, row in result.rows
+        ]
+        options.json.write_text(json.dumps({"units": result.units, "pictures": rows}, indent=2) + "\n")
