@@ -9,14 +9,19 @@ import argparse
 import inspect
 import json
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from cgrpo.cli import parser
-from cgrpo.config import REWARD_TYPES, Config, Section, recipes
+from cgrpo.config import METHODS, REWARD_TYPES, Section, recipes
+from cgrpo.config.methods import DEFAULT_METHOD
+from cgrpo.config.moved import MOVED
 
 HERE = Path(__file__).parent
+
+Row = tuple[str, str, str, str]  # key, type, default, meaning
 
 
 def commands(core: argparse.ArgumentParser, prefix: str = "") -> dict[str, argparse.ArgumentParser]:
@@ -51,10 +56,17 @@ def config_page() -> str:
         " `--set key=value` states more.\n",
         f"Recipes in the package: {', '.join(f'`{name}`' for name in recipes())}.\n",
     ]
-    parts += _section(Config, "")
+    parts += ["## method\n", "| `method` | is |", "|---|---|"]
+    parts += [f"| `{name}` | {inspect.cleandoc(kind.__doc__ or '')} |" for name, kind in METHODS.items()]
+    parts.append(
+        f"\nThe default is `{DEFAULT_METHOD}`. A table that names methods is theirs alone: another refuses its keys.\n"
+    )
+    parts += _methods()
     for kind, section in REWARD_TYPES.items():
         parts += [f"## rewards.NAME, type {kind}\n", f"{inspect.cleandoc(section.__doc__ or '')}\n"]
-        parts += _section(section, "rewards.NAME.")[1:]
+        parts += _table("", _rows(section, "rewards.NAME."))[1:]
+    parts += ["## Earlier names\n", "They go on working, and the new one is said.\n", "| earlier | now |", "|---|---|"]
+    parts += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
     return "\n".join(parts) + "\n"
 
 
@@ -70,12 +82,37 @@ def _type(kind: Any) -> str:
     return re.sub(r"typing\.|<class '|'>", "", str(kind))
 
 
-def _section(section: type[Section], prefix: str) -> list[str]:
-    plain, nested = [], []
+def _methods() -> list[str]:
+    """The settings of all methods, table by table; what only some of them have stands by itself under their names."""
+    rows: dict[str, dict[str, list[str]]] = {}  # {table: {row: methods}}
+    for method, kind in METHODS.items():
+        for row in _rows(kind, ""):
+            table = row[0].strip("`").rpartition(".")[0] or "top level"
+            if row[0] == "`method`":
+                continue
+            rows.setdefault(table, {}).setdefault(_line(row), []).append(method)
+    parts: list[str] = []
+    for table, lines in rows.items():
+        for methods in dict.fromkeys(tuple(names) for names in lines.values()):
+            alone = "" if len(methods) == len(METHODS) else f", method {' and '.join(methods)}"
+            parts += _table(f"{table}{alone}", [line for line, names in lines.items() if tuple(names) == methods])
+    return parts
+
+
+def _table(title: str, rows: Sequence[str | Row]) -> list[str]:
+    lines = [row if isinstance(row, str) else _line(row) for row in rows]
+    return [f"## {title}\n", "| key | type | default | meaning |", "|---|---|---|---|", *lines, ""]
+
+
+def _line(row: Row) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
     for name, field in section.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
-            nested += _section(kind, f"{prefix}{name}.")
+            yield from _rows(kind, f"{prefix}{name}.")
             continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(default, dict):
@@ -83,12 +120,7 @@ def _section(section: type[Section], prefix: str) -> list[str]:
         shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
         limits = "".join(f" {c}" for c in map(str, field.metadata))
         text = " ".join((field.description or "").split())
-        cells = (f"`{prefix}{name}`", _type(kind) + limits, shown, text)
-        plain.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    if not plain:
-        return nested
-    title = f"## {prefix.rstrip('.') or 'top level'}\n"
-    return [title, "| key | type | default | meaning |", "|---|---|---|---|", *plain, "", *nested]
+        yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 
 
 PAGES = {"cli.md": cli_page, "config.md": config_page}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.config import Config, Shaping, Weights
+from cgrpo.config import GrpoConfig, SftConfig, Shaping, Weights
 from cgrpo.evaluation.heldout import HeldOut
-from cgrpo.evaluation.pages.report import DASH, MINUS, cautions, method, number, verdict, write_report
+from cgrpo.evaluation.pages.report import DASH, MINUS, cautions, number, verdict, write_report
 from cgrpo.evaluation.show import plots
 from cgrpo.types import Batch
 
@@ -97,7 +97,7 @@ def page(tmp_path_factory):
     (folder / "environment.json").write_text(json.dumps({"torch": "2.9.1"}))
     summary = {"split": "test", "metrics": all_metrics(), "seconds": {"training": 120.0}}
     summary["by_prompt"] = {"plain": all_metrics(), "property": all_metrics(identity=-0.05)}
-    path = write_report(folder, training_rows(), Config(), summary, heldout_pictures())
+    path = write_report(folder, training_rows(), GrpoConfig(), summary, heldout_pictures())
     assert path == folder / "report.html"
     assert sorted(p.name for p in folder.iterdir()) == ["environment.json", "report.html"]
     source = path.read_text(encoding="utf-8")
@@ -144,7 +144,7 @@ def test_ids_are_unique_and_every_reference_is_met(page):
 @pytest.mark.parametrize("rows", [[], training_rows(1), [{"iteration": 0}], [{"iteration": 0, "clip_share": NAN}]])
 def test_written_without_evaluation_and_whatever_the_rows(tmp_path, rows):
     for summary in ({}, {"metrics": {}, "by_prompt": {}}, {"seconds": {"training": None}}):
-        parsed = Page(write_report(tmp_path, rows, Config(), summary, None).read_text(encoding="utf-8"))
+        parsed = Page(write_report(tmp_path, rows, GrpoConfig(), summary, None).read_text(encoding="utf-8"))
         assert not re.search(r"\bnan\b", parsed.text.lower())
         assert "img" not in parsed.tags
 
@@ -152,19 +152,21 @@ def test_written_without_evaluation_and_whatever_the_rows(tmp_path, rows):
 def test_unscored_metrics_read_as_a_dash(tmp_path):
     nothing = {"role": "judge", "axis": "prompt"} | dict.fromkeys(("base", "trained", "difference", "low", "high"), NAN)
     summary = {"metrics": {"prompt_readback": nothing, "other": nothing | {"base": None}}}
-    parsed = Page(write_report(tmp_path, training_rows(2), Config(), summary, heldout_pictures()).read_text("utf-8"))
+    parsed = Page(
+        write_report(tmp_path, training_rows(2), GrpoConfig(), summary, heldout_pictures()).read_text("utf-8")
+    )
     assert f"{DASH} to {DASH}" in parsed.text and "unclear" in parsed.text
     assert not re.search(r"\bnan\b", parsed.text.lower())
 
 
 def test_names_from_the_configuration_are_taken_literally(tmp_path):
     rows = [{"iteration": i, "reward/a<b> & $x$/mean": 0.1 * i} for i in range(3)]
-    source = write_report(tmp_path, rows, Config(), {}, None).read_text("utf-8")
+    source = write_report(tmp_path, rows, GrpoConfig(), {}, None).read_text("utf-8")
     assert "a<b>" not in source and "a<b> & $x$ reward" in html.unescape(source)
 
 
 def test_the_same_run_gives_the_same_report(tmp_path):
-    sources = {write_report(tmp_path, training_rows(), Config(), {}, None).read_text("utf-8") for _ in range(2)}
+    sources = {write_report(tmp_path, training_rows(), GrpoConfig(), {}, None).read_text("utf-8") for _ in range(2)}
     assert len(sources) == 1
 
 
@@ -209,7 +211,15 @@ def test_a_rising_guard_is_pointed_out():
     ],
 )
 def test_method_is_named(shaping, weights, name):
-    assert method(Config(shaping=Shaping(type=shaping), weights=Weights(type=weights, prompt=0.4))) == name
+    config = GrpoConfig(shaping=Shaping(type=shaping), weights=Weights(type=weights, prompt=0.4))
+    assert config.title() == name
+
+
+def test_a_supervised_run_says_so_and_nothing_of_credit(tmp_path):
+    rows = [{"iteration": i, "loss": 0.5, "gradient_norm": 0.1, "seconds/total": 1.0} for i in range(3)]
+    parsed = Page(write_report(tmp_path, rows, SftConfig(), {}, None).read_text("utf-8"))
+    assert "Supervised fine-tuning on target pictures" in parsed.text and "256 an iteration" in parsed.text
+    assert not re.search(r"SARS|TDW|shaping|Customized-GRPO", parsed.text)
 
 
 def test_numbers():

@@ -113,7 +113,7 @@ def test_int8_halves_the_blocks_matrices() -> None:
 
 
 def test_kl_costs_a_forward_of_the_base_a_pair() -> None:
-    without, with_kl = plan(paper(), gpus=8).work, plan(paper("training.kl=0.01"), gpus=8).work
+    without, with_kl = plan(paper(), gpus=8).work, plan(paper("objective.kl=0.01"), gpus=8).work
     extra = with_kl.total - without.total
     assert extra == with_kl.operations["reference policy (kl)"]
     assert extra / 168e12 == pytest.approx(33.0 + 4.6, abs=0.15)

@@ -8,11 +8,9 @@ from cgrpo.config import Config, load_config
 
 REWARDS = str(Path(__file__).parent)
 
-# Small and quick: 2 prompts x 4 samples, 4 steps, exact rewards, no evaluation.
-SMALL = (
+# Small and quick: 2 prompts x 4 samples (or 2 pairs), 4 steps, exact rewards, no evaluation.
+COMMON = (
     "training.iterations=3",
-    "training.prompts_per_iteration=2",
-    "training.group_size=4",
     "training.micro_batch=5",
     "training.checkpoint_every=1",
     "sampling.steps=4",
@@ -22,6 +20,7 @@ SMALL = (
     "evaluation.enabled=false",
     "logging.tracker=none",
 )
+SMALL = (*COMMON, "training.prompts_per_iteration=2", "training.group_size=4")
 
 
 @pytest.fixture
@@ -42,6 +41,17 @@ def small(monkeypatch):
 
     def make(*settings: str) -> Config:
         return load_config("toybox", (*SMALL, *settings))
+
+    return make
+
+
+@pytest.fixture
+def small_sft(monkeypatch):
+    """The same for supervised fine-tuning."""
+    monkeypatch.syspath_prepend(REWARDS)
+
+    def make(*settings: str) -> Config:
+        return load_config("sft", (*COMMON, "supervised.batch=2", *settings))
 
     return make
 

@@ -25,7 +25,7 @@ def one_line(capfd, *arguments) -> str:
         ("training.iteratons=3", "did you mean training.iterations"),
         ("training.learning_rate=fast", "training.learning_rate"),
         ("training.group_size=1", "training.group_size"),
-        ("training.updates_per_rollout=5", "must divide training.group_size"),
+        ("training.updates_per_rollout=5", "must divide group_size"),
         ("sampling.steps=1", "sampling.steps"),
         ("nonsense", "dotted.key=value"),
         ("data.source=absent.json", "absent.json"),

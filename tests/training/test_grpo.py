@@ -84,7 +84,7 @@ def test_a_policy_that_replays_otherwise_than_it_sampled_is_stopped(small):
 
 def test_skipping_samples_without_credit_is_exact(small, monkeypatch):
     def gradient(kl: str) -> list[torch.Tensor]:
-        made = trainer(small("policy.dtype=float64", f"training.kl={kl}"))
+        made = trainer(small("policy.dtype=float64", f"objective.kl={kl}"))
         shake(made)
         score = made._score
 
@@ -102,7 +102,7 @@ def test_skipping_samples_without_credit_is_exact(small, monkeypatch):
 
 def test_kl_pulls_towards_the_base(small):
     def distance(kl: str) -> float:
-        made = trainer(small(f"training.kl={kl}", "training.iterations=6", "training.learning_rate=0.01"))
+        made = trainer(small(f"objective.kl={kl}", "training.iterations=6", "training.learning_rate=0.01"))
         rows = [done.metrics for done in made.run(0)]
         assert rows[-1]["kl"] >= 0 and (kl == "0.0" or rows[-1]["kl"] > 0)
         return sum(
@@ -130,7 +130,8 @@ def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("recipe", [name for name in recipes() if load_config(name).policy.path == TOYBOX])
 def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
-    short = ("training.iterations=2", "training.prompts_per_iteration=1", "supervised.batch=4", "logging.tracker=none")
+    _, count = load_config(recipe).share()
+    short = (f"{count}=1", "training.iterations=2", "logging.tracker=none")
     cfg = load_config(recipe, (*short, "evaluation.subjects=3", "evaluation.prompts_per_subject=4"))
     run = train(cfg, tmp_path / "run", name=recipe)
     summary = json.loads((run / "summary.json").read_text())

@@ -33,6 +33,7 @@ from cgrpo.policies import (
 )
 
 REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
+GROUPS = [name for name in REAL if load_config(name).method == "grpo"]
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,8 @@ def settings(world: Path, recipe: str, *more: str) -> list[str]:
         "sampling.steps=4",
         *(f"rewards.{name}.{key}={world / value}" for name, row in rewards.items() for key, value in row.items()),
         "training.iterations=2",
-        "training.prompts_per_iteration=2",
-        "training.group_size=6",
+        f"{load_config(recipe).share()[1]}=2",
+        *(["training.group_size=6"] if recipe in GROUPS else []),
         "logging.tracker=none",
     ]
     return [part for setting in (*given, *more) for part in ("--set", setting)]
@@ -97,12 +98,13 @@ def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recip
     assert main(["train", recipe, *settings(world, recipe), "--out", str(run)]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 2
-    for row in rows:
-        assert row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-3
+    assert all(row["gradient_norm"] > 0 for row in rows)
+    for row in rows if recipe in GROUPS else ():
+        assert row["ratio_drift"] < 1e-3
         assert row["reward/identity/std"] > 0 and row["reward/prompt/std"] > 0
         # The release masks the reference alone.
         assert ("reward/identity/unsegmented" in row) == (recipe != "uno-8x-release")
-    assert 0 <= rows[0]["reward/identity/reference_unsegmented"] <= 1
+        assert 0 <= row["reward/identity/reference_unsegmented"] <= 1
     state, header = read_adapter(run / "adapter")
     assert header["start_mode"] == ("" if recipe == "kontext" else "merge")
     assert any(value.abs().max() > 0 for key, value in state.items() if "lora_B" in key)
@@ -140,7 +142,7 @@ def test_unos_reading_of_references(world: Path, tmp_path: Path) -> None:
 def test_continued_start_is_the_reference_policy(world: Path, tmp_path: Path) -> None:
     """The start is trained on; held still beside it, it is what KL and "base" speak of."""
     run = tmp_path / "run"
-    more = ("policy.start_mode=continue", "training.kl=0.1", "training.learning_rate=0.01", "policy.dtype=float32")
+    more = ("policy.start_mode=continue", "objective.kl=0.1", "training.learning_rate=0.01", "policy.dtype=float32")
     assert main(["train", "uno-dinoseg-hpsv3", *settings(world, "uno", *more), "--out", str(run)]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     # Before its first update the policy is its reference, though both are far from the bare base.
@@ -215,9 +217,9 @@ def test_sampling_from_a_run_and_from_its_adapter(world: Path, tmp_path: Path) -
     )
 
 
-@pytest.mark.parametrize("recipe", ["uno-dinoseg-hpsv3"])
+@pytest.mark.parametrize("recipe", ["uno-sft"])
 def test_supervised_fine_tuning_takes_references_of_all_sizes(world: Path, tmp_path: Path, recipe: str) -> None:
-    more = ("method=sft", "supervised.batch=3", "policy.checkpointing=selective")
+    more = ("supervised.batch=3", "policy.checkpointing=selective")
     assert main(["train", recipe, *settings(world, recipe, *more), "--out", str(tmp_path / "run")]) == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(row["gradient_norm"] > 0 for row in rows)

@@ -4,6 +4,7 @@ from cgrpo.build.data import make_source
 from cgrpo.build.guard import make_guard, make_guard_tasks
 from cgrpo.build.policy import DTYPES, load_policy, make_checkpoint, make_mark, make_policy
 from cgrpo.build.rewards import load_reward, make_judges, make_reward, make_rewards, make_scorers, make_segmenter
+from cgrpo.build.trainer import make_trainer
 
 __all__ = [
     "DTYPES",
@@ -20,4 +21,5 @@ __all__ = [
     "make_scorers",
     "make_segmenter",
     "make_source",
+    "make_trainer",
 ]

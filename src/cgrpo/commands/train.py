@@ -10,22 +10,21 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_policy, make_rewards, make_source
+from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
 from cgrpo.commands.finish import finish
 from cgrpo.commands.watch import Watch, tasks_to_watch
-from cgrpo.config import Config
+from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import write_text
 from cgrpo.policies import named_parameters, save_adapter
 from cgrpo.rewards import Reward
 from cgrpo.rewards.remote import RemoteReward
-from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, restore_best, save_checkpoint
+from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, mark_again, restore_best, save_checkpoint
 from cgrpo.training.checks import check_agreement, check_moved, fingerprint
-from cgrpo.training.grpo import GRPO, Iteration
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
-from cgrpo.training.sft import SFT
+from cgrpo.training.trainer import Iteration
 
 
 def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, name: str = "run") -> Path:
@@ -38,11 +37,9 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     folder = resume or out or Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     runtime = Runtime(cfg.logging.tracker, folder)
     folder = Path(runtime.share(str(folder)))
-    # Impossible geometry is refused before anything is loaded.
-    if cfg.method == "grpo":
-        runtime.local(cfg.training.prompts_per_iteration)
-    else:
-        runtime.local(cfg.supervised.batch, "supervised.batch")
+    mark = config_fingerprint(cfg.model_dump(mode="json"))
+    began = _mark_of_its_beginning(Record(folder), mark) if resume else mark
+    runtime.local(*cfg.share())  # impossible geometry is refused before anything is loaded
     record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     sharded = cfg.training.parallel == "fsdp2"
@@ -53,13 +50,13 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         policy.shard(runtime.shard)
     if runtime.is_main:
         check_servers(record, rewards)
-    trainer = (GRPO if cfg.method == "grpo" else SFT)(cfg, policy, rewards, source, runtime)
+    trainer = make_trainer(cfg, policy, rewards, source, runtime)
     names = named_parameters(policy.transformer)
-    mark = config_fingerprint(cfg)
-    first = load_checkpoint(record.checkpoints, names, trainer.optimizer, mark) if resume else 0
+    first = load_checkpoint(record.checkpoints, names, trainer.optimizer, (mark, began)) if resume else 0
     watch = Watch(cfg, heldout, policy, rewards, record, runtime, first)
     if runtime.is_main and resume:
-        record.write_config(cfg)  # it may be longer now
+        mark_again(record.checkpoints, began, mark)
+        record.write_config(cfg)  # it may be longer now, or of an earlier version
         record.rewind(first)
         restore_best(record.checkpoints, first, record.best)
     runtime.start_tracking({"recipe": name})
@@ -90,6 +87,13 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     runtime.wait()
     runtime.close()
     return folder
+
+
+def _mark_of_its_beginning(record: Record, mark: str) -> str:
+    """What marks the checkpoints of a run that an earlier version began with the same settings; else ``mark``."""
+    written = record.settings()
+    same = config_fingerprint(parse_run(written, str(record.folder)).model_dump(mode="json")) == mark
+    return config_fingerprint(written) if same else mark
 
 
 def check_servers(record: Record, rewards: dict[str, Reward]) -> None:

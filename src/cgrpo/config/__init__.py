@@ -1,10 +1,17 @@
 """Every knob. Frozen, typed, unknown keys refused; the defaults are the vetted setting of the embedded world.
 
+A run is one of a closed union told apart by ``method`` (methods.py). run.py has the tables that all methods share, a
+file each; groups.py what is shared by those that fill the credit table; a file per method has the rest.
 A recipe (TOML) states only differences from these defaults; ``--set dotted.key=value`` states more.
 This package imports neither torch nor anything heavy.
 """
 
-from cgrpo.config.recipes import load_config, override, parse_config, recipes
+from cgrpo.config.credit import Shaping, Weights
+from cgrpo.config.groups import GroupRun
+from cgrpo.config.grpo import GrpoConfig
+from cgrpo.config.methods import METHODS, Config
+from cgrpo.config.policy import Policy
+from cgrpo.config.recipes import load_config, override, parse_config, parse_run, recipes
 from cgrpo.config.rewards import (
     REWARD_TYPES,
     AestheticSettings,
@@ -23,9 +30,10 @@ from cgrpo.config.rewards import (
     VlmSettings,
 )
 from cgrpo.config.section import TOYBOX, Section
-from cgrpo.config.settings import Config, Policy, Shaping, Weights
+from cgrpo.config.sft import SftConfig
 
 __all__ = [
+    "METHODS",
     "REWARD_TYPES",
     "TOYBOX",
     "AestheticSettings",
@@ -35,6 +43,8 @@ __all__ = [
     "DinoSegSettings",
     "DinoSettings",
     "FunctionSettings",
+    "GroupRun",
+    "GrpoConfig",
     "HpsV2Settings",
     "HpsV3Settings",
     "ImageRewardSettings",
@@ -44,11 +54,13 @@ __all__ = [
     "RemoteSettings",
     "RewardSettings",
     "Section",
+    "SftConfig",
     "Shaping",
     "VlmSettings",
     "Weights",
     "load_config",
     "override",
     "parse_config",
+    "parse_run",
     "recipes",
 ]

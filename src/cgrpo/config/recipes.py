@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cgrpo.config.methods import DEFAULT_METHOD, METHODS, Config, foreign, keys, owners, without_foreign
+from cgrpo.config.moved import MOVED, renamed, say
 from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.config.section import TOYBOX, Section
-from cgrpo.config.settings import Config
 from cgrpo.errors import UserError
 
 
@@ -25,11 +26,11 @@ def recipes() -> dict[str, Path]:
 
 
 def load_config(recipe: str = TOYBOX, settings: Iterable[str] = ()) -> Config:
-    """A recipe (a packaged name or a TOML file) with ``key=value`` settings on top. Raises UserError."""
-    table = _read(recipe)
-    for setting in settings:
-        _apply(table, setting)
-    return parse_config(table, str(recipe))
+    """A recipe (a packaged name or a TOML file) with ``key=value`` settings on top. Raises UserError.
+
+    Another ``method`` than the recipe's leaves out what the recipe says of its own method alone.
+    """
+    return parse_config(_with(_read(recipe), settings), str(recipe))
 
 
 def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -42,12 +43,21 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"recipe {path}: {error}") from error
+    table, old = renamed(table, f"recipe {path}")
+    say(old)
     base = table.pop("extends", None)
     if base is None:
         return table
     if not isinstance(base, str) or base in (*readers, recipe):
         raise UserError(f"recipe {path}: extends = {base!r} must name another recipe, and not in a circle")
-    return _merged(_read(base, (*readers, recipe)), table)
+    return _merged(_of_method(_read(base, (*readers, recipe)), table.get("method")), table)
+
+
+def _of_method(table: dict[str, Any], method: Any) -> dict[str, Any]:
+    """``table`` for another method: what is said of its own method alone is left out. None: as it is."""
+    if not isinstance(method, str) or method not in METHODS:  # an unknown one is refused later
+        return table
+    return without_foreign(table, method) | {"method": method}
 
 
 def _merged(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -63,30 +73,89 @@ def _merged(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def override(cfg: Config, settings: Iterable[str]) -> Config:
     """``cfg`` with ``key=value`` settings on top. Raises UserError."""
-    table = cfg.model_dump(mode="json")
-    for setting in settings:
-        _apply(table, setting)
-    return parse_config(table, "--set")
+    return parse_config(_with(cfg.model_dump(mode="json"), settings), "--set")
 
 
 def parse_config(table: dict[str, Any], origin: str) -> Config:
     """Validate a table; the first mistake becomes one line that names the key."""
+    table, old = renamed(table, origin)
+    say(old)
+    method = _method(table, origin)
+    for key in foreign(table, method):
+        raise UserError(
+            f"{origin}: {_first_leaf(table, key)} belongs to method {' and '.join(owners(key))}, "
+            f"and this run's is {method}; leave it out"
+        )
     try:
-        return Config.model_validate(table)
+        return METHODS[method].model_validate(table)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error)}") from None
+        raise UserError(f"{origin}: {_explain(error, method)}") from None
 
 
-def _apply(table: dict[str, Any], setting: str) -> None:
-    """Set a dotted key in a nested table; values are read as TOML, plain words as strings."""
+def parse_run(table: dict[str, Any], origin: str) -> Config:
+    """A run directory's config.json. Raises UserError.
+
+    Earlier versions wrote the settings of all methods; those of others than the run's had no effect on it.
+    """
+    if {"sampling", "shaping", "supervised"} <= table.keys():
+        table, old = renamed(table, origin)
+        method = _method(table, origin)
+        say(tuple(key for key in old if MOVED[key] in keys(method)))
+        table = without_foreign(table, method)
+    return parse_config(table, origin)
+
+
+def _method(table: dict[str, Any], origin: str) -> str:
+    method = table.get("method", DEFAULT_METHOD)
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(f"{origin}: method must be {' or '.join(METHODS)}, got {json.dumps(method, default=str)}")
+    return method
+
+
+def _first_leaf(table: dict[str, Any], key: str) -> str:
+    """``key``, or the first setting below it where it is a table of some."""
+    value: Any = table
+    for name in key.split("."):
+        value = value[name]
+    while isinstance(value, dict) and value and key not in _leaves():
+        name = next(iter(value))
+        key, value = f"{key}.{name}", value[name]
+    return key
+
+
+def _leaves() -> set[str]:
+    return {key for method in METHODS for key in keys(method)}
+
+
+def _with(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """``table`` with settings on top, the method first: what else they say is said of that one."""
+    read = [_setting(setting) for setting in settings]
+    for key, value, _ in read:
+        if key == "method" and value != table.get("method", DEFAULT_METHOD):
+            table = _of_method(table, value)
+    for key, value, setting in read:
+        _apply(table, key, value, setting)
+    return table
+
+
+def _setting(setting: str) -> tuple[str, Any, str]:
+    """The dotted key, its value and the whole text; values are read as TOML, plain words as strings."""
     key, equals, text = setting.partition("=")
+    key = key.strip()
     if not equals or not key:
         raise UserError(f"--set {setting}: write it as dotted.key=value")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
-    *parents, last = key.strip().split(".")
+    if key in MOVED:
+        say((key,))
+    return MOVED.get(key, key), value, setting
+
+
+def _apply(table: dict[str, Any], key: str, value: Any, setting: str) -> None:
+    """Set a dotted key in a nested table."""
+    *parents, last = key.split(".")
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
@@ -97,7 +166,7 @@ def _apply(table: dict[str, Any], setting: str) -> None:
     table[last] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, method: str) -> str:
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     tag = 2 if place[:1] == ["rewards"] else 3 if place[:2] == ["guard", "scorers"] else len(place)
@@ -105,19 +174,10 @@ def _explain(error: ValidationError) -> str:
         del place[tag]  # of the union, which is no key
     key = ".".join(part for part in place if not part.startswith(("constrained-", "literal[")))  # tags of unions too
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(_keys(Config)), 1, 0.5)
+        near = difflib.get_close_matches(key, keys(method), 1, 0.5)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
     message, given = first["msg"].removeprefix("Value error, "), first["input"]
     if first["type"] == "reward_type":
         key, message, given = f"{key}.type", message.removeprefix("type "), given.get("type", "nothing")
     got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"
     return f"{key + ': ' if key else ''}{message}{got}"
-
-
-def _keys(section: type[Section], prefix: str = "") -> Iterable[str]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from _keys(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from cgrpo.config import TOYBOX, Config, override
+from cgrpo.config import TOYBOX, Config, GroupRun, override
 from cgrpo.errors import UserError
 from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
@@ -152,7 +152,7 @@ def _changes(cfg: Config, gpus: int) -> list[str]:
         changes.append("training.parallel=fsdp2")
     if cfg.training.micro_batch > 1:
         changes.append("training.micro_batch=1")
-    if cfg.method == "grpo" and cfg.sampling.batch > cfg.training.group_size:
+    if isinstance(cfg, GroupRun) and cfg.sampling.batch > cfg.training.group_size:
         changes.append(f"sampling.batch={cfg.training.group_size}")
     return changes
 

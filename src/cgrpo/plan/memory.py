@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgrpo.config import Config
+from cgrpo.config import Config, GroupRun, GrpoConfig
 from cgrpo.plan.activations import Activations, Checkpointing, Precision, activations
 from cgrpo.plan.rewards import RewardModel
 from cgrpo.plan.shapes import Shapes
@@ -59,7 +59,7 @@ def total(parts: tuple[Part, ...]) -> int:
 def estimate_memory(
     cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], work: Work, gpus: int
 ) -> Memory:
-    """The phases are those of an iteration; sft has fewer."""
+    """The phases are those of an iteration; a method that draws no samples has fewer."""
     precision = Precision.of(cfg.policy.dtype)
     adapter = shapes.flux.lora_parameters(cfg.policy.rank) * _master(cfg)
     text = (shapes.clip.parameters + shapes.t5.parameters) * precision.main if not cfg.data.cache else 0
@@ -86,7 +86,7 @@ def estimate_memory(
         # the sum arrives beside it.
         "step": (Part("gradients", adapter), Part("exchange and step", adapter if gpus == 1 else 2 * adapter)),
     }
-    if cfg.method == "grpo":
+    if isinstance(cfg, GroupRun):
         phases |= _sampling(cfg, shapes, tokens, work, precision, vae if cfg.policy.offload else 0)
         most = max((model.work * min(work.samples, model.chunk) for model in rewards), default=0)
         phases["reward"] = (Part("a segmenter's attention at work (rough)", most),)
@@ -152,6 +152,7 @@ def _sampling(
 
 def _trace(cfg: Config, shapes: Shapes, tokens: Tokens, work: Work, precision: Precision) -> tuple[Part, ...]:
     """Transitions that will be trained (before and after each), and the conditions of all samples."""
-    transitions = 2 * work.pairs * tokens.target * shapes.flux.in_channels * _master(cfg) if cfg.method == "grpo" else 0
+    kept = work.pairs if isinstance(cfg, GrpoConfig) else 0
+    transitions = 2 * kept * tokens.target * shapes.flux.in_channels * _master(cfg)
     row = tokens.text * shapes.flux.text_width + tokens.references * shapes.flux.in_channels
     return (Part("transitions and conditions", transitions + work.samples * row * precision.main),)

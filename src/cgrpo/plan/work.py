@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgrpo.config import Config
+from cgrpo.config import Config, GrpoConfig, SftConfig
 from cgrpo.errors import UserError
 from cgrpo.plan import flops
 from cgrpo.plan.rewards import RewardModel
@@ -32,7 +32,7 @@ class Work:
         return sum(self.operations.values())
 
 
-def trained_steps(cfg: Config) -> int:
+def trained_steps(cfg: GrpoConfig) -> int:
     """Steps of each sample that enter the objective."""
     steps, window = cfg.sampling.steps, cfg.sampling.window
     counts = {"all": steps - 1, "fraction": max(1, int(window.fraction * (steps - 1))), "sliding": window.size}
@@ -41,24 +41,33 @@ def trained_steps(cfg: Config) -> int:
 
 def estimate_work(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int) -> Work:
     """Raises UserError where the tasks can't be dealt evenly to the GPUs."""
-    return _grpo(cfg, shapes, tokens, rewards, gpus) if cfg.method == "grpo" else _sft(cfg, shapes, tokens, gpus)
+    tasks, key = cfg.share()
+    if tasks % gpus:
+        raise UserError(f"{key} ({tasks}) must be divisible by the number of GPUs ({gpus})")
+    match cfg:
+        case GrpoConfig():
+            return _grpo(cfg, shapes, tokens, rewards, tasks // gpus, sharded(cfg, gpus))
+        case SftConfig():
+            return _sft(cfg, shapes, tokens, tasks // gpus)
 
 
-def _grpo(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int) -> Work:
+def _grpo(
+    cfg: GrpoConfig, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], prompts: int, one_by_one: bool
+) -> Work:
     settings, group = cfg.training, cfg.training.group_size
-    prompts = _share(settings.prompts_per_iteration, gpus, "training.prompts_per_iteration")
     samples = prompts * group
     forwards, pairs = samples * cfg.sampling.steps, samples * trained_steps(cfg)
     pixels = cfg.policy.height * cfg.policy.width
     operations = {
         "sampling": forwards * flops.forward(shapes.flux, tokens, cfg.policy.rank).total,
         **_training(cfg, shapes, tokens, pairs),
+        **_reference_policy(cfg, shapes, tokens, pairs),
         "text encoders": _text(cfg, shapes, prompts),
         "autoencoder": samples * shapes.vae.decode_flops(pixels) + _references(cfg, shapes, tokens, prompts),
         "rewards": samples * sum(model.flops or 0.0 for model in rewards),
     }
     # A sharded base samples one prompt at a time, so that all processes make equally many forwards.
-    together = group if sharded(cfg, gpus) else min(samples, max(group, cfg.sampling.batch // group * group))
+    together = group if one_by_one else min(samples, max(group, cfg.sampling.batch // group * group))
     return Work(
         samples=samples,
         sampling_forwards=forwards,
@@ -71,8 +80,7 @@ def _grpo(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel
     )
 
 
-def _sft(cfg: Config, shapes: Shapes, tokens: Tokens, gpus: int) -> Work:
-    pairs = _share(cfg.supervised.batch, gpus, "supervised.batch")
+def _sft(cfg: SftConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> Work:
     targets = pairs * shapes.vae.encode_flops(cfg.policy.height * cfg.policy.width)
     operations = {
         **_training(cfg, shapes, tokens, pairs),
@@ -93,11 +101,16 @@ def _training(cfg: Config, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[s
     if cfg.policy.checkpointing != "off":
         repeated = again.total if cfg.policy.checkpointing == "full" else again.lora
         found["training, computed again"] = pairs * repeated
-    if cfg.method == "grpo" and cfg.training.kl > 0:
-        # The reference policy is the base, or the frozen adapter that training started from.
-        starts = cfg.policy.start and cfg.policy.start_mode == "continue"
-        found["reference policy (kl)"] = pairs * flops.forward(flux, tokens, rank if starts else 0).total
     return found
+
+
+def _reference_policy(cfg: GrpoConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
+    """The reference policy is the base, or the frozen adapter that training started from."""
+    if cfg.objective.kl == 0:
+        return {}
+    starts = cfg.policy.start and cfg.policy.start_mode == "continue"
+    forward = flops.forward(shapes.flux, tokens, cfg.policy.rank if starts else 0)
+    return {"reference policy (kl)": pairs * forward.total}
 
 
 def _text(cfg: Config, shapes: Shapes, prompts: int) -> float:
@@ -116,9 +129,3 @@ def _references(cfg: Config, shapes: Shapes, tokens: Tokens, tasks: int) -> floa
 def sharded(cfg: Config, gpus: int) -> bool:
     """Whether the base's blocks are spread over the processes."""
     return cfg.training.parallel == "fsdp2" and gpus > 1
-
-
-def _share(count: int, gpus: int, key: str) -> int:
-    if count % gpus:
-        raise UserError(f"{key} ({count}) must be divisible by the number of GPUs ({gpus})")
-    return count // gpus

@@ -9,36 +9,41 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_json
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cgrpo.config import Config
 from cgrpo.errors import UserError
+from cgrpo.files import write_text
 
 STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
 
 
-def config_fingerprint(cfg: Config) -> str:
-    """A hash of all settings that a run's numbers depend on: not length, memory savers, logging, evaluation, guard."""
+def config_fingerprint(settings: Mapping[str, Any]) -> str:
+    """A hash of all settings that a run's numbers depend on: not length, memory savers, logging, evaluation, guard.
+
+    ``settings``: a configuration as config.json has it.
+    """
     length = {"iterations", "checkpoint_every", "keep_checkpoints", "parallel"}
     # Where and at what pains a reward computes, not what.
     effort = {"url", "token_variable", "timeout", "patience", "on_failure", "chunk", "offload"}
     effort |= {"budget", "token_budget", "input_price", "output_price", "concurrency", "attempts", "refusals"}
     effort |= {"backoff", "cache", "key_variable"}
-    free: dict[str, Any] = {
-        "rewards": dict.fromkeys(cfg.rewards, effort),
-        "training": length,
-        "policy": {"checkpointing", "offload"},
-        "evaluation": True,
-        "guard": True,
-        "logging": True,
-    }
-    return hashlib.sha256(cfg.model_dump_json(exclude=free).encode()).hexdigest()
+    kept = {name: table for name, table in settings.items() if name not in ("evaluation", "guard", "logging")}
+    for name, free in (("training", length), ("policy", {"checkpointing", "offload"})):
+        kept[name] = _without(kept.get(name, {}), free)
+    kept["rewards"] = {name: _without(reward, effort) for name, reward in kept.get("rewards", {}).items()}
+    return hashlib.sha256(to_json(kept)).hexdigest()
+
+
+def _without(table: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name not in names}
 
 
 def save_checkpoint(
@@ -78,6 +83,14 @@ def save_checkpoint(
         shutil.rmtree(old)
 
 
+def mark_again(folder: Path, old: str, new: str) -> None:
+    """Checkpoints under ``folder`` of the configuration ``old`` become ``new``'s: the same, as written today."""
+    for path in checkpoints(folder) if old != new else ():
+        index = json.loads((path / INDEX).read_text())
+        if index["config"] == old:
+            write_text(path / INDEX, json.dumps(index | {"config": new}, indent=2) + "\n")
+
+
 def restore_best(folder: Path, iteration: int, best: Path) -> None:
     """Make ``best`` what it was when ``folder``/step-``iteration`` was written; nothing if there was none."""
     kept = folder / f"step-{iteration}" / BEST
@@ -100,10 +113,11 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fingerprint: str
+    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fingerprints: Collection[str]
 ) -> int:
     """Restore the newest checkpoint under ``folder``; returns the iteration to go on with (0 if there is none).
 
+    ``fingerprints``: of the run's configuration as it is written now, and as it was when the run began.
     Raises UserError, before anything is changed, if it is truncated, damaged, or of another configuration.
     """
     found = checkpoints(folder)
@@ -119,7 +133,7 @@ def load_checkpoint(
         raise UserError(f"checkpoint {path} can't be read ({error}); {cure}") from error
     if damaged:
         raise UserError(f"checkpoint {path} is truncated or damaged (checksum differs); {cure}")
-    if index["config"] != fingerprint:
+    if index["config"] not in fingerprints:
         raise UserError(f"checkpoint {path} belongs to another configuration; resume a run with its own config.json")
     wanted = {f"adapter.{name}": p.shape for name, p in parameters.items()}
     have = {key: value.shape for key, value in tensors.items() if key.startswith("adapter.")}

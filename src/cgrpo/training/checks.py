@@ -16,7 +16,7 @@ def check_ratio(drift: float, limit: float) -> None:
     raise UserError(
         f"rollout and replay disagree: |ratio - 1| reached {drift:.2e} before the first update (limit {limit:.0e}); "
         "the policy is not deterministic or its precision too low: use policy.dtype = float32, "
-        "or raise training.max_ratio_drift if the drift is only rounding"
+        "or raise objective.max_ratio_drift if the drift is only rounding"
     )
 
 

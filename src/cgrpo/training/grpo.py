@@ -19,7 +19,6 @@ from cgrpo.algorithm import (
     Window,
     all_steps,
     clipped_surrogate,
-    constant_weights,
     credit_table,
     diagnostics,
     policy_kl,
@@ -28,11 +27,10 @@ from cgrpo.algorithm import (
     reward_weights,
     rollout,
     shifted_sigmas,
-    sigmoid_weights,
     sliding_window,
     window_start,
 )
-from cgrpo.config import Config
+from cgrpo.config import GrpoConfig
 from cgrpo.data import GroupNoise, Source, task_indices
 from cgrpo.policies import FluxPolicy, reference_policy
 from cgrpo.rewards import Reward
@@ -40,17 +38,9 @@ from cgrpo.training.checks import check_finite, check_ratio
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
 from cgrpo.training.timer import Timer
+from cgrpo.training.trainer import Iteration
+from cgrpo.training.weights import prompt_weights
 from cgrpo.types import Batch, Condition, Rollout
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """What one iteration leaves for the record: numbers, and this process's pictures."""
-
-    number: int
-    metrics: dict[str, float]
-    batch: Batch
-    images_NHWC: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ class GRPO:
 
     def __init__(
         self,
-        cfg: Config,
+        cfg: GrpoConfig,
         policy: FluxPolicy,
         rewards: dict[str, Reward],
         source: Source,
@@ -80,9 +70,10 @@ class GRPO:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self.positions = runtime.local(settings.prompts_per_iteration)
+        self.positions = runtime.local(*cfg.share())
         self.sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
-        self.weights_KR = reward_weights(prompt_weights(cfg), list(rewards), others=cfg.weights.others)
+        prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
+        self.weights_KR = reward_weights(prompt_K, list(rewards), others=cfg.weights.others)
         self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
 
     def run(self, first: int) -> Iterator[Iteration]:
@@ -151,7 +142,7 @@ class GRPO:
 
     def _update(self, parts: list[Part], credit: Credit) -> dict[str, float]:
         """``updates_per_rollout`` optimizer steps; each takes an equal share of every group."""
-        settings, updates = self.cfg.training, self.cfg.training.updates_per_rollout
+        limit, updates = self.cfg.objective.max_ratio_drift, self.cfg.training.updates_per_rollout
         # Every sample trains equally many steps, so the number of pairs over all processes needs no exchange.
         pairs = sum(len(part.roll.sample_M) for part in parts) * self.runtime.world // updates
         totals = Totals()
@@ -163,8 +154,8 @@ class GRPO:
                 part, index_B, credit_B = (parts[0], torch.zeros(1).long(), torch.zeros(1)) if idle else work[turn]
                 loss = self._loss(part, index_B, credit_B, None if idle else totals, fresh=update == 0)
                 (loss * (0 if idle else 1 / pairs)).backward()
-            if self.runtime.any(totals.drift > settings.max_ratio_drift):
-                check_ratio(totals.drift, settings.max_ratio_drift)
+            if self.runtime.any(totals.drift > limit):
+                check_ratio(totals.drift, limit)
             totals.norms.append(self._step())
         return totals.metrics(self.runtime)
 
@@ -174,13 +165,13 @@ class GRPO:
         sample_M, step_M = roll.sample_M.cpu(), roll.step_M.cpu()
         number_M = torch.tensor(part.positions)[sample_M // group] * group + sample_M % group
         credit_M = credit.of_pairs(number_M, step_M).to(roll.logp_M)
-        useful_M = (credit_M.cpu() != 0) | (settings.kl > 0)
+        useful_M = (credit_M.cpu() != 0) | (self.cfg.objective.kl > 0)
         mine = (useful_M & (sample_M % group % settings.updates_per_rollout == share)).nonzero()[:, 0]
         return [(part, index_B, credit_M[index_B]) for index_B in mine.split(settings.micro_batch) if len(index_B)]
 
     def _loss(self, part: Part, index_B: Tensor, credit_B: Tensor, totals: Totals | None, fresh: bool) -> Tensor:
         """Summed loss of some (sample, step) pairs; ``fresh`` while the policy is still the one that sampled."""
-        settings, sampling, roll = self.cfg.training, self.cfg.sampling, part.roll
+        objective, sampling, roll = self.cfg.objective, self.cfg.sampling, part.roll
         credit_B, index_B = credit_B.to(roll.logp_M), index_B.to(roll.sample_M.device)
         cond_B = part.cond.select(roll.sample_M[index_B])
         replay = functools.partial(
@@ -192,15 +183,15 @@ class GRPO:
             noise_level=sampling.noise_level,
         )
         logp_B, mean_BLC, std_B11 = replay(functools.partial(self.policy.velocity, cond=cond_B))
-        loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, settings.clip)
+        loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, objective.clip)
         kl_B = torch.zeros_like(loss_B)
-        if settings.kl > 0:
+        if objective.kl > 0:
             with torch.no_grad(), reference_policy(self.policy.transformer):
                 _, base_BLC, _ = replay(functools.partial(self.policy.velocity, cond=cond_B))
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
-            loss_B = loss_B + settings.kl * kl_B
+            loss_B = loss_B + objective.kl * kl_B
         if totals is not None:
-            totals.add((logp_B.detach() - roll.logp_M[index_B]).exp(), credit_B, settings.clip, kl_B.detach(), fresh)
+            totals.add((logp_B.detach() - roll.logp_M[index_B]).exp(), credit_B, objective.clip, kl_B.detach(), fresh)
         return loss_B.sum()
 
     def _step(self) -> float:
@@ -211,14 +202,6 @@ class GRPO:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
-
-
-def prompt_weights(cfg: Config) -> Tensor:
-    """The prompt reward's weight at each step, as the configuration asks."""
-    weights, steps = cfg.weights, cfg.sampling.steps
-    if weights.type == "constant":
-        return constant_weights(steps, weights.prompt)
-    return sigmoid_weights(steps, weights.high, weights.low, inverted=weights.type == "inverted")
 
 
 class Totals:

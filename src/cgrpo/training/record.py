@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo import __version__
-from cgrpo.config import Config, parse_config
+from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
 from cgrpo.files import without_nan, write_text
 
@@ -55,13 +55,20 @@ class Record:
     @classmethod
     def open(cls, folder: Path) -> tuple[Record, Config]:
         """An existing run and its configuration. Raises UserError if there is none."""
+        record = cls(folder)
+        return record, parse_run(record.settings(), str(folder / "config.json"))
+
+    def settings(self) -> dict[str, Any]:
+        """config.json as it stands, perhaps of an earlier version. Raises UserError if there is none."""
         try:
-            table = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            table = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise UserError(f"{folder} is no run directory: it has no config.json") from None
+            raise UserError(f"{self.folder} is no run directory: it has no config.json") from None
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{folder / 'config.json'}: can't be read ({error})") from error
-        return cls(folder), parse_config(table, str(folder / "config.json"))
+            raise UserError(f"{self.folder / 'config.json'}: can't be read ({error})") from error
+        if not isinstance(table, dict):
+            raise UserError(f"{self.folder / 'config.json'}: must be one JSON object")
+        return table
 
     def write_config(self, config: Config) -> None:
         write_text(self.folder / "config.json", config.model_dump_json(indent=2) + "\n")

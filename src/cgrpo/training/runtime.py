@@ -45,7 +45,7 @@ class Runtime:
         if self._tracking:
             self._accelerator.log(dict(values), step=step)
 
-    def local(self, count: int, setting: str = "training.prompts_per_iteration") -> range:
+    def local(self, count: int, setting: str) -> range:
         """This process's share of ``count`` items, a run of ``count / world``. UserError where that is no whole one."""
         if count % self.world:
             raise UserError(f"{setting} ({count}) must be divisible by the number of processes ({self.world})")

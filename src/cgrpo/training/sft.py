@@ -9,22 +9,24 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import flow_matching_loss
-from cgrpo.config import Config
+from cgrpo.config import SftConfig
 from cgrpo.data import Source, derive, task_indices
 from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.training.checks import check_finite
-from cgrpo.training.grpo import Iteration
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.timer import Timer
+from cgrpo.training.trainer import Iteration
 from cgrpo.types import Condition
 
 
 class SFT:
     """The trainer; the same face as ``GRPO``. Rewards are not looked at."""
 
-    def __init__(self, cfg: Config, policy: FluxPolicy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
+    def __init__(
+        self, cfg: SftConfig, policy: FluxPolicy, rewards: dict[str, Reward], source: Source, runtime: Runtime
+    ):
         self.cfg, self.policy, self.source, self.runtime = cfg, policy, source, runtime
         self.names = list(rewards)
         self.parameters = policy.trainable_parameters()
@@ -32,7 +34,7 @@ class SFT:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
-        self.positions = runtime.local(cfg.supervised.batch, "supervised.batch")
+        self.positions = runtime.local(*cfg.share())
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1: one optimizer step each."""

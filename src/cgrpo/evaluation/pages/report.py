@@ -52,7 +52,7 @@ def write_report(
         _environment()
         .get_template("report.html.j2")
         .render(
-            title=method(config),
+            title=config.title(),
             verdict=verdict(metrics, len(rows)),
             cautions=cautions(metrics) + warned(checks),
             facts=_facts(config, summary, rows, heldout),
@@ -76,19 +76,6 @@ def write_report(
 
 
 # -- in words --------------------------------------------------------------------------------------
-
-
-def method(config: Config) -> str:
-    """The run's method in the paper's words, as far as it has any."""
-    weights, shaping = config.weights, config.shaping.type
-    if shaping in ("min", "max"):
-        return f"GRPO on the {shaping} of the advantages"
-    ratio = f"{weights.prompt:.2g} : {1 - weights.prompt:.2g}"
-    schedule = {"sigmoid": "TDW", "inverted": "inverted TDW", "constant": f"constant weights {ratio}"}[weights.type]
-    bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "none": ""}[shaping]
-    if not bonus and weights.type == "constant":
-        return f"Naive GRPO, weights prompt : identity = {ratio}"
-    return "Customized-GRPO: " + " + ".join(filter(None, (bonus, schedule)))
 
 
 @dataclass(frozen=True)
@@ -153,17 +140,14 @@ def number(value: Any, digits: int = 3, signed: bool = False) -> str:
 def _facts(
     config: Config, summary: Mapping[str, Any], rows: Sequence[Row], heldout: HeldOut | None
 ) -> list[tuple[str, str]]:
-    training, sampling = config.training, config.sampling
     seconds = to_float((summary.get("seconds") or {}).get("training"))
     facts = [
         ("Training", f"{len(rows)} iterations"),
-        ("Samples", f"{training.prompts_per_iteration} prompts {TIMES} {training.group_size} an iteration"),
+        *config.facts().items(),
         ("Rewards", ", ".join(f"{name} ({reward.type})" for name, reward in config.rewards.items())),
-        ("Credit", f"shaping {config.shaping.type}, weights {config.weights.type}"),
-        ("Sampling", f"{sampling.steps} steps, {sampling.kind} noise {sampling.noise_level:g}"),
         ("Policy", f"LoRA of rank {config.policy.rank}, {config.policy.width} {TIMES} {config.policy.height} pixels"),
-        ("Learning rate", f"{training.learning_rate:g}, {training.updates_per_rollout} updates a rollout"),
-        ("Seed", str(training.seed)),
+        ("Learning rate", f"{config.training.learning_rate:g}"),
+        ("Seed", str(config.training.seed)),
     ]
     if math.isfinite(seconds):
         facts.append(("Training time", f"{seconds / 60:.1f} minutes"))
@@ -219,7 +203,7 @@ def _conflict_plots(rows: Sequence[Row]) -> list[Markup]:
 
 
 def _health_plots(rows: Sequence[Row], config: Config) -> list[Markup]:
-    drift = plots.Mark(config.training.max_ratio_drift, "the run stops here")
+    drift = plots.Mark(config.objective.max_ratio_drift, "the run stops here") if config.method == "grpo" else None
     clipped = plots.Mark(config.training.max_grad_norm, "clipped above")
     return _drawn(
         (

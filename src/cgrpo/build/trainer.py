@@ -1,0 +1,23 @@
+"""From the configuration to a trainer: where every method gets its class."""
+
+from __future__ import annotations
+
+from cgrpo.config import Config, GrpoConfig, SftConfig
+from cgrpo.data import Source
+from cgrpo.policies import FluxPolicy
+from cgrpo.rewards import Reward
+from cgrpo.training.grpo import GRPO
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.sft import SFT
+from cgrpo.training.trainer import Trainer
+
+
+def make_trainer(
+    cfg: Config, policy: FluxPolicy, rewards: dict[str, Reward], source: Source, runtime: Runtime
+) -> Trainer:
+    """The method's loop over ``source``."""
+    match cfg:
+        case GrpoConfig():
+            return GRPO(cfg, policy, rewards, source, runtime)
+        case SftConfig():
+            return SFT(cfg, policy, rewards, source, runtime)

@@ -1,0 +1,20 @@
+"""The table ``evaluation``: base against trained on held-out tasks, after the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cgrpo.config.section import Positive, Section
+
+
+class Evaluation(Section):
+    enabled: bool = True
+    """Compare base and trained policy on held-out subjects and prompts after the run (toybox only)."""
+    subjects: Positive = 48
+    """Held-out subjects; the intervals are clustered by them."""
+    prompts_per_subject: Positive = 8
+    """Held-out prompts for each subject."""
+    split: Literal["test", "validation"] = "test"
+    """Choose settings on "validation" only."""
+    batch: Positive = 96
+    """Pictures generated at a time."""

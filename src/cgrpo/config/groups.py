@@ -1,0 +1,70 @@
+"""What methods share that draw a group of samples for each prompt and reinforce them by the credit table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from cgrpo.config.credit import Shaping, Weights
+from cgrpo.config.run import Run
+from cgrpo.config.sampling import Sampling
+from cgrpo.config.section import Positive
+from cgrpo.config.training import Training
+
+
+class GroupSampling(Sampling):
+    batch: Positive = 96
+    """Samples per forward while sampling, in whole groups, at least one; bounds memory."""
+
+
+class GroupTraining(Training):
+    group_size: Annotated[int, Field(ge=2)] = 12
+    """Samples per prompt, G; advantages compare them, so at least 2."""
+    prompts_per_iteration: Positive = 6
+    """Prompts per rollout over all processes together; must be divisible by their number."""
+    updates_per_rollout: Positive = 2
+    """Optimizer steps per rollout: every group's samples are dealt to this many equal parts."""
+    clamp: Annotated[float, Field(gt=0)] = 5.0
+    """Credit is clamped to +- this."""
+    max_failed_groups: Positive = 3
+    """The run stops when a reward fails on all samples of a group, or gives all samples of each group one score,
+    this many iterations running."""
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Self:
+        group, updates = self.group_size, self.updates_per_rollout
+        if group % updates:
+            raise ValueError(f"updates_per_rollout ({updates}) must divide group_size ({group})")
+        return self
+
+
+class GroupRun(Run):
+    """Prompts are sampled in groups; ``shaping`` and ``weights`` fill the credit table; the loss is the method's."""
+
+    sampling: GroupSampling = GroupSampling()
+    training: GroupTraining = GroupTraining()
+    shaping: Shaping = Shaping()
+    weights: Weights = Weights()
+
+    @model_validator(mode="after")
+    def _weighted_rewards(self) -> Self:
+        shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
+        for name in self.weights.others:
+            if name not in self.rewards or name in shares:
+                raise ValueError(f"weights.others.{name}: must be a reward of that name beside identity and prompt")
+        for name, share in shares.items():
+            if name not in self.rewards and (share > 0 or self.weights.type != "constant"):
+                raise ValueError(f"reward {name!r} carries weight but is left out; give rewards.{name}, or set weights")
+        return self
+
+    def share(self) -> tuple[int, str]:
+        return self.training.prompts_per_iteration, "training.prompts_per_iteration"
+
+    def facts(self) -> dict[str, str]:
+        training = self.training
+        return {
+            "Samples": f"{training.prompts_per_iteration} prompts \N{MULTIPLICATION SIGN} {training.group_size} "
+            f"an iteration, {training.updates_per_rollout} updates a rollout",
+            "Credit": f"shaping {self.shaping.type}, weights {self.weights.type}",
+        }

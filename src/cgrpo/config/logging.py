@@ -1,0 +1,13 @@
+"""The table ``logging``: what is shown while a run goes on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cgrpo.config.section import Positive, Section
+
+
+class Logging(Section):
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    samples_every: Positive = 10
+    """Iterations between grids of samples."""

@@ -1,0 +1,67 @@
+"""The methods by name, and which of them has which keys."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cgrpo.config.grpo import GrpoConfig
+from cgrpo.config.section import Section
+from cgrpo.config.sft import SftConfig
+
+Config = GrpoConfig | SftConfig
+"""A whole run: a closed union told apart by ``method``."""
+
+METHODS: dict[str, type[GrpoConfig] | type[SftConfig]] = {"grpo": GrpoConfig, "sft": SftConfig}
+DEFAULT_METHOD = "grpo"
+
+
+@functools.cache
+def keys(method: str) -> tuple[str, ...]:
+    """The method's settings as dotted keys, in order. What is a table by name, such as ``rewards``, is one key."""
+    return tuple(_keys(METHODS[method], ""))
+
+
+def _keys(section: type[Section], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _keys(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def owners(key: str) -> list[str]:
+    """The methods that have a setting or table of this name."""
+    return [method for method in METHODS if key in keys(method) or _is_table(key, method)]
+
+
+def foreign(table: Mapping[str, Any], method: str, prefix: str = "") -> Iterator[str]:
+    """Settings and whole tables in ``table`` that other methods have and ``method`` has not, as dotted keys."""
+    for name, value in table.items():
+        key = prefix + name
+        methods = owners(key)
+        if methods and method not in methods:
+            yield key
+        elif isinstance(value, Mapping) and _is_table(key, method):
+            yield from foreign(value, method, key + ".")
+
+
+def without_foreign(table: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """``table`` without what only other methods have; what nobody has stays, to be refused."""
+    strange = set(foreign(table, method))
+
+    def own(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for name, value in part.items():
+            key = prefix + name
+            if key not in strange:
+                kept[name] = own(value, key + ".") if isinstance(value, Mapping) and _is_table(key, method) else value
+        return kept
+
+    return own(table, "")
+
+
+def _is_table(key: str, method: str) -> bool:
+    return any(known.startswith(f"{key}.") for known in keys(method))

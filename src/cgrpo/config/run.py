@@ -1,0 +1,65 @@
+"""What every run has, whatever its method."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from cgrpo.config.data import Data
+from cgrpo.config.evaluation import Evaluation
+from cgrpo.config.guard import Guard
+from cgrpo.config.logging import Logging
+from cgrpo.config.policy import Policy
+from cgrpo.config.rewards import DEFAULT_REWARDS, RewardSettings, with_defaults
+from cgrpo.config.sampling import Sampling
+from cgrpo.config.section import Section
+from cgrpo.config.training import Training
+
+
+class Run(Section):
+    """The tables that all methods share. A method's own configuration adds to them, and widens some."""
+
+    method: str
+    """How the policy is trained."""
+    policy: Policy = Policy()
+    data: Data = Data()
+    sampling: Sampling = Sampling()
+    rewards: dict[str, RewardSettings] = DEFAULT_REWARDS
+    """Rewards by name. "identity" and "prompt" carry the weights; any other is watched only. What is not said of
+    these two stays as here; type = "none" leaves one out."""
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    guard: Guard = Guard()
+    logging: Logging = Logging()
+
+    @abstractmethod
+    def share(self) -> tuple[int, str]:
+        """The tasks of an iteration over all processes, among which they are dealt evenly, and that number's key."""
+
+    @abstractmethod
+    def title(self) -> str:
+        """The method in the field's words, as precisely as the settings say."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """The method's own main settings in words, by heading."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_default_rewards(cls, table: Any) -> Any:
+        if isinstance(table, dict) and isinstance(table.get("rewards"), dict):
+            return table | {"rewards": with_defaults(table["rewards"])}
+        return table
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.policy.quantise != "none" and self.training.parallel == "fsdp2":
+            raise ValueError("policy.quantise and training.parallel = fsdp2 do not go together; choose one")
+        if not self.rewards:
+            raise ValueError("rewards must name at least one reward")
+        for name in self.guard.scorers:
+            if name in self.rewards:
+                raise ValueError(f"guard.scorers.{name}: a reward has this name; a judge needs another")
+        return self

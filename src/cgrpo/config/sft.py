@@ -1,0 +1,29 @@
+"""Method "sft": supervised fine-tuning on target pictures, the paper's baseline. Its loss has no settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cgrpo.config.run import Run
+from cgrpo.config.section import Positive, Section
+
+
+class Supervised(Section):
+    batch: Positive = 256
+    """Pairs per iteration over all processes; must be divisible by their number."""
+
+
+class SftConfig(Run):
+    """Supervised fine-tuning on target pictures, the paper's baseline; rewards are computed on held-out tasks alone."""
+
+    method: Literal["sft"] = "sft"
+    supervised: Supervised = Supervised()
+
+    def share(self) -> tuple[int, str]:
+        return self.supervised.batch, "supervised.batch"
+
+    def title(self) -> str:
+        return "Supervised fine-tuning on target pictures"
+
+    def facts(self) -> dict[str, str]:
+        return {"Pairs": f"{self.supervised.batch} an iteration", "Sampling": f"{self.sampling.steps} steps"}

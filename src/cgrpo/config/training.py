@@ -1,0 +1,34 @@
+"""The table ``training``: what every method's loop has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cgrpo.config.section import Positive, Section, Share
+
+
+class Training(Section):
+    iterations: Annotated[int, Field(ge=0)] = 80
+    """How many; 0 evaluates the base alone."""
+    micro_batch: Positive = 54
+    """(sample, step) pairs, or pairs of reference and target, per forward and backward; bounds memory, does not change
+    the result."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    """AdamW (the paper: 1e-5 at rank 512)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """AdamW's decoupled weight decay (the paper: 1e-4)."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """AdamW's decay rates of the gradient's and the squared gradient's running means."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """The gradient is scaled down to this norm."""
+    checkpoint_every: Positive = 10
+    """Iterations between checkpoints; the last iteration always leaves one."""
+    keep_checkpoints: Positive = 2
+    """Older checkpoints are deleted."""
+    parallel: Literal["ddp", "fsdp2"] = "ddp"
+    """Several processes: the whole base on each, or the frozen base sharded over them (FSDP2). The adapter is on
+    each, and its gradients are summed."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the adapter, the tasks and all noise."""
