@@ -5,6 +5,7 @@ The data order and all noise are functions of (seed, iteration), so the position
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -86,9 +87,10 @@ def save_checkpoint(
 def mark_again(folder: Path, old: str, new: str) -> None:
     """Checkpoints under ``folder`` of the configuration ``old`` become ``new``'s: the same, as written today."""
     for path in checkpoints(folder) if old != new else ():
-        index = json.loads((path / INDEX).read_text())
-        if index["config"] == old:
-            write_text(path / INDEX, json.dumps(index | {"config": new}, indent=2) + "\n")
+        with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged one is refused when it is loaded
+            index = json.loads((path / INDEX).read_text())
+            if index["config"] == old:
+                write_text(path / INDEX, json.dumps(index | {"config": new}, indent=2) + "\n")
 
 
 def restore_best(folder: Path, iteration: int, best: Path) -> None:

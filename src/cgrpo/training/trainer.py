@@ -23,8 +23,11 @@ class Iteration:
 
 
 class Trainer(Protocol):
-    parameters: Sequence[nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. the last; an iteration's metrics have "gradient_norm", and "reward/NAME/mean"."""

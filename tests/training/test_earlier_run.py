@@ -1,0 +1,46 @@
+"""A run that an earlier version began is taken up from its checkpoint, bit for bit, and is then written as today."""
+
+from __future__ import annotations
+
+import json
+
+from test_bad_input import one_line
+
+from cgrpo.cli import main
+from cgrpo.commands.train import train
+from cgrpo.config import load_config
+from cgrpo.training.checkpoint import config_fingerprint
+
+
+def age(run) -> None:
+    """Write ``run``'s configuration and checkpoint marks as an earlier version did: every method's settings."""
+    table = json.loads((run / "config.json").read_text())
+    table |= {"supervised": {"batch": 9}}
+    table["training"] |= table.pop("objective")
+    (run / "config.json").write_text(json.dumps(table, indent=2))
+    for file in run.glob("checkpoints/*/index.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"config": config_fingerprint(table)}))
+
+
+def test_an_earlier_versions_run_goes_on_bit_for_bit(small, tmp_path, capfd):
+    whole = train(small(), tmp_path / "whole")
+    run = train(small("training.iterations=2"), tmp_path / "run")
+    age(run)
+    assert "another configuration" in one_line(capfd, "train", "--resume", run, "--set", "objective.kl=0.1")
+    assert main(["train", "--resume", str(run), "--set", "training.iterations=3"]) == 0
+    for name in ("adapter/pytorch_lora_weights.safetensors", "checkpoints/step-3/state.safetensors"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes()
+    assert (run / "config.json").read_text() == (whole / "config.json").read_text()
+    marks = {json.loads(file.read_text())["config"] for file in run.glob("checkpoints/*/index.json")}
+    assert marks == {config_fingerprint(json.loads((whole / "config.json").read_text()))}
+
+
+def test_a_fingerprint_holds_what_the_numbers_depend_on_and_no_more():
+    def mark(*settings: str, recipe: str = "toybox") -> str:
+        return config_fingerprint(load_config(recipe, settings).model_dump(mode="json"))
+
+    assert mark() != mark("shaping.alpha=0.4") != mark("objective.kl=0.1")
+    assert mark("training.kl=0.1") == mark("objective.kl=0.1")
+    free = ("training.iterations=7", "guard.every=3", "policy.offload=true", "rewards.prompt.chunk=2")
+    assert mark() == mark(*free)
+    assert mark(recipe="sft") != mark()
