@@ -64,7 +64,7 @@ def config_page() -> str:
     parts += _methods()
     for kind, section in REWARD_TYPES.items():
         parts += [f"## rewards.NAME, type {kind}\n", f"{inspect.cleandoc(section.__doc__ or '')}\n"]
-        parts += _table("", _rows(section, "rewards.NAME."))[1:]
+        parts += _table("", list(_rows(section, "rewards.NAME.")))[1:]
     parts += ["## Earlier names\n", "They go on working, and the new one is said.\n", "| earlier | now |", "|---|---|"]
     parts += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
     return "\n".join(parts) + "\n"

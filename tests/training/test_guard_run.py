@@ -49,7 +49,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("method", ["grpo", "sft"])
 def test_a_guarded_run_is_the_unguarded_one(small, small_sft, tmp_path, method):
     small = small if method == "grpo" else small_sft
-    settings = "rewards.prompt.type=exact_rewards:drawn"
+    settings = ("rewards.prompt.type=exact_rewards:drawn",)
     off = train(small(*settings), tmp_path / "off")
     on = train(small(*settings, *GUARDED), tmp_path / "on")
     assert distance(off, on) == 0
