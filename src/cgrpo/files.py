@@ -31,6 +31,11 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def to_float(value: Any) -> float:
+    """NaN for what is no number: JSON has null for NaN."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
 def save_picture(picture: Image, path: Path) -> None:
     """A PNG, whole or not at all. Raises OSError."""
     partial = path.with_name(f".{path.name}.partial")

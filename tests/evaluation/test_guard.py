@@ -12,7 +12,7 @@ from PIL import Image
 from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, news, stopped_in_words, warnings
 from cgrpo.evaluation.guard.check import clusters, untouched
 from cgrpo.evaluation.guard.rules import is_best, rank
-from cgrpo.evaluation.pages.guard import said, section
+from cgrpo.evaluation.pages.report.guard import guard_section, said
 from cgrpo.rewards.base import EncodeOnce, Memory, own_memory
 from cgrpo.rewards.measures import measures
 from cgrpo.types import Batch
@@ -272,19 +272,22 @@ def test_only_new_warnings_are_printed():
 # -- the report's section --------------------------------------------------------------------------
 
 
+def shown(rows):
+    return "\n".join(block.__html__() for block in guard_section(rows).blocks)
+
+
 def test_the_section_shows_lines_path_and_best():
     rows = checks((0.2, 0.1), (0.3, 0.2), (0.5, -0.1))
     for row in rows:
         row["metrics"]["brightness"] = metric("guard", "picture", 0.15)
-    made = section(rows)
-    assert len(made["plots"]) == 4 and made["best"]["iteration"] == 20 and made["last"]["iteration"] == 30
-    assert all(svg.startswith("<svg") for svg in made["plots"])
-    assert "iteration 20: +0.30, +0.20" in made["plots"][2]
-    assert section([]) == {}
+    page = shown(rows)
+    assert page.count("<svg") == 4 and "iteration 20: +0.30, +0.20" in page
+    assert "Best, iteration 20" in page and "Last, iteration 30" in page
+    assert "The best check is that of iteration 20: up in identity by 0.3" in page
 
 
 def test_the_section_bears_missing_numbers():
     nothing = dict.fromkeys(("base", "trained", "difference", "low", "high", "spread"))
     metrics = {"i": {"role": "judge", "axis": "identity", "failed": 4} | nothing}
     row = {"iteration": 10, "metrics": metrics, "best": False, "warnings": []}
-    assert section([row])["plots"] == []
+    assert "<svg" not in shown([row]) and "\N{EN DASH} to \N{EN DASH}" in shown([row])

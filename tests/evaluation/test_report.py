@@ -12,8 +12,11 @@ from PIL import Image
 
 from cgrpo.config import GrpoConfig, SftConfig, Shaping, Weights
 from cgrpo.evaluation.heldout import HeldOut
-from cgrpo.evaluation.pages.report import DASH, MINUS, cautions, number, verdict, write_report
-from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.pages.report import write_report
+from cgrpo.evaluation.pages.report.heldout import tradeoff
+from cgrpo.evaluation.pages.report.words import cautions, verdict
+from cgrpo.evaluation.show import curves
+from cgrpo.evaluation.show.words import DASH, MINUS, number
 from cgrpo.types import Batch
 
 NAN = math.nan
@@ -229,20 +232,20 @@ def test_numbers():
 
 def test_curve_leaves_out_what_is_no_number():
     rows = [{"iteration": i, "a": v} for i, v in enumerate([1.0, None, NAN, 3.0])]
-    assert "2 iterations, moving mean from 1 to 3" in plots.curve(rows, "a", "title")
-    assert plots.curve(rows, "b", "title") == "" == plots.curve([], "a", "title")
-    assert plots.curve([{"iteration": 0, "a": 0.0}], "a", "title", scale="log") == ""
+    assert "2 iterations, moving mean from 1 to 3" in curves.curve(rows, "a", "title")
+    assert curves.curve(rows, "b", "title") == "" == curves.curve([], "a", "title")
+    assert curves.curve([{"iteration": 0, "a": 0.0}], "a", "title", scale="log") == ""
 
 
 def test_moving_mean_by_hand():
     values = [float(i == 24) for i in range(48)]  # half a window is 48 // 24 = 2
-    smooth = plots._moving_mean(values)
+    smooth = curves._moving_mean(values)
     assert [round(v, 3) for v in smooth[21:28]] == [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0]
-    assert all(math.isnan(v) for v in plots._moving_mean([NAN, NAN]))
+    assert all(math.isnan(v) for v in curves._moving_mean([NAN, NAN]))
 
 
 def test_tradeoff_needs_a_judge_of_both_axes():
     metrics = all_metrics()
-    assert "identity 0.600 to 0.650, prompt 0.600 to 0.650" in plots.tradeoff({"all": metrics})
+    assert "identity 0.600 to 0.650, prompt 0.600 to 0.650" in tradeoff({"all": metrics})
     del metrics["prompt_readback"]
-    assert plots.tradeoff({"all": metrics}) == "" == plots.tradeoff({"all": {}})
+    assert tradeoff({"all": metrics}) == "" == tradeoff({"all": {}})

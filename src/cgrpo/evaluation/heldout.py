@@ -61,10 +61,8 @@ def compare(cfg: Config, policy: FluxPolicy, scorers: dict[str, Scorer]) -> Held
 def summarise(result: HeldOut, scorers: dict[str, Scorer], mask_N: Tensor | None = None) -> dict[str, Any]:
     """``{metric: {role, axis, base, trained, difference, low, high}}``, over the tasks in ``mask_N`` if given."""
     rows = slice(None) if mask_N is None else mask_N
-    return {
-        name: metric_of(scorer, *(result.scores[name][arm][rows] for arm in ARMS), result.subject_N[rows])
-        for name, scorer in scorers.items()
-    }
+    arms = {name: (arm["base"][rows], arm["trained"][rows]) for name, arm in result.scores.items()}
+    return {name: metric_of(scorer, *arms[name], result.subject_N[rows]) for name, scorer in scorers.items()}
 
 
 def prompt_kinds(result: HeldOut) -> dict[str, Tensor]:

@@ -40,11 +40,12 @@ class Wish:
 
 def wishes(metrics: Mapping[str, Scorer], protocols: Sequence[Protocol]) -> list[Wish]:
     """Identity metrics under each protocol, those of the prompt and guards once."""
-    return [
-        Wish(name, scorer.score, protocol)
+    found = (
+        Wish(name, scorer.score, protocol_of(scorer.role, scorer.score.axis, protocol))
         for name, scorer in metrics.items()
-        for protocol in dict.fromkeys(protocol_of(scorer.role, scorer.score.axis, one) for one in protocols)
-    ]
+        for protocol in protocols
+    )
+    return list(dict.fromkeys(found))
 
 
 def score_items(

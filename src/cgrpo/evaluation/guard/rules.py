@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgrpo.evaluation.statistics import movement, to_float
+from cgrpo.evaluation.statistics import movement
+from cgrpo.files import to_float
 
 Row = Mapping[str, Any]
 Metrics = Mapping[str, Row]

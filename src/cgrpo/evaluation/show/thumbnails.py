@@ -1,20 +1,20 @@
-"""Small pictures of what was scored, for a page that needs nothing else."""
+"""Small pictures inside a page that needs nothing else."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from PIL import Image, ImageOps
 
 from cgrpo.data.archives import read_bytes
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import ScoreRow
 from cgrpo.evaluation.scores.collage import side_by_side
+from cgrpo.evaluation.show.sheets import fit
 from cgrpo.pictures import opened
 
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
@@ -35,10 +35,10 @@ class Album:
     def add(self, files: tuple[Path, ...]) -> int | None:
         """The place of these files' thumbnail (several stand side by side), None if one can't be read."""
         if files not in self.at:
-            encoded = thumbnail(files, self.side)
-            self.at[files] = None if encoded is None else len(self.pictures)
-            if encoded is not None:
-                self.pictures.append(encoded)
+            code = thumbnail(files, self.side)
+            self.at[files] = None if code is None else len(self.pictures)
+            if code is not None:
+                self.pictures.append(code)
         return self.at[files]
 
 
@@ -56,12 +56,20 @@ def thumbnail(files: Sequence[Path], side: int) -> str | None:
         return None
     small = side_by_side(pictures)
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return encoded(small, "PNG" if max(small.size) <= TINY else "JPEG")
+
+
+def encoded(picture: Image.Image, kind: Literal["PNG", "JPEG"]) -> str:
+    """The picture's file in base64."""
     buffer = io.BytesIO()
-    if max(small.size) <= TINY:
-        small.save(buffer, format="PNG", optimize=True)
-    else:
-        small.save(buffer, format="JPEG", quality=QUALITY, optimize=True)
+    picture.convert("RGB").save(buffer, format=kind, quality=QUALITY, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture inside a URI, as PNG, shrunk to 256 pixels if larger."""
+    small = fit(picture, SIDES[0], SIDES[0]) if max(picture.size) > SIDES[0] else picture
+    return "data:image/png;base64," + encoded(small, "PNG")
 
 
 def choose_side(shown: Iterable[tuple[Path, ...]], budget: int = BUDGET) -> int:
@@ -69,21 +77,7 @@ def choose_side(shown: Iterable[tuple[Path, ...]], budget: int = BUDGET) -> int:
     distinct = list(dict.fromkeys(files for files in shown if files))
     sample = distinct[:: max(1, len(distinct) // TRIED)]
     for side in SIDES:
-        sizes = [len(encoded) for files in sample if (encoded := thumbnail(files, side))]
+        sizes = [len(code) for files in sample if (code := thumbnail(files, side))]
         if not sizes or sum(sizes) / len(sizes) * len(distinct) <= budget:
             return side
     return SIDES[-1]
-
-
-def locate(folder: Path, description: Mapping[str, Any], row: ScoreRow) -> tuple[Path, ...]:
-    """The files of a row's picture: in its method's folder as benchmark.json names it, or among the photographs, else
-    below ``folder``."""
-    named = (description.get("methods") or {}).get(row.method, description.get("data", ""))
-    places = [folder / named / row.picture, folder / row.picture]
-    return (next((place for place in places if place.is_file()), places[0]),)
-
-
-def reference_files(folder: Path, description: Mapping[str, Any], subject: str) -> tuple[Path, ...]:
-    """The references of a subject or pair, as benchmark.json names them; none where it doesn't."""
-    names = (description.get("references") or {}).get(subject, ())
-    return tuple(folder / description.get("data", "data") / name for name in names)

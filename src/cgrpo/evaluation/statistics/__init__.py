@@ -3,7 +3,7 @@
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference, SubjectDifference, compare_methods
 from cgrpo.evaluation.statistics.contrast import Contrast, contrast
 from cgrpo.evaluation.statistics.means import Mean, short_summary
-from cgrpo.evaluation.statistics.metrics import metric_of, movement, to_float
+from cgrpo.evaluation.statistics.metrics import metric_of, movement
 from cgrpo.evaluation.statistics.paired import Paired, auc, cluster_means, cluster_numbers, paired_difference
 from cgrpo.evaluation.statistics.tradeoff import Tradeoff
 
@@ -24,5 +24,4 @@ __all__ = [
     "movement",
     "paired_difference",
     "short_summary",
-    "to_float",
 ]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
@@ -14,17 +13,13 @@ from torch import Tensor
 
 from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics.paired import paired_difference
+from cgrpo.files import to_float
 
 
 def metric_of(scorer: Scorer, base_N: Tensor, trained_N: Tensor, cluster_N: Tensor) -> dict[str, Any]:
     """What a scorer says of two arms' pictures of the same N tasks."""
     known = {"role": scorer.role, "axis": scorer.score.axis}
     return known | asdict(paired_difference(base_N, trained_N, cluster_N))
-
-
-def to_float(value: Any) -> float:
-    """NaN for what is no number: JSON has null for NaN."""
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def movement(metric: Mapping[str, Any]) -> Literal["rose", "fell", "unclear"]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cgrpo.evaluation.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
-from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, RULE, THIRD
+from cgrpo.evaluation.show.plane import Point, Spot, draw_front, draw_plane, write_beside
+from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, RULE, THIRD, dress, legend
+from cgrpo.evaluation.statistics import Tradeoff
 from cgrpo.evaluation.statistics.comparison import Comparison
-from cgrpo.evaluation.statistics.tradeoff import Point, Tradeoff
 
 # Okabe and Ito's, told apart with any colour vision; the baseline is ink. Marks differ too, for more methods than six.
 COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")
@@ -25,11 +25,6 @@ ACROSS = 2  # panels in a row
 def style(place: int) -> tuple[str, str]:
     """Colour and mark of the method at ``place``, the baseline at 0."""
     return COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """A PNG on paper. Raises OSError."""
-    figure.savefig(path, dpi=160, facecolor=PAPER)
 
 
 def pareto_figure(comparison: Comparison) -> Figure:
@@ -48,19 +43,16 @@ def pareto_figure(comparison: Comparison) -> Figure:
 
 
 def _tradeoff(axes: Axes, panel: Tradeoff, methods: Sequence[str], close: bool) -> None:
-    _dress(axes)
-    axes.grid(axis="both", color=RULE, linewidth=0.8)
-    axes.set_xlabel(f"identity: {panel.identity}", color=MUTED, parse_math=False)
-    axes.set_ylabel(f"prompt: {panel.prompt}", color=MUTED, parse_math=False)
     title = "the methods from close by" if close else f"all rows; hypervolume {panel.hypervolume:.4f}"
     axes.set_title(title, loc="left", color=INK, fontsize=10)
-    _staircase(axes, [panel.points[name] for name in panel.front], panel.origin)
-    _points(axes, panel, methods)
+    draw_front(axes, [panel.points[name] for name in panel.front], panel.origin)
+    spots = [_spot(name, point, methods, close) for name, point in panel.points.items()]
+    draw_plane(axes, spots, f"identity: {panel.identity}", f"prompt: {panel.prompt}", margin=0.14)
     if close:
-        _close_by(axes, {name: panel.points[name] for name in methods if name in panel.points}, methods)
+        _close_by(axes, [panel.points[name] for name in methods if name in panel.points])
         return
     axes.plot(*panel.origin, "+", color=MUTED, markersize=9)
-    axes.annotate("reference point", panel.origin, (5, 5), textcoords="offset points", fontsize=7.5, color=MUTED)
+    write_beside(axes, "reference point", panel.origin, size=7.5)
     if math.isfinite(panel.ceiling):
         axes.axvline(panel.ceiling, color=MUTED, linewidth=1, dashes=(5, 3))
         axes.annotate(
@@ -73,45 +65,23 @@ def _tradeoff(axes: Axes, panel: Tradeoff, methods: Sequence[str], close: bool) 
             fontsize=7.5,
             color=MUTED,
         )
-    axes.margins(0.14)
-    legend = axes.legend(fontsize=8, labelcolor=MUTED, loc="best")
-    legend.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=0.85)
+    legend(axes)
 
 
-def _points(axes: Axes, panel: Tradeoff, methods: Sequence[str]) -> None:
-    for name, point in panel.points.items():
-        colour, mark = (MUTED, REFERENCE_MARKS[name]) if name in RESERVED else style(methods.index(name))
-        axes.plot(*point, mark, color=colour, markersize=7, linestyle="none", label=name)
+def _spot(name: str, point: Point, methods: Sequence[str], close: bool) -> Spot:
+    """From close by the methods are named where they stand."""
+    if name in RESERVED:
+        return Spot(point, MUTED, REFERENCE_MARKS[name], 7, name)
+    colour, mark = style(methods.index(name))
+    return Spot(point, colour, mark, 7, name, note=name if close else "")
 
 
-def _close_by(axes: Axes, points: Mapping[str, Point], methods: Sequence[str]) -> None:
-    """Limits around the methods, each named, with room to the right for the names."""
-    for values, setter, right in zip(
-        zip(*points.values(), strict=True), (axes.set_xlim, axes.set_ylim), (2, 1), strict=True
-    ):
+def _close_by(axes: Axes, points: Sequence[Point]) -> None:
+    """Limits around the methods, with room to the right for the names."""
+    for values, setter, right in zip(zip(*points, strict=True), (axes.set_xlim, axes.set_ylim), (2, 1), strict=True):
         low, high = min(values), max(values)
         room = 0.3 * (high - low) or 0.02
         setter(low - room, high + right * room)
-    for name, point in points.items():
-        colour, _ = style(methods.index(name))
-        axes.annotate(
-            name, point, (8, 6), textcoords="offset points", fontsize=8.5, color=colour, clip_on=True, parse_math=False
-        )
-
-
-def _staircase(axes: Axes, front: Sequence[Point], origin: Point) -> None:
-    """The area that the front dominates above the reference point."""
-    above = [point for point in front if point[0] > origin[0] and point[1] > origin[1]]
-    if not above:
-        return
-    # From the best identity to the best prompt: each step first up, then left.
-    xs, ys = [above[0][0]], [origin[1]]
-    for n, (x, y) in enumerate(above):
-        after = above[n + 1][0] if n + 1 < len(above) else origin[0]
-        xs += [x, after]
-        ys += [y, y]
-    axes.fill([*xs, origin[0]], [*ys, origin[1]], color=THIRD, alpha=0.1, linewidth=0)
-    axes.plot(xs, ys, color=THIRD, linewidth=1.2)
 
 
 def subjects_figure(comparison: Comparison) -> Figure:
@@ -123,7 +93,7 @@ def subjects_figure(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.2 + step * max(len(order), 6)), layout="constrained")
     grid = figure.subplots(1, len(columns), squeeze=False, sharey=True).ravel()
     for axes, column in zip(grid, columns, strict=True):
-        _dress(axes)
+        dress(axes)
         axes.grid(axis="y", color=RULE, linewidth=0.6)
         axes.axvline(0, color=MUTED, linewidth=1)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -147,11 +117,3 @@ def subjects_figure(comparison: Comparison) -> Figure:
         )
         legend.set_in_layout(True)
     return figure
-
-
-def _dress(axes: Axes) -> None:
-    axes.set_facecolor("none")
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=MUTED, labelsize=8.5, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(RULE)

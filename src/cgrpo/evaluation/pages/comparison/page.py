@@ -1,23 +1,20 @@
-"""The comparison as one HTML page: verdicts, tables, plots, and every pair's pictures to leaf through."""
+"""The comparison as a page: verdicts, pictures to leaf through, tables, plots."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from cgrpo.evaluation.pages.comparison import figures
-from cgrpo.evaluation.pages.comparison.tables import tables
-from cgrpo.evaluation.pages.report import Verdict, number
-from cgrpo.evaluation.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
-from cgrpo.evaluation.scores.cells import ALL, column_of
+from cgrpo.evaluation.pages.comparison import figures, leaf
+from cgrpo.evaluation.pages.comparison.tables import detail_tables, tables
+from cgrpo.evaluation.scores import ScoreRow
+from cgrpo.evaluation.scores.cells import ALL
 from cgrpo.evaluation.show import plots
-from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side, locate, reference_files
-from cgrpo.evaluation.statistics.comparison import Comparison, Difference
+from cgrpo.evaluation.show.page import Block, Details, Facts, Page, Plots, Section, Text
+from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.words import Verdict, number
+from cgrpo.evaluation.statistics import Comparison, Difference
 
 
 def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]) -> str:
@@ -25,25 +22,55 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
 
     Pictures are looked for in ``folder`` and where ``description`` (benchmark.json's content, maybe empty) says.
     """
-    loader = PackageLoader("cgrpo", "evaluation/pages/comparison")
-    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pairs = pair_table(comparison, rows, folder, description)
-    made = tables(comparison)
-    return page.get_template("page.html.j2").render(
-        title=title(comparison),
-        comparison=comparison,
-        verdicts=[verdict(comparison, method) for method in comparison.methods[1:]],
-        tables=[table for table in made if not table.title.startswith("By ")],
-        details=[table for table in made if table.title.startswith("By ")],
-        pareto=Markup(plots.svg(figures.pareto_figure(comparison), "pareto", "Identity against prompt following")),
-        subjects=Markup(plots.svg(figures.subjects_figure(comparison), "subjects", "Differences by subject"))
-        if comparison.subjects
-        else "",
-        pairs=len(pairs["pairs"]),
-        side=pairs["side"],
-        budget=BUDGET // 1_000_000,
-        data=Markup(json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")),
+    pairs = leaf.pair_table(comparison, rows, folder, description)
+    explored = detail_tables(comparison)
+    main = [table for table in tables(comparison) if table not in explored]
+    return Page(
+        title(comparison),
+        [
+            *(verdict(comparison, method) for method in comparison.methods[1:]),
+            *(Text(caution, "caution") for caution in comparison.cautions),
+        ],
+        [
+            Section("pictures", f"{len(pairs['pairs'])} pairs side by side", [leaf.shelf(pairs)]),
+            *(Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(main)),
+            _tradeoff(comparison),
+            _details(comparison, explored),
+        ],
+        wide=True,
+        links=(
+            ("pictures", "Pictures"),
+            ("table-0", "Tables"),
+            ("tradeoff", "Trade-off"),
+            ("details", "Groups and subjects"),
+        ),
+        style=leaf.style(),
+        script=leaf.script(pairs),
+    ).render()
+
+
+def _tradeoff(comparison: Comparison) -> Section:
+    words = (
+        "Up and to the right is better in both. Grey marks are reference rows; the green area is what the methods "
+        "dominate above the reference point."
     )
+    title = "Identity against prompt following"
+    plot = plots.svg(figures.pareto_figure(comparison), "pareto", title)
+    return Section("tradeoff", title, [Text(words, "muted"), Plots([plot], large=True)])
+
+
+def _details(comparison: Comparison, explored: Sequence[Table]) -> Section:
+    blocks: list[Block] = []
+    if comparison.subjects:
+        words = (
+            f"Dots: mean difference from {comparison.baseline} on each subject; lines: 95 % over its prompts, these "
+            "items only."
+        )
+        plot = plots.svg(figures.subjects_figure(comparison), "subjects", "Differences by subject")
+        blocks += [Text(words, "muted"), Plots([plot], large=True)]
+    blocks += [Details(table.title, table.noted()) for table in explored]
+    blocks.append(Details("How it was computed", [Facts(comparison.settings.items())]))
+    return Section("details", "Groups and subjects", blocks)
 
 
 def title(comparison: Comparison) -> str:
@@ -69,52 +96,3 @@ def verdict(comparison: Comparison, method: str) -> Verdict:
 
 def _listed(differences: Sequence[Difference]) -> str:
     return ", ".join(f"{d.column} ({number(d.difference, signed=True)})" for d in differences)
-
-
-def pair_table(
-    comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the page leafs through, for JSON.
-
-    ``shown`` are the methods with pictures, ``pairs`` one a subject and prompt: subject ``s``, prompt's number ``i``,
-    prompt ``p``, whether it asks for a property ``q``, places in ``pictures`` of the reference ``r`` and of each
-    method's first seed ``m`` (null: missing), and these pictures' own scores by method and column ``v``.
-    """
-    prompted = {row.method for row in rows if row.prompt_index is not None}
-    shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
-    first: dict[tuple[str, int], dict[str, ScoreRow]] = {}
-    for row in rows:
-        if row.method in shown and row.prompt_index is not None:
-            at = first.setdefault((row.subject, row.prompt_index), {})
-            if row.method not in at or (row.seed or 0) < (at[row.method].seed or 0):
-                at[row.method] = row
-    scores = {
-        (r.method, r.subject, r.prompt_index, r.picture, column_of(r).label): r.score for r in rows if r.method in shown
-    }
-    references = {subject: reference_files(folder, description, subject) for subject, _ in first}
-    files = {row: locate(folder, description, row) for at in first.values() for row in at.values()}
-    album = Album(choose_side([*references.values(), *files.values()]))
-    pairs = [
-        {
-            "s": subject,
-            "i": index,
-            "p": next(iter(at.values())).prompt or "",
-            "q": next(iter(at.values())).prompt_kind == PROPERTY,
-            "r": album.add(references[subject]),
-            "m": [album.add(files[at[name]]) if name in at else None for name in shown],
-            "v": [
-                [scores.get((name, subject, index, at[name].picture, column)) for column in comparison.columns]
-                if name in at
-                else []
-                for name in shown
-            ],
-        }
-        for (subject, index), at in sorted(first.items())
-    ]
-    return {
-        "side": album.side,
-        "shown": shown,
-        "columns": comparison.columns,
-        "pairs": pairs,
-        "pictures": album.pictures,
-    }

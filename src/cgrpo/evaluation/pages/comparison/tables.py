@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from cgrpo.evaluation.pages.report import DASH, MINUS, number
 from cgrpo.evaluation.scores.cells import ALL
+from cgrpo.evaluation.show.table import Table, piped
+from cgrpo.evaluation.show.words import DASH, interval, number, p_value
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference
 
 PERCENT = "95 %"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A heading, a line of notes, a head and rows of text; the first ``texts`` columns are words, the rest numbers."""
-
-    title: str
-    note: str
-    head: list[str]
-    rows: list[list[str]]
-    texts: int
-
-
 def tables(comparison: Comparison) -> list[Table]:
-    """Means, headline differences, groups and subjects, as far as there are any."""
+    """Means, headline differences, what explores them, and the trade-off, as far as there are any."""
     made = [means_table(comparison)]
     if comparison.differences:
-        made += [differences_table(comparison), groups_table(comparison)]
-        made += [subjects_table(comparison, column) for column in comparison.columns]
+        made += [differences_table(comparison), *detail_tables(comparison)]
     if comparison.tradeoffs:
         made.append(tradeoffs_table(comparison))
+    return [table for table in made if table.rows]
+
+
+def detail_tables(comparison: Comparison) -> list[Table]:
+    """Differences by kind of prompt and subject, and by single subjects."""
+    made = [groups_table(comparison), *(subjects_table(comparison, column) for column in comparison.columns)]
     return [table for table in made if table.rows]
 
 
@@ -47,7 +39,8 @@ def means_table(comparison: Comparison) -> Table:
         "reference of a subject, or against all its photographs. real-vs-real is the ceiling, copy-paste the reference "
         "itself as output, prompt-only the base model without references."
     )
-    return Table("Means", note, ["Row", *comparison.columns, "Pictures"], rows, 1)
+    head = ["Row", *comparison.columns, "Pictures"]
+    return Table("Means", note, head, rows, "l" + "r" * (len(head) - 1))
 
 
 def differences_table(comparison: Comparison) -> Table:
@@ -65,7 +58,7 @@ def differences_table(comparison: Comparison) -> Table:
         f"items only. p: {'exact' if exact else 'seeded'} sign flips over subjects; Holm over all rows. None of this "
         "covers the noise of training: compare several training seeds for that."
     )
-    return Table(f"Differences from {comparison.baseline}", note, head, rows, 2)
+    return Table(f"Differences from {comparison.baseline}", note, head, rows, "llrrrrrr")
 
 
 def groups_table(comparison: Comparison) -> Table:
@@ -79,7 +72,7 @@ def groups_table(comparison: Comparison) -> Table:
         "Property prompts (a red one, a wet one, ...) ask for what the subject is not, so they compete with identity "
         "by design. Groups explore: no test, no correction."
     )
-    return Table("By kind of prompt and of subject", note, head, rows, 3)
+    return Table("By kind of prompt and of subject", note, head, rows, "lllrrrrr")
 
 
 def subjects_table(comparison: Comparison, column: str) -> Table:
@@ -93,7 +86,7 @@ def subjects_table(comparison: Comparison, column: str) -> Table:
         texts = [f"{number(d.difference, signed=True)} [{interval(d.low, d.high)}]" if d else DASH for d in cells]
         rows.append([subject, kind or DASH, *texts])
     note = f"Difference from {comparison.baseline}; in brackets {PERCENT} over the subject's prompts, these items only."
-    return Table(f"By subject: {column}", note, ["Subject", "Kind", *others], rows, 2)
+    return Table(f"By subject: {column}", note, ["Subject", "Kind", *others], rows, "ll" + "r" * len(others))
 
 
 def tradeoffs_table(comparison: Comparison) -> Table:
@@ -113,75 +106,26 @@ def tradeoffs_table(comparison: Comparison) -> Table:
         f"draws in which the method is above {comparison.baseline} on both axes."
     )
     head = ["Identity", "Prompt", "Method", "Reference point", "Hypervolume", "On the front", "Beats"]
-    return Table("Trade-off", note, head, rows, 3)
+    return Table("Trade-off", note, head, rows, "lllrrrr")
 
 
 def _gap(difference: Difference) -> list[str]:
     return [number(difference.difference, signed=True), interval(difference.low, difference.high)]
 
 
-def interval(low: float, high: float, digits: int = 3, signed: bool = True) -> str:
-    return f"{number(low, digits, signed)} to {number(high, digits, signed)}"
-
-
 def share(difference: Difference) -> str:
     return f"{round(difference.improved * difference.subjects)} of {difference.subjects}"
 
 
-def p_value(p: float) -> str:
-    return number(p) if not p < 0.001 else "< 0.001"
-
-
-# -- as text ---------------------------------------------------------------------------------------
-
-
 def markdown(comparison: Comparison) -> str:
     blocks = [
-        f"# {_piped(comparison.settings.get('benchmark') or 'Comparison')}",
-        *(f"**Caution:** {_piped(text)}" for text in comparison.cautions),
+        f"# {piped(comparison.settings.get('benchmark') or 'Comparison')}",
+        *(f"**Caution:** {piped(text)}" for text in comparison.cautions),
     ]
-    for table in tables(comparison):
-        rule = ["---" if n < table.texts else "---:" for n in range(len(table.head))]
-        lines = ["| " + " | ".join(map(_piped, row)) + " |" for row in (table.head, *table.rows)]
-        lines.insert(1, "| " + " | ".join(rule) + " |")
-        blocks += [f"## {_piped(table.title)}", _piped(table.note), "\n".join(lines)]
+    blocks += [table.markdown() for table in tables(comparison)]
     return "\n\n".join(blocks) + "\n"
 
 
 def latex(comparison: Comparison) -> str:
     r"""Tables for \input; needs \usepackage{booktabs}."""
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(map(_tabular, tables(comparison)))
-
-
-def _tabular(table: Table) -> str:
-    columns = "l" * table.texts + "r" * (len(table.head) - table.texts)
-    body = [_joined(row) for row in table.rows]
-    lines = [
-        r"\begin{table}",
-        r"\centering\small",
-        rf"\caption{{{_escaped(table.title)}. {_escaped(table.note)}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        _joined(table.head),
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _joined(row: Sequence[str]) -> str:
-    return " & ".join(map(_escaped, row)) + r" \\"
-
-
-def _piped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
-
-def _escaped(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {letter: "\\" + letter for letter in "&%$#_{}"}
-    special |= {MINUS: "$-$", DASH: "--", "<": "$<$", ">": "$>$", "\n": " "}
-    return "".join(special.get(letter, letter) for letter in text)
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(table.latex() for table in tables(comparison))

@@ -11,6 +11,7 @@ from cgrpo.evaluation.pages.comparison import figures
 from cgrpo.evaluation.pages.comparison.page import render
 from cgrpo.evaluation.pages.comparison.tables import latex, markdown
 from cgrpo.evaluation.scores import read_description, read_scores
+from cgrpo.evaluation.show.plots import save
 from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.files import write_text
 
@@ -35,8 +36,8 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
         write_text(out / "comparison.json", table + "\n")
         write_text(out / "tables.md", markdown(comparison))
         write_text(out / "tables.tex", latex(comparison))
-        figures.save(figures.pareto_figure(comparison), out / "pareto.png")
-        figures.save(figures.subjects_figure(comparison), out / "subjects.png")
+        save(figures.pareto_figure(comparison), out / "pareto.png")
+        save(figures.subjects_figure(comparison), out / "subjects.png")
         write_text(out / "index.html", page)
     except OSError as error:
         raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error

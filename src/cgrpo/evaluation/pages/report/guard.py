@@ -6,31 +6,47 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from cgrpo.evaluation.guard.rules import FAR, Row, best_in_words, best_row, gains, shift, warnings
+from cgrpo.evaluation.pages.report.words import change_cells, name_cell
 from cgrpo.evaluation.show import plots
-from cgrpo.evaluation.statistics import to_float
+from cgrpo.evaluation.show.page import Block, Plots, Section, Text
+from cgrpo.evaluation.show.plane import Spot, draw_plane
+from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.words import number, sentence
+from cgrpo.files import to_float
 
 
-def section(checks: Sequence[Row]) -> dict[str, Any]:
-    """What the template needs, empty where nothing was checked.
+def guard_section(checks: Sequence[Row]) -> Section:
+    """The checks of a run, one at least: what is kept, warnings, plots, and the last check as a table."""
+    title = "Held-out guard"
+    words = (
+        "While it trained, the run was checked on held-out tasks of its own, against the base from the same noise. "
+        "Shifts are in units of the standard deviation of the base's scores over tasks; bands are 95 % intervals, "
+        "clustered by subject. Rewards are dashed: one that rises while a judge of its axis falls is being hacked. "
+        "The best check is the one whose lesser gain, of identity and prompt, is greatest."
+    )
+    warned = [
+        Text(f"Iteration{'s' if ',' in iterations else ''} {iterations}: {text}.", "caution")
+        for iterations, text in said(checks)
+    ]
+    blocks: list[Block] = [Text(words, "muted"), Text(sentence(best_in_words(checks)))]
+    blocks += warned or [Text("No check gave cause for a warning.")]
+    blocks.append(Plots([_axis(checks, "identity"), _axis(checks, "prompt"), path(checks), _pictures(checks)]))
+    blocks.append(_last(title, words, checks))
+    return Section("guard", title, blocks)
 
-    {kept: sentence, warnings: [(iterations, sentence)], plots: [SVG], best, last: rows, names: metrics of the last}
-    """
-    if not checks:
-        return {}
-    last = checks[-1]
-    names = list(last["metrics"])
-    shown = [_axis(checks, axis) for axis in ("identity", "prompt")] + [path(checks), _pictures(checks)]
-    return {
-        "kept": best_in_words(checks),
-        "warnings": said(checks),
-        "plots": [Markup(svg) for svg in shown if svg],
-        "best": best_row(checks),
-        "last": last,
-        "names": names,
-    }
+
+def _last(title: str, note: str, checks: Sequence[Row]) -> Table:
+    """The last check, and the best one's means beside it, if any is kept."""
+    last, best = checks[-1], best_row(checks)
+    head = ["Metric", "Role", "Axis", "Base", *([f"Best, iteration {best['iteration']}"] if best else [])]
+    head += [f"Last, iteration {last['iteration']}", "Difference", "95 % interval", "Reading"]
+    rows = []
+    for name, metric in last["metrics"].items():
+        kept = [number(best["metrics"].get(name, {}).get("trained"))] if best else []
+        arms = [number(metric["base"]), *kept, number(metric["trained"])]
+        rows.append([name_cell(name, metric), metric["role"], metric["axis"], *arms, *change_cells(metric)])
+    return Table(title, note, head, rows, "lll" + "r" * (len(head) - 4) + "l")
 
 
 def said(checks: Sequence[Row]) -> list[tuple[str, str]]:
@@ -122,17 +138,15 @@ def path(checks: Sequence[Row]) -> str:
     axes.axvline(0, color=plots.MUTED, linewidth=1)
     across, up = zip((0.0, 0.0), *(point for _, point in points), strict=True)
     axes.plot(across, up, color=plots.MUTED, linewidth=1, alpha=0.6)
-    axes.plot(across[:1], up[:1], "s", color=plots.MUTED, markersize=6, label="base")
-    axes.plot(across[1:], up[1:], "o", color=plots.INK, markersize=4, label="checks")
-    best = best_row(checks)
-    marked = {at: point for at, point in points if at == points[-1][0] or (best and at == best["iteration"])}
-    if best and best["iteration"] in marked:
-        axes.plot(*marked[best["iteration"]], "o", color=plots.THIRD, markersize=9, label="best, kept")
-    for at, point in marked.items():
-        axes.annotate(str(at), point, (6, 5), textcoords="offset points", color=plots.INK, fontsize=9)
-    axes.margins(0.15)
-    axes.set_xlabel("gain by the identity judges")
-    axes.set_ylabel("gain by the prompt judges")
+    best, last = best_row(checks), points[-1][0]
+    spots = [Spot((0.0, 0.0), plots.MUTED, "s", 6, "base")]
+    for n, (at, point) in enumerate(points):
+        kept = best is not None and at == best["iteration"]
+        note = str(at) if kept or at == last else ""
+        spots.append(Spot(point, plots.INK, size=4, name="" if n else "checks", note=note))
+        if kept:
+            spots.append(Spot(point, plots.THIRD, size=9, name="best, kept"))
+    draw_plane(axes, spots, "gain by the identity judges", "gain by the prompt judges")
     plots.legend(axes)
     steps = "; ".join(f"iteration {at}: {x:+.2f}, {y:+.2f}" for at, (x, y) in _few(points))
     return plots.svg(figure, "guard-path", f"Gains of identity and prompt judges in the base's spreads. {steps}")

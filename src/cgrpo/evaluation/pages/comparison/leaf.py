@@ -1,0 +1,100 @@
+"""Every pair's pictures, method by method, to leaf through: a block of the page that needs JavaScript."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from cgrpo.evaluation.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
+from cgrpo.evaluation.scores.cells import column_of
+from cgrpo.evaluation.show.page import environment
+from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side
+from cgrpo.evaluation.statistics import Comparison
+
+
+def style() -> str:
+    return _beside("leaf.css")
+
+
+def script(pairs: Mapping[str, Any]) -> Markup:
+    """The pairs, as ``pair_table`` gives them, and what leafs through them."""
+    data = json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(f'<script type="application/json" id="data">{data}</script>\n<script>\n{_beside("leaf.js")}</script>')
+
+
+def shelf(pairs: Mapping[str, Any]) -> Markup:
+    """Where they are shown, and the controls."""
+    template = environment("pages/comparison").get_template("leaf.html.j2")
+    return Markup(template.render(side=pairs["side"], budget=BUDGET // 1_000_000))
+
+
+def _beside(name: str) -> str:
+    return (resources.files("cgrpo.evaluation.pages.comparison") / name).read_text(encoding="utf-8")
+
+
+def pair_table(
+    comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the page leafs through, for JSON.
+
+    ``shown`` are the methods with pictures, ``pairs`` one a subject and prompt: subject ``s``, prompt's number ``i``,
+    prompt ``p``, whether it asks for a property ``q``, places in ``pictures`` of the reference ``r`` and of each
+    method's first seed ``m`` (null: missing), and these pictures' own scores by method and column ``v``.
+    """
+    prompted = {row.method for row in rows if row.prompt_index is not None}
+    shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
+    first: dict[tuple[str, int], dict[str, ScoreRow]] = {}
+    for row in rows:
+        if row.method in shown and row.prompt_index is not None:
+            at = first.setdefault((row.subject, row.prompt_index), {})
+            if row.method not in at or (row.seed or 0) < (at[row.method].seed or 0):
+                at[row.method] = row
+    scores = {
+        (r.method, r.subject, r.prompt_index, r.picture, column_of(r).label): r.score for r in rows if r.method in shown
+    }
+    references = {subject: reference_files(folder, description, subject) for subject, _ in first}
+    files = {row: locate(folder, description, row) for at in first.values() for row in at.values()}
+    album = Album(choose_side([*references.values(), *files.values()]))
+    pairs = [
+        {
+            "s": subject,
+            "i": index,
+            "p": next(iter(at.values())).prompt or "",
+            "q": next(iter(at.values())).prompt_kind == PROPERTY,
+            "r": album.add(references[subject]),
+            "m": [album.add(files[at[name]]) if name in at else None for name in shown],
+            "v": [
+                [scores.get((name, subject, index, at[name].picture, column)) for column in comparison.columns]
+                if name in at
+                else []
+                for name in shown
+            ],
+        }
+        for (subject, index), at in sorted(first.items())
+    ]
+    return {
+        "side": album.side,
+        "shown": shown,
+        "columns": comparison.columns,
+        "pairs": pairs,
+        "pictures": album.pictures,
+    }
+
+
+def locate(folder: Path, description: Mapping[str, Any], row: ScoreRow) -> tuple[Path, ...]:
+    """The files of a row's picture: in its method's folder as benchmark.json names it, or among the photographs, else
+    below ``folder``."""
+    named = (description.get("methods") or {}).get(row.method, description.get("data", ""))
+    places = [folder / named / row.picture, folder / row.picture]
+    return (next((place for place in places if place.is_file()), places[0]),)
+
+
+def reference_files(folder: Path, description: Mapping[str, Any], subject: str) -> tuple[Path, ...]:
+    """The references of a subject or pair, as benchmark.json names them; none where it doesn't."""
+    names = (description.get("references") or {}).get(subject, ())
+    return tuple(folder / description.get("data", "data") / name for name in names)

@@ -1,0 +1,121 @@
+"""Base against trained on held-out tasks: tables, the plane of both axes, pictures before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cgrpo.evaluation.heldout import ARMS, HeldOut
+from cgrpo.evaluation.pages.report.words import change_cells, name_cell
+from cgrpo.evaluation.show.gallery import Card, Gallery
+from cgrpo.evaluation.show.page import Heading, Plots, Section, Text
+from cgrpo.evaluation.show.plane import Spot, draw_move, draw_plane
+from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, canvas, legend, svg
+from cgrpo.evaluation.show.sheets import first_tasks
+from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.words import number
+from cgrpo.files import to_float
+from cgrpo.rewards.base import to_pictures
+
+EXAMPLES = 24  # held-out tasks shown
+CHANGE = ("Base", "Trained", "Difference", "95 % interval", "Reading")
+
+Row = Mapping[str, Any]
+
+
+def heldout_section(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Row]], split: str) -> Section:
+    """All tasks, the kinds of prompts apart, and where the judges moved."""
+    whole = _all_prompts(metrics, split)
+    blocks = whole.noted()
+    if by_prompt:
+        kinds = _by_kind(metrics, by_prompt)
+        blocks += [Heading(kinds.title), *kinds.noted()]
+    if plot := tradeoff({"all": metrics, **by_prompt}):
+        words = "Up and to the right is better in both. Whiskers: 95 % interval of the change, per axis."
+        blocks += [Heading("Identity against prompt"), Text(words, "muted"), Plots([plot])]
+    return Section("heldout", whole.title, blocks)
+
+
+def _all_prompts(metrics: Mapping[str, Row], split: str) -> Table:
+    note = (
+        f"Means over tasks of the {split} split; higher is better. The interval is Student's, over the subjects' mean "
+        "differences. Rewards were trained on; judges never were; a guard watches for a shortcut."
+    )
+    rows = [[name_cell(k, m), m["role"], m["axis"], *_arms(m), *change_cells(m)] for k, m in metrics.items()]
+    return Table("Base against trained, held out", note, ["Metric", "Role", "Axis", *CHANGE], rows, "lllrrrrl")
+
+
+def _by_kind(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Row]]) -> Table:
+    note = (
+        "Property prompts ask for something that the subject does not have (“a red toy”), so they compete with "
+        "identity."
+    )
+    rows = [
+        [name_cell(name, table[name]), kind, *_arms(table[name]), *change_cells(table[name])]
+        for name in metrics
+        for kind, table in by_prompt.items()
+        if name in table
+    ]
+    return Table("By kind of prompt", note, ["Metric", "Prompts", *CHANGE], rows, "llrrrrl")
+
+
+def _arms(metric: Row) -> list[str]:
+    return [number(metric[arm]) for arm in ARMS]
+
+
+def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
+    """Arrows from base to trained, identity's judge across and the prompt's upwards, a whisker for each 95 % interval.
+
+    arms: summary metrics ``{metric: {role, axis, base, trained, low, high}}`` by kind of prompts. Returns SVG for use
+    inside HTML, or "" unless some kind of prompts has a judge of both axes.
+    """
+    judged = {kind: _judges(metrics) for kind, metrics in arms.items()}
+    judged = {kind: pair for kind, pair in judged.items() if pair is not None}
+    if not judged:
+        return ""
+    figure, axes = canvas("Judges, base → trained", size=(4.6, 3.7))
+    spots, ends = [], []
+    for (kind, (x, y)), colour in zip(judged.items(), (INK, THIRD, PROMPT), strict=False):
+        start, end = (x["base"], y["base"]), (x["trained"], y["trained"])
+        # The interval belongs to the difference; from the base it says where the trained mean may lie.
+        bounds = [[judge["base"] + to_float(judge.get(bound)) for bound in ("low", "high")] for judge in (x, y)]
+        draw_move(axes, start, end, colour, bounds)
+        spots.append(Spot(start, colour, name=kind))
+        ends.append(f"{kind}: identity {start[0]:.3f} to {end[0]:.3f}, prompt {start[1]:.3f} to {end[1]:.3f}")
+    draw_plane(axes, spots, "identity judge", "prompt judge", margin=0.2)
+    legend(axes, "prompts")
+    return svg(figure, "tradeoff", f"Judges from base to trained. {'; '.join(ends)}")
+
+
+def _judges(metrics: Mapping[str, Row]) -> tuple[Row, Row] | None:
+    """The first judge of identity and the first of the prompt, if both have finite means."""
+    pair = []
+    for axis in ("identity", "prompt"):
+        rows = (row for row in metrics.values() if row.get("role") == "judge" and row.get("axis") == axis)
+        row = next(rows, None)
+        if row is None or not all(math.isfinite(to_float(row.get(arm))) for arm in ARMS):
+            return None
+        pair.append(row)
+    return pair[0], pair[1]
+
+
+def examples_section(heldout: HeldOut, metrics: Mapping[str, Row]) -> Section:
+    """Held-out tasks, chosen without looking at scores."""
+    judges = {n: m["axis"] for n, m in metrics.items() if m.get("role") == "judge" and n in heldout.scores}
+    chosen = first_tasks(heldout.subject_N, EXAMPLES)
+    base, trained = to_pictures(heldout.base_NHWC[chosen]), to_pictures(heldout.trained_NHWC[chosen])
+    cards = []
+    for place, n in enumerate(chosen):
+        pictures = {"reference": heldout.batch.references[n][0], "base": base[place], "trained": trained[place]}
+        told = {
+            axis: " → ".join(number(heldout.scores[name][arm][n].item(), 2) for arm in ARMS)
+            for name, axis in judges.items()
+        }
+        note = " · ".join(f"{axis} {change}" for axis, change in told.items())
+        cards.append(Card(pictures, heldout.batch.prompts[n], note))
+    words = (
+        "Each subject's first held-out task, in order, chosen without looking at scores. Base and trained start from "
+        f"the same noise.{' Numbers: the judges, base → trained.' if judges else ''}"
+    )
+    return Section("examples", "Before and after", [Text(words, "muted"), Gallery(cards)])

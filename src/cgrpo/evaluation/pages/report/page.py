@@ -1,0 +1,97 @@
+"""The report of a run: one HTML file that needs nothing else, for people who were not there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cgrpo.config import Config
+from cgrpo.evaluation.heldout import HeldOut
+from cgrpo.evaluation.pages.report.guard import guard_section
+from cgrpo.evaluation.pages.report.heldout import examples_section, heldout_section
+from cgrpo.evaluation.pages.report.training import conflict_section, health_section, rewards_section
+from cgrpo.evaluation.pages.report.words import cautions, verdict, warned
+from cgrpo.evaluation.show.page import Block, Code, Details, Facts, Page, Section, Text
+from cgrpo.evaluation.show.words import TIMES
+from cgrpo.files import to_float, write_text
+
+Row = Mapping[str, Any]
+
+
+def write_report(
+    folder: Path,
+    rows: Sequence[Row],
+    config: Config,
+    summary: Mapping[str, Any],
+    heldout: HeldOut | None,
+    checks: Sequence[Row] = (),
+) -> Path:
+    """``report.html`` in the run directory ``folder``; nothing in it is fetched from anywhere.
+
+    rows: metrics.jsonl's, maybe none; summary: summary.json's, where "metrics" and "by_prompt" may be missing or empty;
+    heldout: the pictures to show, if there was an evaluation; checks: guard.jsonl's rows, maybe none. NaN and None read
+    as a dash. Raises OSError.
+    """
+    metrics = summary.get("metrics") or {}
+    by_prompt = {kind: table for kind, table in (summary.get("by_prompt") or {}).items() if table}
+    sections = [
+        heldout_section(metrics, by_prompt, summary.get("split", "held-out")) if metrics else None,
+        examples_section(heldout, metrics) if heldout else None,
+        guard_section(checks) if checks else None,
+        rewards_section(rows),
+        conflict_section(rows),
+        health_section(rows, config),
+        _settings(config, _read(folder / "environment.json")),
+    ]
+    page = Page(
+        config.title(),
+        [
+            verdict(metrics, len(rows)),
+            *(Text(caution, "caution") for caution in cautions(metrics) + warned(checks)),
+            Facts(_facts(config, summary, rows, heldout)),
+        ],
+        [section for section in sections if section is not None],
+    )
+    path = folder / "report.html"
+    write_text(path, page.render())
+    return path
+
+
+def _facts(
+    config: Config, summary: Mapping[str, Any], rows: Sequence[Row], heldout: HeldOut | None
+) -> list[tuple[str, str]]:
+    seconds = to_float((summary.get("seconds") or {}).get("training"))
+    facts = [
+        ("Training", f"{len(rows)} iterations"),
+        *config.facts().items(),
+        ("Rewards", ", ".join(f"{name} ({reward.type})" for name, reward in config.rewards.items())),
+        ("Policy", f"LoRA of rank {config.policy.rank}, {config.policy.width} {TIMES} {config.policy.height} pixels"),
+        ("Learning rate", f"{config.training.learning_rate:g}"),
+        ("Seed", str(config.training.seed)),
+    ]
+    if math.isfinite(seconds):
+        facts.append(("Training time", f"{seconds / 60:.1f} minutes"))
+    if ended := (summary.get("guard") or {}).get("stopped"):
+        facts.append(("Ended", ended))
+    if heldout is not None:
+        subjects = len(heldout.subject_N.unique())
+        facts.append(("Held-out tasks", f"{len(heldout.batch)} on {subjects} subjects never trained on"))
+    return facts
+
+
+def _settings(config: Config, environment: Mapping[str, Any]) -> Section:
+    blocks: list[Block] = [Details("config.json", [Code(config.model_dump_json(indent=2))])]
+    blocks += [Facts(environment.items())] if environment else []
+    return Section("settings", "Settings and environment", blocks)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty when there is none, for a report does not fail for want of a footnote."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}

@@ -1,0 +1,80 @@
+"""What the iterations of a run say: rewards, how far they pull apart, and whether training was in order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cgrpo.config import Config
+from cgrpo.evaluation.show.curves import Mark, curve
+from cgrpo.evaluation.show.page import Facts, Plots, Section, Text
+from cgrpo.evaluation.show.plots import axis_colour
+from cgrpo.evaluation.show.words import number
+from cgrpo.files import to_float
+
+Row = Mapping[str, Any]
+
+
+def rewards_section(rows: Sequence[Row]) -> Section:
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("reward/") and key.endswith("/mean"))
+    names = [key.removeprefix("reward/").removesuffix("/mean") for key in keys]
+    drawn = [
+        curve(rows, f"reward/{name}/mean", f"{name} reward", axis_colour(name), spread=f"reward/{name}/std")
+        for name in names
+    ]
+    words = (
+        "Thin: mean of an iteration's samples. Bold: its moving mean. Band: one standard deviation of the samples. "
+        "Every iteration has other prompts, so single points jump."
+    )
+    shown = [Text(words, "muted"), Plots(drawn)] if any(drawn) else [Text("No iteration was recorded.")]
+    return Section("rewards", "Rewards during training", shown)
+
+
+def conflict_section(rows: Sequence[Row]) -> Section | None:
+    """None where no iteration knows."""
+    drawn = [
+        curve(rows, "conflict_share", "share of samples in conflict", mark=Mark(0.5, "independent rewards")),
+        curve(rows, "reward_correlation", "correlation of the rewards in a group", mark=Mark(0.0, "no correlation")),
+    ]
+    words = (
+        "A sample is in conflict when one reward puts it above its group's mean and the other below. Two unrelated "
+        "rewards give 0.5, so the distance from there is what tells: above, they compete; below, they agree."
+    )
+    shown = [Text(words, "muted"), Plots(drawn)]
+    return Section("conflict", "Do the rewards pull apart?", shown) if any(drawn) else None
+
+
+def health_section(rows: Sequence[Row], config: Config) -> Section | None:
+    """None where no iteration knows."""
+    drift = Mark(config.objective.max_ratio_drift, "the run stops here") if config.method == "grpo" else None
+    clipped = Mark(config.training.max_grad_norm, "clipped above")
+    drawn = [
+        curve(rows, "ratio_drift", "ratio drift", mark=drift, scale="log"),
+        curve(rows, "clip_share", "share of clipped pairs"),
+        curve(rows, "gradient_norm", "gradient norm", mark=clipped),
+    ]
+    facts = _health_facts(rows)
+    words = "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone."
+    shown = [Text(words, "muted"), Plots(drawn), Facts(facts)]
+    return Section("health", "Training health", shown) if any(drawn) or facts else None
+
+
+def _health_facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Numbers over the whole run."""
+
+    def column(key: str) -> list[float]:
+        return [value for row in rows if math.isfinite(value := to_float(row.get(key)))]
+
+    facts = []
+    phases = [key for key in ("encode", "sample", "reward", "update", "total") if column(f"seconds/{key}")]
+    times = {key: sum(values := column(f"seconds/{key}")) / len(values) for key in phases}
+    if times:
+        facts.append(("Seconds an iteration", ", ".join(f"{key} {value:.2f}" for key, value in times.items())))
+    if drift := column("ratio_drift"):
+        facts.append(("Largest ratio drift", f"{max(drift):.1e}"))
+    if failed := [value for row in rows for key in row if key.endswith("/failed") for value in [to_float(row[key])]]:
+        facts.append(("Scores that failed", f"{sum(filter(math.isfinite, failed)):.0f}"))
+    if shift := column("bonus_shift"):
+        facts.append(("Mean shift of credit by the bonus", number(sum(shift) / len(shift), signed=True)))
+    return facts
