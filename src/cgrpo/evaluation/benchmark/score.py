@@ -16,7 +16,7 @@ from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item
 from cgrpo.evaluation.scores import Key, Protocol, Scorer, ScoreRow, open_part, protocol_of, read_scores, write_row
-from cgrpo.evaluation.scores.collage import side_by_side
+from cgrpo.pictures import side_by_side
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import Memory, own_memory, to_tensor
 from cgrpo.types import Batch

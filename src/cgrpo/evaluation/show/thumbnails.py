@@ -13,9 +13,8 @@ from PIL import Image, ImageOps
 
 from cgrpo.data.archives import read_bytes
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores.collage import side_by_side
 from cgrpo.evaluation.show.sheets import fit
-from cgrpo.pictures import opened
+from cgrpo.pictures import opened, side_by_side
 
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
 SIDES = (256, 192, 144, 112)  # pixels, longest side: the first that keeps the budget, or the last if none does
