@@ -82,7 +82,8 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_package_data() -> None:
     package = Path(str(resources.files("cgrpo")))
-    assert list((package / "evaluation").rglob("*.j2"))
+    pages = package / "evaluation"
+    assert {".j2", ".css", ".js"} <= {path.suffix for path in pages.rglob("*")}
     assets = package / "toybox" / "assets"
     for name in ("policy", "segmenter", "dino", "clip", "reader"):
         files = [path for path in (assets / name).rglob("*") if path.is_file()]

@@ -71,21 +71,22 @@ def request(options: argparse.Namespace) -> EvaluationRequest:
 
 def say_outcome(outcome: Outcome) -> int:
     """Prints the table; returns the exit code."""
+    from cgrpo.evaluation.scores.cells import Column
+    from cgrpo.evaluation.show.table import Table
+    from cgrpo.evaluation.show.words import number
+
     code = 1 if outcome.failed else 0
     if not outcome.is_main:  # another process says it
         return code
     suite, found = outcome.suite, outcome.summary
     photographs = suite.facts.get("photographs")
     print(f"{suite.name}: {len(suite.rows)} rows" + (f", photographs: {photographs['kind']}" if photographs else ""))
-    columns = list(dict.fromkeys((row["metric"], row["protocol"]) for row in found))
-    heads = [f"{metric} ({protocol})" if protocol in ("one", "all") else metric for metric, protocol in columns]
-    means = {(row["method"], row["metric"], row["protocol"]): row["mean"] for row in found}
-    print(" " * 20 + "".join(f"  {head:>8s}" for head in heads))
-    for method in dict.fromkeys(row["method"] for row in found):
-        print(f"{method:20s}", end="")
-        for head, column in zip(heads, columns, strict=True):
-            mean = means.get((method, *column))
-            print("  " + ("-" if mean is None else f"{mean:.4f}").rjust(max(len(head), 8)), end="")
-        print()
+    means = {
+        (row["method"], Column(row["metric"], row["protocol"], row.get("reference"))): row["mean"] for row in found
+    }
+    methods, columns = (list(dict.fromkeys(keys)) for keys in zip(*means, strict=True))
+    rows = [[method, *(number(means.get((method, column)), 4) for column in columns)] for method in methods]
+    head = ["", *(column.label for column in columns)]
+    print(Table("Means", "", head, rows, "l" + "r" * len(columns)).text())
     print(f"scores: {outcome.scores}" + (f"; {outcome.failed} rows without a score" if outcome.failed else ""))
     return code

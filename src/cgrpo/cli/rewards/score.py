@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 from cgrpo.cli.shared import add_settings, add_verb
@@ -35,6 +34,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from cgrpo.commands.score import score
+    from cgrpo.evaluation.show.table import Table
+    from cgrpo.evaluation.show.words import number
+    from cgrpo.files import without_nan
 
     result = score(
         options.images,
@@ -48,16 +50,8 @@ def run(options: argparse.Namespace) -> None:
     )
     for name, unit in result.units.items():
         print(f"{name}: {unit}")
-    width = max(len(str(path)) for path, _ in result.rows)
-    print("\n" + " " * width + "".join(f"  {name[:18]:>18s}" for name in result.units))
-    for path, row in result.rows:
-        print(f"{path!s:{width}s}" + "".join(f"  {value:18.4f}" for value in row.values()))
+    rows = [[str(path), *(number(value, 4) for value in row.values())] for path, row in result.rows]
+    print("\n" + Table("Scores", "", ["", *result.units], rows, "l" + "r" * len(result.units)).text())
     if options.json:
-        rows = [
-            {
-                "picture": str(path),
-                "scores": {name: None if math.isnan(value) else value for name, value in row.items()},
-            }
-            for path, row in result.rows
-        ]
-        options.json.write_text(json.dumps({"units": result.units, "pictures": rows}, indent=2) + "\n")
+        pictures = [{"picture": str(path), "scores": without_nan(row)} for path, row in result.rows]
+        options.json.write_text(json.dumps({"units": result.units, "pictures": pictures}, indent=2) + "\n")
