@@ -42,7 +42,7 @@ def test_an_earlier_runs_scores_are_rows_like_any_others(tmp_path):
     assert found["identity (one)", "all"].difference == pytest.approx(0.1)
     assert (found["copy_paste", "all"].subjects, found["copy_paste", "all"].pairs) == (3, 5)
     page = write_comparison(tmp_path, None, tmp_path / "out").read_text(encoding="utf-8")
-    assert "trained against base" in page
+    assert "trained against base" in page and 'href="#pictures"' not in page and "<script" not in page
 
 
 def test_an_earlier_run_without_its_summary_is_told_what_is_missing(tmp_path):

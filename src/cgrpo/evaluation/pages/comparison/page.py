@@ -23,6 +23,8 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
     Pictures are looked for in ``folder`` and where ``description`` (benchmark.json's content, maybe empty) says.
     """
     pairs = leaf.pair_table(comparison, rows, folder, description)
+    shown = bool(pairs["pictures"])  # a run keeps none
+    shelf = [Section("pictures", f"{len(pairs['pairs'])} pairs side by side", [leaf.shelf(pairs)])] if shown else []
     explored = detail_tables(comparison)
     main = [table for table in tables(comparison) if table not in explored]
     return Page(
@@ -32,20 +34,20 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
             *(Text(caution, "caution") for caution in comparison.cautions),
         ],
         [
-            Section("pictures", f"{len(pairs['pairs'])} pairs side by side", [leaf.shelf(pairs)]),
+            *shelf,
             *(Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(main)),
             _tradeoff(comparison),
             _details(comparison, explored),
         ],
         wide=True,
         links=(
-            ("pictures", "Pictures"),
+            *([("pictures", "Pictures")] if shown else []),
             ("table-0", "Tables"),
             ("tradeoff", "Trade-off"),
             ("details", "Groups and subjects"),
         ),
-        style=leaf.style(),
-        script=leaf.script(pairs),
+        style=leaf.style() if shown else "",
+        script=leaf.script(pairs) if shown else "",
     ).render()
 
 
