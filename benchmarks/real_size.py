@@ -1,155 +1,94 @@
-"""Training iterations of a real-size FLUX with random weights: seconds, peak memory, share of the chip's bf16 peak.
+"""The stages of a GPU benchmark, one after another until the time is over; one json line a figure, written at once.
 
-    python benchmarks/real_size.py                       # FLUX.1-dev, 512 x 512, one reference, G = 12, T = 25, 60 %
-    python benchmarks/real_size.py --tiny                # the same road at a size for a CPU
+    python benchmarks/real_size.py --out OUT [--seconds 420] [--tiny] [--stages NAME...]
 
-For each checkpointing mode: one iteration to warm up, then ``--iterations`` measured ones by the trainer itself
-(no autoencoder, text encoders or rewards: conditions are random tensors, scores random numbers). The peak is measured
-on the same chip by large bf16 matrix products, interleaved with the iterations; medians. FLOPs are cgrpo plan's.
+Each stage is a process of its own (``python -m stages.NAME``), so that one that is killed, hangs, or lacks a package
+leaves what it and the others measured. OUT/figures.jsonl gets a line ``{"stage": ..., ...}`` per figure, and per stage
+one with its seconds and how it ended; OUT/NAME.log what it printed. Model, sizes and settings: stages/model.py.
+Weights and conditions are random: no checkpoint is needed, and time does not depend on their values.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from cgrpo.config import Config, load_config, override
-from cgrpo.plan import plan
-from cgrpo.policies import FluxPolicy, add_adapter
-from cgrpo.policies.checkpointing import set_checkpointing
-from cgrpo.rewards import Reward
-from cgrpo.training.grpo import GRPO
-from cgrpo.training.runtime import Runtime
-from cgrpo.types import Batch, Condition
-
-TEXT_TOKENS = 512
-REAL = {
-    "num_layers": 19, "num_single_layers": 38, "num_attention_heads": 24, "attention_head_dim": 128,
-    "joint_attention_dim": 4096, "pooled_projection_dim": 768, "in_channels": 64, "guidance_embeds": True,
-    "axes_dims_rope": (16, 56, 56),
-}  # fmt: skip
-TINY = REAL | {
-    "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32,
-    "joint_attention_dim": 64, "pooled_projection_dim": 32, "axes_dims_rope": (4, 14, 14),
-}  # fmt: skip
+STAGES = {  # in order of worth -> seconds that it may take: about twice of what an H100 should need
+    "chip": 40,
+    "flux": 150,
+    "toybox": 120,
+    "rewards": 100,
+    "processes": 60,
+    "int8": 60,
+    "exact": 60,
+    "whole": 150,
+    "compiled": 150,
+}
+LEAST = 15  # seconds under which no stage is begun
 
 
-class TensorPolicy(FluxPolicy):
-    """Conditions drawn at random; the picture is the mean of the latents, so that there is something to score."""
-
-    def alike(self, batch: Batch, most: int) -> list[list[int]]:
-        return [[row] for row in range(len(batch))]
-
-    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[Condition]:
-        config, rows = self.transformer.config, (self.height // 8, self.width // 8)
-        return [
-            self.condition(
-                torch.randn(len(part), TEXT_TOKENS, config["joint_attention_dim"]),
-                torch.randn(len(part), config["pooled_projection_dim"]),
-                [torch.randn(len(part), config["in_channels"] // 4, *rows)],
-            )
-            for part in parts
-        ]
-
-    def decode(self, x_NLC: Tensor) -> Tensor:
-        return torch.zeros(len(x_NLC), 8, 8, 3, dtype=torch.uint8)
-
-
-class RandomSource:
-    size = None
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        count = len(indices)
-        return Batch(("0",) * count, ("",) * count, ((),) * count, ("",) * count)
-
-
-class RandomReward(Reward):
-    axis, unit = "prompt", "random"
-
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        return torch.rand(len(images_NHWC))
-
-
-def build(cfg: Config, shape: dict, device: torch.device) -> FluxPolicy:
-    from diffusers import FluxTransformer2DModel
-
-    with torch.device(device):
-        torch.set_default_dtype(torch.bfloat16)
-        transformer = FluxTransformer2DModel(**shape)
-        torch.set_default_dtype(torch.float32)
-    policy = TensorPolicy(
-        transformer, None, None, height=cfg.policy.height, width=cfg.policy.width, reference_size=cfg.policy.height
-    )
-    add_adapter(policy.transformer, cfg.policy.rank, seed=0)
-    return policy
-
-
-def measured_peak(device: torch.device, size: int) -> float:
-    """TFLOP/s of a bf16 product of two square matrices."""
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(8):
-        synchronise(device)
-        start = time.perf_counter()
-        a @ b
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(seconds[2:]) / 1e12
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--iterations", type=int, default=2)
-    parser.add_argument("--modes", nargs="+", default=["full", "selective", "off"])
-    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=420, help="for everything, --spent included")
+    parser.add_argument("--spent", type=float, default=0, help="seconds already gone by")
+    parser.add_argument("--tiny", action="store_true", help="small models: the same road on any CPU")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="NAME")
     options = parser.parse_args()
-    settings = [
-        "training.prompts_per_iteration=1",
-        "logging.tracker=none",
-        f"training.iterations={options.iterations + 1}",
-    ]
-    if options.tiny:
-        settings += [
-            "policy.height=64",
-            "policy.width=64",
-            "policy.rank=8",
-            "training.group_size=6",
-            "sampling.steps=6",
-        ]
-    cfg = override(load_config("uno-dinoseg-hpsv3"), [*settings, *options.settings])
-    runtime = Runtime()
-    policy = build(cfg, TINY if options.tiny else REAL, runtime.device)
-    rewards = {"identity": RandomReward(), "prompt": RandomReward()}
-    for mode in options.modes:
-        set_checkpointing(policy.transformer, mode)
-        parts = plan(override(cfg, [f"policy.checkpointing={mode}"])).work.operations
-        operations = sum(count for part, count in parts.items() if part.startswith(("sampling", "training")))
-        seconds, peaks = [], []
-        if runtime.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        try:
-            for done in GRPO(cfg, policy, rewards, RandomSource(), runtime).run(0):
-                seconds.append(done.metrics["seconds/total"])
-                peaks.append(measured_peak(runtime.device, 512 if options.tiny else 8192))
-        except torch.OutOfMemoryError as error:
-            print(f"{mode:10s} out of memory: {str(error).splitlines()[0]}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    lines, end = options.out / "figures.jsonl", time.monotonic() + options.seconds - options.spent
+    write(lines, {"stage": "install", "ended": "done", "seconds": options.spent})
+    for name in options.stages:
+        left = end - time.monotonic()
+        if left < LEAST:
+            write(lines, {"stage": name, "ended": "not begun", "why": f"{max(left, 0):.0f} s were left"})
             continue
-        second, peak = statistics.median(seconds[1:]), statistics.median(peaks[1:])
-        memory = torch.cuda.max_memory_allocated() / 2**30 if runtime.device.type == "cuda" else float("nan")
-        share = "-" if options.tiny else f"{operations / second / peak / 1e12:.1%}"  # the plan is of the real size
-        print(f"{mode:10s} {second:8.2f} s an iteration, peak {memory:6.1f} GiB, {share} of {peak:.1f} TFLOP/s")
+        limit = left if options.tiny else min(left, STAGES[name])
+        write(lines, run(name, lines, options.out, limit, options.tiny))
+    return 0 if any("ended" not in row for row in read(lines)) else 1
+
+
+def run(name: str, lines: Path, out: Path, limit: float, tiny: bool) -> dict:
+    """One stage in its own process; how it ended."""
+    command = [sys.executable, "-m", f"stages.{name}", str(lines), *(["--tiny"] if tiny else [])]
+    start, log = time.monotonic(), out / f"{name}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=file, stderr=file)
+        try:
+            code = process.wait(limit)
+            ended = "done" if code == 0 else f"failed ({code})"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            ended = f"stopped after {limit:.0f} s"
+    found: dict = {"stage": name, "ended": ended, "seconds": round(time.monotonic() - start, 1)}
+    if ended != "done":
+        found["why"] = (log.read_text(errors="replace").strip().splitlines() or [""])[-1][-300:]
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def write(lines: Path, row: dict) -> None:
+    """Append a line; a line that a killed process left torn is closed first."""
+    torn = lines.exists() and lines.stat().st_size and not lines.read_bytes().endswith(b"\n")
+    with lines.open("a") as file:
+        file.write(("\n" if torn else "") + json.dumps(row) + "\n")
+
+
+def read(lines: Path) -> list[dict]:
+    """The whole lines of a file; torn ones are passed over."""
+    rows = []
+    for line in lines.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

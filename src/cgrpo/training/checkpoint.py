@@ -65,7 +65,7 @@ def save_checkpoint(
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
-    tensors["random.torch"] = torch.get_rng_state()
+    tensors |= random_state()
     partial, final = folder / f".step-{iteration}.partial", folder / f"step-{iteration}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -91,6 +91,12 @@ def mark_again(folder: Path, old: str, new: str) -> None:
             index = json.loads((path / INDEX).read_text())
             if index["config"] == old:
                 write_text(path / INDEX, json.dumps(index | {"config": new}, indent=2) + "\n")
+
+
+def random_state() -> dict[str, Tensor]:
+    """torch's default generators, for rewards that draw: the CPU's, and this process's GPU's where there is one."""
+    states = {"random.torch": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
 def restore_best(folder: Path, iteration: int, best: Path) -> None:
@@ -151,4 +157,6 @@ def load_checkpoint(
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
     torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
     return int(index["iteration"])

@@ -1,0 +1,1 @@
+"""What a GPU benchmark measures: a file a stage, each ``python -m stages.NAME LINES [--tiny]``."""
