@@ -1,4 +1,4 @@
-"""Writes docs/cli.md and docs/config.md from the code; a test fails when they are stale.
+"""Writes docs/cli.md, docs/config.md and docs/performance.md from the code; a test fails when they are stale.
 
 python docs/generate.py
 """
@@ -9,6 +9,7 @@ import argparse
 import inspect
 import json
 import re
+import runpy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
@@ -123,7 +124,9 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
         yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 
 
-PAGES = {"cli.md": cli_page, "config.md": config_page}
+performance_page = runpy.run_path(str(HERE / "performance.py"))["page"]
+
+PAGES = {"cli.md": cli_page, "config.md": config_page, "performance.md": performance_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

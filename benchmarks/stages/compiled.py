@@ -14,7 +14,7 @@ from stages.model import build
 
 def figures(tiny: bool) -> Iterator[Row]:
     policy = build(tiny)
-    policy.compile("inductor")
+    policy.compile("eager" if tiny else "inductor")  # inductor wants a C++ compiler on a CPU
     start = time.perf_counter()
     rollout_step(policy, 12)
     synchronise()

@@ -42,10 +42,11 @@ def drawn(images_NHWC: Tensor, batch: Batch) -> Tensor:
 def figures(tiny: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = run(folder / "first", 3)
-        again, guarded = run(folder / "again", 3), run(folder / "guarded", 3, *GUARDED)
-        run(folder / "resumed", 2)
-        resumed = run(folder / "resumed", 3, resume=folder / "resumed")
+        small = ["training.group_size=4", "sampling.steps=4"] if tiny else []
+        first, again = (run(folder / name, 3, *small) for name in ("first", "again"))
+        guarded = run(folder / "guarded", 3, *small, *GUARDED)
+        run(folder / "resumed", 2, *small)
+        resumed = run(folder / "resumed", 3, *small, resume=folder / "resumed")
         yield {"figure": "repeated run", **difference(first, again)}
         yield {"figure": "resumed run", **difference(first, resumed)}
         yield {"figure": "guarded run", **difference(first, guarded)}

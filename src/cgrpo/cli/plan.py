@@ -23,7 +23,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
     plan.add_argument("--memory", type=float, metavar="GIB", help="its memory, GiB")
     plan.add_argument("--gpus", type=positive, default=1, metavar="N", help="how many (default: 1)")
     plan.add_argument(
-        "--utilisation", type=float, default=0.4, metavar="U", help="share of its bf16 peak, 0 to 1 (default: 0.4)"
+        "--utilisation",
+        type=float,
+        metavar="U",
+        help="share of its bf16 peak, 0 to 1 (default: as measured on that GPU, else 0.4)",
     )
     plan.add_argument("--references", type=int, default=1, metavar="N", help="references per task (default: 1)")
     plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan as JSON")

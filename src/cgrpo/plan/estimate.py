@@ -9,6 +9,8 @@ from typing import Any
 from cgrpo.config import TOYBOX, Config, GroupRun, override
 from cgrpo.errors import UserError
 from cgrpo.plan.gpus import Gpu, find_gpu
+from cgrpo.plan.measured import ASSUMED
+from cgrpo.plan.measured import utilisation as measured_utilisation
 from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
 from cgrpo.plan.rewards import RewardModel, reward_models
 from cgrpo.plan.shapes import Shapes, policy_shapes
@@ -28,6 +30,7 @@ class Plan:
     gpu: Gpu
     gpus: int
     utilisation: float
+    measured: bool  # whether the utilisation comes from figures of this GPU
     iterations: int
     tokens: Tokens
     parameters: dict[str, int | None]
@@ -71,7 +74,7 @@ def plan(
     *,
     gpu: str = "a100-80gb",
     gpus: int = 1,
-    utilisation: float = 0.4,
+    utilisation: float | None = None,
     references: int = 1,
     tflops: float | None = None,
     memory: float | None = None,
@@ -79,13 +82,14 @@ def plan(
     """What the run that ``cfg`` describes takes on ``gpus`` GPUs of one kind. Pure arithmetic; loads nothing.
 
     gpu           a name from ``GPUS``, or any where ``tflops`` (10^12 per second) and ``memory`` (GiB) are given
-    utilisation   share of the GPU's peak that is reached on average over an iteration
+    utilisation   share of the GPU's peak that is reached on average over an iteration; None: as measured on that GPU,
+                  or 0.4 where it was not
     references    pictures per task, taken to be square
 
     Raises UserError for an unknown GPU, numbers out of range, tasks that can't be dealt evenly to the GPUs, and
     local checkpoint folders that can't be read.
     """
-    if not 0 < utilisation <= 1:
+    if utilisation is not None and not 0 < utilisation <= 1:
         raise UserError(f"utilisation {utilisation}: must be above 0 and at most 1")
     if gpus < 1 or references < 0:
         raise UserError(f"{gpus} GPUs, {references} references: give at least 1 GPU and no negative numbers")
@@ -94,11 +98,13 @@ def plan(
     tokens = shapes.tokens(cfg.policy, references)
     work = estimate_work(cfg, shapes, tokens, rewards, gpus)
     found = estimate_memory(cfg, shapes, tokens, rewards, work, gpus)
+    measured = measured_utilisation(kind.name, cfg, work) if utilisation is None else None
     return Plan(
         method=cfg.method,
         gpu=kind,
         gpus=gpus,
-        utilisation=utilisation,
+        utilisation=utilisation or measured or ASSUMED,
+        measured=measured is not None,
         iterations=cfg.training.iterations,
         tokens=tokens,
         parameters=_parameters(shapes, rewards),

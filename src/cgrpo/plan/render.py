@@ -37,7 +37,10 @@ def _work(plan: Plan) -> list[str]:
         ("optimizer steps", f"{work.updates:,}"),
         *((name, _operations(number)) for name, number in work.operations.items()),
         ("total", _operations(work.total)),
-        (f"time at {plan.utilisation:.0%} utilisation", _duration(plan.seconds)),
+        (
+            f"time at {plan.utilisation:.0%} utilisation ({'measured' if plan.measured else 'assumed'})",
+            _duration(plan.seconds),
+        ),
     ]
     return ["One iteration, per GPU", *_rows(rows)]
 
