@@ -30,8 +30,8 @@ def brightness(images_NHWC: torch.Tensor) -> torch.Tensor:
 
 policy = cgrpo.load_policy("toybox", rank=16)
 tasks = ToyboxSource(seed=0)
-optimizer = torch.optim.AdamW(policy.trainable_parameters(), lr=1e-3)
-sigmas = cgrpo.shifted_sigmas(STEPS, shift=1.5)
+optimizer = torch.optim.AdamW(policy.trainable_parameters().values(), lr=1e-3)
+sigmas = policy.sigmas(STEPS, shift=1.5)
 weights_KR = reward_weights(cgrpo.sigmoid_weights(STEPS), ["identity", "prompt"])  # Eq. 12, TDW
 
 for iteration in range(ITERATIONS):

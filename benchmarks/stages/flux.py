@@ -45,7 +45,7 @@ def replay_step(policy: TensorPolicy, micro: int) -> None:
 
 
 def optimizer_step(policy: TensorPolicy):
-    parameters = policy.trainable_parameters()
+    parameters = list(policy.trainable_parameters().values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-9)
 
     def step() -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cgrpo.config import Config, load_config, override
-from cgrpo.policies import FluxPolicy, add_adapter
+from cgrpo.policies import FluxCondition, FluxPolicy
 from cgrpo.policies.checkpointing import set_checkpointing
 from cgrpo.policies.quantise import quantise_blocks
 from cgrpo.rewards import Reward
-from cgrpo.types import Batch, Condition
+from cgrpo.types import Batch
 from stages.harness import device
 
 RECIPE = "uno-dinoseg-hpsv3"
@@ -35,10 +35,10 @@ class TensorPolicy(FluxPolicy):
     def alike(self, batch: Batch, most: int) -> list[list[int]]:
         return [[row] for row in range(len(batch))]
 
-    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[Condition]:
+    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[FluxCondition]:
         return [self.random_condition(len(part)) for part in parts]
 
-    def random_condition(self, count: int) -> Condition:
+    def random_condition(self, count: int) -> FluxCondition:
         config, rows = self.transformer.config, (self.height // 8, self.width // 8)
         tokens = TEXT_TOKENS if config["num_layers"] == REAL["num_layers"] else 16
         shapes = (count, tokens, config["joint_attention_dim"]), (count, config["pooled_projection_dim"])
@@ -88,6 +88,6 @@ def build(tiny: bool, quantise: bool = False) -> TensorPolicy:
     )
     if quantise:
         quantise_blocks(policy.transformer)
-    add_adapter(policy.transformer, cfg.policy.rank, seed=0)
+    policy.add_adapter(cfg.policy.rank, seed=0)
     set_checkpointing(policy.transformer, "full")
     return policy

@@ -47,8 +47,8 @@ def sharded() -> Row:
 
     def gradients() -> list[torch.Tensor]:
         policy.velocity(x_NLC, sigma_N, cond).square().mean().backward()
-        found = [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None]
-        for parameter in policy.trainable_parameters():
+        found = [p.grad.clone() for p in policy.trainable_parameters().values() if p.grad is not None]
+        for parameter in policy.trainable_parameters().values():
             parameter.grad = None
         return found
 

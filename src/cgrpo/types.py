@@ -14,9 +14,9 @@ Every tensor with more than one axis carries its axes in its name:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:  # torch and PIL stay out of `import cgrpo.types`
     from PIL.Image import Image
@@ -88,38 +88,21 @@ class Batch:
         )
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a policy is conditioned on, encoded once per task. Can be built from tensors alone.
+class Condition(Protocol):
+    """What a policy is conditioned on, a row for each sample; encoded once per task. Its fields are the policy's own.
 
-    text_NLC       text tokens (T5), [N, L_text, C_text]
-    pooled_NC      pooled text (CLIP), [N, C_pooled]
-    reference_NLC  packed latents of all references, one after another, [N, L_ref, C]; L_ref may be 0
-    ids_LD         position ids of the target's tokens followed by the references', [L + L_ref, 3];
-                   shared by the batch, so all samples of a batch have the same picture sizes
-    guidance_N     distilled guidance scale (FLUX.1-dev: 3.5 training, 4.0 inference)
+    The same for a negative prompt, where there is one: whatever ``velocity`` needs beside x and sigma is in here.
     """
 
-    text_NLC: Tensor
-    pooled_NC: Tensor
-    reference_NLC: Tensor
-    ids_LD: Tensor
-    guidance_N: Tensor
+    def __len__(self) -> int: ...
 
-    def __len__(self) -> int:
-        return self.text_NLC.shape[0]
-
-    def _rows(self, pick: Any) -> Condition:
-        per_sample = {f.name: pick(getattr(self, f.name)) for f in fields(self) if f.name != "ids_LD"}
-        return replace(self, **per_sample)
-
-    def repeat(self, times: int) -> Condition:
+    def repeat(self, times: int) -> Self:
         """Every task ``times`` times in a row: P tasks become N = P * times samples."""
-        return self._rows(lambda t: t.repeat_interleave(times, dim=0))
+        ...
 
-    def select(self, index: Any) -> Condition:
-        """The samples at ``index`` (slice or long tensor), in that order."""
-        return self._rows(lambda t: t[index])
+    def select(self, index: slice | Sequence[int] | Tensor) -> Self:
+        """The samples at ``index`` (slice, numbers or long tensor), in that order."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ from benchmark_pictures import draw_photographs
 from PIL import Image
 
 import cgrpo
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.commands.benchmark import EvaluationRequest, evaluate_dreambench
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
 from cgrpo.evaluation.benchmark import dreambench_suite, generate_pictures, official_list
-from cgrpo.evaluation.generate import follow, seeded_noise
+from cgrpo.evaluation.generate import follow
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
 
@@ -35,7 +34,7 @@ def policy():
 
 @pytest.fixture(scope="module")
 def sigmas(policy):
-    return shifted_sigmas(2, 1.5, policy.latent_shape[0])
+    return policy.sigmas(2, 1.5)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_every_row_and_seed_has_its_picture(whole, policy, sigmas, data):
     assert sorted(found) == [f"dog/{n:02d}_{seed}.png" for n in range(25) for seed in (3407, 3408)]
     row = official_list("single", ["dog"])[3]
     task = Batch(("",), (row.prompt,), ((open_picture(data / "dog" / "02.jpg"),),), ("",)).repeat(2)
-    noise_NLC = torch.cat([seeded_noise(policy, 3407), seeded_noise(policy, 3408)])
+    noise_NLC = torch.cat([policy.noise(3407), policy.noise(3408)])
     for seed, picture in zip((3407, 3408), to_pictures(follow(policy, task, noise_NLC, sigmas)), strict=True):
         assert (np.asarray(picture) == np.asarray(Image.open(whole / f"pictures/base/dog/03_{seed}.png"))).all()
     assert found["dog/03_3407.png"] != found["dog/03_3408.png"] != found["dog/04_3408.png"]

@@ -6,8 +6,7 @@ import torch
 from tiny_flux import golden, golden_transformer
 from torch import Tensor
 
-from cgrpo.policies import FluxPolicy, adapter_state, add_adapter, set_adapter_state
-from cgrpo.types import Condition
+from cgrpo.policies import FluxCondition, FluxPolicy, adapter_state, add_adapter, set_adapter_state
 
 
 def fresh() -> FluxPolicy:
@@ -26,7 +25,7 @@ def with_adapter(rank: int = 4, seed: int = 0, lively: bool = True) -> FluxPolic
     return policy
 
 
-def inputs(policy: FluxPolicy) -> tuple[Tensor, Tensor, Condition]:
+def inputs(policy: FluxPolicy) -> tuple[Tensor, Tensor, FluxCondition]:
     forward = golden("golden_uno/tiny_forward.safetensors")
     latents = [forward["ref1_latent"]]
     cond = policy.condition(forward["txt"], forward["vec"], latents, forward["guidance"])

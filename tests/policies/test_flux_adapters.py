@@ -22,12 +22,12 @@ from cgrpo.policies import (
     add_adapter,
     load_adapter,
     merged_state,
+    named_parameters,
     read_adapter,
     reference_policy,
     save_adapter,
     set_adapter_state,
     stock_to_adapter,
-    trainable_parameters,
     uno_to_adapter,
 )
 
@@ -61,13 +61,13 @@ def test_only_the_adapter_trains_and_covers_what_uno_covers() -> None:
     uno = golden("golden_uno/tiny_lora_uno.safetensors")
     ours = adapter_to_uno(adapter_state(transformer))
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in uno.items()}
-    assert len(trainable_parameters(transformer)) == len(uno) == 24
+    assert len(named_parameters(transformer)) == len(uno) == 24
 
 
 def test_adapter_is_fp32_on_a_bf16_base() -> None:
     policy = FluxPolicy(golden_transformer().bfloat16(), None, None, height=64, width=96, reference_size=32)
     add_adapter(policy.transformer, 4, 0)
-    assert {p.dtype for p in trainable_parameters(policy.transformer)} == {torch.float32}
+    assert {p.dtype for p in named_parameters(policy.transformer).values()} == {torch.float32}
     assert policy.dtype == torch.bfloat16 and velocity(policy).isfinite().all()
 
 
@@ -79,11 +79,11 @@ def test_reference_policy() -> None:
         off = velocity(policy)
     assert torch.allclose(off, velocity(base), atol=1e-5) and not torch.allclose(on, off, atol=1e-2)
     assert torch.equal(velocity(policy), on)
-    assert len(trainable_parameters(policy.transformer)) == 24
+    assert len(named_parameters(policy.transformer)) == 24
     policy.transformer.requires_grad_(False)  # an adapter that is only evaluated stays frozen
     with reference_policy(policy.transformer):
         pass
-    assert not trainable_parameters(policy.transformer)
+    assert not named_parameters(policy.transformer)
 
 
 def test_reference_policy_ends_with_an_error_inside() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.algorithm.flow import gaussian_logp, predict_x0, sde_transition
-from cgrpo.evaluation.generate import seeded_noise
 from cgrpo.policies import (
+    FluxCondition,
     FluxPolicy,
     adapter_state,
     adapter_to_uno,
@@ -24,7 +24,6 @@ from cgrpo.policies import (
     uno_to_adapter,
     unpack,
 )
-from cgrpo.types import Condition
 
 TOLERANCE = 1e-4
 
@@ -44,7 +43,7 @@ def forward() -> dict[str, Tensor]:
     return golden("golden_uno/tiny_forward.safetensors")
 
 
-def condition(policy: FluxPolicy, golden_: dict[str, Tensor], references: int, pe: str = "d") -> Condition:
+def condition(policy: FluxPolicy, golden_: dict[str, Tensor], references: int, pe: str = "d") -> FluxCondition:
     policy.pe = pe  # type: ignore[assignment]
     latents = [golden_[f"ref{i + 1}_latent"] for i in range(references)]
     guidance = golden_.get("guidance", torch.tensor([4.0]))
@@ -110,7 +109,7 @@ def test_euler_trajectory(policy: FluxPolicy, references: int) -> None:
 def test_unos_inference_from_seed_to_latents(policy: FluxPolicy, references: int) -> None:
     """What `cgrpo sample --seed 3407 --shift uno --guidance 4 --steps 6` does: UNO's noise, schedule and steps."""
     euler = golden("golden_uno/tiny_euler.safetensors")
-    cond, x_NLC = condition(policy, euler, references), seeded_noise(policy, 3407)
+    cond, x_NLC = condition(policy, euler, references), policy.noise(3407)
     near(x_NLC, pack(euler["noise"]), 0)
     sigmas = shifted_sigmas(6, "uno", policy.latent_shape[0])
     near(sigmas, euler["timesteps"], 1e-6)

@@ -45,7 +45,7 @@ def test_shapes_and_types(tiny_policy: FluxPolicy) -> None:
     assert v_NLC.shape == x_NLC.shape and v_NLC.dtype == x_NLC.dtype
     pictures = policy.decode(x_NLC)
     assert pictures.shape == (2, 32, 48, 3) and pictures.dtype == torch.uint8
-    assert policy.trainable_parameters() == []
+    assert policy.trainable_parameters() == {}
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_folder: Path) -> None:
             policy.transformer.train()
         x_NLC, sigma_N = start(policy, 2)
         policy.velocity(x_NLC, sigma_N, policy.encode(TWO)).square().sum().backward()
-        gradients.append([p.grad for p in policy.trainable_parameters()])
+        gradients.append([p.grad for p in policy.trainable_parameters().values()])
     assert all(torch.allclose(one, two, atol=1e-5) for one, two in zip(*gradients, strict=True))
 
 

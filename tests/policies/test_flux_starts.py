@@ -27,7 +27,6 @@ from cgrpo.policies import (
     read_adapter,
     reference_policy,
     save_adapter,
-    trainable_parameters,
     transformer_fingerprint,
 )
 from cgrpo.policies.adapters.files import adapter_fingerprint, check_origin, origin_header, read_split
@@ -139,10 +138,10 @@ def test_continued_start_moves_and_its_reference_stays(uno: Path) -> None:
     start = velocity(policy)
     assert torch.allclose(start, expected("out.2ref.d"), atol=1e-4)
     names = named_parameters(policy.transformer)
-    assert len(names) == len(trainable_parameters(policy.transformer)) == 24
+    assert len(names) == len(policy.trainable_parameters()) == 24
     assert all(".default." in name for name in names)
     with reference_policy(policy.transformer):
-        assert torch.equal(velocity(policy), start) and not trainable_parameters(policy.transformer)
+        assert torch.equal(velocity(policy), start) and not policy.trainable_parameters()
     assert named_parameters(policy.transformer).keys() == names.keys()
     shake(policy)
     moved = velocity(policy)
@@ -159,7 +158,7 @@ def test_only_the_trained_copy_gets_gradients(uno: Path) -> None:
     cond = policy.condition(forward["txt"], forward["vec"], [], forward["guidance"])
     with torch.no_grad(), reference_policy(policy.transformer):
         reference = policy.velocity(forward["img_tokens"], forward["timesteps"], cond)
-    optimizer = torch.optim.SGD(trainable_parameters(policy.transformer), lr=1e-4)
+    optimizer = torch.optim.SGD(policy.trainable_parameters().values(), lr=1e-4)
     (policy.velocity(forward["img_tokens"], forward["timesteps"], cond) - reference + 1).square().mean().backward()
     optimizer.step()
     frozen = {name: p for name, p in policy.transformer.named_parameters() if ".reference." in name}
@@ -246,7 +245,7 @@ def test_whose_adapter_it_is(tmp_path: Path, there: Origin, here: Origin, told: 
     with pytest.raises(UserError, match=told) as caught:
         load_adapter(policy.transformer, file, here)
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
-    assert not trainable_parameters(policy.transformer)  # refused before anything was added
+    assert not policy.trainable_parameters()  # refused before anything was added
     load_adapter(policy.transformer, file)  # unasked
 
 

@@ -11,22 +11,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.algorithm import all_steps, replay_logp, rollout, shifted_sigmas
-from cgrpo.policies import FluxPolicy, adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies import FluxCondition, FluxPolicy, adapter_state, add_adapter, set_adapter_state
 from cgrpo.policies.checkpointing import set_checkpointing
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.quantise import quantise_blocks
-from cgrpo.types import Condition
 
 N, STEPS = 4, 3
 
 
-def make(dtype: torch.dtype, seed: int = 1) -> tuple[FluxPolicy, Condition]:
+def make(dtype: torch.dtype, seed: int = 1) -> tuple[FluxPolicy, FluxCondition]:
     """The golden transformer in ``dtype`` with an adapter that does something, and a condition of N rows."""
     policy = FluxPolicy(golden_transformer().to(dtype), None, None, height=64, width=96, reference_size=32)
     add_adapter(policy.transformer, rank=4, seed=0)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in policy.trainable_parameters():
+        for parameter in policy.trainable_parameters().values():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     g = golden("golden_uno/tiny_forward.safetensors")
     rows = torch.arange(N) % 2
@@ -37,11 +36,11 @@ def noise(k: int, policy: FluxPolicy) -> Tensor:
     return torch.randn(N, *policy.latent_shape, generator=torch.Generator().manual_seed(k))
 
 
-def gradients(policy: FluxPolicy, cond: Condition) -> tuple[Tensor, list[Tensor]]:
+def gradients(policy: FluxPolicy, cond: FluxCondition) -> tuple[Tensor, list[Tensor]]:
     v_NLC = policy.velocity(noise(0, policy), torch.linspace(0.2, 0.8, N), cond)
     policy.transformer.zero_grad()
     v_NLC.square().mean().backward()
-    return v_NLC.detach(), [p.grad.clone() for p in policy.trainable_parameters() if p.grad is not None]
+    return v_NLC.detach(), [p.grad.clone() for p in policy.trainable_parameters().values() if p.grad is not None]
 
 
 def drift(dtype: torch.dtype, rows: int) -> float:
@@ -77,7 +76,7 @@ def test_the_adapter_computes_in_bf16_and_is_kept_in_fp32() -> None:
             module.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
     _, grads = gradients(policy, cond)
     assert set(seen) == {torch.bfloat16}
-    assert {p.dtype for p in policy.trainable_parameters()} == {torch.float32} == {g.dtype for g in grads}
+    assert {p.dtype for p in policy.trainable_parameters().values()} == {torch.float32} == {g.dtype for g in grads}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -91,7 +90,7 @@ def test_checkpointing_changes_no_bit(dtype: torch.dtype, mode: str) -> None:
     assert plain and all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
 
 
-def cost(policy: FluxPolicy, cond: Condition) -> tuple[int, int]:
+def cost(policy: FluxPolicy, cond: FluxCondition) -> tuple[int, int]:
     """(bytes that autograd keeps for the backward, parameters apart; FLOPs of forward and backward)."""
     kept: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in policy.transformer.parameters()}

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
-from cgrpo.evaluation.generate import seeded_noise
 from cgrpo.policies import FluxPolicy, add_adapter, position_ids, save_adapter
 from cgrpo.types import Batch
 
@@ -27,7 +26,7 @@ def ours(policy: FluxPolicy, references: tuple[Image.Image, ...]) -> Tensor:
     """The final latents [1, L, C] from seed 7."""
     cond = policy.encode(Batch(("0",), (PROMPT,), (references,), ("",)))
     sigmas = shifted_sigmas(STEPS, "flux", policy.latent_shape[0])
-    return integrate(lambda x, sigma: policy.velocity(x, sigma, cond), seeded_noise(policy, 7), sigmas)
+    return integrate(lambda x, sigma: policy.velocity(x, sigma, cond), policy.noise(7), sigmas)
 
 
 def stock(kind: type, folder: Path):
@@ -52,7 +51,7 @@ def adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     add_adapter(policy.transformer, rank=4, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in policy.trainable_parameters():
+        for parameter in policy.trainable_parameters().values():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
     return policy, save_adapter(policy.transformer, tmp_path_factory.mktemp("adapter"), origin=policy.origin)
 

@@ -29,7 +29,6 @@ from cgrpo.policies import (
     add_adapter,
     read_adapter,
     reference_policy,
-    trainable_parameters,
 )
 
 REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
@@ -159,7 +158,7 @@ def test_continued_start_is_the_reference_policy(world: Path, tmp_path: Path) ->
     _, fresh = open_policy(world / "start.safetensors", cfg, ["policy.start="])
     with torch.no_grad():
         assert torch.equal(reference, fresh.velocity(x_NLC, sigma_N, cond))
-    assert len(trainable_parameters(policy.transformer)) == len(start)
+    assert len(policy.trainable_parameters()) == len(start)
 
 
 def test_sampling_from_a_run_and_from_its_adapter(world: Path, tmp_path: Path) -> None:

@@ -1,20 +1,20 @@
 """The composition root: configuration -> objects. The only room that knows every name."""
 
 from cgrpo.build.data import make_source
+from cgrpo.build.encodings import make_encoder
 from cgrpo.build.guard import make_guard, make_guard_tasks
-from cgrpo.build.policy import DTYPES, load_policy, make_checkpoint, make_mark, make_policy
+from cgrpo.build.policy import load_policy, make_checkpoint, make_policy
 from cgrpo.build.rewards import load_reward, make_judges, make_reward, make_rewards, make_scorers, make_segmenter
 from cgrpo.build.trainer import make_trainer
 
 __all__ = [
-    "DTYPES",
     "load_policy",
     "load_reward",
     "make_checkpoint",
+    "make_encoder",
     "make_guard",
     "make_guard_tasks",
     "make_judges",
-    "make_mark",
     "make_policy",
     "make_reward",
     "make_rewards",

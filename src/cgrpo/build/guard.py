@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.build.data import make_manifest
 from cgrpo.build.rewards import as_rewards, make_judges, make_reward
 from cgrpo.config import TOYBOX, Config
@@ -10,7 +9,7 @@ from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.guard import Guard, Processes, untouched
 from cgrpo.evaluation.scores import Scorer
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.measures import measures
 from cgrpo.types import Batch
@@ -27,9 +26,7 @@ def make_guard_tasks(cfg: Config) -> Batch | None:
     return None
 
 
-def make_guard(
-    cfg: Config, tasks: Batch, policy: FluxPolicy, rewards: dict[str, Reward], processes: Processes
-) -> Guard:
+def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Reward], processes: Processes) -> Guard:
     """The guard over ``tasks``: ``rewards`` as trained on, judges beside them, and measures of the pictures.
 
     Raises UserError where two of them have one name. The random state is left as it was.
@@ -46,5 +43,5 @@ def make_guard(
             )
     scorers = as_rewards(rewards) | {name: Scorer("judge", judge) for name, judge in judges.items()}
     scorers |= {name: Scorer("guard", measure) for name, measure in own.items()}
-    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+    sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     return Guard(policy, tasks, scorers, sigmas, processes, cfg.guard.batch)

@@ -10,11 +10,12 @@ import torch
 
 from cgrpo.config import TOYBOX, Config, parse_config
 from cgrpo.hub import locate
-from cgrpo.policies import FluxPolicy, add_adapter, load_adapter
+from cgrpo.policies.base import Policy
 from cgrpo.policies.checkpointing import set_checkpointing
 from cgrpo.policies.checkpoints.loading import Checkpoint, part_places
 from cgrpo.policies.encodings.mark import EncodingMark, encoding_mark
 from cgrpo.policies.encodings.store import EncodingStore
+from cgrpo.policies.flux import FluxPolicy
 from cgrpo.policies.quantise import quantise_blocks
 from cgrpo.toybox.assets import asset
 
@@ -23,7 +24,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 def make_policy(
     cfg: Config, device: torch.device | str = "cpu", adapter: Path | None = None, *, spread: bool = False
-) -> FluxPolicy:
+) -> Policy:
     """The base policy with ``adapter`` (a file or folder), or with a fresh one that, for now, changes nothing.
 
     ``spread``: the transformer stays on the CPU, since its blocks are about to be spread over processes.
@@ -54,9 +55,9 @@ def make_policy(
     if start and settings.start_mode == "continue":
         policy.begin_with(start, "continue")
     if adapter is not None:
-        load_adapter(policy.transformer, adapter, policy.origin)
+        policy.load_adapter(adapter)
     elif not (start and settings.start_mode == "continue"):
-        add_adapter(policy.transformer, settings.rank, cfg.training.seed)
+        policy.add_adapter(settings.rank, cfg.training.seed)
     set_checkpointing(policy.transformer, settings.checkpointing)
     if settings.compile:
         policy.compile(settings.compile)
@@ -84,7 +85,7 @@ def make_mark(cfg: Config) -> EncodingMark:
 
 def load_policy(
     path: str = TOYBOX, adapter: str | Path | None = None, *, device: torch.device | str = "cpu", **settings: Any
-) -> FluxPolicy:
+) -> Policy:
     """A policy for use from Python: whatever ``policy.path`` may be, with an adapter file or folder on top.
 
     ``settings`` are those of the configuration's policy table (height, width, reference_size, guidance, start, ...).

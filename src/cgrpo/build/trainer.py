@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cgrpo.config import Config, GrpoConfig, SftConfig
 from cgrpo.data import Source
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
@@ -12,9 +12,7 @@ from cgrpo.training.sft import SFT
 from cgrpo.training.trainer import Trainer
 
 
-def make_trainer(
-    cfg: Config, policy: FluxPolicy, rewards: dict[str, Reward], source: Source, runtime: Runtime
-) -> Trainer:
+def make_trainer(cfg: Config, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime) -> Trainer:
     """The method's loop over ``source``."""
     match cfg:
         case GrpoConfig():

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.build import make_judges, make_policy, make_reward
 from cgrpo.commands.sample import configuration
 from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, parse_config
@@ -33,7 +32,6 @@ from cgrpo.evaluation.scores import (
     write_description,
 )
 from cgrpo.evaluation.statistics import short_summary
-from cgrpo.policies import FluxPolicy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.measures import Measure, measures
 from cgrpo.training.runtime import Runtime
@@ -166,8 +164,8 @@ def _generate(
     folders: Mapping[str, Path],
     runtime: Runtime,
 ) -> None:
-    policy: FluxPolicy = make_policy(cfg, runtime.device, adapter)
-    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+    policy = make_policy(cfg, runtime.device, adapter)
+    sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     sampled = functools.partial(
         benchmark.generate_pictures, policy, sigmas, suite, seeds=ask.seeds, first_seed=ask.first_seed
     )

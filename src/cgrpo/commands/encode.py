@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import DTYPES, make_checkpoint, make_guard_tasks, make_mark, make_source
+from cgrpo.build import make_encoder, make_guard_tasks, make_source
 from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.policies import LatentCodec, PromptEncoder, prepare_references
-from cgrpo.policies.checkpoints.loading import load_encoders
-from cgrpo.policies.encodings.store import Encoded, EncodingStore, encode_records
+from cgrpo.policies.encodings.store import Encoded
 
 TASKS_PER_READ = 8
 
@@ -25,30 +22,13 @@ def encode(cfg: Config, out: Path) -> Encoded:
     What the store holds already is kept. The transformer is not loaded. Raises UserError for data without an end, and
     for a store of another making.
     """
-    source, settings = make_source(cfg), cfg.policy
+    source = make_source(cfg)
     if source.size is None:
         raise UserError("data.source = 'toybox' draws tasks without end; give a manifest with --set data.source=FILE")
-    store = EncodingStore.create(out, make_mark(cfg))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    vae, clip, t5, clip_tokenizer, t5_tokenizer = load_encoders(make_checkpoint(cfg), DTYPES[settings.dtype], device)
-    codec = LatentCodec(vae, settings.reference_latents)
-    prepare = functools.partial(
-        prepare_references,
-        rule=settings.reference_rule,
-        one_size=settings.reference_size,
-        several_size=settings.several_size,
-        multiple=codec.pixels_per_token,
-    )
+    fill = make_encoder(cfg, out, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     starts = range(0, source.size, TASKS_PER_READ)
     batches = (source.batch(range(start, min(start + TASKS_PER_READ, source.size))) for start in starts)
     heldout = make_guard_tasks(cfg) if cfg.guard.every else None
     watched = () if heldout is None else (heldout,)
     with tqdm(total=source.size + sum(map(len, watched)), desc="encode") as bar:
-        return encode_records(
-            itertools.chain(batches, watched),
-            PromptEncoder(clip, t5, clip_tokenizer, t5_tokenizer),
-            codec,
-            store,
-            prepare,
-            lambda done: bar.update(done - bar.n),
-        )
+        return fill(itertools.chain(batches, watched), lambda done: bar.update(done - bar.n))

@@ -11,7 +11,7 @@ from cgrpo.evaluation.heldout import compare, describe_tasks, prompt_kinds, scor
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.scores import write_description, write_scores
 from cgrpo.evaluation.show.sheets import row_sheet
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
@@ -20,7 +20,7 @@ from cgrpo.training.runtime import Runtime
 def finish(
     record: Record,
     cfg: Config,
-    policy: FluxPolicy,
+    policy: Policy,
     rewards: dict[str, Reward],
     runtime: Runtime,
     guard: Mapping[str, Any],

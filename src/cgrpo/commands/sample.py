@@ -7,20 +7,19 @@ from pathlib import Path
 
 import torch
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.build import make_policy
 from cgrpo.config import TOYBOX, Config, load_config, override
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.generate import follow, seeded_noise
+from cgrpo.evaluation.generate import follow
 from cgrpo.evaluation.show.sheets import sample_sheet
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
 from cgrpo.training.record import Record
 from cgrpo.types import Batch
 
 
-def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> tuple[Config, FluxPolicy]:
+def open_policy(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -> tuple[Config, Policy]:
     """The policy of a run directory or of an adapter file or folder; None is the base. See ``configuration``."""
     cfg, adapter = configuration(run, cfg, settings)
     return cfg, make_policy(cfg, adapter=adapter)
@@ -61,10 +60,10 @@ def sample(
         raise UserError("--prompt is empty; say what the picture should show")
     cfg, policy = open_policy(run, load_config(recipe), settings)
     pictures = tuple(open_picture(path, cfg.policy.reference_alpha) for path in references)
-    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+    sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     count = len(prompts)
     batch = Batch(tuple(str(n) for n in range(count)), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)
-    noise_NLC = torch.cat([seeded_noise(policy, seed + number) for number in range(seeds)]).repeat(count, 1, 1)
+    noise_NLC = torch.cat([policy.noise(seed + number) for number in range(seeds)]).repeat(count, 1, 1)
     try:
         out.mkdir(parents=True, exist_ok=True)
         images_NHWC = follow(policy, batch, noise_NLC, sigmas, cfg.evaluation.batch)

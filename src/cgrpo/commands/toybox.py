@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.build import make_rewards, make_scorers
 from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config
@@ -19,6 +18,6 @@ def check_toybox(settings: Sequence[str] = ()) -> tuple[dict[str, dict[str, floa
     cfg, policy = open_policy(None, load_config(TOYBOX), settings)
     source, batch, _ = heldout_tasks(cfg)
     table = ranking(source, len(batch), make_scorers(make_rewards(cfg)), policy)
-    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+    sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     iou = segmenter_iou(source, len(batch), load_segmenter(asset("segmenter")), policy, sigmas)
     return table, iou

@@ -17,7 +17,6 @@ from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import write_text
-from cgrpo.policies import named_parameters, save_adapter
 from cgrpo.rewards import Reward
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, mark_again, restore_best, save_checkpoint
@@ -51,7 +50,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     if runtime.is_main:
         check_servers(record, rewards)
     trainer = make_trainer(cfg, policy, rewards, source, runtime)
-    names = named_parameters(policy.transformer)
+    names = policy.trainable_parameters()
     first = load_checkpoint(record.checkpoints, names, trainer.optimizer, (mark, began)) if resume else 0
     watch = Watch(cfg, heldout, policy, rewards, record, runtime, first)
     if runtime.is_main and resume:
@@ -77,7 +76,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
                     keep = cfg.training.keep_checkpoints
                     state = (names, trainer.optimizer, mark)
                     save_checkpoint(record.checkpoints, done.number + 1, *state, keep, record.best)
-                    save_adapter(policy.transformer, record.adapter, origin=policy.origin)
+                    policy.save(record.adapter)
             runtime.log(metrics, done.number)
             bar.update()
             bar.set_postfix({key: f"{done.metrics[f'reward/{key}/mean']:.3f}" for key in rewards}, refresh=False)

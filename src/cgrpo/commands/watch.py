@@ -11,7 +11,7 @@ from tqdm import tqdm
 from cgrpo.build import make_guard, make_guard_tasks
 from cgrpo.config import TOYBOX, Config
 from cgrpo.evaluation.guard import Guard, best_in_words, best_row, exhausted, news, stopped_in_words
-from cgrpo.policies import FluxPolicy, save_adapter
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
@@ -34,7 +34,7 @@ class Watch:
         self,
         cfg: Config,
         tasks: Batch | None,
-        policy: FluxPolicy,
+        policy: Policy,
         rewards: dict[str, Reward],
         record: Record,
         runtime: Runtime,
@@ -63,7 +63,7 @@ class Watch:
             self._say(f"held-out guard, iteration {iteration}: {sentence}")
         if self.main:
             if row["best"]:
-                save_adapter(self.policy.transformer, self.record.best, origin=self.policy.origin)
+                self.policy.save(self.record.best)
             self.record.write_check(row)
         self.rows.append(row)
         self._conclude(iteration)

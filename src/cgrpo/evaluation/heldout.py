@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.benchmark import describe_metrics, task_rows
 from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.scores import PROPERTY, Scorer, ScoreRow, protocol_of
 from cgrpo.evaluation.statistics import metric_of
-from cgrpo.policies import FluxPolicy, reference_policy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.types import Batch
 
@@ -41,11 +40,11 @@ def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Batch, Tensor]:
     return source, source.batch(range(count)), torch.arange(count) // settings.prompts_per_subject
 
 
-def compare(cfg: Config, policy: FluxPolicy, scorers: dict[str, Scorer]) -> HeldOut:
+def compare(cfg: Config, policy: Policy, scorers: dict[str, Scorer]) -> HeldOut:
     """Generate with the adapter off and on, from the same noise, and score both with every scorer."""
     _, batch, subject_N = heldout_tasks(cfg)
-    sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
-    with reference_policy(policy.transformer):
+    sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
+    with policy.reference():
         base_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
     trained_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
     scores = {

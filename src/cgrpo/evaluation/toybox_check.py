@@ -14,7 +14,7 @@ from cgrpo.algorithm import integrate
 from cgrpo.data import ToyboxSource, derive
 from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics import auc
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import to_pictures
 from cgrpo.rewards.segment import Segmenter
@@ -82,7 +82,7 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[Truth, torch.Generator], Truth]]] = 
 
 
 def ranking(
-    source: ToyboxSource, count: int, scorers: dict[str, Scorer], policy: FluxPolicy
+    source: ToyboxSource, count: int, scorers: dict[str, Scorer], policy: Policy
 ) -> dict[str, dict[str, float]]:
     """AUC of every reward and judge between right pictures and each corruption on its axis.
 
@@ -105,7 +105,7 @@ def ranking(
     return table
 
 
-def _pictures(known: Truth, policy: FluxPolicy, number: int) -> Tensor:
+def _pictures(known: Truth, policy: Policy, number: int) -> Tensor:
     drawn, _ = drawing.draw(known.subjects, known.prompts, derive("corruption pictures", number))
     return policy.decode(policy.encode_targets(_as_pictures(drawn)))
 
@@ -115,7 +115,7 @@ def _as_pictures(drawn_NCHW: Tensor) -> list:
 
 
 def segmenter_iou(
-    source: ToyboxSource, count: int, segmenter: Segmenter, policy: FluxPolicy, sigmas: Tensor
+    source: ToyboxSource, count: int, segmenter: Segmenter, policy: Policy, sigmas: Tensor
 ) -> dict[str, float]:
     """Mean IoU against the rendered masks: on real pictures, and on the base's own.
 

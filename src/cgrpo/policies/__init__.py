@@ -16,7 +16,6 @@ from cgrpo.policies.adapters.layers import (
     reference_policy,
     save_adapter,
     set_adapter_state,
-    trainable_parameters,
 )
 from cgrpo.policies.base import Policy
 from cgrpo.policies.checkpoints.loading import Checkpoint
@@ -24,13 +23,15 @@ from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_reference, prepare_references
 from cgrpo.policies.encodings.text import PromptEncoder
 from cgrpo.policies.fingerprint import file_fingerprint
-from cgrpo.policies.flux import FluxPolicy
-from cgrpo.policies.positions import PositionScheme, position_ids
+from cgrpo.policies.flux import FluxCondition, FluxPolicy, PositionScheme, position_ids
+from cgrpo.policies.lora import LoraPolicy
 
 __all__ = [
     "Checkpoint",
+    "FluxCondition",
     "FluxPolicy",
     "LatentCodec",
+    "LoraPolicy",
     "Origin",
     "Policy",
     "PositionScheme",
@@ -58,7 +59,6 @@ __all__ = [
     "save_adapter",
     "set_adapter_state",
     "stock_to_adapter",
-    "trainable_parameters",
     "transformer_fingerprint",
     "uno_to_adapter",
     "unpack",

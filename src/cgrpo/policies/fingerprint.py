@@ -1,15 +1,21 @@
-"""Fingerprints of safetensors files: to tell one checkpoint from another."""
+"""Fingerprints of models in memory and of safetensors files: to tell one checkpoint from another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import fingerprint
+
+
+def models_fingerprint(models: Iterable[nn.Module]) -> str:
+    """The fingerprint of several models together, in their order."""
+    states = enumerate(model.state_dict() for model in models)
+    return fingerprint((f"{number}.{name}", value) for number, state in states for name, value in state.items())
 
 
 def file_fingerprint(path: str | Path) -> str:

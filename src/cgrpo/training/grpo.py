@@ -26,13 +26,12 @@ from cgrpo.algorithm import (
     replay_logp,
     reward_weights,
     rollout,
-    shifted_sigmas,
     sliding_window,
     window_start,
 )
 from cgrpo.config import GrpoConfig
 from cgrpo.data import GroupNoise, Source, task_indices
-from cgrpo.policies import FluxPolicy, reference_policy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.checks import check_finite, check_ratio
 from cgrpo.training.runtime import Runtime
@@ -59,19 +58,19 @@ class GRPO:
     def __init__(
         self,
         cfg: GrpoConfig,
-        policy: FluxPolicy,
+        policy: Policy,
         rewards: dict[str, Reward],
         source: Source,
         runtime: Runtime,
     ):
         self.cfg, self.policy, self.rewards, self.source, self.runtime = cfg, policy, rewards, source, runtime
-        self.parameters = policy.trainable_parameters()
+        self.parameters = list(policy.trainable_parameters().values())
         settings = cfg.training
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
         )
         self.positions = runtime.local(*cfg.share())
-        self.sigmas = shifted_sigmas(cfg.sampling.steps, cfg.sampling.shift, policy.latent_shape[0])
+        self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
         prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
         self.weights_KR = reward_weights(prompt_K, list(rewards), others=cfg.weights.others)
         self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
@@ -186,7 +185,7 @@ class GRPO:
         loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, objective.clip)
         kl_B = torch.zeros_like(loss_B)
         if objective.kl > 0:
-            with torch.no_grad(), reference_policy(self.policy.transformer):
+            with torch.no_grad(), self.policy.reference():
                 _, base_BLC, _ = replay(functools.partial(self.policy.velocity, cond=cond_B))
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
             loss_B = loss_B + objective.kl * kl_B

@@ -11,7 +11,7 @@ from torch import Tensor
 from cgrpo.algorithm import flow_matching_loss
 from cgrpo.config import SftConfig
 from cgrpo.data import Source, derive, task_indices
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.training.checks import check_finite
@@ -24,12 +24,10 @@ from cgrpo.types import Condition
 class SFT:
     """The trainer; the same face as ``GRPO``. Rewards are not looked at."""
 
-    def __init__(
-        self, cfg: SftConfig, policy: FluxPolicy, rewards: dict[str, Reward], source: Source, runtime: Runtime
-    ):
+    def __init__(self, cfg: SftConfig, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
         self.cfg, self.policy, self.source, self.runtime = cfg, policy, source, runtime
         self.names = list(rewards)
-        self.parameters = policy.trainable_parameters()
+        self.parameters = list(policy.trainable_parameters().values())
         settings = cfg.training
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay

@@ -18,10 +18,9 @@ from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
-from cgrpo.evaluation.generate import follow, seeded_noise
+from cgrpo.evaluation.generate import follow
 from cgrpo.files import save_picture, write_text
-from cgrpo.fingerprint import fingerprint
-from cgrpo.policies import FluxPolicy, reference_policy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
 
@@ -39,7 +38,7 @@ class Generated:
 
 
 def generate_pictures(
-    policy: FluxPolicy,
+    policy: Policy,
     sigmas: Tensor,
     suite: Suite,
     folder: Path,
@@ -68,26 +67,20 @@ def generate_pictures(
     def make(row: Row, wanted: Sequence[int]) -> list[Image.Image]:
         shown = () if alone else tuple(read(suite.root / name) for name in row.references)
         task = Batch((str(row.number),), (row.prompt,), (shown,), (" and ".join(row.words),))
-        noise_NLC = torch.cat([seeded_noise(policy, seed) for seed in wanted])
-        with reference_policy(policy.transformer) if alone else nullcontext():
+        noise_NLC = torch.cat([policy.noise(seed) for seed in wanted])
+        with policy.reference() if alone else nullcontext():
             return to_pictures(follow(policy, task.repeat(len(wanted)), noise_NLC, sigmas))
 
-    def used(weight: str) -> bool:
-        return not alone or ".lora_" not in weight
-
-    mark = _mark(policy, suite) | {
-        "references": not alone,
-        "guidance": policy.guidance,
-        "reference_size": policy.reference_size,
-        "sigmas": [round(sigma, 6) for sigma in sigmas.tolist()],
-        "transformer": fingerprint((k, v) for k, v in policy.transformer.state_dict().items() if used(k)),
-    }
+    with policy.reference() if alone else nullcontext():
+        made_with = policy.mark()
+    rounded = [round(sigma, 6) for sigma in sigmas.tolist()]
+    mark = _mark(policy, suite) | made_with | {"references": not alone, "sigmas": rounded}
     blocks = [range(at, min(at + BLOCK, first_seed + seeds)) for at in range(first_seed, first_seed + seeds, BLOCK)]
     return _fill(folder, mark, suite.rows, blocks, make, rank, world, progress)
 
 
 def autoencode_targets(
-    policy: FluxPolicy, suite: Suite, folder: Path, *, rank: int = 0, world: int = 1, progress: Any = None
+    policy: Policy, suite: Suite, folder: Path, *, rank: int = 0, world: int = 1, progress: Any = None
 ) -> Generated:
     """The rows' targets through the policy's autoencoder into ``folder``, as seed 0: its pictures can't be better."""
 
@@ -99,7 +92,7 @@ def autoencode_targets(
     return _fill(folder, _mark(policy, suite), suite.with_targets().rows, [range(1)], make, rank, world, progress)
 
 
-def _mark(policy: FluxPolicy, suite: Suite) -> dict[str, Any]:
+def _mark(policy: Policy, suite: Suite) -> dict[str, Any]:
     """What the pictures of a folder have in common; seeds and rows may be added to later."""
     return {"suite": dict(suite.mark), "height": policy.height, "width": policy.width}
 
@@ -151,17 +144,20 @@ def method_name(method: str) -> str:
 
 
 def check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
-    """Raises UserError where ``folder`` holds pictures of another mark; without any, ``write`` marks it."""
-    file = folder / MARK
+    """Raises UserError where ``folder`` holds pictures of another mark; without any, ``write`` marks it.
+
+    What an earlier version didn't write down yet is taken to be as it is now, and written down.
+    """
+    file, before = folder / MARK, {}
     if file.is_file():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        other = [key for key in mark if before.get(key) != mark[key]]
+            other = [key for key in before.keys() & mark.keys() if before[key] != mark[key]]
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{file}: can't be read ({error}); give another --method or --out") from None
         if other:
             raise UserError(
-                f"{folder} holds pictures made with another {', '.join(other)}; give another --method or --out"
+                f"{folder} holds pictures made with another {', '.join(sorted(other))}; give another --method or --out"
             )
-    elif write:
-        write_text(file, json.dumps(mark, indent=1) + "\n")
+    if write and not mark.keys() <= before.keys():
+        write_text(file, json.dumps({**before, **mark}, indent=1) + "\n")

@@ -15,7 +15,7 @@ from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.guard.rules import Row, is_best, warnings
 from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics import cluster_numbers, metric_of
-from cgrpo.policies import FluxPolicy, reference_policy
+from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import Memory, digest, own_memory
 from cgrpo.types import Batch
@@ -42,7 +42,7 @@ class Guard:
 
     def __init__(
         self,
-        policy: FluxPolicy,
+        policy: Policy,
         batch: Batch,
         scorers: dict[str, Scorer],
         sigmas: Tensor,
@@ -63,7 +63,7 @@ class Guard:
         """
         with untouched(self.policy.device), own_memory(self._memory):
             if not self._base:
-                with reference_policy(self.policy.transformer):
+                with self.policy.reference():
                     self._base = self._scores()
             trained = self._scores()
         metrics = {name: self._metric(scorer, self._base[name], trained[name]) for name, scorer in self.scorers.items()}

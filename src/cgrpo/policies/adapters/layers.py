@@ -1,8 +1,8 @@
-"""LoRA on the fused attention projections of a FLUX transformer: add, switch off, save, load, merge.
+"""LoRA on a diffusers transformer: add, switch off, save, load, merge. Where it sits is the family's (layouts.py).
 
-Fused, because UNO has one down matrix for q, k and v: the same parameters, the same gradients, and
-a 1:1 way to and from the released checkpoints. On disk the adapter is split (formats.py),
-so that any stock FluxPipeline loads it. The delta is always up(down(x)): alpha equals the rank.
+FLUX's sits on fused projections, because UNO has one down matrix for q, k and v: the same parameters, the same
+gradients, and a 1:1 way to and from the released checkpoints. On disk the adapter is split (formats.py),
+so that any stock pipeline loads it. The delta is always up(down(x)): alpha equals the rank.
 
 Training may start from somebody's adapter in two ways: ``merge_start`` makes it part of the base, with a
 fresh LoRA on top (the paper's way), ``continue_start`` trains it further beside a frozen copy.
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,22 +32,15 @@ from cgrpo.policies.adapters.files import (
     write_adapter,
 )
 from cgrpo.policies.adapters.formats import State, adapter_to_stock, pairs, split_projection, to_split
+from cgrpo.policies.adapters.layouts import FLUX, Layout
 from cgrpo.policies.checkpoints.strict import refuse_misfit
 
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
-
-# A list of names would not do: "proj_out" alone also matches the transformer's last layer.
-TARGETS = (
-    r"transformer_blocks\.\d+\.attn\.(to_qkv|to_added_qkv|to_out\.0|to_add_out)"
-    r"|single_transformer_blocks\.\d+\.(attn\.to_qkv|proj_out)"
-)
 _NAME = "default"
 _REFERENCE = "reference"  # the frozen starting adapter
 
 
-def add_adapter(transformer: FluxTransformer2DModel, rank: int, seed: int) -> None:
-    """Fuse the projections, freeze the transformer and add a LoRA that trains and, for now, changes nothing.
+def add_adapter(transformer: Any, rank: int, seed: int, layout: Layout = FLUX) -> None:
+    """Freeze the transformer (fused as ``layout`` asks) and add a LoRA that trains and, for now, changes nothing.
 
     A ~ N(0, 1 / rank^2) from ``seed`` alone (the global random state is neither read nor moved),
     B = 0; both in fp32 on a base of fp32 or less, in float64 on a float64 base. Raises UserError if there
@@ -57,9 +50,10 @@ def add_adapter(transformer: FluxTransformer2DModel, rank: int, seed: int) -> No
         raise UserError("the transformer already carries an adapter; load a fresh base first")
     if rank < 1:
         raise UserError(f"adapter rank {rank}: must be 1 or more")
-    fuse(transformer)
+    if layout.fused:
+        fuse(transformer)
     transformer.requires_grad_(False)
-    _inject(transformer, rank, _NAME)
+    _inject(transformer, rank, _NAME, layout)
     generator = torch.Generator().manual_seed(seed)
     for layer in _lora_layers(transformer).values():
         with torch.no_grad():
@@ -68,7 +62,7 @@ def add_adapter(transformer: FluxTransformer2DModel, rank: int, seed: int) -> No
             up.zero_()
 
 
-def merge_start(transformer: FluxTransformer2DModel, path: str | Path) -> str:
+def merge_start(transformer: Any, path: str | Path) -> str:
     """Add an adapter file's delta to the base weights, in place, before ``add_adapter``; returns its fingerprint.
 
     W = W + B A in fp32, rounded to W's dtype. Any LoRA on linear layers is taken, whatever its ranks.
@@ -83,7 +77,7 @@ def merge_start(transformer: FluxTransformer2DModel, path: str | Path) -> str:
 
 
 @torch.no_grad()
-def merge_pairs(transformer: FluxTransformer2DModel, split: Mapping[str, Tensor], where: object) -> None:
+def merge_pairs(transformer: Any, split: Mapping[str, Tensor], where: object) -> None:
     """``merge_start`` for tensors by ``read_split`` key; ``where`` names them in errors."""
     weights = dict(transformer.named_parameters())
     deltas = {f"{module}.weight": matrices for module, matrices in pairs(split).items()}
@@ -105,19 +99,19 @@ def merge_pairs(transformer: FluxTransformer2DModel, split: Mapping[str, Tensor]
         weight.copy_(weight.to(dtype) + delta)
 
 
-def continue_start(transformer: FluxTransformer2DModel, path: str | Path) -> str:
+def continue_start(transformer: Any, path: str | Path, layout: Layout = FLUX) -> str:
     """Train an adapter file further: a trainable copy of it, of its rank, and a frozen one; returns its fingerprint.
 
     The frozen copy is what ``reference_policy`` then shows. Raises UserError if it doesn't fit.
     """
     state, header = read_adapter(path)
     _refuse_merged(path, header)
-    add_adapter(transformer, _rank(state), seed=0)
+    add_adapter(transformer, _rank(state), 0, layout)
     try:
         set_adapter_state(transformer, state)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    _inject(transformer, _rank(state), _REFERENCE)
+    _inject(transformer, _rank(state), _REFERENCE, layout)
     with torch.no_grad():
         for name, layer in _lora_layers(transformer).items():
             layer.lora_A[_REFERENCE].weight.copy_(state[f"{name}.lora_A.weight"])
@@ -126,14 +120,18 @@ def continue_start(transformer: FluxTransformer2DModel, path: str | Path) -> str
     return adapter_fingerprint(to_split(state))
 
 
-def trainable_parameters(transformer: nn.Module) -> list[nn.Parameter]:
-    """The parameters that require gradients, in the module's order."""
-    return [p for p in transformer.parameters() if p.requires_grad]
-
-
 def named_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
-    """``trainable_parameters`` by name, in the same order."""
+    """The parameters that require gradients by name, in the module's order."""
     return {name: p for name, p in transformer.named_parameters() if p.requires_grad}
+
+
+def active_weights(transformer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The transformer's weights by its own names; without the trained adapter's within ``reference_policy``."""
+    layers = _lora_layers(transformer).values()
+    off = any(layer.disable_adapters or _NAME not in layer.active_adapters for layer in layers)
+    for name, value in transformer.state_dict().items():
+        if not (off and ".lora_" in name and f".{_NAME}." in name):
+            yield name, value
 
 
 @contextmanager
@@ -192,13 +190,15 @@ def set_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> No
 def save_adapter(transformer: nn.Module, folder: str | Path, *, origin: Origin) -> Path:
     """Write the adapter to ``folder``/pytorch_lora_weights.safetensors, in one move; returns the file.
 
-    ``FluxPipeline.load_lora_weights(folder)`` reads it. Rank, alpha and ``origin`` go into the file's header.
+    The stock pipeline's ``load_lora_weights(folder)`` reads it. Rank, alpha and ``origin`` go into the file's header.
     """
     state = adapter_state(transformer)
     return write_adapter(Path(folder) / FILE_NAME, adapter_to_stock(state), origin_header(origin, _rank(state)))
 
 
-def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, origin: Origin | None = None) -> dict[str, str]:
+def load_adapter(
+    transformer: Any, path: str | Path, origin: Origin | None = None, layout: Layout = FLUX
+) -> dict[str, str]:
     """Load an adapter file (see ``read_adapter``) into the transformer's adapter; returns the file's header.
 
     Where there is no adapter yet, one of the file's rank is added. ``origin`` is what this transformer is;
@@ -208,7 +208,7 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, origin: 
     if origin is not None:
         check_origin(path, header, origin)
     if not _lora_layers(transformer):
-        add_adapter(transformer, _rank(state), seed=0)
+        add_adapter(transformer, _rank(state), 0, layout)
     try:
         set_adapter_state(transformer, state)
     except UserError as error:
@@ -217,7 +217,7 @@ def load_adapter(transformer: FluxTransformer2DModel, path: str | Path, origin: 
 
 
 def merged_state(transformer: nn.Module) -> State:
-    """The weights of base + adapter under stock FluxTransformer2DModel keys, in the base's dtype.
+    """The weights of base + adapter under stock keys, in the base's dtype.
 
     Those that the adapter doesn't touch share memory with the transformer.
     """
@@ -235,14 +235,14 @@ def merged_state(transformer: nn.Module) -> State:
     return merged
 
 
-def _inject(transformer: FluxTransformer2DModel, rank: int, name: str) -> None:
+def _inject(transformer: Any, rank: int, name: str, layout: Layout) -> None:
     """Add an adapter called ``name`` and make it the active one; its values are whatever peft draws."""
     from peft import LoraConfig
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two adapters are what we want
         warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated")  # nothing is merged into int8
-        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, bias="none", target_modules=TARGETS), name)
+        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, bias="none", target_modules=layout.targets), name)
     for layer in _lora_layers(transformer).values():
         dtype = torch.promote_types(layer.weight.dtype, torch.float32)
         for matrices in (layer.lora_A, layer.lora_B):
@@ -258,7 +258,7 @@ def _refuse_merged(path: str | Path, header: Mapping[str, str]) -> None:
         )
 
 
-def fuse(transformer: FluxTransformer2DModel) -> None:
+def fuse(transformer: Any) -> None:
     """Fuse q, k and v, and drop the separate ones, which the forward no longer reads: they'd double the memory."""
     with torch.random.fork_rng(devices=[]):  # new layers draw a first initialisation, overwritten at once
         transformer.fuse_qkv_projections()

@@ -104,3 +104,14 @@ def _nearest_kontext(size: Size) -> Size:
     """The size whose width / height is nearest; of equally near ones the narrowest."""
     ratio = size[0] / size[1]
     return min(KONTEXT_SIZES, key=lambda preferred: abs(preferred[0] / preferred[1] - ratio))
+
+
+def require_one_size(pictures: Sequence[Image.Image], ids: Sequence[str], place: int) -> None:
+    """Raises UserError unless the prepared references number ``place`` of tasks ``ids`` are of one size."""
+    for picture, name in zip(pictures, ids, strict=True):
+        if picture.size != pictures[0].size:
+            (width, height), (first_width, first_height) = picture.size, pictures[0].size
+            raise UserError(
+                f"reference {place + 1} of task {name} is {width} x {height} after resizing, that of task {ids[0]} "
+                f"{first_width} x {first_height}; batch tasks of equal reference sizes"
+            )

@@ -8,34 +8,37 @@ embeddings in full precision whatever the model's dtype (exact_time.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from PIL.Image import Image, Resampling
-from torch import Tensor, nn
+from torch import Tensor
 
+from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
-from cgrpo.policies.adapters.layers import continue_start, merge_start, trainable_parameters
+from cgrpo.policies.adapters.layouts import FLUX, Layout
 from cgrpo.policies.checkpoints.loading import Checkpoint, load_parts
 from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack, unpack
-from cgrpo.policies.encodings.preprocess import Rule, prepare_references
+from cgrpo.policies.encodings.preprocess import Rule, prepare_references, require_one_size
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import PromptEncoder, Prompts
-from cgrpo.policies.exact_time import keep_exact_time
+from cgrpo.policies.fingerprint import models_fingerprint
+from cgrpo.policies.flux.condition import FluxCondition
+from cgrpo.policies.flux.exact_time import keep_exact_time
+from cgrpo.policies.flux.positions import PositionScheme, position_ids
+from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.memory import on_device
-from cgrpo.policies.positions import PositionScheme, position_ids
-from cgrpo.types import Batch, Condition
+from cgrpo.types import Batch
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
 
-class FluxPolicy:
+class FluxPolicy(LoraPolicy[FluxCondition]):
     """A FLUX transformer with its autoencoder and text encoders; see ``base.Policy`` for the contract.
 
     height, width    pixels of the generated picture; multiples of one token's pixels (16 for FLUX)
@@ -48,10 +51,12 @@ class FluxPolicy:
     device           where all computing is done; default: where the transformer is
     offload          autoencoder and text encoders wait in the CPU's memory between calls
 
-    Everything is frozen on construction; ``adapters.add_adapter(policy.transformer, ...)`` adds what
-    trains. ``transformer`` may be replaced by a wrapped one (DDP): its settings are read only here.
-    Codec and prompt encoder may be None where the policy is driven by tensors alone.
+    Everything is frozen on construction; ``add_adapter`` or ``load_adapter`` adds what trains. ``transformer`` may
+    be replaced by a wrapped one (DDP): its settings are read only here. Codec and prompt encoder may be None where
+    the policy is driven by tensors alone.
     """
+
+    layout: ClassVar[Layout] = FLUX
 
     def __init__(
         self,
@@ -147,27 +152,29 @@ class FluxPolicy:
         policy.origin = Origin(checkpoint.path, transformer_fingerprint(parts.transformer))
         return policy
 
-    def begin_with(self, start: Path, mode: Literal["merge", "continue"]) -> None:
-        """Build on an adapter file: merge it into the base, or train it on with itself, frozen, as the reference."""
-        mark = merge_start(self.transformer, start) if mode == "merge" else continue_start(self.transformer, start)
-        self.origin = replace(self.origin, start_hash=mark, start_mode=mode)
-
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, C) of one sample's packed latents."""
         return self.grid[0] * self.grid[1], self._channels
 
-    def encode(self, batch: Batch) -> Condition:
-        """P tasks as a condition of P rows.
+    def noise(self, seed: int) -> Tensor:
+        """As diffusers' FLUX pipelines draw it from a CPU generator: latents first, then tokens."""
+        rows, columns = self.grid
+        generator = torch.Generator().manual_seed(seed)
+        return pack(torch.randn(1, self._channels // 4, 2 * rows, 2 * columns, generator=generator))
 
-        Each reference is resized by ``rule`` first. Raises UserError unless all tasks have equally many
-        references and the i-th ones end with equal sizes: position ids are shared by the batch.
+    def sigmas(self, steps: int, shift: float | str) -> Tensor:
+        """The rules known by name are "flux" and "uno" (algorithm.shifted_sigmas)."""
+        if isinstance(shift, str) and shift not in ("flux", "uno"):
+            raise UserError(f"sampling.shift = {shift!r}: this policy knows numbers, flux and uno")
+        return shifted_sigmas(steps, shift, self.latent_shape[0])
+
+    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[FluxCondition]:
+        """A condition for each of ``parts``; texts are encoded in one go, each reference is resized by ``rule`` first.
+
+        Raises UserError unless all tasks of a part have equally many references and the i-th ones end with equal
+        sizes: position ids are shared by the batch.
         """
-        (cond,) = self.encode_parts(batch, [range(len(batch))])
-        return cond
-
-    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[Condition]:
-        """A condition for each of ``parts``, lists of the batch's tasks; texts are encoded in one go."""
         if self.codec is None or self.prompts is None:
             raise RuntimeError("this policy was built without an autoencoder and text encoders: use condition()")
         with on_device(self.device, *self.prompts.modules, offload=self.offload):
@@ -187,7 +194,7 @@ class FluxPolicy:
         latents, prepared = [], [self.prepare(pictures) for pictures in batch.references]
         for place in range(counts[0] if counts else 0):
             column = [pictures[place] for pictures in prepared]
-            self._check_one_size(column, batch.ids, place)
+            require_one_size(column, batch.ids, place)
             latents.append(self.codec.encode(column))
         return latents
 
@@ -209,7 +216,7 @@ class FluxPolicy:
         pooled_NC: Tensor,
         reference_latents: Sequence[Tensor] = (),
         guidance: float | Tensor | None = None,
-    ) -> Condition:
+    ) -> FluxCondition:
         """A condition from tensors alone.
 
         ``reference_latents``: for each reference the scaled latents [N, c, h, w] of all samples,
@@ -222,7 +229,7 @@ class FluxPolicy:
         reference_NLC = torch.cat(tokens, dim=1) if tokens else text_NLC.new_zeros(n, 0, self._channels)
         sizes = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in reference_latents]
         ids_LD = position_ids(self.grid, sizes, self.pe)
-        return Condition(
+        return FluxCondition(
             text_NLC=text_NLC.to(self.device),
             pooled_NC=pooled_NC.to(self.device),
             reference_NLC=reference_NLC.to(self.device),
@@ -230,7 +237,7 @@ class FluxPolicy:
             guidance_N=guidance_N.to(self.device),
         )
 
-    def velocity(self, x_NLC: Tensor, sigma_N: Tensor, cond: Condition) -> Tensor:
+    def velocity(self, x_NLC: Tensor, sigma_N: Tensor, cond: FluxCondition) -> Tensor:
         """The model's velocity (noise - data) at ``x_NLC``, sigma in [0, 1] fp32; in the dtype of ``x_NLC``.
 
         Target and reference tokens go through the transformer side by side under the same sigma
@@ -268,33 +275,20 @@ class FluxPolicy:
         with on_device(self.device, self.codec.vae, offload=self.offload):
             return self.codec.decode(unpack(x_NLC, *self.grid))
 
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's blocks, in order: nearly all of its parameters."""
-        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
-
-    def compile(self, backend: str) -> None:
-        """Compile the transformer's blocks, each kind once. Rollout and replay then differ by rounding."""
-        for block in self.blocks:
-            block.compile(backend=backend)
-
-    def shard(self, spread: Callable[[Sequence[nn.Module], Collection[nn.Parameter]], None]) -> None:
-        """Let ``spread(blocks, whole)`` distribute the frozen blocks; adapters stay whole on every process."""
-        spread(self.blocks, [p for name, p in self.transformer.named_parameters() if ".lora_" in name])
-        for name, child in self.transformer.named_children():
-            if name not in ("transformer_blocks", "single_transformer_blocks"):
-                child.to(self.device)
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """The transformer's parameters that require gradients: the adapter's, once one is added."""
-        return trainable_parameters(self.transformer)
-
-    @staticmethod
-    def _check_one_size(pictures: Sequence[Image], ids: Sequence[str], place: int) -> None:
-        for picture, name in zip(pictures, ids, strict=True):
-            if picture.size != pictures[0].size:
-                (width, height), (first_width, first_height) = picture.size, pictures[0].size
-                raise UserError(
-                    f"reference {place + 1} of task {name} is {width} x {height} after resizing, that of task {ids[0]} "
-                    f"{first_width} x {first_height}; batch tasks of equal reference sizes"
-                )
+    def mark(self) -> dict[str, Any]:
+        """See ``Policy``; None for models that aren't loaded (stored encodings, tensors alone)."""
+        texts = self.prompts.modules if self.prompts else ()
+        return {
+            "height": self.height,
+            "width": self.width,
+            "reference_size": self.reference_size,
+            "several_size": self.several_size,
+            "reference_rule": self.rule,
+            "reference_latents": self.codec.posterior if self.codec else None,
+            "position_ids": self.pe,
+            "guidance": self.guidance,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "autoencoder": models_fingerprint([self.codec.vae]) if self.codec else None,
+            "text_encoders": models_fingerprint(texts) if texts else None,
+            "transformer": self.weights_mark(),
+        }
