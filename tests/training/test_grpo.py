@@ -142,9 +142,11 @@ def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
         assert abs(row["trained"] - row["base"] - row["difference"]) < 1e-9
     rows = read_scores(run)
     assert len(rows) == 5 * 2 * 12 and {row.method for row in rows} == {"base", "trained"}
-    again = {d.column.removesuffix(" (one)"): d for d in compare_methods(rows).differences if d.group == "all"}
-    for name, row in summary["metrics"].items():
-        assert (again[name].low, again[name].high) == pytest.approx((row["low"], row["high"]), abs=1e-5)
+    again = {(d.column.removesuffix(" (one)"), d.group): d for d in compare_methods(rows).differences}
+    for group, metrics in ({"all": summary["metrics"]} | summary["by_prompt"]).items():
+        for name, row in metrics.items():
+            found = again[name, group]
+            assert (found.low, found.high) == pytest.approx((row["low"], row["high"]), abs=1e-5)
     for name in ("config.json", "environment.json", "metrics.jsonl", "benchmark.json", "report.html", "comparison.png"):
         assert (run / name).stat().st_size > 0
     assert (run / "adapter" / "pytorch_lora_weights.safetensors").exists()
