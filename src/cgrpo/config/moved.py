@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
 from collections.abc import Mapping
@@ -18,19 +19,29 @@ MOVED = {
 
 def renamed(table: Mapping[str, Any], origin: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """``table`` under the new names, and the old ones that it had. Raises UserError where both are given."""
-    changed: dict[str, Any] = dict(table)
+    changed = copy.deepcopy(dict(table))
     found = []
     for old, new in MOVED.items():
-        (old_table, old_name), (new_table, new_name) = old.split("."), new.split(".")
-        source, target = changed.get(old_table), changed.get(new_table, {})
-        if not isinstance(source, dict) or old_name not in source or not isinstance(target, dict):
+        source, name = _place(changed, old, make=False)
+        if name not in source:
             continue
-        if new_name in target:
-            raise UserError(f"{origin}: {old} is now {new}, and both are given; leave out {old}")
         found.append(old)
-        changed[old_table] = {name: value for name, value in source.items() if name != old_name}
-        changed[new_table] = target | {new_name: source[old_name]}
+        value = source.pop(name)
+        target, name = _place(changed, new, make=True)
+        if name in target:
+            raise UserError(f"{origin}: {old} is now {new}, and both are given; leave out {old}")
+        target[name] = value
     return changed, tuple(found)
+
+
+def _place(table: dict[str, Any], key: str, *, make: bool) -> tuple[dict[str, Any], str]:
+    """The table that the last part of ``key`` stands in, and that part; an empty one where there is no such table."""
+    *parents, name = key.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {}) if make else table.get(parent, {})
+        if not isinstance(table, dict):  # refused when the table is validated
+            return {}, name
+    return table, name
 
 
 @functools.cache  # once in a process
