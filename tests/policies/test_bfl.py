@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors.torch import save_file
 from tiny_bfl import bfl_autoencoder, bfl_transformer
-from tiny_flux import golden, golden_transformer
+from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies import FluxPolicy
@@ -53,7 +53,7 @@ def test_transformer(theirs: dict[str, torch.Tensor], tmp_path: Path, prefix: st
     cond = policy.condition(forward["txt"], forward["vec"], latents, forward["guidance"])
     with torch.no_grad():
         v_NLC = policy.velocity(forward["img_tokens"], forward["timesteps"], cond)
-    assert torch.allclose(v_NLC, forward["out_nolora.2ref.d"], atol=1e-4)
+    assert torch.allclose(v_NLC, forward["out_nolora.2ref.d"], atol=ACROSS_MACHINES)
 
 
 def test_settings_of_the_published_model() -> None:

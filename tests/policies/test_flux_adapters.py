@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxPipeline
 from golden_policy import fresh, same, stock_velocity, velocity, with_adapter
 from safetensors.torch import load_file, save_file
-from tiny_flux import golden, golden_transformer
+from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies import (
@@ -116,7 +116,7 @@ def test_uno_round_trip_is_exact(tmp_path: Path) -> None:
     load_adapter(policy.transformer, tmp_path / "dit_lora.safetensors")
     assert same(adapter_to_uno(adapter_state(policy.transformer)), uno)
     expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
-    assert torch.allclose(velocity(policy), expected, atol=1e-4)
+    assert torch.allclose(velocity(policy), expected, atol=ACROSS_MACHINES)
 
 
 def test_stock_pipeline_loads_the_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from golden_policy import fresh, same, shake, with_adapter
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_flux import golden, golden_transformer
+from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 from torch import Tensor
 
 from cgrpo.errors import UserError
@@ -61,7 +61,7 @@ def test_merged_start_equals_the_reference_code(uno: Path, references: int) -> N
     merge_start(policy.transformer, uno)
     assert ".lora_" not in "".join(policy.transformer.state_dict())
     name = "out.0ref" if references == 0 else f"out.{references}ref.d"
-    assert torch.allclose(velocity(policy, references), expected(name), atol=1e-4)
+    assert torch.allclose(velocity(policy, references), expected(name), atol=ACROSS_MACHINES)
 
 
 def test_on_a_merged_start_a_fresh_adapter_trains(uno: Path) -> None:
@@ -72,11 +72,11 @@ def test_on_a_merged_start_a_fresh_adapter_trains(uno: Path) -> None:
     assert mark == adapter_fingerprint(read_split(uno)[0])
     assert transformer_fingerprint(policy.transformer) != before  # so a base's hash is taken before
     add_adapter(policy.transformer, 4, seed=0)
-    assert torch.allclose(velocity(policy), expected("out.2ref.d"), atol=1e-4)
+    assert torch.allclose(velocity(policy), expected("out.2ref.d"), atol=ACROSS_MACHINES)
     shake(policy)
     assert not torch.allclose(velocity(policy), expected("out.2ref.d"), atol=0.1)
     with reference_policy(policy.transformer):
-        assert torch.allclose(velocity(policy), expected("out.2ref.d"), atol=1e-4)
+        assert torch.allclose(velocity(policy), expected("out.2ref.d"), atol=ACROSS_MACHINES)
 
 
 def test_merging_in_bf16_rounds_once(uno: Path) -> None:
@@ -136,7 +136,7 @@ def test_continued_start_moves_and_its_reference_stays(uno: Path) -> None:
     policy = fresh()
     assert continue_start(policy.transformer, uno) == adapter_fingerprint(read_split(uno)[0])
     start = velocity(policy)
-    assert torch.allclose(start, expected("out.2ref.d"), atol=1e-4)
+    assert torch.allclose(start, expected("out.2ref.d"), atol=ACROSS_MACHINES)
     names = named_parameters(policy.transformer)
     assert len(names) == len(policy.trainable_parameters()) == 24
     assert all(".default." in name for name in names)
@@ -206,7 +206,7 @@ def test_a_continued_run_is_loaded_again(uno: Path, tmp_path: Path) -> None:
     load_adapter(again.transformer, tmp_path, CONTINUED)
     assert same(adapter_state(again.transformer), adapter_state(policy.transformer))
     with reference_policy(again.transformer):
-        assert torch.allclose(velocity(again), expected("out.2ref.d"), atol=1e-4)
+        assert torch.allclose(velocity(again), expected("out.2ref.d"), atol=ACROSS_MACHINES)
 
 
 def test_a_start_may_not_need_a_start_itself(tmp_path: Path) -> None:
