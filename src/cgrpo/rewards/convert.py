@@ -6,14 +6,12 @@ everything else without running it.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer, BlipConfig, CLIPConfig, CLIPModel
 
@@ -21,6 +19,7 @@ from cgrpo.errors import UserError
 from cgrpo.rewards.aesthetic import Version, check_head
 from cgrpo.rewards.image_reward import FILE, check_parts, make_parts
 from cgrpo.rewards.loading import check_fit, choose, load_pretrained
+from cgrpo.tensor_files import write_tensors
 
 WIDTH = 768  # channels of OpenAI CLIP ViT-L/14's image embedding
 ACTIVATION = "gelu"  # OpenCLIP's own models; quick_gelu is OpenAI's
@@ -212,13 +211,8 @@ def _from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
     """A safetensors file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(
-            {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()},
-            partial,
-            metadata={"format": "pt"},
-        )
-        os.replace(partial, path)
+        tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+        write_tensors(path, tensors, {"format": "pt"})
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: can't be written ({error}); give another place") from error

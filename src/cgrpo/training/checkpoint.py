@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from pydantic_core import to_json
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.files import write_text
+from cgrpo.tensor_files import write_tensors
 
 STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
 
@@ -69,7 +70,7 @@ def save_checkpoint(
     partial, final = folder / f".step-{iteration}.partial", folder / f"step-{iteration}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, partial / STATE)
+    write_tensors(partial / STATE, tensors)
     digest = hashlib.sha256((partial / STATE).read_bytes()).hexdigest()
     index = {"iteration": iteration, "config": fingerprint, "sha256": digest}
     (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")

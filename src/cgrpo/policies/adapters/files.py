@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import fingerprint
 from cgrpo.policies.adapters.formats import State, pairs, to_adapter, to_split
+from cgrpo.tensor_files import write_tensors
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 
@@ -81,16 +79,14 @@ def read_split(path: str | Path) -> tuple[State, dict[str, str]]:
 
 
 def write_adapter(file: Path, state: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
-    """Write ``state`` as it is to ``file`` in one move. Raises UserError if it can't be written."""
-    partial = file.with_name(f".{file.name}.partial")
+    """Write ``state`` as it is to ``file`` in one move. Raises UserError if it can't be written.
+
+    Equal tensors with equal headers give files that are equal byte for byte.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.contiguous().cpu() for key, value in state.items()}
-        save_file(tensors, partial, metadata={"format": "pt", **header})
-        os.replace(partial, file)
+        write_tensors(file, state, {"format": "pt", **header})
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink()
         raise UserError(f"{file}: can't be written ({error}); give another place") from error
     return file
 

@@ -24,13 +24,14 @@ from uuid import uuid4
 import torch
 from PIL.Image import Image
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import LatentCodec, picture_key
 from cgrpo.policies.encodings.mark import EncodingMark
 from cgrpo.policies.encodings.text import Prompts
+from cgrpo.tensor_files import tensor_bytes
 from cgrpo.types import Batch
 
 COMMAND = "cgrpo data encode"
@@ -136,8 +137,7 @@ class EncodingStore:
         return tensors
 
     def _save(self, kind: str, key: str, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _write(self._path(kind, key), save(whole, notes))
+        _write(self._path(kind, key), tensor_bytes(tensors, notes))
 
 
 class StoredPrompts:
