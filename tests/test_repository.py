@@ -106,3 +106,13 @@ def test_top_level_names_are_the_algorithms_own() -> None:
     functions = {name for name in cgrpo.algorithm.__all__ if name[0].islower()}
     assert functions <= set(cgrpo.__all__)
     assert all(getattr(cgrpo, name) is getattr(cgrpo.algorithm, name) for name in functions)
+
+
+def test_only_the_policies_and_their_builders_know_families() -> None:
+    """Import contracts don't see a name that comes by another way, or an attribute that only one family has."""
+    package = ROOT / "src" / "cgrpo"
+    rooms = {path.name for path in package.iterdir() if path.is_dir()} - {"policies", "build", "toybox"}
+    assert {"training", "evaluation", "commands"} <= rooms
+    family = re.compile(r"\bFlux(Policy|Condition)\b|\bpolicies\.flux\b|\bpolicy\.(transformer|codec|prompts|origin)\b")
+    files = [*package.glob("*.py"), *(file for room in rooms for file in (package / room).rglob("*.py"))]
+    assert not [str(file) for file in files if family.search(file.read_text(encoding="utf-8"))]
