@@ -16,8 +16,8 @@ from cgrpo.commands.benchmark import EvaluationRequest, evaluate_dreambench
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
-from cgrpo.evaluation.benchmark import dreambench_suite, generate_pictures, official_list
-from cgrpo.evaluation.generate import follow
+from cgrpo.evaluation.benchmark import Sampled, dreambench_suite, official_list
+from cgrpo.evaluation.sampling import ALONE, follow
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
 
@@ -46,9 +46,9 @@ def whole(data, policy, sigmas, tmp_path_factory):
     return out
 
 
-def make(policy, sigmas, data, out, **more):
+def make(policy, sigmas, data, out, processes=ALONE, **more):
     suite = dreambench_suite(data, "single", ["dog"])
-    return generate_pictures(policy, sigmas, suite, out / "pictures" / "base", **({"seeds": 2} | more))
+    return Sampled(policy, sigmas, suite, **({"seeds": 2} | more))(out / "pictures" / "base", processes)
 
 
 def pictures(out):
@@ -68,8 +68,21 @@ def test_every_row_and_seed_has_its_picture(whole, policy, sigmas, data):
 
 
 def test_one_process_is_two(whole, policy, sigmas, data, tmp_path):
-    made = [make(policy, sigmas, data, tmp_path, rank=rank, world=2).made for rank in (1, 0)]
-    assert made == [24, 26] and pictures(tmp_path) == pictures(whole)
+    """One after the other; the second goes by what the main process found lacking when both began."""
+    said = []
+
+    class Process(type(ALONE)):
+        world = 2
+
+        def __init__(self, rank):
+            self.rank = rank
+
+        def share(self, text):
+            said.append(text)
+            return said[0]
+
+    made = [make(policy, sigmas, data, tmp_path, Process(rank)).made for rank in (0, 1)]
+    assert made == [26, 24] and said[0] != said[1] and pictures(tmp_path) == pictures(whole)
 
 
 def test_what_is_there_is_kept(whole, policy, sigmas, data, tmp_path):
@@ -82,7 +95,7 @@ def test_what_is_there_is_kept(whole, policy, sigmas, data, tmp_path):
     assert pictures(tmp_path).keys() == pictures(whole).keys()
     with pytest.raises(UserError, match="another sigmas; give another --method"):
         make(policy, sigmas[:-1], data, tmp_path)
-    with pytest.raises(UserError, match="another references"):
+    with pytest.raises(UserError, match="another .*references; give"):
         make(policy, sigmas, data, tmp_path, alone=True)
 
 
@@ -115,10 +128,10 @@ def test_prompt_only_is_the_base_whatever_was_trained(policy, sigmas, data, tmp_
         for name, parameter in trained.transformer.named_parameters():
             if "lora_B" in name:
                 parameter.add_(0.1)
-    made = [generate_pictures(p, sigmas, suite, tmp_path / "a", seeds=2, alone=True).made for p in (policy, trained)]
+    made = [Sampled(p, sigmas, suite, seeds=2, alone=True)(tmp_path / "a").made for p in (policy, trained)]
     assert made == [4, 0]
-    generate_pictures(trained, sigmas, suite, tmp_path / "b", seeds=2, alone=True)
-    generate_pictures(trained, sigmas, suite, tmp_path / "c", seeds=2)
+    Sampled(trained, sigmas, suite, seeds=2, alone=True)(tmp_path / "b")
+    Sampled(trained, sigmas, suite, seeds=2)(tmp_path / "c")
     found = [[f.read_bytes() for f in sorted((tmp_path / name).rglob("*.png"))] for name in "abc"]
     assert found[0] == found[1] != found[2]
 
@@ -127,7 +140,7 @@ def test_an_unreadable_reference_costs_its_rows(policy, sigmas, tmp_path):
     data = draw_photographs(tmp_path / "data")
     (data / "dog" / "02.jpg").write_bytes(b"no picture")
     suite = dreambench_suite(data, "multi", ("cat", "dog"))
-    made = generate_pictures(policy, sigmas, suite, tmp_path / "made", seeds=1)
+    made = Sampled(policy, sigmas, suite, seeds=1)(tmp_path / "made")
     assert made.made == 0 and len(made.failed) == 25 and "can't be read" in made.failed["cat+dog 0"]
 
 

@@ -7,7 +7,8 @@ from cgrpo.build.rewards import as_rewards, make_judges, make_reward
 from cgrpo.config import TOYBOX, Config
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
-from cgrpo.evaluation.guard import Guard, Processes, untouched
+from cgrpo.evaluation.guard import Guard, untouched
+from cgrpo.evaluation.sampling import Processes
 from cgrpo.evaluation.scores import Scorer
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward

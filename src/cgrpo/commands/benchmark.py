@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, p
 from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
-from cgrpo.evaluation.benchmark import Generated, Item, Suite, Which
+from cgrpo.evaluation.benchmark import Item, Maker, Suite, Which
 from cgrpo.evaluation.scores import (
     AUTOENCODED,
     PROMPT_ONLY,
@@ -164,20 +164,21 @@ def _generate(
     folders: Mapping[str, Path],
     runtime: Runtime,
 ) -> None:
-    policy = make_policy(cfg, runtime.device, adapter)
+    sharded = cfg.training.parallel == "fsdp2" and runtime.world > 1
+    policy = make_policy(cfg, runtime.device, adapter, spread=sharded)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
-    sampled = functools.partial(
-        benchmark.generate_pictures, policy, sigmas, suite, seeds=ask.seeds, first_seed=ask.first_seed
-    )
-    makers: dict[str, Callable[..., Generated]] = {
-        ask.name: sampled,
-        PROMPT_ONLY: functools.partial(sampled, alone=True),
-        AUTOENCODED: functools.partial(benchmark.autoencode_targets, policy, suite),
+    sampled = functools.partial(benchmark.Sampled, policy, sigmas, suite, seeds=ask.seeds, first_seed=ask.first_seed)
+    makers: dict[str, Maker] = {
+        ask.name: sampled(),
+        PROMPT_ONLY: sampled(alone=True),
+        AUTOENCODED: benchmark.Autoencoded(policy, suite),
     }
-    share = len(suite.rows[runtime.rank :: runtime.world])
+    if sharded:
+        policy.shard(runtime.shard)
     for name, folder in folders.items():
-        with tqdm(total=share, desc=name, unit=" prompts", disable=not runtime.is_main) as bar:
-            made = makers[name](folder, rank=runtime.rank, world=runtime.world, progress=bar.update)
+        total = sum(len(block.seeds) for block in makers[name].blocks)
+        with tqdm(total=total, desc=name, unit=" pictures", disable=not runtime.is_main) as bar:
+            made = makers[name](folder, runtime, bar.update)
         for row, error in list(made.failed.items())[:1]:
             print(f"{name}: {len(made.failed)} prompts without a picture, such as {row}: {error}", file=sys.stderr)
     runtime.wait()

@@ -7,7 +7,7 @@ from typing import Any
 
 from cgrpo.build import make_scorers
 from cgrpo.config import TOYBOX, Config
-from cgrpo.evaluation.heldout import compare, describe_tasks, prompt_kinds, score_rows, summarise
+from cgrpo.evaluation.heldout import describe_tasks, prompt_kinds, sample_arms, score_arms, score_rows, summarise
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.scores import write_description, write_scores
 from cgrpo.evaluation.show.sheets import row_sheet
@@ -26,12 +26,11 @@ def finish(
     guard: Mapping[str, Any],
 ) -> None:
     """Held-out comparison, summary and report; ``guard`` is what to say of its checks, empty where there were none."""
-    result, scorers = None, {}
-    if cfg.evaluation.enabled and cfg.data.source == TOYBOX and (runtime.is_main or runtime.sharded):
-        scorers = make_scorers(rewards)
-        result = compare(cfg, policy, scorers)  # a sharded base needs every process
+    arms = sample_arms(cfg, policy, runtime) if cfg.evaluation.enabled and cfg.data.source == TOYBOX else {}
     if not runtime.is_main:
         return
+    scorers = make_scorers(rewards) if arms else {}
+    result = score_arms(cfg, arms, scorers) if arms else None
     rows = record.rows()
     summary: dict[str, Any] = {"iterations": len(rows), "metrics": {}}
     summary["seconds"] = {"training": sum(row["seconds/total"] for row in rows)}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from cgrpo.build import make_policy
 from cgrpo.config import TOYBOX, Config, load_config, override
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.generate import follow
+from cgrpo.evaluation.sampling import follow, seed_noise
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
@@ -63,7 +61,7 @@ def sample(
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     count = len(prompts)
     batch = Batch(tuple(str(n) for n in range(count)), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)
-    noise_NLC = torch.cat([policy.noise(seed + number) for number in range(seeds)]).repeat(count, 1, 1)
+    noise_NLC = seed_noise(policy, range(seed, seed + seeds)).repeat(count, 1, 1)
     try:
         out.mkdir(parents=True, exist_ok=True)
         images_NHWC = follow(policy, batch, noise_NLC, sigmas, cfg.evaluation.batch)

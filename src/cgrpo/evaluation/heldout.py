@@ -11,7 +11,7 @@ from torch import Tensor
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.benchmark import describe_metrics, task_rows
-from cgrpo.evaluation.generate import generate
+from cgrpo.evaluation.sampling import Processes, sample_tasks
 from cgrpo.evaluation.scores import PROPERTY, Scorer, ScoreRow, protocol_of
 from cgrpo.evaluation.statistics import metric_of
 from cgrpo.policies.base import Policy
@@ -40,20 +40,24 @@ def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Batch, Tensor]:
     return source, source.batch(range(count)), torch.arange(count) // settings.prompts_per_subject
 
 
-def compare(cfg: Config, policy: Policy, scorers: dict[str, Scorer]) -> HeldOut:
-    """Generate with the adapter off and on, from the same noise, and score both with every scorer."""
-    _, batch, subject_N = heldout_tasks(cfg)
+def sample_arms(cfg: Config, policy: Policy, processes: Processes) -> dict[str, Tensor]:
+    """The held-out tasks' pictures [N, H, W, 3] with the adapter off and on, from the same noise; on every process."""
+    _, batch, _ = heldout_tasks(cfg)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     with policy.reference():
-        base_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
-    trained_NHWC = generate(policy, batch, sigmas, chunk=cfg.evaluation.batch)
+        base_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
+    trained_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
+    return dict(zip(ARMS, (base_NHWC, trained_NHWC), strict=True))
+
+
+def score_arms(cfg: Config, arms: dict[str, Tensor], scorers: dict[str, Scorer]) -> HeldOut:
+    """Both arms' pictures scored with every scorer."""
+    _, batch, subject_N = heldout_tasks(cfg)
     scores = {
-        name: {
-            "base": scored(name, scorer.score, base_NHWC, batch),
-            "trained": scored(name, scorer.score, trained_NHWC, batch),
-        }
+        name: {arm: scored(name, scorer.score, images_NHWC, batch) for arm, images_NHWC in arms.items()}
         for name, scorer in scorers.items()
     }
+    base_NHWC, trained_NHWC = (arms[arm] for arm in ARMS)
     return HeldOut(batch, subject_N, base_NHWC, trained_NHWC, scores)
 
 

@@ -3,7 +3,7 @@ rows that statistics start from."""
 
 from cgrpo.evaluation.benchmark.describe import describe, describe_metrics
 from cgrpo.evaluation.benchmark.dreambench import Which, dreambench_suite, official_list
-from cgrpo.evaluation.benchmark.generate import Generated, autoencode_targets, generate_pictures, method_name
+from cgrpo.evaluation.benchmark.generate import Autoencoded, Generated, Maker, Sampled, method_name
 from cgrpo.evaluation.benchmark.items import Item, copy_items, method_items, real_items
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.manifest import manifest_suite
@@ -13,17 +13,18 @@ from cgrpo.evaluation.benchmark.toybox import task_rows, toybox_suite
 
 __all__ = [
     "FIRST_SEED",
+    "Autoencoded",
     "Generated",
     "Item",
+    "Maker",
     "Row",
+    "Sampled",
     "Suite",
     "Which",
-    "autoencode_targets",
     "copy_items",
     "describe",
     "describe_metrics",
     "dreambench_suite",
-    "generate_pictures",
     "manifest_suite",
     "method_items",
     "method_name",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -18,122 +18,159 @@ from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
-from cgrpo.evaluation.generate import follow
-from cgrpo.files import save_picture, write_text
+from cgrpo.evaluation.sampling import (
+    ALONE,
+    Processes,
+    Work,
+    check_mark,
+    describe_pictures,
+    in_turns,
+    seed_noise,
+    turns,
+)
+from cgrpo.files import save_picture
 from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
 
-MARK = "generation.json"  # beside the pictures: what they were made with
 BLOCK = 4  # pictures of a row in one batch
+
+Progress = Callable[[int], object]
+Made = Iterator[tuple[int, list[Image.Image] | UserError]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A row's pictures that are made together, one a seed."""
+
+    row: Row
+    seeds: range
+
+    def files(self, folder: Path) -> list[Path]:
+        return [folder / f"{picture_name(self.row, seed)}.png" for seed in self.seeds]
 
 
 @dataclass
 class Generated:
-    """Pictures made now, pictures that were there, and rows left out with the reason (an unreadable reference)."""
+    """Pictures made now by this process, pictures that were there, and rows left out with the reason (an unreadable
+    reference)."""
 
     made: int = 0
     kept: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def generate_pictures(
-    policy: Policy,
-    sigmas: Tensor,
-    suite: Suite,
-    folder: Path,
-    *,
-    seeds: int = 4,
-    first_seed: int = FIRST_SEED,
-    alone: bool = False,
-    rank: int = 0,
-    world: int = 1,
-    progress: Any = None,
-) -> Generated:
-    """Pictures of all rows in ``folder``, as SUBJECT/PP_SEED.png (layouts.picture_name).
+class Maker(ABC):
+    """Makes a benchmark's pictures into a folder; what they are made with is asked once, before the base is sharded."""
 
-    Seeds are ``first_seed`` .. ``first_seed + seeds - 1``; the noise depends on the seed alone, as diffusers draws it.
-    ``alone``: the base policy, adapter off, and the prompt without references. A picture that is there already is
-    kept, so that a broken-off call is continued by the same call; more seeds may be asked for later. Process ``rank``
-    of ``world`` makes every ``world``-th row, a row's seeds four by four in batches of their own, and four that lack
-    one are sampled together again: neither the number of processes nor where it was broken off changes a pixel.
-    ``progress`` is called with 1 at every row. A reference that can't be read costs its rows alone.
+    mark: Mapping[str, Any]
+    blocks: Sequence[Block]
 
-    Raises UserError for a folder whose pictures another policy or other sampling settings made, or that can't be
-    written.
-    """
-    read = functools.lru_cache(maxsize=8)(open_picture)
+    @abstractmethod
+    def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:
+        """(number, pictures) of those of ``blocks`` that are this process's, or why there are none."""
 
-    def make(row: Row, wanted: Sequence[int]) -> list[Image.Image]:
-        shown = () if alone else tuple(read(suite.root / name) for name in row.references)
-        task = Batch((str(row.number),), (row.prompt,), (shown,), (" and ".join(row.words),))
-        noise_NLC = torch.cat([policy.noise(seed) for seed in wanted])
-        with policy.reference() if alone else nullcontext():
-            return to_pictures(follow(policy, task.repeat(len(wanted)), noise_NLC, sigmas))
+    def __call__(self, folder: Path, processes: Processes = ALONE, progress: Progress | None = None) -> Generated:
+        """The pictures that ``folder`` lacks, as SUBJECT/PP_SEED.png (layouts.picture_name).
 
-    with policy.reference() if alone else nullcontext():
-        made_with = policy.mark()
-    rounded = [round(sigma, 6) for sigma in sigmas.tolist()]
-    mark = _mark(policy, suite) | made_with | {"references": not alone, "sigmas": rounded}
-    blocks = [range(at, min(at + BLOCK, first_seed + seeds)) for at in range(first_seed, first_seed + seeds, BLOCK)]
-    return _fill(folder, mark, suite.rows, blocks, make, rank, world, progress)
+        A picture that is there already is kept, so that a broken-off call is continued by the same call; more seeds
+        may be asked for later. Blocks are dealt to the processes, which call this together; one that lacks a picture is
+        made whole again: neither the number of processes nor where it was broken off changes a pixel. ``progress`` is
+        called with how many more pictures are there, all processes' together. A reference that can't be read costs its
+        row alone.
 
-
-def autoencode_targets(
-    policy: Policy, suite: Suite, folder: Path, *, rank: int = 0, world: int = 1, progress: Any = None
-) -> Generated:
-    """The rows' targets through the policy's autoencoder into ``folder``, as seed 0: its pictures can't be better."""
-
-    def make(row: Row, wanted: Sequence[int]) -> list[Image.Image]:
-        assert row.target is not None
-        latents = policy.encode_targets([open_picture(suite.root / row.target)])
-        return to_pictures(policy.decode(latents)) * len(wanted)
-
-    return _fill(folder, _mark(policy, suite), suite.with_targets().rows, [range(1)], make, rank, world, progress)
-
-
-def _mark(policy: Policy, suite: Suite) -> dict[str, Any]:
-    """What the pictures of a folder have in common; seeds and rows may be added to later."""
-    return {"suite": dict(suite.mark), "height": policy.height, "width": policy.width}
-
-
-def _fill(
-    folder: Path,
-    mark: Mapping[str, Any],
-    rows: Sequence[Row],
-    blocks: Sequence[Sequence[int]],
-    make: Callable[[Row, Sequence[int]], list[Image.Image]],
-    rank: int,
-    world: int,
-    progress: Any,
-) -> Generated:
-    """Write the pictures that ``folder`` lacks; ``make`` samples a block of a row's seeds."""
-    done = Generated()
-    try:
-        for name in dict.fromkeys(row.subject for row in rows):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        check_mark(folder, mark, write=rank == 0)
-        for row in rows[rank::world]:
-            for block in blocks:
-                files = [folder / f"{picture_name(row, seed)}.png" for seed in block]
-                lacking = [not file.is_file() for file in files]
-                done.kept += lacking.count(False)
-                if not any(lacking):
-                    continue
-                try:
-                    pictures = make(row, block)
-                except UserError as error:
-                    done.failed[f"{row.subject} {row.prompt_index}"] = str(error)
-                    continue
-                for file, picture, wanted in zip(files, pictures, lacking, strict=True):
-                    if wanted:
-                        save_picture(picture, file)
+        Raises UserError for a folder whose pictures were made otherwise, or that can't be written.
+        """
+        done = Generated()
+        try:
+            for name in dict.fromkeys(block.row.subject for block in self.blocks):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            check_mark(folder, self.mark, write=processes.rank == 0)
+            blocks, lacking = self._lacking(folder, processes)
+            done.kept = sum(len(block.seeds) for block in self.blocks) - sum(map(len, lacking))
+            _tell(progress, done.kept)
+            for number, pictures in self._make(blocks, processes):
+                block = blocks[number]
+                if isinstance(pictures, UserError):
+                    done.failed[f"{block.row.subject} {block.row.prompt_index}"] = str(pictures)
+                else:
+                    for place in lacking[number]:
+                        save_picture(pictures[place], block.files(folder)[place])
                         done.made += 1
-            if progress:
-                progress(1)
-    except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
-    return done
+                _tell(progress, sum(map(len, lacking[number : number + processes.world])))
+        except OSError as error:
+            raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
+        return done
+
+    def _lacking(self, folder: Path, processes: Processes) -> tuple[list[Block], list[list[int]]]:
+        """The blocks that lack pictures, and the places of these in each: as the main process finds it, everywhere."""
+        found = [[place for place, f in enumerate(b.files(folder)) if not f.is_file()] for b in self.blocks]
+        found = json.loads(processes.share(json.dumps(found)))
+        pairs = [(block, places) for block, places in zip(self.blocks, found, strict=True) if places]
+        return [block for block, _ in pairs], [places for _, places in pairs]
+
+
+class Sampled(Maker):
+    """Pictures by the policy; ``alone``: by the reference policy, of the prompt without references.
+
+    Seeds are ``first_seed`` .. ``first_seed + seeds - 1``, four of a row in a batch of their own; the noise is the
+    seed's (sampling/noise.py).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        sigmas: Tensor,
+        suite: Suite,
+        *,
+        seeds: int = 4,
+        first_seed: int = FIRST_SEED,
+        alone: bool = False,
+    ):
+        self.policy, self.sigmas, self.suite, self.alone = policy, sigmas, suite, alone
+        self.mark = {"suite": dict(suite.mark)} | describe_pictures(policy, sigmas, alone)
+        end = first_seed + seeds
+        ranges = [range(first, min(first + BLOCK, end)) for first in range(first_seed, end, BLOCK)]
+        self.blocks = [Block(row, some) for row in suite.rows for some in ranges]
+        self._read = functools.lru_cache(maxsize=8)(open_picture)
+
+    def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:
+        works = [functools.partial(self._work, block) for block in blocks]
+        with self.policy.reference() if self.alone else nullcontext():
+            for number, made in in_turns(self.policy, self.sigmas, works, processes):
+                yield number, made if isinstance(made, UserError) else to_pictures(made)
+
+    def _work(self, block: Block) -> Work:
+        row, names = block.row, () if self.alone else block.row.references
+        shown = tuple(self._read(self.suite.root / name) for name in names)
+        task = Batch((str(row.number),), (row.prompt,), (shown,), (" and ".join(row.words),))
+        return Work(task.repeat(len(block.seeds)), seed_noise(self.policy, block.seeds))
+
+
+class Autoencoded(Maker):
+    """The rows' targets through the policy's autoencoder, as seed 0: its pictures can't be better."""
+
+    def __init__(self, policy: Policy, suite: Suite):
+        self.policy, self.suite = policy, suite
+        self.mark = {"suite": dict(suite.mark)} | describe_pictures(policy, None, alone=True)
+        self.blocks = [Block(row, range(1)) for row in suite.with_targets().rows]
+
+    def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:
+        for number, mine in turns(len(blocks), processes):
+            target = blocks[number].row.target
+            assert target is not None
+            if not mine:
+                continue
+            try:
+                latents_NLC = self.policy.encode_targets([open_picture(self.suite.root / target)])
+                yield number, to_pictures(self.policy.decode(latents_NLC))
+            except UserError as error:
+                yield number, error
+
+
+def _tell(progress: Progress | None, more: int) -> None:
+    if progress is not None and more:
+        progress(more)
 
 
 def method_name(method: str) -> str:
@@ -141,23 +178,3 @@ def method_name(method: str) -> str:
     if not method or Path(method).name != method or method.startswith("."):
         raise UserError(f"--method {method!r}: is to be the name of a folder, such as uno-tdw")
     return method
-
-
-def check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
-    """Raises UserError where ``folder`` holds pictures of another mark; without any, ``write`` marks it.
-
-    What an earlier version didn't write down yet is taken to be as it is now, and written down.
-    """
-    file, before = folder / MARK, {}
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text(encoding="utf-8"))
-            other = [key for key in before.keys() & mark.keys() if before[key] != mark[key]]
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{file}: can't be read ({error}); give another --method or --out") from None
-        if other:
-            raise UserError(
-                f"{folder} holds pictures made with another {', '.join(sorted(other))}; give another --method or --out"
-            )
-    if write and not mark.keys() <= before.keys():
-        write_text(file, json.dumps({**before, **mark}, indent=1) + "\n")

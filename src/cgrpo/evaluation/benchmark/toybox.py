@@ -11,8 +11,8 @@ from PIL import Image
 from cgrpo.data import ToyboxSource, derive
 from cgrpo.data.toybox import to_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.generate import check_mark
 from cgrpo.evaluation.benchmark.suite import Row, Suite
+from cgrpo.evaluation.sampling import check_mark
 from cgrpo.evaluation.scores import PROPERTY
 from cgrpo.files import save_picture
 from cgrpo.rewards.base import to_pictures

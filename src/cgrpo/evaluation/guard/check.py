@@ -5,33 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cgrpo.evaluation.generate import generate
 from cgrpo.evaluation.guard.rules import Row, is_best, warnings
+from cgrpo.evaluation.sampling import Processes, gather_parts, parts_in_turns
 from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics import cluster_numbers, metric_of
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import Memory, digest, own_memory
 from cgrpo.types import Batch
-
-
-class Processes(Protocol):
-    """This process among ``world``; ``sharded`` where a forward needs them all."""
-
-    rank: int
-    world: int
-    sharded: bool
-    device: torch.device
-
-    def gather(self, values: Tensor) -> Tensor:
-        """The processes' tensors, equal in shape, one after another along the first axis; everywhere."""
-        ...
 
 
 class Guard:
@@ -86,25 +73,13 @@ class Guard:
 
     def _scores(self) -> dict[str, Tensor]:
         """Every scorer's scores [N] of all tasks, by the policy as it is."""
-        rank, world = self.processes.rank, self.processes.world
-        own_MN = torch.full((len(self.scorers), len(self.batch)), torch.nan)
-        for turn in range(0, len(self.parts), world):
-            mine = turn + rank < len(self.parts)
-            if not mine and not self.processes.sharded:
-                break
-            # A sharded base wants every process in every forward: who has no part goes through the motions of one.
-            number = turn + rank if mine else 0
+        own = [torch.zeros(0, len(self.scorers))]
+        for number, images_NHWC in parts_in_turns(self.policy, self.sigmas, self.batch, self.parts, self.processes):
             batch = self.batch.select(self.parts[number])
-            images_NHWC = generate(self.policy, batch, self.sigmas, chunk=len(batch))
-            if mine:
-                torch.manual_seed(number)  # for scorers that draw: alike in every check and whoever's part it is
-                rows = [scored(name, scorer.score, images_NHWC, batch) for name, scorer in self.scorers.items()]
-                own_MN[:, self.parts[number]] = torch.stack(rows)
-        found_WMN = self.processes.gather(own_MN[None].to(self.processes.device)).cpu()
-        owner_N = torch.empty(len(self.batch), dtype=torch.long)
-        for number, rows in enumerate(self.parts):
-            owner_N[rows] = number % world
-        found_NM = found_WMN[owner_N, :, torch.arange(len(owner_N))]
+            torch.manual_seed(number)  # for scorers that draw: alike in every check and whoever's part it is
+            columns = [scored(name, scorer.score, images_NHWC, batch) for name, scorer in self.scorers.items()]
+            own.append(torch.stack(columns, -1))
+        found_NM = gather_parts(torch.cat(own), self.parts, self.processes)
         return dict(zip(self.scorers, found_NM.unbind(1), strict=True))
 
 
