@@ -1,12 +1,13 @@
 """What the README shows, run as a user runs it."""
 
 import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from cgrpo.cli import main
+from cgrpo.cli import main, parser
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,7 +53,16 @@ def test_cite_and_help(capsys):
     assert main([]) == 2
 
 
-def test_generated_pages_are_fresh_and_every_command_has_an_example():
+def test_generated_pages_are_fresh():
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     for name, page in pages["PAGES"].items():
         assert (ROOT / "docs" / name).read_text() == page(), f"run python docs/generate.py: docs/{name} is stale"
+
+
+def test_every_command_has_an_example_that_it_takes():
+    for name, command in runpy.run_path(str(ROOT / "docs" / "generate.py"))["commands"](parser()).items():
+        lines = (command.epilog or "").removeprefix("examples:\n").replace("\\\n", " ").splitlines()
+        words = [shlex.split(line[line.index("cgrpo ") :])[1:] for line in lines]  # a variable may stand before it
+        assert any(some[: len(name.split())] == name.split() for some in words), name
+        for some in words:
+            parser().parse_args(some)
