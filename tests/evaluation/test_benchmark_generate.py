@@ -144,6 +144,21 @@ def test_an_unreadable_reference_costs_its_rows(policy, sigmas, tmp_path):
     assert made.made == 0 and len(made.failed) == 25 and "can't be read" in made.failed["cat+dog 0"]
 
 
+def test_transparency_is_read_as_in_training(policy, sigmas, tmp_path):
+    data = draw_photographs(tmp_path / "data")
+    shown = Image.open(data / "dog" / "02.jpg").convert("RGB")
+    shown.putalpha(Image.linear_gradient("L").resize(shown.size))
+    shown.save(data / "dog" / "02.png")
+    suite = dreambench_suite(data, "single", ["dog"])
+    suite = dataclasses.replace(suite, rows=[dataclasses.replace(suite.rows[0], references=("dog/02.png",))])
+    for alpha in ("white", "drop"):
+        Sampled(policy, sigmas, suite, seeds=1, alpha=alpha)(tmp_path / alpha)
+    white, drop = ((tmp_path / alpha / "dog/00_3407.png").read_bytes() for alpha in ("white", "drop"))
+    assert white != drop
+    with pytest.raises(UserError, match="another reference_alpha;"):
+        Sampled(policy, sigmas, suite, seeds=1, alpha="drop")(tmp_path / "white")
+
+
 def test_from_the_policy_to_a_table(data, tmp_path):
     """The toybox's own rewards; the same call again makes nothing new, and other pictures come beside."""
     ask = EvaluationRequest(

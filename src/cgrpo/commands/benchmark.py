@@ -169,7 +169,7 @@ def _generate(
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     sampled = functools.partial(benchmark.Sampled, policy, sigmas, suite, seeds=ask.seeds, first_seed=ask.first_seed)
     makers: dict[str, Maker] = {
-        ask.name: sampled(),
+        ask.name: sampled(alpha=cfg.policy.reference_alpha),
         PROMPT_ONLY: sampled(alone=True),
         AUTOENCODED: benchmark.Autoencoded(policy, suite),
     }

@@ -29,6 +29,7 @@ from cgrpo.evaluation.sampling import (
     turns,
 )
 from cgrpo.files import save_picture
+from cgrpo.pictures import Alpha
 from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
@@ -114,7 +115,7 @@ class Sampled(Maker):
     """Pictures by the policy; ``alone``: by the reference policy, of the prompt without references.
 
     Seeds are ``first_seed`` .. ``first_seed + seeds - 1``, four of a row in a batch of their own; the noise is the
-    seed's (sampling/noise.py).
+    seed's (sampling/noise.py). ``alpha``: how references are read (pictures.py), as in training.
     """
 
     def __init__(
@@ -126,13 +127,15 @@ class Sampled(Maker):
         seeds: int = 4,
         first_seed: int = FIRST_SEED,
         alone: bool = False,
+        alpha: Alpha = "white",
     ):
         self.policy, self.sigmas, self.suite, self.alone = policy, sigmas, suite, alone
         self.mark = {"suite": dict(suite.mark)} | describe_pictures(policy, sigmas, alone)
+        self.mark |= {} if alone else {"reference_alpha": alpha}
         end = first_seed + seeds
         ranges = [range(first, min(first + BLOCK, end)) for first in range(first_seed, end, BLOCK)]
         self.blocks = [Block(row, some) for row in suite.rows for some in ranges]
-        self._read = functools.lru_cache(maxsize=8)(open_picture)
+        self._read = functools.lru_cache(maxsize=8)(functools.partial(open_picture, alpha=alpha))
 
     def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:
         works = [functools.partial(self._work, block) for block in blocks]
