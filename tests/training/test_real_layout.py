@@ -142,7 +142,7 @@ def test_continued_start_is_the_reference_policy(world: Path, tmp_path: Path) ->
     """The start is trained on; held still beside it, it is what KL and "base" speak of."""
     run = tmp_path / "run"
     more = ("policy.start_mode=continue", "objective.kl=0.1", "training.learning_rate=0.01", "policy.dtype=float32")
-    assert main(["train", "uno-dinoseg-hpsv3", *settings(world, "uno", *more), "--out", str(run)]) == 0
+    assert main(["train", "uno-dinoseg-hpsv3", *settings(world, "uno-dinoseg-hpsv3", *more), "--out", str(run)]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     # Before its first update the policy is its reference, though both are far from the bare base.
     assert rows[1]["kl"] > 0
