@@ -252,10 +252,16 @@ def test_normalised_errors_have_a_gradient_of_one_size_at_every_level():
 
 
 def test_the_old_policy_is_a_constant_of_the_loss():
+    """The velocity given as the old one, too, has the gradient of the new one alone."""
     x0, noise, sigma, x, old = problem()
-    same = old.clone().requires_grad_()
-    for loss in (nft_loss(same, same, x, x0, sigma, torch.ones(6)), awm_loss(same, same, x0, noise, torch.ones(6))):
-        assert not torch.equal(torch.autograd.grad(loss.sum(), same)[0], torch.zeros_like(old))
+    same, credit = old.clone().requires_grad_(), torch.ones(6)
+    for kind, loss in (
+        ("nft", nft_loss(same, same, x, x0, sigma, credit)),
+        ("awm", awm_loss(same, same, x0, noise, credit)),
+    ):
+        found = torch.autograd.grad(loss.sum(), same)[0]
+        torch.testing.assert_close(found, gradient(kind, old, credit), atol=1e-15, rtol=1e-9)
+        assert found.abs().max() > 0
 
 
 def test_rounded_velocities_are_compared_in_full_precision():

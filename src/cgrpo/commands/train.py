@@ -50,8 +50,8 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     if runtime.is_main:
         check_servers(record, rewards)
     trainer = make_trainer(cfg, policy, rewards, source, runtime)
-    names = policy.trainable_parameters()
-    first = load_checkpoint(record.checkpoints, names, trainer.optimizer, (mark, began)) if resume else 0
+    names, state = policy.trainable_parameters(), trainer.state()
+    first = load_checkpoint(record.checkpoints, names, trainer.optimizer, state, (mark, began)) if resume else 0
     watch = Watch(cfg, heldout, policy, rewards, record, runtime, first)
     if runtime.is_main and resume:
         mark_again(record.checkpoints, began, mark)
@@ -65,7 +65,8 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         for done in () if watch.stopped else trainer.run(first):
             if done.number == 0:
                 check_moved(before, trainer.parameters, done.metrics["gradient_norm"] > 0)
-            metrics = done.metrics | watch.after(done.number + 1)
+            with trainer.average.shown():
+                metrics = done.metrics | watch.after(done.number + 1)
             last = done.number + 1 == cfg.training.iterations or bool(watch.stopped)
             due = last or (done.number + 1) % cfg.training.checkpoint_every == 0
             if due:
@@ -74,15 +75,17 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
                 _keep(record, cfg, done, metrics, last)
                 if due:
                     keep = cfg.training.keep_checkpoints
-                    state = (names, trainer.optimizer, mark)
+                    state = (names, trainer.optimizer, trainer.state(), mark)
                     save_checkpoint(record.checkpoints, done.number + 1, *state, keep, record.best)
-                    policy.save(record.adapter)
+                    with trainer.average.shown():
+                        policy.save(record.adapter)
             runtime.log(metrics, done.number)
             bar.update()
             bar.set_postfix({key: f"{done.metrics[f'reward/{key}/mean']:.3f}" for key in rewards}, refresh=False)
             if watch.stopped:
                 break
-    finish(record, cfg, policy, rewards, runtime, watch.summary())
+    with trainer.average.shown():
+        finish(record, cfg, policy, rewards, runtime, watch.summary())
     runtime.wait()
     runtime.close()
     return folder

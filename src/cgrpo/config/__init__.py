@@ -31,6 +31,7 @@ from cgrpo.config.rewards import (
 )
 from cgrpo.config.section import TOYBOX, Section
 from cgrpo.config.sft import SftConfig
+from cgrpo.config.training import Training
 
 __all__ = [
     "METHODS",
@@ -56,6 +57,7 @@ __all__ = [
     "Section",
     "SftConfig",
     "Shaping",
+    "Training",
     "VlmSettings",
     "Weights",
     "load_config",

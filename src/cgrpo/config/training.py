@@ -21,6 +21,14 @@ class Training(Section):
     """AdamW's decoupled weight decay (the paper: 1e-4)."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """AdamW's decay rates of the gradient's and the squared gradient's running means."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """The learning rate over the run: constant, or falling to 0 behind its last iteration. A run that falls can't be
+    continued beyond its length."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Iterations over which the learning rate first rises."""
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per iteration of an exponential average of the adapter's weights: it is then what is evaluated, guarded
+    and saved as the run's adapter. 0 is off; 0.9 spans about 10 iterations. Early in a run it spans fewer."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """The gradient is scaled down to this norm."""
     checkpoint_every: Positive = 10

@@ -68,6 +68,7 @@ def estimate_memory(
         Part("transformer", _transformer(cfg, shapes, precision, gpus)),
         Part("adapter", adapter),
         Part("optimizer (two moments)", 2 * adapter),
+        *((Part("adapter's average", adapter),) if cfg.training.average else ()),
         *(Part(f"reward {model.reward}: {model.model}", model.memory) for model in rewards),
     ]
     encoders = [Part("text encoders", text), Part("autoencoder", vae)]

@@ -1,4 +1,4 @@
-"""Whole-state checkpoints: adapter, optimizer, random state, position. Safetensors only; nothing is unpickled.
+"""Whole-state checkpoints: adapter, its average, optimizer, random state, position. Safetensors only, no pickle.
 
 The data order and all noise are functions of (seed, iteration), so the position is one number.
 """
@@ -28,15 +28,17 @@ STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
 
 
 def config_fingerprint(settings: Mapping[str, Any]) -> str:
-    """A hash of all settings that a run's numbers depend on: not length, memory savers, logging, evaluation, guard.
+    """A hash of all settings that a run's numbers depend on: not memory savers, logging, evaluation, guard.
 
-    ``settings``: a configuration as config.json has it.
+    Nor its length, but where the learning rate depends on that. ``settings``: a configuration as config.json has it.
     """
     length = {"iterations", "checkpoint_every", "keep_checkpoints", "parallel"}
     # Where and at what pains a reward computes, not what.
     effort = {"url", "token_variable", "timeout", "patience", "on_failure", "chunk", "offload"}
     effort |= {"budget", "token_budget", "input_price", "output_price", "concurrency", "attempts", "refusals"}
     effort |= {"backoff", "cache", "key_variable"}
+    if settings.get("training", {}).get("schedule", "constant") != "constant":
+        length -= {"iterations"}
     kept = {name: table for name, table in settings.items() if name not in ("evaluation", "guard", "logging")}
     for name, free in (("training", length), ("policy", {"checkpointing", "offload"})):
         kept[name] = _without(kept.get(name, {}), free)
@@ -53,12 +55,14 @@ def save_checkpoint(
     iteration: int,
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Tensor],
     fingerprint: str,
     keep: int,
     best: Path | None = None,
 ) -> None:
     """Write ``folder``/step-N for the state before iteration N, then delete all but the newest ``keep``.
 
+    ``state``: what else the trainer goes on from, by name, such as its average.
     ``best``: the folder of the guard's best adapter, kept with the state if there is one, since the run may go on to
     find a better one and then be taken up from here.
     """
@@ -66,6 +70,7 @@ def save_checkpoint(
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
+    tensors |= {f"state.{name}": value for name, value in state.items()}
     tensors |= random_state()
     partial, final = folder / f".step-{iteration}.partial", folder / f"step-{iteration}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -122,11 +127,16 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    folder: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, fingerprints: Collection[str]
+    folder: Path,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Tensor],
+    fingerprints: Collection[str],
 ) -> int:
     """Restore the newest checkpoint under ``folder``; returns the iteration to go on with (0 if there is none).
 
-    ``fingerprints``: of the run's configuration as it is written now, and as it was when the run began.
+    ``state`` is what the trainer gives now, and is written into. ``fingerprints``: of the run's configuration as it is
+    written now, and as it was when the run began.
     Raises UserError, before anything is changed, if it is truncated, damaged, or of another configuration.
     """
     found = checkpoints(folder)
@@ -153,10 +163,12 @@ def load_checkpoint(
             parameter.copy_(tensors[f"adapter.{name}"])
             keys = [key for key in tensors if key.startswith("optimizer.") and key.endswith(f".{name}")]
             if keys:
-                state = {key.split(".")[1]: tensors[key] for key in keys}
+                moments = {key.split(".")[1]: tensors[key] for key in keys}
                 optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                    key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
                 }
+        for name, value in state.items():
+            value.copy_(tensors[f"state.{name}"])
     torch.set_rng_state(tensors["random.torch"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -33,7 +33,9 @@ from cgrpo.config import GrpoConfig
 from cgrpo.data import GroupNoise, Source, task_indices
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
-from cgrpo.training.checks import check_finite, check_ratio
+from cgrpo.training.average import Average
+from cgrpo.training.checks import check_ratio
+from cgrpo.training.optimizer import make_optimizer, set_learning_rate, step
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
 from cgrpo.training.timer import Timer
@@ -55,6 +57,8 @@ class Part:
 class GRPO:
     """The trainer: policy, rewards and tasks in, one ``Iteration`` after another out."""
 
+    stopped = ""  # it never ends early by itself
+
     def __init__(
         self,
         cfg: GrpoConfig,
@@ -66,20 +70,24 @@ class GRPO:
         self.cfg, self.policy, self.rewards, self.source, self.runtime = cfg, policy, rewards, source, runtime
         self.parameters = list(policy.trainable_parameters().values())
         settings = cfg.training
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        self.optimizer = make_optimizer(settings, self.parameters)
+        self.average = Average(policy, settings.average)
         self.positions = runtime.local(*cfg.share())
         self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
         prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
         self.weights_KR = reward_weights(prompt_K, list(rewards), others=cfg.weights.others)
         self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
 
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside adapter and optimizer, to be written into when it is read."""
+        return self.average.state("average")
+
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1."""
         cfg, group = self.cfg, self.cfg.training.group_size
         for number in range(first, cfg.training.iterations):
             timer = Timer()
+            set_learning_rate(self.optimizer, cfg.training, number)
             tasks = task_indices(cfg.training.seed, number, cfg.training.prompts_per_iteration, self.source.size)
             with timer("encode"):
                 batch = self.source.batch([tasks[position] for position in self.positions])
@@ -95,6 +103,7 @@ class GRPO:
             with timer("update"):
                 credit, numbers = self._credit(scores_PGR)
                 numbers |= self._update(parts, credit)
+                self.average.join(number + 1)
             numbers |= timer.seconds() | self.runtime.peak_memory()
             yield Iteration(number, numbers, batch, images_NHWC)
 
@@ -194,13 +203,8 @@ class GRPO:
         return loss_B.sum()
 
     def _step(self) -> float:
-        """Sum gradients over processes, clip, step; returns the gradient's norm before clipping."""
-        self.runtime.sum_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.training.max_grad_norm).item()
-        check_finite(norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        """One optimizer step on the gradients of all processes; returns their norm."""
+        return step(self.optimizer, self.parameters, self.cfg.training, self.runtime)
 
 
 class Totals:

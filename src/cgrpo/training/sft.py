@@ -14,7 +14,8 @@ from cgrpo.data import Source, derive, task_indices
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.training.checks import check_finite
+from cgrpo.training.average import Average
+from cgrpo.training.optimizer import make_optimizer, set_learning_rate, step
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.timer import Timer
 from cgrpo.training.trainer import Iteration
@@ -24,21 +25,26 @@ from cgrpo.types import Condition
 class SFT:
     """The trainer; the same face as ``GRPO``. Rewards are not looked at."""
 
+    stopped = ""  # it never ends early by itself
+
     def __init__(self, cfg: SftConfig, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
         self.cfg, self.policy, self.source, self.runtime = cfg, policy, source, runtime
         self.names = list(rewards)
         self.parameters = list(policy.trainable_parameters().values())
-        settings = cfg.training
-        self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        self.optimizer = make_optimizer(cfg.training, self.parameters)
+        self.average = Average(policy, cfg.training.average)
         self.positions = runtime.local(*cfg.share())
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside adapter and optimizer, to be written into when it is read."""
+        return self.average.state("average")
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1: one optimizer step each."""
         seed, count = self.cfg.training.seed, self.cfg.supervised.batch
         for number in range(first, self.cfg.training.iterations):
             timer = Timer()
+            set_learning_rate(self.optimizer, self.cfg.training, number)
             tasks = task_indices(seed, number, count, self.source.size)
             with timer("encode"):
                 batch, targets = self.source.pairs([tasks[position] for position in self.positions])
@@ -48,6 +54,7 @@ class SFT:
                 conds = self.policy.encode_parts(batch, alike)
             with timer("update"):
                 numbers = self._update(x0_NLC, list(zip(alike, conds, strict=True)), number)
+                self.average.join(number + 1)
             nothing = {f"reward/{name}/{what}": math.nan for name in self.names for what in ("mean", "std")}
             numbers |= timer.seconds() | self.runtime.peak_memory()
             yield Iteration(number, nothing | numbers, batch, to_tensor(targets))
@@ -63,10 +70,6 @@ class SFT:
             loss = flow_matching_loss(self.policy.velocity(x, sigma, cond), x0, noise).sum()
             (loss / self.cfg.supervised.batch).backward()
             total += loss.item()
-        self.runtime.sum_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.training.max_grad_norm).item()
-        check_finite(norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        norm = step(self.optimizer, self.parameters, self.cfg.training, self.runtime)
         loss = self.runtime.gather(torch.tensor([total], device=self.runtime.device)).sum().item()
         return {"loss": loss / self.cfg.supervised.batch, "gradient_norm": norm}

@@ -1,4 +1,4 @@
-"""What every method's trainer is to a run: an optimizer, its parameters, and one ``Iteration`` after another."""
+"""What every method's trainer is to a run: parameters, their optimizer and average, one ``Iteration`` after another."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from cgrpo.training.average import Average
 from cgrpo.types import Batch
 
 
@@ -28,6 +29,18 @@ class Trainer(Protocol):
 
     @property
     def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def average(self) -> Average: ...
+
+    @property
+    def stopped(self) -> str:
+        """Why the run is to end early, "" while it isn't."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside adapter and optimizer, to be written into when it is read."""
+        ...
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. the last; an iteration's metrics have "gradient_norm", and "reward/NAME/mean"."""
