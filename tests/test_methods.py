@@ -8,11 +8,23 @@ from typing import Any
 
 import pytest
 
-from cgrpo.config import METHODS, GrpoConfig, SftConfig, load_config, moved, override, parse_config, parse_run, recipes
+from cgrpo.config import (
+    METHODS,
+    ForwardConfig,
+    GrpoConfig,
+    SftConfig,
+    load_config,
+    moved,
+    override,
+    parse_config,
+    parse_run,
+    recipes,
+)
 from cgrpo.config.methods import keys
 from cgrpo.errors import UserError
 
-OWN = {"grpo": {"shaping", "weights", "objective"}, "sft": {"supervised"}}
+GROUPS = {"shaping", "weights", "objective"}
+OWN = {"grpo": GROUPS, "forward": GROUPS, "sft": {"supervised"}}
 COMMON = {"method", "policy", "data", "sampling", "rewards", "training", "evaluation", "guard", "logging"}
 
 
@@ -40,11 +52,13 @@ def test_a_method_has_its_own_tables_and_the_common_ones() -> None:
     ("recipe", "setting", "key", "owner"),
     [
         ("toybox", "supervised.batch=7", "supervised.batch", "sft"),
-        ("sft", "shaping.alpha=0.3", "shaping.alpha", "grpo"),
-        ("sft", "training.group_size=4", "training.group_size", "grpo"),
+        ("sft", "shaping.alpha=0.3", "shaping.alpha", "grpo and forward"),
+        ("sft", "training.group_size=4", "training.group_size", "grpo and forward"),
         ("sft", "sampling.window.type=all", "sampling.window.type", "grpo"),
-        ("sft", "weights.others={style=0.5}", "weights.others", "grpo"),
-        ("sft", "training.kl=0.1", "objective.kl", "grpo"),
+        ("sft", "weights.others={style=0.5}", "weights.others", "grpo and forward"),
+        ("forward", "sampling.window.type=all", "sampling.window.type", "grpo"),
+        ("toybox", "objective.levels=3", "objective.levels", "forward"),
+        ("sft", "training.kl=0.1", "objective.kl", "grpo and forward"),
     ],
 )
 def test_settings_of_another_method_are_refused(recipe: str, setting: str, key: str, owner: str) -> None:
@@ -56,7 +70,7 @@ def test_settings_of_another_method_are_refused(recipe: str, setting: str, key: 
 
 def test_a_table_of_another_method_is_refused_in_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('method = "sft"\n[weights]\ntype = "constant"\n')
-    assert "weights.type belongs to method grpo" in refusal(str(tmp_path / "mine.toml"))
+    assert "weights.type belongs to method grpo and forward" in refusal(str(tmp_path / "mine.toml"))
 
 
 def test_keys_that_no_method_has_are_still_unknown() -> None:
@@ -75,7 +89,7 @@ def test_another_method_leaves_out_what_a_recipe_says_of_its_own(tmp_path: Path)
     assert (switched.policy, switched.rewards, switched.guard) == (paper.policy, paper.rewards, paper.guard)
     assert switched.training.iterations == paper.training.iterations
     # What is said beside the method is said of that method.
-    assert "shaping.alpha belongs to method grpo" in refusal("toybox", "shaping.alpha=1", "method=sft")
+    assert "shaping.alpha belongs to method grpo and forward" in refusal("toybox", "shaping.alpha=1", "method=sft")
 
 
 @pytest.mark.parametrize("old", moved.MOVED)

@@ -46,6 +46,17 @@ def small(monkeypatch):
 
 
 @pytest.fixture
+def small_forward(monkeypatch):
+    """The same on the forward process: 3 steps a rollout."""
+    monkeypatch.syspath_prepend(REWARDS)
+
+    def make(*settings: str) -> Config:
+        return load_config("toybox", (*SMALL, "method=forward", "sampling.rollout_steps=3", *settings))
+
+    return make
+
+
+@pytest.fixture
 def small_sft(monkeypatch):
     """The same for supervised fine-tuning."""
     monkeypatch.syspath_prepend(REWARDS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from cgrpo.config import Config, GrpoConfig, SftConfig
+from cgrpo.config import Config, ForwardConfig, GrpoConfig, SftConfig
 from cgrpo.data import Source
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
+from cgrpo.training.forward import Forward
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.sft import SFT
@@ -17,5 +18,7 @@ def make_trainer(cfg: Config, policy: Policy, rewards: dict[str, Reward], source
     match cfg:
         case GrpoConfig():
             return GRPO(cfg, policy, rewards, source, runtime)
+        case ForwardConfig():
+            return Forward(cfg, policy, rewards, source, runtime)
         case SftConfig():
             return SFT(cfg, policy, rewards, source, runtime)

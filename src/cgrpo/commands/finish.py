@@ -24,8 +24,13 @@ def finish(
     rewards: dict[str, Reward],
     runtime: Runtime,
     guard: Mapping[str, Any],
+    stopped: str = "",
 ) -> None:
-    """Held-out comparison, summary and report; ``guard`` is what to say of its checks, empty where there were none."""
+    """Held-out comparison, summary and report.
+
+    ``guard`` is what to say of its checks, empty where there were none; ``stopped``, why the training itself ended
+    early.
+    """
     arms = sample_arms(cfg, policy, runtime) if cfg.evaluation.enabled and cfg.data.source == TOYBOX else {}
     if not runtime.is_main:
         return
@@ -37,6 +42,8 @@ def finish(
     if guard:
         summary["seconds"]["guard"] = sum(row.get("seconds/guard", 0.0) for row in rows)
         summary["guard"] = guard
+    if stopped:
+        summary["stopped"] = stopped
     if result is not None:
         summary["split"] = cfg.evaluation.split
         summary["metrics"] = summarise(result, scorers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -62,12 +63,13 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
 
     before = fingerprint(trainer.parameters)
     with tqdm(total=cfg.training.iterations, initial=first, desc=name, disable=not runtime.is_main) as bar:
-        for done in () if watch.stopped else trainer.run(first):
+        for done in () if trainer.stopped or watch.stopped else trainer.run(first):
             if done.number == 0:
                 check_moved(before, trainer.parameters, done.metrics["gradient_norm"] > 0)
             with trainer.average.shown():
                 metrics = done.metrics | watch.after(done.number + 1)
-            last = done.number + 1 == cfg.training.iterations or bool(watch.stopped)
+            stopped = trainer.stopped or watch.stopped
+            last = done.number + 1 == cfg.training.iterations or bool(stopped)
             due = last or (done.number + 1) % cfg.training.checkpoint_every == 0
             if due:
                 check_agreement(runtime.agree(trainer.parameters))
@@ -82,10 +84,12 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
             runtime.log(metrics, done.number)
             bar.update()
             bar.set_postfix({key: f"{done.metrics[f'reward/{key}/mean']:.3f}" for key in rewards}, refresh=False)
-            if watch.stopped:
+            if stopped:
                 break
+    if trainer.stopped and runtime.is_main:
+        print(f"cgrpo: {trainer.stopped}", file=sys.stderr)
     with trainer.average.shown():
-        finish(record, cfg, policy, rewards, runtime, watch.summary())
+        finish(record, cfg, policy, rewards, runtime, watch.summary(), trainer.stopped)
     runtime.wait()
     runtime.close()
     return folder

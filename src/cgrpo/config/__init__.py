@@ -7,6 +7,7 @@ This package imports neither torch nor anything heavy.
 """
 
 from cgrpo.config.credit import Shaping, Weights
+from cgrpo.config.forward import ForwardConfig
 from cgrpo.config.groups import GroupRun
 from cgrpo.config.grpo import GrpoConfig
 from cgrpo.config.methods import METHODS, Config
@@ -43,6 +44,7 @@ __all__ = [
     "Config",
     "DinoSegSettings",
     "DinoSettings",
+    "ForwardConfig",
     "FunctionSettings",
     "GroupRun",
     "GrpoConfig",

@@ -6,14 +6,19 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cgrpo.config.forward import ForwardConfig
 from cgrpo.config.grpo import GrpoConfig
 from cgrpo.config.section import Section
 from cgrpo.config.sft import SftConfig
 
-Config = GrpoConfig | SftConfig
+Config = GrpoConfig | ForwardConfig | SftConfig
 """A whole run: a closed union told apart by ``method``."""
 
-METHODS: dict[str, type[GrpoConfig] | type[SftConfig]] = {"grpo": GrpoConfig, "sft": SftConfig}
+METHODS: dict[str, type[GrpoConfig] | type[ForwardConfig] | type[SftConfig]] = {
+    "grpo": GrpoConfig,
+    "forward": ForwardConfig,
+    "sft": SftConfig,
+}
 DEFAULT_METHOD = "grpo"
 
 

@@ -36,8 +36,8 @@ def task_indices(seed: int, iteration: int, count: int, size: int | None) -> lis
 class GroupNoise:
     """All randomness of the groups at ``positions`` of an iteration.
 
-    Positions count over all processes. The initial noise is shared by a group (as in the release);
-    every step's noise is fresh for each sample. Draws of a group come from its own stream, so call
+    Positions count over all processes. The initial noise is shared by a group (as in the release), or fresh for each
+    sample; every step's noise is fresh for each sample. Draws of a group come from its own stream, so call
     ``initial`` once, then ``step`` for the stochastic steps in order.
     """
 
@@ -50,8 +50,10 @@ class GroupNoise:
             derive(seed, "window", iteration, position, g) for position in positions for g in range(group_size)
         ]
 
-    def initial(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """x_NLC at sigma = 1: one draw a group, repeated for its samples."""
+    def initial(self, dtype: torch.dtype = torch.float32, shared: bool = True) -> Tensor:
+        """x_NLC at sigma = 1: one draw a group, repeated for its samples, or one for each of them."""
+        if not shared:
+            return self.step(0).to(dtype)
         rows = [torch.randn(self._shape, generator=stream) for stream in self._streams]
         return torch.stack(rows).repeat_interleave(self._group_size, 0).to(dtype)
 

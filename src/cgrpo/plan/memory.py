@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgrpo.config import Config, GroupRun, GrpoConfig
+from cgrpo.config import Config, ForwardConfig, GroupRun
 from cgrpo.plan.activations import Activations, Checkpointing, Precision, activations
 from cgrpo.plan.rewards import RewardModel
 from cgrpo.plan.shapes import Shapes
@@ -69,6 +69,7 @@ def estimate_memory(
         Part("adapter", adapter),
         Part("optimizer (two moments)", 2 * adapter),
         *((Part("adapter's average", adapter),) if cfg.training.average else ()),
+        *((Part("old policy's adapter", adapter),) if isinstance(cfg, ForwardConfig) and cfg.objective.old else ()),
         *(Part(f"reward {model.reward}: {model.model}", model.memory) for model in rewards),
     ]
     encoders = [Part("text encoders", text), Part("autoencoder", vae)]
@@ -152,8 +153,8 @@ def _sampling(
 
 
 def _trace(cfg: Config, shapes: Shapes, tokens: Tokens, work: Work, precision: Precision) -> tuple[Part, ...]:
-    """Transitions that will be trained (before and after each), and the conditions of all samples."""
-    kept = work.pairs if isinstance(cfg, GrpoConfig) else 0
+    """What will be trained (before and after each transition, noise and old velocity of each level); conditions."""
+    kept = work.pairs if isinstance(cfg, GroupRun) else 0
     transitions = 2 * kept * tokens.target * shapes.flux.in_channels * _master(cfg)
     row = tokens.text * shapes.flux.text_width + tokens.references * shapes.flux.in_channels
     return (Part("transitions and conditions", transitions + work.samples * row * precision.main),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgrpo.config import Config, GrpoConfig, SftConfig
+from cgrpo.config import Config, ForwardConfig, GrpoConfig, SftConfig
 from cgrpo.errors import UserError
 from cgrpo.plan import flops
 from cgrpo.plan.rewards import RewardModel
@@ -45,22 +45,32 @@ def estimate_work(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[Rew
     if tasks % gpus:
         raise UserError(f"{key} ({tasks}) must be divisible by the number of GPUs ({gpus})")
     match cfg:
-        case GrpoConfig():
-            return _grpo(cfg, shapes, tokens, rewards, tasks // gpus, sharded(cfg, gpus))
+        case GrpoConfig() | ForwardConfig():
+            return _groups(cfg, shapes, tokens, rewards, tasks // gpus, sharded(cfg, gpus))
         case SftConfig():
             return _sft(cfg, shapes, tokens, tasks // gpus)
 
 
-def _grpo(
-    cfg: GrpoConfig, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], prompts: int, one_by_one: bool
+def _groups(
+    cfg: GrpoConfig | ForwardConfig,
+    shapes: Shapes,
+    tokens: Tokens,
+    rewards: list[RewardModel],
+    prompts: int,
+    one_by_one: bool,
 ) -> Work:
     settings, group = cfg.training, cfg.training.group_size
     samples = prompts * group
-    forwards, pairs = samples * cfg.sampling.steps, samples * trained_steps(cfg)
+    if isinstance(cfg, GrpoConfig):
+        steps, trained = cfg.sampling.steps, trained_steps(cfg)
+    else:
+        steps, trained = cfg.sampling.rollout_steps, cfg.objective.levels
+    forwards, pairs = samples * steps, samples * trained
     pixels = cfg.policy.height * cfg.policy.width
     operations = {
         "sampling": forwards * flops.forward(shapes.flux, tokens, cfg.policy.rank).total,
         **_training(cfg, shapes, tokens, pairs),
+        **_old_policy(cfg, shapes, tokens, pairs),
         **_reference_policy(cfg, shapes, tokens, pairs),
         "text encoders": _text(cfg, shapes, prompts),
         "autoencoder": samples * shapes.vae.decode_flops(pixels) + _references(cfg, shapes, tokens, prompts),
@@ -73,7 +83,7 @@ def _grpo(
         sampling_forwards=forwards,
         pairs=pairs,
         updates=settings.updates_per_rollout,
-        micro_batch=min(settings.micro_batch, together * trained_steps(cfg) // settings.updates_per_rollout),
+        micro_batch=min(settings.micro_batch, together * trained // settings.updates_per_rollout),
         sampling_batch=together,
         decode_batch=min(together, 64, max(1, PIXELS_AT_ONCE // pixels)),
         operations=operations,
@@ -104,7 +114,16 @@ def _training(cfg: Config, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[s
     return found
 
 
-def _reference_policy(cfg: GrpoConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
+def _old_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
+    """On the forward process the old policy sees the pairs, too: the first update's only where it is another policy."""
+    if isinstance(cfg, GrpoConfig):
+        return {}
+    updates = cfg.training.updates_per_rollout
+    seen = pairs if cfg.objective.old else pairs * (updates - 1) // updates
+    return {"old policy": seen * flops.forward(shapes.flux, tokens, cfg.policy.rank).total}
+
+
+def _reference_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
     """The reference policy is the base, or the frozen adapter that training started from."""
     if cfg.objective.kl == 0:
         return {}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cgrpo.algorithm import learning_rate_factor
 from cgrpo.config import Training
 from cgrpo.training.checks import check_finite
 from cgrpo.training.runtime import Runtime
+
+WINDOW, EARLY = 100, 10  # updates whose norms the median is over, and the fewest that it is taken of
 
 
 def make_optimizer(settings: Training, parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
@@ -27,13 +30,72 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Training, iter
     return settings.learning_rate * factor
 
 
+class Runaway:
+    """Keeps updates away from the weights whose gradient is far larger than a run's usual, and ends a run of them.
+
+    Before a run on the forward process collapses, the gradient's norm rises several-fold within a few iterations.
+    So an update with a norm above ``limit`` times the median of those before it is left out; after ``patience``
+    iterations in a row without any update the run is to stop, with the weights of before. Alike on all
+    processes, since the norms are.
+    """
+
+    def __init__(self, limit: float, patience: int):
+        self.limit, self.patience = limit, patience
+        self.norms = torch.full((WINDOW,), math.nan, dtype=torch.float64)  # the latest that were accepted, in a ring
+        self.accepted = torch.zeros((), dtype=torch.long)
+        self.silent = torch.zeros((), dtype=torch.long)  # iterations in a row without an update
+        self._taken = self._left_out = 0
+
+    def accepts(self, norm: float) -> bool:
+        """Whether the update with a gradient of this norm is to be made."""
+        if self.accepted >= EARLY and norm > self.limit * self.usual:
+            self._left_out += 1
+            return False
+        if norm > 0:  # without any credit there is no gradient, and nothing to learn about its norm
+            self.norms[self.accepted % WINDOW] = norm
+            self.accepted += 1
+        self._taken += 1
+        return True
+
+    def iteration_ends(self) -> dict[str, float]:
+        """What to log of the iteration."""
+        numbers = {"updates_left_out": float(self._left_out)}
+        self.silent.copy_(0 if self._taken else self.silent + 1)
+        self._taken = self._left_out = 0
+        return numbers
+
+    @property
+    def usual(self) -> float:
+        """The median norm; NaN before the first update."""
+        return self.norms.nanmedian().item()
+
+    @property
+    def stopped(self) -> str:
+        """Why the run is to end early, "" while it isn't."""
+        if self.silent < self.patience:
+            return ""
+        return (
+            f"stopped: for {self.patience} iterations in a row the gradient's norm was above {self.limit:g} times its "
+            f"median ({self.usual:.2g}) and the updates were left out; the adapter is the one from before"
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint, to be written into when it is read."""
+        return {"runaway.norms": self.norms, "runaway.accepted": self.accepted, "runaway.silent": self.silent}
+
+
 def step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], settings: Training, runtime: Runtime
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    settings: Training,
+    runtime: Runtime,
+    runaway: Runaway | None = None,
 ) -> float:
-    """Sum gradients over processes, clip, step; returns the gradient's norm before clipping."""
+    """Sum gradients over processes, clip, step unless the norm ran away; returns the norm before clipping."""
     runtime.sum_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm).item()
     check_finite(norm)
-    optimizer.step()
+    if runaway is None or runaway.accepts(norm):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm

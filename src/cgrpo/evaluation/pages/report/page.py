@@ -74,7 +74,7 @@ def _facts(
     ]
     if math.isfinite(seconds):
         facts.append(("Training time", f"{seconds / 60:.1f} minutes"))
-    if ended := (summary.get("guard") or {}).get("stopped"):
+    if ended := summary.get("stopped") or (summary.get("guard") or {}).get("stopped"):
         facts.append(("Ended", ended))
     if heldout is not None:
         subjects = len(heldout.subject_N.unique())

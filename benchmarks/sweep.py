@@ -1,0 +1,239 @@
+"""Many toybox trainings side by side on one machine, each with its own settings and seed; a JSON line for each.
+
+    python benchmarks/sweep.py LIST.toml --jobs 12 --out rows.jsonl [--device cpu] [--limit 300]
+
+LIST names trainings, in the order in which they begin; ``vary`` and ``seeds`` are multiplied out:
+
+    [[run]]
+    name = "forward"                        # of the row; what ``vary`` sets is added
+    recipe = "forward"
+    set = ["training.iterations=60"]
+    vary = { "training.learning_rate" = [3e-4, 8e-4] }
+    seeds = [0, 1, 2]
+    every = 20                              # iterations between evaluations on the validation split; 0: only the end
+    test = true                             # the test split at the end, too
+
+A row is written as its training ends (or, with "done": false, at each evaluation on the way, so that a killed sweep
+leaves what it has): settings, iterations, seconds of training (evaluations left out), pictures and forwards made, each
+metric's change against the base with its 95 % interval on both splits by the averaged weights where they are on, and
+the gradient norms, mean rewards and updates left out of all iterations. A training that fails leaves a row with
+"error". Interrupting ends all of them. Rows of runs that are already done in --out are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def runs(file: Path) -> Iterator[dict[str, Any]]:
+    """The trainings that a list names, one table each."""
+    for table in tomllib.loads(file.read_text())["run"]:
+        known = {"name", "recipe", "set", "vary", "seeds", "every", "test", "subjects"}
+        if unknown := table.keys() - known:
+            raise SystemExit(f"{file}: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        vary = table.get("vary", {})
+        for values in itertools.product(*vary.values()):
+            chosen = [f"{key}={json.dumps(value)}" for key, value in zip(vary, values, strict=True)]
+            words = [f"{key.rpartition('.')[2]}={value}" for key, value in zip(vary, values, strict=True)]
+            for seed in table.get("seeds", [0]):
+                yield {
+                    "name": " ".join([table.get("name", table["recipe"]), *words]),
+                    "recipe": table["recipe"],
+                    "set": [*table.get("set", []), *chosen, f"training.seed={seed}"],
+                    "seed": seed,
+                    "every": table.get("every", 0),
+                    "test": table.get("test", False),
+                    "subjects": table.get("subjects", 32),
+                }
+
+
+# -- one training, in a process of its own ---------------------------------------------------------------------
+
+
+def one(table: dict[str, Any], threads: int) -> None:
+    """Train as ``table`` says; its rows go to stdout."""
+    import torch
+
+    torch.set_num_threads(threads)
+    from cgrpo.build import make_policy, make_rewards, make_scorers, make_source, make_trainer
+    from cgrpo.config import load_config
+    from cgrpo.training.runtime import Runtime
+
+    began = time.perf_counter()
+    cfg = load_config(table["recipe"], [*table["set"], "logging.tracker=none"])
+    runtime = Runtime()
+    torch.manual_seed(cfg.training.seed)
+    policy = make_policy(cfg, runtime.device)
+    rewards = make_rewards(cfg, runtime.device)
+    trainer = make_trainer(cfg, policy, rewards, make_source(cfg), runtime)
+    evaluate = Evaluation(cfg, policy, make_scorers(rewards), table["subjects"])
+    row = table | {"device": str(runtime.device), "threads": threads, "config": cfg.model_dump(mode="json")}
+    trace: dict[str, list[float]] = {}
+    seconds, done = 0.0, 0
+    start = time.perf_counter()
+    for iteration in trainer.run(0):
+        seconds, done = seconds + time.perf_counter() - start, iteration.number + 1
+        for key, value in iteration.metrics.items():
+            if key in ("gradient_norm", "updates_left_out", "old_gap", "loss") or key.endswith("/mean"):
+                trace.setdefault(key, []).append(round(value, 5))
+        if table["every"] and done % table["every"] == 0 and done < cfg.training.iterations:
+            with trainer.average.shown():
+                say(
+                    row
+                    | {"done": False, "iterations": done, "seconds": seconds}
+                    | {"validation": evaluate("validation")}
+                )
+        start = time.perf_counter()
+    with trainer.average.shown():
+        splits = {"validation": evaluate("validation")} | ({"test": evaluate("test")} if table["test"] else {})
+    samples = done * cfg.training.prompts_per_iteration * cfg.training.group_size if cfg.method != "sft" else 0
+    say(
+        row
+        | {"done": True, "iterations": done, "seconds": seconds, "pictures": samples, "stopped": trainer.stopped}
+        | splits
+        | {"trace": trace, "seconds_in_all": time.perf_counter() - began}
+    )
+
+
+class Evaluation:
+    """Base against the policy as it is, on held-out tasks; the base is scored once a split."""
+
+    def __init__(self, cfg: Any, policy: Any, scorers: Any, subjects: int):
+        self.cfg, self.policy, self.scorers, self.subjects = cfg, policy, scorers, subjects
+        self.base: dict[str, Any] = {}
+
+    def __call__(self, split: str) -> dict[str, dict[str, float]]:
+        import torch
+
+        from cgrpo.evaluation.statistics import paired_difference
+
+        if split not in self.base:
+            with self.policy.reference():
+                self.base[split] = self._scores(split)
+        now, subject_N = self._scores(split), torch.arange(8 * self.subjects) // 8
+        found = {}
+        for name in self.scorers:
+            change = paired_difference(self.base[split][name], now[name], subject_N)
+            found[name] = {
+                "base": round(change.base, 4),
+                "difference": round(change.difference, 4),
+                "low": round(change.low, 4),
+                "high": round(change.high, 4),
+            }
+        return found
+
+    def _scores(self, split: str) -> dict[str, Any]:
+        from cgrpo.data import ToyboxSource
+        from cgrpo.evaluation.generate import generate
+        from cgrpo.rewards import scored
+
+        cfg = self.cfg
+        tasks = ToyboxSource(0, split, cfg.data.dial, 8).batch(range(8 * self.subjects))
+        sigmas = self.policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
+        pictures = generate(self.policy, tasks, sigmas, chunk=96)
+        return {name: scored(name, scorer.score, pictures, tasks) for name, scorer in self.scorers.items()}
+
+
+def say(row: dict[str, Any]) -> None:
+    print(json.dumps(row), flush=True)
+
+
+# -- many of them ----------------------------------------------------------------------------------------------
+
+
+def sweep(tables: list[dict[str, Any]], jobs: int, threads: int, device: str, out: Path, limit: float) -> None:
+    """Keep ``jobs`` trainings going until none is left, or ``limit`` seconds have passed."""
+    environment = (
+        os.environ | {"OMP_NUM_THREADS": str(threads)} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    )
+    waiting, going, start = (
+        list(reversed(tables)),
+        dict[subprocess.Popen[bytes], tuple[dict[str, Any], Path]](),
+        time.time(),
+    )
+    scratch = out.with_suffix(".parts")
+    scratch.mkdir(parents=True, exist_ok=True)
+    written: dict[Path, int] = {}
+    try:
+        while (waiting or going) and (not limit or time.time() - start < limit):
+            while waiting and len(going) < jobs:
+                table = waiting.pop()
+                part = scratch / f"{len(tables) - len(waiting)}.jsonl"
+                command = [sys.executable, __file__, "--one", json.dumps(table), "--threads", str(threads)]
+                with part.open("wb") as stdout, part.with_suffix(".err").open("wb") as stderr:
+                    going[subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)] = (table, part)
+            time.sleep(0.2)
+            for process, (table, part) in list(going.items()):
+                ended = process.poll() is not None
+                _collect(part, written, out)
+                if not ended:
+                    continue
+                del going[process]
+                if process.returncode:
+                    error = part.with_suffix(".err").read_text(errors="replace").strip().splitlines()[-1:]
+                    with out.open("a") as file:
+                        file.write(
+                            json.dumps(table | {"error": " ".join(error) or f"exit {process.returncode}"}) + "\n"
+                        )
+                print(
+                    f"{time.time() - start:.0f} s: {'failed' if process.returncode else 'done'} {table['name']} "
+                    f"seed {table['seed']}; {len(going)} going, {len(waiting)} to come",
+                    flush=True,
+                )
+    finally:
+        for process, (_, part) in going.items():
+            process.terminate()
+            process.wait()
+            _collect(part, written, out)
+
+
+def _collect(part: Path, written: dict[Path, int], out: Path) -> None:
+    """Whole lines that a training has written since last asked."""
+    lines = part.read_bytes().split(b"\n")[:-1]
+    if fresh := lines[written.get(part, 0) :]:
+        with out.open("ab") as file:
+            file.writelines(line + b"\n" for line in fresh)
+        written[part] = len(lines)
+
+
+def finished(out: Path) -> set[tuple[str, int, str]]:
+    """Which trainings ``out`` already has whole."""
+    rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+    return {(row["name"], row["seed"], json.dumps(row["set"])) for row in rows if row.get("done")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", nargs="?", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: the GPU where there is one")
+    parser.add_argument("--out", type=Path, default=Path("sweep.jsonl"))
+    parser.add_argument("--limit", type=float, default=0, help="seconds after which all are ended; 0: never")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        one(json.loads(given.one), given.threads)
+        return
+    if given.list is None:
+        parser.error("which LIST?")
+    done = finished(given.out)
+    tables = [t for t in runs(given.list) if (t["name"], t["seed"], json.dumps(t["set"])) not in done]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print(f"{len(tables)} trainings, {len(done)} already done", flush=True)
+    sweep(tables, given.jobs, given.threads, given.device, given.out, given.limit)
+
+
+if __name__ == "__main__":
+    main()
