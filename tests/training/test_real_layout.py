@@ -32,7 +32,7 @@ from cgrpo.policies import (
 )
 
 REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
-GROUPS = [name for name in REAL if load_config(name).method == "grpo"]
+GROUPS = [name for name in REAL if load_config(name).method != "sft"]
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +75,14 @@ def settings(world: Path, recipe: str, *more: str) -> list[str]:
     }
     given = [
         f"policy.path={world / 'flux'}",
-        *([f"policy.start={world / 'start.safetensors'}"] if recipe != "kontext" else []),
+        *([f"policy.start={world / 'start.safetensors'}"] if load_config(recipe).policy.start else []),
         "policy.height=32",
         "policy.width=32",
         "policy.reference_size=32",
         "policy.rank=4",
         f"data.source={world / 'train.json'}",
         "sampling.steps=4",
+        *(["sampling.rollout_steps=2"] if load_config(recipe).method == "forward" else []),
         *(f"rewards.{name}.{key}={world / value}" for name, row in rewards.items() for key, value in row.items()),
         "training.iterations=2",
         f"{load_config(recipe).share()[1]}=2",
@@ -99,13 +100,13 @@ def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recip
     assert len(rows) == 2
     assert all(row["gradient_norm"] > 0 for row in rows)
     for row in rows if recipe in GROUPS else ():
-        assert row["ratio_drift"] < 1e-3
+        assert row.get("ratio_drift", 0) < 1e-3  # on the forward process nothing is replayed
         assert row["reward/identity/std"] > 0 and row["reward/prompt/std"] > 0
         # The release masks the reference alone.
         assert ("reward/identity/unsegmented" in row) == (recipe != "uno-8x-release")
         assert 0 <= row["reward/identity/reference_unsegmented"] <= 1
     state, header = read_adapter(run / "adapter")
-    assert header["start_mode"] == ("" if recipe == "kontext" else "merge")
+    assert header["start_mode"] == ("merge" if load_config(recipe).policy.start else "")
     assert any(value.abs().max() > 0 for key, value in state.items() if "lora_B" in key)
 
 
