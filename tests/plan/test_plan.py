@@ -133,6 +133,26 @@ def test_supervised_runs_have_no_rollout() -> None:
     assert "rewards" not in found.work.operations
 
 
+def test_the_forward_process_trains_levels_and_asks_the_old_policy() -> None:
+    """12 samples a process, 8 steps a rollout, 2 levels; the old policy sees the pairs of all updates but the first."""
+    forward = paper("method=forward", "sampling.rollout_steps=8", "objective.levels=2")
+    found, grpo = plan(forward, gpus=8), plan(paper(), gpus=8)
+    assert (found.work.sampling_forwards, found.work.pairs, found.work.updates) == (12 * 8, 12 * 2, 3)
+    one = grpo.work.operations["sampling"] / 300
+    assert found.work.operations["sampling"] == pytest.approx(96 * one)
+    assert found.work.operations["old policy"] == pytest.approx(16 * one)
+    assert "old policy" not in grpo.work.operations
+    slow = plan(override(forward, ["objective.old=0.5", "objective.kl=0.1"]), gpus=8)
+    assert slow.work.operations["old policy"] == pytest.approx(24 * one)
+    assert slow.work.operations["reference policy (kl)"] > 0
+    assert slow.memory.resident - found.memory.resident == 4 * 956_301_312  # the old policy's adapter
+
+
+def test_an_average_is_an_adapter_more() -> None:
+    found = plan(paper("training.average=0.9"), gpus=8)
+    assert found.memory.resident - plan(paper(), gpus=8).memory.resident == 4 * 956_301_312
+
+
 def test_one_change_is_advised_where_one_is_enough() -> None:
     found = plan(paper("policy.checkpointing=off"), gpus=8)
     assert not found.fits and found.advice == ("policy.checkpointing=full",)
