@@ -1,6 +1,8 @@
 """Many toybox trainings side by side on one machine, each with its own settings and seed; a JSON line for each.
 
-    python benchmarks/sweep.py LIST.toml --jobs 12 --out rows.jsonl [--device cpu] [--limit 300]
+    python benchmarks/sweep.py LIST.toml --out rows.jsonl [--jobs 4] [--cpu-jobs 10] [--limit 300]
+
+--jobs trainings at a time take the GPU where there is one, and beside them --cpu-jobs the CPU.
 
 LIST names trainings, in the order in which they begin; ``vary`` and ``seeds`` are multiplied out:
 
@@ -152,48 +154,44 @@ def say(row: dict[str, Any]) -> None:
 # -- many of them ----------------------------------------------------------------------------------------------
 
 
-def sweep(tables: list[dict[str, Any]], jobs: int, threads: int, device: str, out: Path, limit: float) -> None:
-    """Keep ``jobs`` trainings going until none is left, or ``limit`` seconds have passed."""
-    environment = (
-        os.environ | {"OMP_NUM_THREADS": str(threads)} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    )
-    waiting, going, start = (
-        list(reversed(tables)),
-        dict[subprocess.Popen[bytes], tuple[dict[str, Any], Path]](),
-        time.time(),
-    )
+def sweep(tables: list[dict[str, Any]], places: list[str], threads: int, out: Path, limit: float) -> None:
+    """Keep a training going in each of ``places`` until none is left, or ``limit`` seconds have passed."""
+    plain = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environments = {"any": plain, "cpu": plain | {"CUDA_VISIBLE_DEVICES": ""}}
+    waiting, free, start = list(reversed(tables)), list(places), time.time()
+    going: dict[subprocess.Popen[bytes], tuple[dict[str, Any], Path, str]] = {}
+    written: dict[Path, int] = {}
     scratch = out.with_suffix(".parts")
     scratch.mkdir(parents=True, exist_ok=True)
-    written: dict[Path, int] = {}
     try:
         while (waiting or going) and (not limit or time.time() - start < limit):
-            while waiting and len(going) < jobs:
-                table = waiting.pop()
+            while waiting and free:
+                table, place = waiting.pop(), free.pop(0)
                 part = scratch / f"{len(tables) - len(waiting)}.jsonl"
                 command = [sys.executable, __file__, "--one", json.dumps(table), "--threads", str(threads)]
                 with part.open("wb") as stdout, part.with_suffix(".err").open("wb") as stderr:
-                    going[subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)] = (table, part)
+                    process = subprocess.Popen(command, env=environments[place], stdout=stdout, stderr=stderr)
+                going[process] = (table, part, place)
             time.sleep(0.2)
-            for process, (table, part) in list(going.items()):
+            for process, (table, part, place) in list(going.items()):
                 ended = process.poll() is not None
                 _collect(part, written, out)
                 if not ended:
                     continue
                 del going[process]
+                free.append(place)
                 if process.returncode:
                     error = part.with_suffix(".err").read_text(errors="replace").strip().splitlines()[-1:]
                     with out.open("a") as file:
-                        file.write(
-                            json.dumps(table | {"error": " ".join(error) or f"exit {process.returncode}"}) + "\n"
-                        )
-                print(
-                    f"{time.time() - start:.0f} s: {'failed' if process.returncode else 'done'} {table['name']} "
-                    f"seed {table['seed']}; {len(going)} going, {len(waiting)} to come",
-                    flush=True,
-                )
+                        said = " ".join(error) or f"exit {process.returncode}"
+                        file.write(json.dumps(table | {"error": said}) + "\n")
+                how = "failed" if process.returncode else "done"
+                left = f"{len(going)} going, {len(waiting)} to come"
+                print(f"{time.time() - start:.0f} s: {how} {table['name']} seed {table['seed']}; {left}", flush=True)
     finally:
-        for process, (_, part) in going.items():
+        for process in going:
             process.terminate()
+        for process, (_, part, _) in going.items():
             process.wait()
             _collect(part, written, out)
 
@@ -216,9 +214,9 @@ def finished(out: Path) -> set[tuple[str, int, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", nargs="?", type=Path)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, on the GPU where there is one")
+    parser.add_argument("--cpu-jobs", type=int, default=0, help="trainings beside them, on the CPU")
     parser.add_argument("--threads", type=int, default=1, help="of each training")
-    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: the GPU where there is one")
     parser.add_argument("--out", type=Path, default=Path("sweep.jsonl"))
     parser.add_argument("--limit", type=float, default=0, help="seconds after which all are ended; 0: never")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -232,7 +230,7 @@ def main() -> None:
     tables = [t for t in runs(given.list) if (t["name"], t["seed"], json.dumps(t["set"])) not in done]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print(f"{len(tables)} trainings, {len(done)} already done", flush=True)
-    sweep(tables, given.jobs, given.threads, given.device, given.out, given.limit)
+    sweep(tables, ["any"] * given.jobs + ["cpu"] * given.cpu_jobs, given.threads, given.out, given.limit)
 
 
 if __name__ == "__main__":

@@ -220,6 +220,26 @@ def test_a_sample_that_could_not_be_scored_has_no_say(small_forward, monkeypatch
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(left_out, kept, strict=True))
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_credit_below_zero_can_weigh_less(small_forward, monkeypatch, weight):
+    def gradient(setting, factor):
+        made = trainer(small_forward("policy.dtype=float64", f"objective.negative={setting}"))
+        shake(made)
+        table = made._credit
+
+        def weighted(scores_PGR):
+            credit, numbers = table(scores_PGR)
+            credit.credit_KPG.copy_(torch.where(credit.credit_KPG < 0, factor * credit.credit_KPG, credit.credit_KPG))
+            return credit, numbers
+
+        monkeypatch.setattr(made, "_credit", weighted)
+        return gradients(made, monkeypatch)
+
+    found, expected, other = gradient(weight, 1.0), gradient(1.0, weight), gradient(1.0, 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(found, other, strict=True))
+
+
 def test_kl_pulls_towards_the_base(small_forward):
     def distance_from_base(kl: str) -> float:
         made = trainer(small_forward(f"objective.kl={kl}", "training.iterations=5", "training.learning_rate=0.005"))
@@ -376,6 +396,7 @@ def test_a_run_whose_norm_runs_away_ends_with_the_weights_of_before(small_forwar
         "objective.loss=ppo",
         "objective.spread=even",
         "objective.kl=-1",
+        "objective.negative=1.5",
         "sampling.order=3",
         "sampling.rollout_steps=0",
         "training.runaway=1.0",

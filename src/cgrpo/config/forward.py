@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cgrpo.config.credit import credit_in_words
 from cgrpo.config.groups import GroupRun, GroupSampling, GroupTraining
-from cgrpo.config.section import Positive, Section
+from cgrpo.config.section import Positive, Section, Share
 
 
 class RolloutSampling(GroupSampling):
@@ -28,6 +28,8 @@ class ForwardObjective(Section):
     """"nft": each error over its own size, so that no noise level outweighs the others."""
     clip: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """"awm": clip range of the ratio, for errors averaged over latent dimensions."""
+    negative: Share = 1.0
+    """Weight of credit below 0: with 0 only what was good is learnt from."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the mean squared distance to the adapter-off policy's velocity; 0 is off."""
     old: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -50,7 +52,7 @@ class ForwardTraining(GroupTraining):
 
 
 class ForwardConfig(GroupRun):
-    """A run on the forward process; how the credit table is filled is chosen as for GRPO."""
+    """Online reinforcement learning on the forward process; how the credit table is filled is chosen as for GRPO."""
 
     method: Literal["forward"] = "forward"
     sampling: RolloutSampling = RolloutSampling()

@@ -210,6 +210,7 @@ class Forward:
         number_M = torch.tensor(part.positions)[sample_M // group] * group + sample_M % group
         step_M = steps_at(part.sigma_M.cpu(), self.sigmas.to(part.sigma_M.dtype))
         credit_M = credit.of_pairs(number_M, step_M)
+        credit_M = torch.where(credit_M < 0, self.cfg.objective.negative * credit_M, credit_M)
         useful_M = (credit_M != 0) | (self.cfg.objective.kl > 0)
         mine = (useful_M & (sample_M % group % settings.updates_per_rollout == share)).nonzero()[:, 0]
         return [(index_B, credit_M[index_B]) for index_B in mine.split(settings.micro_batch) if len(index_B)]
