@@ -208,7 +208,7 @@ class Forward:
         settings, group = self.cfg.training, self.cfg.training.group_size
         sample_M = part.sample_M.cpu()
         number_M = torch.tensor(part.positions)[sample_M // group] * group + sample_M % group
-        step_M = steps_at(part.sigma_M.cpu(), self.sigmas.to(part.sigma_M.dtype))
+        step_M = steps_at(part.sigma_M.cpu(), self.sigmas.to("cpu", part.sigma_M.dtype))
         credit_M = credit.of_pairs(number_M, step_M)
         credit_M = torch.where(credit_M < 0, self.cfg.objective.negative * credit_M, credit_M)
         useful_M = (credit_M != 0) | (self.cfg.objective.kl > 0)
