@@ -137,13 +137,13 @@ class Evaluation:
 
     def _scores(self, split: str) -> dict[str, Any]:
         from cgrpo.data import ToyboxSource
-        from cgrpo.evaluation.generate import generate
+        from cgrpo.evaluation.sampling import follow, task_noise
         from cgrpo.rewards import scored
 
         cfg = self.cfg
         tasks = ToyboxSource(0, split, cfg.data.dial, 8).batch(range(8 * self.subjects))
         sigmas = self.policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
-        pictures = generate(self.policy, tasks, sigmas, chunk=96)
+        pictures = follow(self.policy, tasks, task_noise(self.policy, tasks.ids), sigmas)
         return {name: scored(name, scorer.score, pictures, tasks) for name, scorer in self.scorers.items()}
 
 
