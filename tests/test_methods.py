@@ -10,7 +10,6 @@ import pytest
 
 from cgrpo.config import (
     METHODS,
-    ForwardConfig,
     GrpoConfig,
     SftConfig,
     load_config,
