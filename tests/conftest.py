@@ -1,6 +1,16 @@
-"""Helpers of the rooms' tests import under any of pytest's import modes."""
+"""What must be set before torch is imported, and helpers of the rooms' tests import under any of pytest's modes."""
 
+import os
 import sys
 from pathlib import Path
+
+# Workers share the cores, and so do the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Where ATen is told to do without AVX-512, oneDNN must be, too: attention in bfloat16 fails where they disagree, which
+# no real machine does.
+LEAST = {"default": "SSE41", "avx2": "AVX2"}
+if (told := os.environ.get("ATEN_CPU_CAPABILITY")) in LEAST:
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", LEAST[told])
 
 sys.path[:0] = [str(Path(__file__).parent / room) for room in ("evaluation", "policies", "rewards", "training")]
