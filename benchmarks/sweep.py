@@ -14,6 +14,7 @@ LIST names trainings, in the order in which they begin; ``vary`` and ``seeds`` a
     seeds = [0, 1, 2]
     every = 20                              # iterations between evaluations on the validation split; 0: only the end
     test = true                             # the test split at the end, too
+    keep = true                             # the adapter, in OUT.parts/NAME-SEED
 
 A row is written as its training ends (or, with "done": false, at each evaluation on the way, so that a killed sweep
 leaves what it has): settings, iterations, seconds of training (evaluations left out), pictures and forwards made, each
@@ -41,7 +42,7 @@ from typing import Any
 def runs(file: Path) -> Iterator[dict[str, Any]]:
     """The trainings that a list names, one table each."""
     for table in tomllib.loads(file.read_text())["run"]:
-        known = {"name", "recipe", "set", "vary", "seeds", "every", "test", "subjects"}
+        known = {"name", "recipe", "set", "vary", "seeds", "every", "test", "subjects", "keep"}
         if unknown := table.keys() - known:
             raise SystemExit(f"{file}: unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
         vary = table.get("vary", {})
@@ -57,6 +58,7 @@ def runs(file: Path) -> Iterator[dict[str, Any]]:
                     "every": table.get("every", 0),
                     "test": table.get("test", False),
                     "subjects": table.get("subjects", 32),
+                    "keep": table.get("keep", False),
                 }
 
 
@@ -98,6 +100,8 @@ def one(table: dict[str, Any], threads: int) -> None:
                 )
         start = time.perf_counter()
     with trainer.average.shown():
+        if table["keep"]:
+            policy.save(Path(table["keep"]))
         splits = {"validation": evaluate("validation")} | ({"test": evaluate("test")} if table["test"] else {})
     samples = done * cfg.training.prompts_per_iteration * cfg.training.group_size if cfg.method != "sft" else 0
     say(
@@ -168,6 +172,8 @@ def sweep(tables: list[dict[str, Any]], places: list[str], threads: int, out: Pa
             while waiting and free:
                 table, place = waiting.pop(), free.pop(0)
                 part = scratch / f"{len(tables) - len(waiting)}.jsonl"
+                if table["keep"]:
+                    table = table | {"keep": str(scratch / f"{table['name']}-{table['seed']}")}
                 command = [sys.executable, __file__, "--one", json.dumps(table), "--threads", str(threads)]
                 with part.open("wb") as stdout, part.with_suffix(".err").open("wb") as stderr:
                     process = subprocess.Popen(command, env=environments[place], stdout=stdout, stderr=stderr)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cgrpo.cli.shared import RUN, add_settings, add_verb, positive
+from cgrpo.cli.shared import RUN, add_settings, add_verb, positive, share
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
 cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
+cgrpo sample outputs/identity --blend outputs/prompt=0.3 --reference toy.png --prompt "a toy in the snow" --out pictures
 cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
     --shift uno --guidance 4 --seed 3407 --set policy.reference_size=320 --out uno"""
 
@@ -28,6 +29,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     sample.add_argument("--shift", metavar="S", help="sigma schedule: a number, flux, or uno (default: as trained)")
     sample.add_argument("--guidance", metavar="G", help="distilled guidance (default: as trained; UNO: 4)")
     sample.add_argument("--size", metavar="WxH", help="pixels of the pictures (default: as trained)")
+    sample.add_argument(
+        "--blend",
+        type=share,
+        action="append",
+        default=[],
+        metavar="RUN=SHARE",
+        help="mix in another run of the same base, with a share from 0 to 1; repeatable",
+    )
     sample.add_argument("--recipe", default="toybox", help="describes the base, unless a run directory does")
     add_settings(sample)
 
@@ -57,5 +66,6 @@ def run(options: argparse.Namespace) -> None:
         settings=settings,
         seeds=options.seeds,
         seed=options.seed,
+        blend=options.blend,
     )
     print(f"{len(files) - 1} pictures and {files[-1]}")

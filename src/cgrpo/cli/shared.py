@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 RUN = "a run directory or an adapter (default: the base)"
@@ -49,6 +50,17 @@ def add_settings(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
     )
+
+
+def share(text: str) -> tuple[Path, float]:
+    """RUN=SHARE, as argparse takes types."""
+    run, equals, number = text.rpartition("=")
+    try:
+        if not equals or not run:
+            raise ValueError
+        return Path(run), float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: write it as RUN=SHARE, such as outputs/naive=0.3") from None
 
 
 def positive(text: str) -> int:

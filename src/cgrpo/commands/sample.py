@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cgrpo.build import make_policy
+from cgrpo.commands.adapter import blend_runs
 from cgrpo.config import TOYBOX, Config, load_config, override
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
@@ -48,15 +50,23 @@ def sample(
     settings: Sequence[str] = (),
     seeds: int = 4,
     seed: int = 0,
+    blend: Sequence[tuple[Path, float]] = (),
 ) -> list[Path]:
     """Pictures of the referenced subject for each prompt and seed, as PNG files in ``out``, and a sheet of them all.
 
     Seeds are ``seed`` .. ``seed + seeds - 1``, each the same noise for every prompt, as diffusers' pipelines draw it.
+    ``blend``: other runs of the same base, with their shares; the policy is then the mix of all (``blend_adapters``).
     Without ``references`` the prompt stands alone. ``recipe`` describes the base where ``run`` is no run directory.
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; say what the picture should show")
-    cfg, policy = open_policy(run, load_config(recipe), settings)
+    cfg, adapter = configuration(run, load_config(recipe), settings)
+    with TemporaryDirectory() as scratch:
+        if blend:
+            if run is None:
+                raise UserError("--blend mixes RUN with others; name the run")
+            adapter = blend_runs(run, blend, Path(scratch))
+        policy = make_policy(cfg, adapter=adapter)
     pictures = tuple(open_picture(path, cfg.policy.reference_alpha) for path in references)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     count = len(prompts)

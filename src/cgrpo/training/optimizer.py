@@ -60,7 +60,7 @@ class Runaway:
     def iteration_ends(self) -> dict[str, float]:
         """What to log of the iteration."""
         numbers = {"updates_left_out": float(self._left_out)}
-        self.silent.copy_(0 if self._taken else self.silent + 1)
+        self.silent.fill_(0 if self._taken else int(self.silent) + 1)
         self._taken = self._left_out = 0
         return numbers
 

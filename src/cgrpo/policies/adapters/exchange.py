@@ -16,7 +16,6 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn.functional import pad
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import (
@@ -31,7 +30,7 @@ from cgrpo.policies.adapters.files import (
     write_adapter,
 )
 from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
-from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, pairs, stock_to_adapter
+from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
 from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts, locate_base
 
@@ -69,7 +68,7 @@ def convert_adapter(
     elif join is not None:
         why = "the delta only was asked for" if only_delta else "it is whole as it is"
         raise UserError(f"{file}: nothing to join ({why}); leave the start out")
-    split, rank = _one_rank(split)
+    split, rank = one_rank(split)
     try:
         state = adapter_to_uno(stock_to_adapter(split)) if to == "uno" else {PREFIX + k: v for k, v in split.items()}
     except UserError as error:
@@ -198,17 +197,6 @@ def _joined(start: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> State
     for key, value in adapter.items():
         joined[key] = torch.cat((start[key], value), dim=0 if "lora_A" in key else 1) if key in start else value
     return joined
-
-
-def _one_rank(split: Mapping[str, Tensor]) -> tuple[State, int]:
-    """The same with zeros up to the largest rank: stock loaders scale by one rank for all modules."""
-    rank = max(down.shape[0] for down, _ in pairs(split).values())
-    padded = {}
-    for key, value in split.items():
-        down = key.endswith("lora_A.weight")
-        spare = rank - value.shape[0 if down else 1]
-        padded[key] = pad(value, (0, 0, 0, spare) if down else (0, spare)) if spare else value
-    return padded, rank
 
 
 def _known(file: str | Path, header: Mapping[str, str]) -> Origin:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cgrpo.errors import UserError
 
@@ -161,3 +162,14 @@ def _refuse(unknown: list[str], what: str) -> None:
         raise UserError(
             f"adapter: {len(unknown)} keys are not {what} LoRA keys, such as {unknown[0]}; is this another file?"
         )
+
+
+def one_rank(split: Mapping[str, Tensor]) -> tuple[State, int]:
+    """The same with zeros up to the largest rank: stock loaders scale by one rank for all modules."""
+    rank = max(down.shape[0] for down, _ in pairs(split).values())
+    padded = {}
+    for key, value in split.items():
+        down = key.endswith("lora_A.weight")
+        spare = rank - value.shape[0 if down else 1]
+        padded[key] = pad(value, (0, 0, 0, spare) if down else (0, spare)) if spare else value
+    return padded, rank
