@@ -2,8 +2,8 @@
 
     python benchmarks/blend_line.py IDENTITY PROMPT --shares 0 0.25 0.5 0.75 1 [--split test] [--subjects 32]
 
-IDENTITY and PROMPT are run directories or adapters; a share is PROMPT's. A JSON line for each share: every metric's change
-against the base with its 95 % interval.
+IDENTITY and PROMPT are run directories or adapters; a share is PROMPT's. A JSON line for each share: every metric's
+change against the base with its 95 % interval.
 """
 
 from __future__ import annotations
