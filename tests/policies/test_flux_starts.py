@@ -146,8 +146,10 @@ def test_continued_start_moves_and_its_reference_stays(uno: Path) -> None:
     shake(policy)
     moved = velocity(policy)
     assert not torch.allclose(moved, start, atol=0.1)
-    with reference_policy(policy.transformer):
+    plain = with_adapter()
+    with policy.reference(), plain.reference():
         assert torch.equal(velocity(policy), start)
+        assert policy.mark() != plain.mark()  # the start is part of it
     assert torch.equal(velocity(policy), moved)
 
 

@@ -140,7 +140,8 @@ class Policy(ABC, Generic[C]):
         """All that its pictures depend on but for prompts, references, noise and sigmas, as plain values by name.
 
         How pictures are prepared and guided, and what the weights are now: within ``reference`` those of the
-        reference, within ``using`` the others. Policies of equal marks make equal pictures, up to rounding.
+        reference, within ``using`` the others. Policies of equal marks make equal pictures, up to rounding. To be
+        asked before ``shard``.
         """
 
     @abstractmethod

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import (
@@ -126,11 +127,18 @@ def named_parameters(transformer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def active_weights(transformer: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The transformer's weights by its own names; without the trained adapter's within ``reference_policy``."""
+    """The transformer's weights by its own names; without the trained adapter's within ``reference_policy``.
+
+    Of an int8 matrix what it is made of: numbers and scales.
+    """
     layers = _lora_layers(transformer).values()
     off = any(layer.disable_adapters or _NAME not in layer.active_adapters for layer in layers)
     for name, value in transformer.state_dict().items():
-        if not (off and ".lora_" in name and f".{_NAME}." in name):
+        if off and ".lora_" in name and f".{_NAME}." in name:
+            continue
+        if is_traceable_wrapper_subclass(value):
+            yield from ((f"{name}.{part}", getattr(value, part)) for part in value.__tensor_flatten__()[0])
+        else:
             yield name, value
 
 
