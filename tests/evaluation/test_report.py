@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.config import GrpoConfig, SftConfig, Shaping, Weights
+from cgrpo.config import ForwardConfig, GrpoConfig, SftConfig, Shaping, Weights
 from cgrpo.evaluation.heldout import HeldOut
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
@@ -223,6 +223,19 @@ def test_a_supervised_run_says_so_and_nothing_of_credit(tmp_path):
     parsed = Page(write_report(tmp_path, rows, SftConfig(), {}, None).read_text("utf-8"))
     assert "Supervised fine-tuning on target pictures" in parsed.text and "256 an iteration" in parsed.text
     assert not re.search(r"SARS|TDW|shaping|Customized-GRPO", parsed.text)
+
+
+def test_a_run_on_the_forward_process_says_what_held_it_back(tmp_path):
+    training = {"average": 0.9, "schedule": "cosine", "warmup": 3, "learning_rate": 1e-3}
+    rows = [
+        {"iteration": n, "gradient_norm": 0.1, "old_gap": 0.01, "updates_left_out": 2.0 * (n > 7)} for n in range(10)
+    ]
+    config = ForwardConfig.model_validate({"training": training})
+    text = write_report(tmp_path, rows, config, {"stopped": "stopped: as the norm ran away"}).read_text()
+    assert "DiffusionNFT on the forward process: SARS + TDW" in text and "stopped: as the norm ran away" in text
+    assert "0.001, rising over 3 iterations, falling to 0 (cosine)" in text and "decay 0.9 an iteration" in text
+    left_out = text.partition("Updates left out")[2]
+    assert re.match(r"\W*(</?\w+[^>]*>\s*)*4\b", left_out) and "rollout and replay" not in text
 
 
 def test_numbers():

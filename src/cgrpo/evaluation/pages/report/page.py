@@ -69,7 +69,8 @@ def _facts(
         *config.facts().items(),
         ("Rewards", ", ".join(f"{name} ({reward.type})" for name, reward in config.rewards.items())),
         ("Policy", f"LoRA of rank {config.policy.rank}, {config.policy.width} {TIMES} {config.policy.height} pixels"),
-        ("Learning rate", f"{config.training.learning_rate:g}"),
+        ("Learning rate", _learning_rate(config)),
+        *([("Averaged weights", f"decay {config.training.average:g} an iteration")] if config.training.average else []),
         ("Seed", str(config.training.seed)),
     ]
     if math.isfinite(seconds):
@@ -80,6 +81,13 @@ def _facts(
         subjects = len(heldout.subject_N.unique())
         facts.append(("Held-out tasks", f"{len(heldout.batch)} on {subjects} subjects never trained on"))
     return facts
+
+
+def _learning_rate(config: Config) -> str:
+    training = config.training
+    rising = [f"rising over {training.warmup} iterations"] if training.warmup else []
+    falling = [f"falling to 0 ({training.schedule})"] if training.schedule != "constant" else []
+    return ", ".join([f"{training.learning_rate:g}", *rising, *falling])
 
 
 def _settings(config: Config, environment: Mapping[str, Any]) -> Section:

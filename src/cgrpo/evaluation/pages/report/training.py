@@ -52,10 +52,15 @@ def health_section(rows: Sequence[Row], config: Config) -> Section | None:
     drawn = [
         curve(rows, "ratio_drift", "ratio drift", mark=drift, scale="log"),
         curve(rows, "clip_share", "share of clipped pairs"),
+        curve(rows, "old_gap", "squared distance from the old policy's velocity", scale="log"),
         curve(rows, "gradient_norm", "gradient norm", mark=clipped),
     ]
     facts = _health_facts(rows)
-    words = "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone."
+    words = {
+        "grpo": "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone.",
+        "forward": "Before a collapse the gradient's norm rises; updates far above its median are left out.",
+        "sft": "The loss has noise levels and noise of its own in every iteration, so its norm jumps.",
+    }[config.method]
     shown = [Text(words, "muted"), Plots(drawn), Facts(facts)]
     return Section("health", "Training health", shown) if any(drawn) or facts else None
 
@@ -73,6 +78,8 @@ def _health_facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         facts.append(("Seconds an iteration", ", ".join(f"{key} {value:.2f}" for key, value in times.items())))
     if drift := column("ratio_drift"):
         facts.append(("Largest ratio drift", f"{max(drift):.1e}"))
+    if left_out := column("updates_left_out"):
+        facts.append(("Updates left out", f"{sum(left_out):.0f}"))
     if failed := [value for row in rows for key in row if key.endswith("/failed") for value in [to_float(row[key])]]:
         facts.append(("Scores that failed", f"{sum(filter(math.isfinite, failed)):.0f}"))
     if shift := column("bonus_shift"):
