@@ -21,6 +21,8 @@ leaves what it has): settings, iterations, seconds of training (evaluations left
 metric's change against the base with its 95 % interval on both splits by the averaged weights where they are on, and
 the gradient norms, mean rewards and updates left out of all iterations. A training that fails leaves a row with
 "error". Interrupting ends all of them. Rows of runs that are already done in --out are not made again.
+
+    python benchmarks/sweep.py --table rows.jsonl       # the rows' judges, averaged over seeds
 """
 
 from __future__ import annotations
@@ -96,7 +98,7 @@ def one(table: dict[str, Any], threads: int) -> None:
                 say(
                     row
                     | {"done": False, "iterations": done, "seconds": seconds}
-                    | {"validation": evaluate("validation")}
+                    | {"validation": evaluate("validation"), "trace": trace}
                 )
         start = time.perf_counter()
     with trainer.average.shown():
@@ -217,6 +219,29 @@ def finished(out: Path) -> set[tuple[str, int, str]]:
     return {(row["name"], row["seed"], json.dumps(row["set"])) for row in rows if row.get("done")}
 
 
+def table(file: Path) -> None:
+    """Judges' changes by name and iterations: the mean over seeds, and the lowest and highest of them."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        if "error" in row:
+            print(f"{row['name']} seed {row['seed']}: {row['error']}")
+        else:
+            groups.setdefault((row["name"], row["iterations"]), []).append(row)
+    metrics = ("identity_readback", "prompt_readback", "copy_paste")
+    print("name | iterations | seeds | seconds | split | " + " | ".join(metrics))
+    for (name, iterations), found in groups.items():
+        seconds = sum(row["seconds"] for row in found) / len(found)
+        for split in ("validation", "test"):
+            told = []
+            for metric in metrics:
+                gains = [row[split][metric]["difference"] for row in found if split in row]
+                if gains:
+                    told.append(f"{sum(gains) / len(gains):+.3f} [{min(gains):+.3f}, {max(gains):+.3f}]")
+            if told:
+                print(f"{name} | {iterations} | {len(found)} | {seconds:.0f} | {split} | " + " | ".join(told))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", nargs="?", type=Path)
@@ -225,10 +250,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each training")
     parser.add_argument("--out", type=Path, default=Path("sweep.jsonl"))
     parser.add_argument("--limit", type=float, default=0, help="seconds after which all are ended; 0: never")
+    parser.add_argument("--table", type=Path, metavar="ROWS", help="print what is in ROWS, and train nothing")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         one(json.loads(given.one), given.threads)
+        return
+    if given.table:
+        table(given.table)
         return
     if given.list is None:
         parser.error("which LIST?")
