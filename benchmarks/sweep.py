@@ -84,7 +84,8 @@ def one(table: dict[str, Any], threads: int) -> None:
     rewards = make_rewards(cfg, runtime.device)
     trainer = make_trainer(cfg, policy, rewards, make_source(cfg), runtime)
     evaluate = Evaluation(cfg, policy, make_scorers(rewards), table["subjects"])
-    row = table | {"device": str(runtime.device), "threads": threads, "config": cfg.model_dump(mode="json")}
+    row = {key: value for key, value in table.items() if key != "test"}  # where a row has it, it is the split
+    row |= {"device": str(runtime.device), "threads": threads, "config": cfg.model_dump(mode="json")}
     trace: dict[str, list[float]] = {}
     seconds, done = 0.0, 0
     start = time.perf_counter()
