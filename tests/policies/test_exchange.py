@@ -206,7 +206,7 @@ def test_files_that_can_not_be_converted(tmp_path: Path) -> None:
     save_file({}, tmp_path / "empty.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"PK\x03\x04 a pickle")
     told = {
-        "x.safetensors": "1 keys are not stock or UNO", "empty.safetensors": "no LoRA matrices",
+        "x.safetensors": "1 keys are of no known LoRA layout", "empty.safetensors": "no LoRA matrices",
         "bad.safetensors": "only safetensors", "none.safetensors": "no such adapter",
     }  # fmt: skip
     for name, message in told.items():
@@ -330,7 +330,7 @@ def test_merges_that_are_refused(base_folder: Path, uno: Path, tmp_path: Path) -
 def test_inspect_uno(uno: Path) -> None:
     about = inspect_adapter(uno)
     state = golden("golden_uno/tiny_lora_uno.safetensors")
-    assert (about["format"], about["rank"], about["alpha"], about["tensors"]) == ("uno", 4, 4, 24)
+    assert (about["format"], about["rank"], about["scale"], about["tensors"]) == ("uno", 4, 1, 24)
     assert about["parameters"] == sum(value.numel() for value in state.values()) and about["dtype"] == "bfloat16"
     assert not about["untrained"] and about["base_hash"] == ""
     down, up = (f"single_blocks.{{}}.processor.proj_lora.{name}.weight" for name in ("down", "up"))

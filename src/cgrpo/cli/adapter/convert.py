@@ -9,13 +9,16 @@ from cgrpo.cli.shared import add_verb
 
 EXAMPLES = """\
 cgrpo adapter convert outputs/paper/adapter --to diffusers --join dit_lora.safetensors --out for-flux-dev.safetensors
-cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors"""
+cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors
+cgrpo adapter convert outputs/kontext/adapter --to comfyui --out ComfyUI/models/loras/toy.safetensors"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     convert = add_verb(verbs, "convert", "write an adapter in another format", run, EXAMPLES)
-    convert.add_argument("file", type=Path, help="an adapter file or folder: ours, stock diffusers', or UNO's")
-    convert.add_argument("--to", choices=["diffusers", "uno"], required=True, help="format of the result")
+    convert.add_argument(
+        "file", type=Path, help="an adapter file or folder: ours, diffusers', peft's, UNO's, kohya's, ComfyUI's"
+    )
+    convert.add_argument("--to", choices=["diffusers", "uno", "comfyui"], required=True, help="format of the result")
     convert.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     convert.add_argument(
         "--join",

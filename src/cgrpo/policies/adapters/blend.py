@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.files import FILE_NAME, Origin, header_origin, origin_header, read_split, write_adapter
+from cgrpo.policies.adapters.files import (
+    FILE_NAME,
+    Origin,
+    adapter_file,
+    header_origin,
+    origin_header,
+    read_split,
+    write_adapter,
+)
 from cgrpo.policies.adapters.formats import PREFIX, State, one_rank, pairs
 
 
@@ -36,7 +44,7 @@ def blend_adapters(first: str | Path, others: Sequence[tuple[str | Path, float]]
     told = {"blend_of": ", ".join(f"{share:g} {path}" for path, share in shares)}
     target = Path(out) if Path(out).suffix == ".safetensors" else Path(out) / FILE_NAME
     for path, _ in shares:
-        source = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
+        source = adapter_file(Path(path))
         if target.exists() and target.samefile(source):
             raise UserError(f"{target}: is one of those that are mixed; give another place")
     return write_adapter(target, {PREFIX + key: v for key, v in mixed.items()}, origin_header(origin, rank) | told)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,32 +21,41 @@ from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import (
     FILE_NAME,
     Origin,
+    adapter_file,
     adapter_fingerprint,
     check_origin,
     header_origin,
     origin_header,
+    read_known,
     read_raw,
     read_split,
     write_adapter,
 )
 from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
+from cgrpo.policies.adapters.known import to_comfyui
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
 from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts, locate_base
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
+_FILE_NAMES = {"diffusers": FILE_NAME, "uno": UNO_NAME, "comfyui": "comfyui_lora.safetensors"}
+_WRITERS: dict[str, Callable[[State], State]] = {
+    "diffusers": lambda split: {PREFIX + key: value for key, value in split.items()},
+    "uno": lambda split: adapter_to_uno(stock_to_adapter(split)),
+    "comfyui": to_comfyui,
+}
 _PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
 
 
 def convert_adapter(
     file: str | Path,
-    to: Literal["diffusers", "uno"],
+    to: Literal["diffusers", "uno", "comfyui"],
     out: str | Path,
     join: str | Path | None = None,
     *,
     only_delta: bool = False,
 ) -> Path:
-    """Write an adapter under stock diffusers' keys or under UNO's; returns the file written.
+    """Write an adapter under stock diffusers' keys, UNO's or ComfyUI's; returns the file written.
 
     ``out`` is a safetensors file or a folder. An adapter that was trained on a base with a start merged in
     needs that start as ``join``: the result has both ranks together and is valid on the plain base.
@@ -68,12 +77,12 @@ def convert_adapter(
     elif join is not None:
         why = "the delta only was asked for" if only_delta else "it is whole as it is"
         raise UserError(f"{file}: nothing to join ({why}); leave the start out")
-    split, rank = one_rank(split)
+    padded, rank = one_rank(split)
     try:
-        state = adapter_to_uno(stock_to_adapter(split)) if to == "uno" else {PREFIX + k: v for k, v in split.items()}
+        state = _WRITERS[to](split if to == "comfyui" else padded)  # whose every layer says its own rank
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    target = _target(Path(out), UNO_NAME if to == "uno" else FILE_NAME)
+    target = _target(Path(out), _FILE_NAMES[to])
     _refuse_input(target, file, *([join] if join else []))
     told = {key: header[key] for key in ("joined_start",) if key in header}
     return write_adapter(target, state, origin_header(origin, rank) | told | {"converted_from": Path(file).name})
@@ -128,18 +137,21 @@ def inspect_adapter(file: str | Path) -> dict[str, Any]:
     "delta_norms" are Frobenius norms of B A by kind of layer over all blocks: the root of the summed squares;
     "untrained" tells that every B is zero, so that the adapter changes nothing.
     """
-    _, raw, header = read_raw(file)
-    split, _ = read_split(file)
+    _, raw, _ = read_raw(file)
+    known, header = read_known(file)
+    split = known.split
     origin = _known(file, header)
     squares: dict[str, float] = defaultdict(float)
     modules = pairs(split)
     for module, (down, up) in modules.items():
         squares[re.sub(r"\.\d+(?=\.)", "", module, count=1)] += _squared_norm(down, up)
     ranks = sorted({down.shape[0] for down, _ in modules.values()})
+    scales = sorted(set(known.scales.values())) or [1.0]
     return {
-        "format": "uno" if any(".processor." in key for key in raw) else "diffusers",
+        "format": known.layout,
         "rank": ranks[0] if len(ranks) == 1 else ranks,
-        "alpha": ranks[0] if len(ranks) == 1 else ranks,  # files with another alpha are refused
+        "scale": scales[0] if len(scales) == 1 else scales,  # what B A is multiplied with
+        "left_out": len(known.left_out),  # tensors of the text encoders' part
         "tensors": len(raw),
         "parameters": sum(value.numel() for value in raw.values()),
         "dtype": ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in raw.values()})),
@@ -221,7 +233,7 @@ def _target(out: Path, name: str) -> Path:
 
 def _refuse_input(target: Path, *inputs: str | Path) -> None:
     for given in map(Path, inputs):
-        source = given / FILE_NAME if given.is_dir() else given
+        source = adapter_file(given)
         if target.exists() and target.samefile(source):
             raise UserError(f"{target}: is the input itself; give another place")
 

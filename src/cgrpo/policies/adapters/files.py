@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import functools
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +14,14 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import fingerprint
-from cgrpo.policies.adapters.formats import State, pairs, to_adapter, to_split
+from cgrpo.policies.adapters.formats import State, stock_to_adapter
+from cgrpo.policies.adapters.known import Known, read_keys
+from cgrpo.policies.adapters.scales import config_settings, header_settings
+from cgrpo.policies.checkpoints.strict import refuse_not_finite
 from cgrpo.tensor_files import write_tensors
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+NAMES = (FILE_NAME, "adapter_model.safetensors")  # the other is peft's
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,12 @@ class Origin:
 
 
 def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
-    """(the file, its tensors under its own keys, its header); ``path`` is a file or a folder with FILE_NAME.
+    """(the file, its tensors under its own keys, its header); ``path`` is a file or a folder with one of NAMES.
 
-    Raises UserError if there is none, it can't be read, or its alpha differs from its rank.
+    Raises UserError if there is none, it can't be read, or a number in it is not finite.
     """
     path = Path(path)
-    file = path / FILE_NAME if path.is_dir() else path
+    file = adapter_file(path)
     if not file.is_file():
         raise UserError(f"{file}: no such adapter; give a safetensors file or a folder with {FILE_NAME}")
     try:
@@ -51,31 +56,58 @@ def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
             state = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{file}: not a readable safetensors file ({error}); only safetensors are read") from error
-    _refuse_scaled(file, header)
+    refuse_not_finite(file, state)
     return file, state, header
 
 
-def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:
-    """(tensors by fused key, header) of an adapter file of ours, of a stock pipeline, or of UNO.
+def adapter_file(path: Path) -> Path:
+    """``path``, or the adapter in the folder that it is."""
+    if not path.is_dir():
+        return path
+    return next((path / name for name in NAMES if (path / name).is_file()), path / FILE_NAME)
 
-    Raises UserError as ``read_raw`` does, and on split adapters, which have no fused form.
+
+def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:
+    """(tensors by fused key, header) of an adapter file in any known layout.
+
+    Raises UserError as ``read_split`` does, and on split adapters, which have no fused form.
     """
-    file, state, header = read_raw(path)
+    split, header = read_split(path)
     try:
-        return to_adapter(state), header
+        return stock_to_adapter(split), header
     except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+        raise UserError(f"{adapter_file(Path(path))}: {error}") from None
 
 
 def read_split(path: str | Path) -> tuple[State, dict[str, str]]:
-    """(tensors by stock key without prefix, header): split adapters too; every A has its B."""
-    file, state, header = read_raw(path)
+    """(tensors by stock key without prefix, scales within B, header): split adapters too; every A has its B.
+
+    What is not carried is said on stderr, once.
+    """
+    found, header = read_known(path)
+    if found.left_out:
+        _say(f"{path}: {len(found.left_out)} tensors of its text encoders' part are left out: only the transformer's")
+    return found.split, header
+
+
+def read_known(path: str | Path) -> tuple[Known, dict[str, str]]:
+    """(what the file holds, its header). Raises UserError as ``read_raw`` does, and if it is of no known layout."""
+    file, raw, header = read_raw(path)
+    state = {key: value.bfloat16() if value.itemsize == 1 else value for key, value in raw.items()}  # 8 bits fit in
     try:
-        split = to_split(state)
-        pairs(split)
+        settings = header_settings(header)
+        if settings is None and any(key.startswith("base_model.model.") for key in state):
+            settings = config_settings(file)
+            if settings is None and not any(key.endswith(".alpha") for key in state):
+                _say(f"{path}: no adapter_config.json beside it, so its alpha is taken to be its rank")
+        return read_keys(state, settings), header
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    return split, header
+
+
+@functools.cache  # once in a process
+def _say(text: str) -> None:
+    print(f"cgrpo: {text}", file=sys.stderr)
 
 
 def write_adapter(file: Path, state: Mapping[str, Tensor], header: Mapping[str, str]) -> Path:
@@ -139,17 +171,3 @@ def _with(origin: Origin) -> str:
     return (
         f"with start {origin.start_hash[:12]} merged in" if origin.start_mode == "merge" else "with nothing merged in"
     )
-
-
-def _refuse_scaled(file: Path, header: Mapping[str, str]) -> None:
-    """A stock file may carry peft's settings; a scale other than 1 would be lost in silence."""
-    try:
-        settings = json.loads(header.get("lora_adapter_metadata", "{}"))
-        ranks, alphas = (
-            {value for key, value in settings.items() if key.endswith(f".{name}") or key == name}
-            for name in ("r", "lora_alpha")
-        )
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{file}: its lora_adapter_metadata can't be read ({error}); save the adapter anew") from error
-    if ranks != alphas:
-        raise UserError(f"{file}: alpha {sorted(alphas)} differs from rank {sorted(ranks)}; scale B by alpha / rank")

@@ -1,4 +1,4 @@
-"""The three ways a FLUX LoRA is written down, as pure renamings of state dicts.
+"""Three ways a FLUX LoRA is written down, as pure renamings of state dicts; known.py reads the others.
 
 fused   ours in memory: ``transformer_blocks.0.attn.to_qkv.lora_A.weight``; one A for q, k and v
 stock   on disk: ``transformer.transformer_blocks.0.attn.to_q.lora_A.weight``; what
@@ -111,15 +111,10 @@ def stock_to_adapter(state: Mapping[str, Tensor]) -> State:
     return fused
 
 
-def to_adapter(state: Mapping[str, Tensor]) -> State:
-    """Any of the three formats as fused keys."""
-    return uno_to_adapter(state) if any(".processor." in key for key in state) else stock_to_adapter(state)
-
-
 def to_split(state: Mapping[str, Tensor]) -> State:
-    """Any of the three formats as stock keys without the prefix: the one form that split adapters have too."""
-    if any(".processor." in key for key in state) or any(_parts(key)[1] in _SPLIT for key in state):
-        state = adapter_to_stock(to_adapter(state))
+    """Fused or stock keys as stock ones without the prefix: the one form that split adapters have too."""
+    if any(_parts(key)[1] in _SPLIT for key in state):
+        state = adapter_to_stock(state)
     return {key.removeprefix(PREFIX): value for key, value in state.items()}
 
 

@@ -31,12 +31,12 @@ Model = TypeVar("Model", bound=nn.Module)
 PREFIX = "model.diffusion_model."  # some programs write it before every key
 SCALING, SHIFT = 0.3611, 0.1159  # of the autoencoder's latents; FLUX.1
 
-_SWAPPED = "final_layer.adaLN_modulation.1"
+SWAPPED = "final_layer.adaLN_modulation.1"
 _TOP = {
     "img_in": ["x_embedder"],
     "txt_in": ["context_embedder"],
     "final_layer.linear": ["proj_out"],
-    _SWAPPED: ["norm_out.linear"],
+    SWAPPED: ["norm_out.linear"],
 } | {
     f"{theirs}_in.{side}_layer": [f"time_text_embed.{ours}_embedder.linear_{number}"]
     for theirs, ours in {"time": "timestep", "vector": "text", "guidance": "guidance"}.items()
@@ -65,7 +65,7 @@ _SINGLE = {
     "norm.query_norm": ["attn.norm_q"],
     "norm.key_norm": ["attn.norm_k"],
 }
-_BLOCKS = {
+BLOCKS = {
     "": ("", _TOP),
     "transformer_blocks": ("double_blocks", _DOUBLE),
     "single_transformer_blocks": ("single_blocks", _SINGLE),
@@ -80,7 +80,7 @@ def transformer_plan(keys: Iterable[str]) -> Plan:
     blocks = {m[0] for key in keys if (m := re.match(r"(single_)?transformer_blocks\.\d+", key))}
     for block in {"", *blocks}:
         ours, _, number = block.partition(".")
-        theirs, table = _BLOCKS[ours]
+        theirs, table = BLOCKS[ours]
         for module, parts in table.items():
             for leaf in ("weight", "bias"):
                 stacked = [".".join(filter(None, (block, part, leaf))) for part in parts]
@@ -209,7 +209,7 @@ def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dty
     with safe_open(file, "pt") as opened:
         for key, parts in plan.items():
             whole = opened.get_tensor(prefix + key)
-            if key.startswith(_SWAPPED):
+            if key.startswith(SWAPPED):
                 whole = torch.cat(whole.chunk(2)[::-1])  # (shift, scale) -> (scale, shift)
             pieces = whole.split([own[part][0] for part in parts])
             for part, piece in zip(parts, pieces, strict=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
+
+from torch import Tensor
 
 from cgrpo.errors import UserError
 
@@ -21,6 +23,19 @@ def refuse_misfit(
     ]
     if any(faults):
         raise UserError(f"{where}: {'; '.join(filter(None, faults))}; {cure}")
+
+
+def refuse_not_finite(where: object, state: Mapping[str, Tensor]) -> None:
+    """Raise a UserError that names the first tensor with a NaN or an infinity in it; integers are finite."""
+    for key, value in state.items():
+        if not (value.is_floating_point() and value.numel()):
+            continue
+        # The sum of squares would overflow; extremes show both, and need no mask as large as the tensor.
+        wide = value.float() if value.itemsize == 1 else value
+        if not all(extreme.isfinite() for extreme in wide.aminmax()):
+            raise UserError(
+                f"{where}: {key} holds NaN or infinity; it was damaged in training or copying, give another"
+            )
 
 
 def _some(names: Collection[str]) -> str:

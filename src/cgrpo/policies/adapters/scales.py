@@ -1,0 +1,75 @@
+"""What peft's settings say of an adapter's strength: alpha / r, or alpha / sqrt(r), module by module."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgrpo.errors import UserError
+
+_DEFAULT = 8  # peft's, of both r and lora_alpha
+
+
+@dataclass(frozen=True)
+class Settings:
+    """peft's ``LoraConfig``, as far as the strength goes. Patterns are read as peft does: the first whose regular
+    expression matches the end of a module's name."""
+
+    r: int
+    lora_alpha: float
+    use_rslora: bool
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+
+    def scale(self, module: str, rank: int) -> float:
+        """What B A of ``module`` is multiplied with. Raises UserError if its matrices have another rank than told."""
+        from peft.utils.other import get_pattern_key
+
+        told = self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
+        alpha = self.alpha_pattern.get(get_pattern_key(list(self.alpha_pattern), module), self.lora_alpha)
+        if told != rank:
+            raise UserError(f"adapter: {module} has rank {rank}, but its settings say {told}; save the adapter anew")
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def header_settings(header: Mapping[str, str]) -> Settings | None:
+    """What a stock pipeline's header says of the transformer's part; None where it says nothing."""
+    text = header.get("lora_adapter_metadata")
+    if text is None:
+        return None
+    try:
+        found = json.loads(text)
+        own = {
+            key.removeprefix("transformer."): value for key, value in found.items() if key.startswith("transformer.")
+        }
+        return _settings(own or {key: value for key, value in found.items() if "." not in key})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"its lora_adapter_metadata can't be read ({error}); save the adapter anew") from error
+
+
+def config_settings(file: Path) -> Settings | None:
+    """What peft's adapter_config.json beside ``file`` says; None where there is none."""
+    beside = file.with_name("adapter_config.json")
+    if not beside.is_file():
+        return None
+    try:
+        return _settings(json.loads(beside.read_text(encoding="utf-8-sig")))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{beside}: can't be read ({error}); save the adapter anew") from error
+
+
+def _settings(table: Mapping[str, Any]) -> Settings | None:
+    if not table:
+        return None
+    if table.get("use_dora"):
+        raise UserError("it's a DoRA, which is no B A; merge it into its base by its own program")
+    rank, alpha = table.get("r", _DEFAULT), table.get("lora_alpha", _DEFAULT)
+    ranks, alphas = table.get("rank_pattern") or {}, table.get("alpha_pattern") or {}
+    values = [rank, alpha, *ranks.values(), *alphas.values()]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+        raise ValueError("r and alpha must be numbers")
+    return Settings(rank, alpha, bool(table.get("use_rslora")), ranks, alphas)
