@@ -1,6 +1,7 @@
 """A user's mistake is one clear line and exit code 2, and nothing already written is lost."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from cgrpo.cli import main
 from cgrpo.commands.train import train
+from cgrpo.policies import FluxPolicy
 
 
 def one_line(capfd, *arguments) -> str:
@@ -116,3 +118,13 @@ def test_foreign_and_truncated_checkpoints(capfd, small, tmp_path):
     shutil.rmtree(run / "checkpoints" / "step-1")
     shutil.copytree(other / "checkpoints" / "step-1", run / "checkpoints" / "step-1")
     assert "another configuration" in one_line(capfd, "train", "--resume", run)
+
+
+def test_a_model_that_gives_nan_is_named_not_the_reward(capfd, small_arguments, monkeypatch, tmp_path):
+    whole = FluxPolicy.velocity
+    monkeypatch.setattr(FluxPolicy, "velocity", lambda self, x, sigma, cond: whole(self, x, sigma, cond) * math.nan)
+    line = one_line(capfd, "train", *small_arguments, "--out", tmp_path / "run")
+    assert "sampled pictures are NaN" in line and "reward" not in line
+    prompt = ("--prompt", "a toy", "--steps", "2", "--out", tmp_path / "pictures")
+    assert "4 of 4 sampled pictures are NaN" in one_line(capfd, "sample", *prompt)
+    assert not list((tmp_path / "pictures").glob("*.png"))

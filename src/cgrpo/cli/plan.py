@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cgrpo.cli.shared import RECIPE, add_settings, add_verb, positive
+from cgrpo.cli.shared import RECIPE, add_settings, add_verb, count, finite, positive
 
 DOES = "parameters, FLOPs, memory and hours of a recipe, before loading anything"
 EXAMPLES = """\
@@ -19,16 +19,16 @@ def add(verbs: argparse._SubParsersAction) -> None:
     plan.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
     add_settings(plan)
     plan.add_argument("--gpu", default="a100-80gb", metavar="NAME", help="a GPU by name (default: a100-80gb)")
-    plan.add_argument("--tflops", type=float, metavar="T", help="bf16 peak of a GPU that has no name here, TFLOP/s")
-    plan.add_argument("--memory", type=float, metavar="GIB", help="its memory, GiB")
+    plan.add_argument("--tflops", type=finite, metavar="T", help="bf16 peak of a GPU that has no name here, TFLOP/s")
+    plan.add_argument("--memory", type=finite, metavar="GIB", help="its memory, GiB")
     plan.add_argument("--gpus", type=positive, default=1, metavar="N", help="how many (default: 1)")
     plan.add_argument(
         "--utilisation",
-        type=float,
+        type=finite,
         metavar="U",
         help="share of its bf16 peak, 0 to 1 (default: as measured on that GPU, else 0.4)",
     )
-    plan.add_argument("--references", type=int, default=1, metavar="N", help="references per task (default: 1)")
+    plan.add_argument("--references", type=count, default=1, metavar="N", help="references per task (default: 1)")
     plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan as JSON")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cgrpo.cli.shared import RUN, add_settings, add_verb, positive, share
+from cgrpo.cli.shared import RUN, add_settings, add_verb, positive, seed, share
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
@@ -24,7 +24,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     sample.add_argument("--prompt", action="append", required=True, metavar="TEXT", help="what to show; repeatable")
     sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
     sample.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures per prompt (default: 4)")
-    sample.add_argument("--seed", type=int, default=0, metavar="S", help="first seed (default: 0; UNO: 3407)")
+    sample.add_argument("--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO: 3407)")
     sample.add_argument("--steps", metavar="T", help="denoising steps (default: as trained)")
     sample.add_argument("--shift", metavar="S", help="sigma schedule: a number, flux, or uno (default: as trained)")
     sample.add_argument("--guidance", metavar="G", help="distilled guidance (default: as trained; UNO: 4)")

@@ -6,11 +6,13 @@ Everything heavy is imported inside ``run``, so that help is instant.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 RUN = "a run directory or an adapter (default: the base)"
+MOST = 2**62  # of whole numbers: what every library takes
 RECIPE = "a packaged recipe or a TOML file (default: toybox)"
 
 
@@ -63,9 +65,38 @@ def share(text: str) -> tuple[Path, float]:
         raise argparse.ArgumentTypeError(f"{text}: write it as RUN=SHARE, such as outputs/naive=0.3") from None
 
 
+def finite(text: str) -> float:
+    """A number that is one, as argparse takes types: neither NaN nor infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed, as argparse takes types: what every generator takes, pictures' numbers added to it."""
+    return _whole(text, 0, MOST)
+
+
+def count(text: str) -> int:
+    """A whole number from 0 on, as argparse takes types."""
+    return _whole(text, 0, MOST)
+
+
+def port(text: str) -> int:
+    """A TCP port or 0, as argparse takes types."""
+    return _whole(text, 0, 65535)
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on, as argparse takes types."""
+    return _whole(text, 1, MOST)
+
+
+def _whole(text: str, least: int, most: int) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"must be {most} or less, got {text}")
     return value

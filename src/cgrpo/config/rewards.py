@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from cgrpo.config.section import TOYBOX, Positive, Section
+from cgrpo.config.section import TOYBOX, Positive, Section, Seed
 
 AxisName = Literal["identity", "prompt"]
 
@@ -167,7 +167,7 @@ class VlmSettings(Section):
     """How a reply is asked for: by a JSON schema (surest), JSON mode, or plain text, where an endpoint has no more."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Of the judge's sampling; left out where the model refuses it."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Of the judge's sampling; left out where the model refuses it."""
     max_tokens: Positive = 1000
     """Longest reply, tokens; a model that thinks aloud needs more."""

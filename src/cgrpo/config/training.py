@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import Positive, Section, Share
+from cgrpo.config.section import Positive, Section, Seed, Share
 
 
 class Training(Section):
@@ -38,5 +38,5 @@ class Training(Section):
     parallel: Literal["ddp", "fsdp2"] = "ddp"
     """Several processes: the whole base on each, or the frozen base sharded over them (FSDP2). The adapter is on
     each, and its gradients are summed."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Of the adapter, the tasks and all noise."""

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cgrpo.cli.shared import add_verb, positive
+from cgrpo.cli.shared import add_verb, finite, positive, seed
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
@@ -19,12 +19,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     syncd.add_argument("root", type=Path, help="SynCD's folder, unpacked or with its zips")
     syncd.add_argument("--top", type=positive, default=10000, metavar="N", help="objects to keep (default: 10000)")
     syncd.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest to write (.json)")
-    syncd.add_argument("--seed", type=int, default=0, help="of the pair taken from each object (default: 0)")
+    syncd.add_argument("--seed", type=seed, default=0, help="of the pair taken from each object (default: 0)")
     syncd.add_argument(
-        "--max-similarity", type=float, default=0.98, metavar="S", help="near-duplicates lie above (default: 0.98)"
+        "--max-similarity", type=finite, default=0.98, metavar="S", help="near-duplicates lie above (default: 0.98)"
     )
-    syncd.add_argument("--min-similarity", type=float, metavar="S", help="floor of a pair's similarity (upstream: 0.7)")
-    syncd.add_argument("--min-aesthetic", type=float, metavar="A", help="floor of both pictures' score (upstream: 6)")
+    syncd.add_argument(
+        "--min-similarity", type=finite, metavar="S", help="floor of a pair's similarity (upstream: 0.7)"
+    )
+    syncd.add_argument("--min-aesthetic", type=finite, metavar="A", help="floor of both pictures' score (upstream: 6)")
     syncd.add_argument(
         "--share", action="append", default=[], metavar="CATEGORY=SHARE", help="share of a category; repeatable"
     )
@@ -60,7 +62,7 @@ def _shares(texts: list[str]) -> dict[str, float]:
     for text in texts:
         name, _, share = text.partition("=")
         try:
-            shares[name] = float(share)
-        except ValueError:
+            shares[name] = finite(share)
+        except (ValueError, argparse.ArgumentTypeError):
             raise UserError(f"--share {text}: write it as CATEGORY=SHARE, such as rigid=0.86") from None
     return shares

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import RUN, add_settings, positive
+from cgrpo.cli.shared import RUN, add_settings, positive, seed
 
 if TYPE_CHECKING:
     from cgrpo.commands.benchmark import EvaluationRequest, Outcome
@@ -19,7 +19,7 @@ def add_benchmark(bench: argparse.ArgumentParser) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="pictures and scores; go on where it ended"
     )
     bench.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures a prompt (default: 4)")
-    bench.add_argument("--first-seed", type=int, default=3407, metavar="S", help="default: 3407, as the paper's code")
+    bench.add_argument("--first-seed", type=seed, default=3407, metavar="S", help="default: 3407, as the paper's code")
     bench.add_argument("--images", type=Path, metavar="DIR", help="score these instead of generating")
     bench.add_argument(
         "--layout",

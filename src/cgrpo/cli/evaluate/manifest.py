@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cgrpo.cli.evaluate.asked import add_benchmark, request, say_outcome
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, count
 
 EXAMPLES = """\
 cgrpo evaluate manifest my-subjects.json outputs/paper --out my-scores
@@ -18,7 +18,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     own.add_argument("manifest", type=Path, help="a data set: a manifest, a folder, or an archive")
     add_benchmark(own)
     own.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
-    own.add_argument("--limit", type=int, default=0, metavar="N", help="its first N rows alone (default: 0, all)")
+    own.add_argument("--limit", type=count, default=0, metavar="N", help="its first N rows alone (default: 0, all)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cgrpo.cli.shared import RECIPE, add_settings, add_verb, positive
+from cgrpo.cli.shared import RECIPE, add_settings, add_verb, port, positive
 
 EXAMPLES = """\
 cgrpo rewards serve uno-dinoseg-hpsv3 --reward prompt --port 8420
@@ -19,7 +19,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     add_settings(serve)
     serve.add_argument("--reward", action="append", default=[], metavar="NAME", help="which; repeatable (default: all)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
-    serve.add_argument("--port", type=int, default=8420, help="port (default: 8420; 0: any free one)")
+    serve.add_argument("--port", type=port, default=8420, help="port (default: 8420; 0: any free one)")
     serve.add_argument(
         "--token-variable",
         default="",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import integrate
-from cgrpo.errors import UserError
+from cgrpo.errors import BrokenPicture, UserError
 from cgrpo.evaluation.sampling.noise import task_noise
 from cgrpo.evaluation.sampling.turns import Processes, gather_parts, turns
 from cgrpo.policies.base import Policy
@@ -49,8 +49,8 @@ def in_turns(
         try:
             work = works[number]()
             result = follow(policy, work.batch, work.noise_NLC, sigmas, len(work.batch))
-        except UserError as error:  # before the first forward, that is
-            if processes.sharded:
+        except UserError as error:
+            if processes.sharded and not isinstance(error, BrokenPicture):  # before the first forward, that is
                 _go_through_the_motions(policy, sigmas)
             result = error
         if mine:

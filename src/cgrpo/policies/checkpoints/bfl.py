@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.strict import refuse_misfit
+from cgrpo.policies.checkpoints.strict import refuse_misfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -215,6 +215,7 @@ def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dty
             for part, piece in zip(parts, pieces, strict=True):
                 # A copy of its own: views of the mapped file would keep it open, and share memory.
                 state[part] = piece.reshape(own[part]).to(dtype, copy=True)
+                refuse_not_finite(file, {key: state[part]})
     model.load_state_dict(state, assign=True)
     return model.eval()
 

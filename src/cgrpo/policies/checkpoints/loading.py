@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from cgrpo.errors import UserError
 from cgrpo.hub import locate
 from cgrpo.policies.checkpoints.bfl import read_autoencoder, read_transformer
-from cgrpo.policies.checkpoints.strict import Faults, refuse_misfit
+from cgrpo.policies.checkpoints.strict import Faults, refuse_misfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -237,6 +237,7 @@ def _weights(part: Path, kind: Any, dtype: dict[str, torch.dtype]) -> Any:
             ],
             cure="copy the checkpoint anew",
         )
+        refuse_not_finite(folder, model.state_dict())
         return model
 
     return _read(part, load)

@@ -11,6 +11,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from cgrpo.errors import BrokenPicture
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
@@ -103,7 +105,17 @@ class LatentCodec:
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
-        """Scaled latents as uint8 pictures on the CPU, [N, H, W, 3], rounded to the nearest level."""
+        """Scaled latents as uint8 pictures on the CPU, [N, H, W, 3], rounded to the nearest level.
+
+        Raises BrokenPicture if one holds NaN or infinity, which as levels would be black.
+        """
+        broken = (~latents_NCHW.isfinite()).flatten(1).any(1).sum().item()
+        if broken:
+            raise BrokenPicture(
+                f"{broken} of {len(latents_NCHW)} sampled pictures are NaN or infinite, so the model's output is: look "
+                "for a damaged or diverged adapter (`cgrpo adapter inspect`), too large a policy.guidance or "
+                "training.learning_rate, or numbers past the range of policy.dtype"
+            )
         device = self.vae.device
         pictures = []
         side = self.pixels_per_token // PATCH
