@@ -17,6 +17,12 @@ from cgrpo.errors import UserError
 
 Alpha = Literal["white", "drop"]
 
+# Endings of files that are taken for pictures, in whatever case: what Pillow reads without another package.
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jpe", ".jfif", ".jp2", ".j2k", ".avif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".dib", ".apng",
+)  # fmt: skip
+
 # Pillow warns above this many pixels (89 million) and refuses twice as many; here the warning refuses too.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.layouts import SUFFIXES
 from cgrpo.evaluation.benchmark.suite import Row, Suite, subjects_of
 from cgrpo.evaluation.scores import PROPERTY
+from cgrpo.pictures import ENDINGS
 
 Which = Literal["single", "multi"]
 HOME = "https://github.com/google/dreambooth (folder dataset)"
@@ -112,7 +112,7 @@ def _pair_prompt(text: str, first: str, second: str, beside: bool) -> str:
 def _files(data: Path, subject: str) -> list[str]:
     """A subject's photographs in order: "cat/00.jpg", ..., whatever pictures lie in its folder."""
     files = sorted((data / subject).glob("*"))
-    return [f"{subject}/{f.name}" for f in files if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
+    return [f"{subject}/{f.name}" for f in files if f.suffix.lower() in ENDINGS and not f.name.startswith(".")]
 
 
 def check_photographs(data: Path, subjects: Sequence[str]) -> dict[str, Any]:

@@ -54,11 +54,20 @@ def _of_row(suite: Suite, row: Row, method: str, seed: int | None, picture: str,
 def method_items(
     method: str, folder: Path, suite: Suite, seeds: int, first_seed: int = FIRST_SEED, layout: str = "rows"
 ) -> list[Item]:
-    """A method's pictures in ``folder``, one a row and seed, there or not. Raises UserError if there is none at all."""
-    items = []
+    """A method's pictures in ``folder``, one a row and seed, there or not. Raises UserError if there is none at all,
+    or if two rows have one.
+    """
+    items, owners = [], {}
     for row in suite.rows:
         for seed in range(first_seed, first_seed + seeds):
-            name = find_picture(folder, picture_name(row, seed, layout, first_seed))
+            name = picture_name(row, seed, layout, first_seed)
+            other = owners.setdefault(name, row)
+            if other is not row:
+                raise UserError(
+                    f"--layout {layout}: rows {other.number} ({other.subject}: {other.prompt[:60]!r}) and {row.number} "
+                    f"({row.subject}: {row.prompt[:60]!r}) have one picture, {name[:60]}; add {{row}} to it"
+                )
+            name = find_picture(folder, name)
             items.append(_of_row(suite, row, method, seed, name, (folder / name,)))
     if not any(item.files[0].is_file() for item in items):
         shown = items[0].picture

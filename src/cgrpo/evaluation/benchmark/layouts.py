@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from pathlib import Path
 
+from cgrpo.data.archives import is_file
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Row
+from cgrpo.pictures import ENDINGS
 
 FIRST_SEED = 3407  # UNO's and Customized-GRPO's
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 LAYOUTS = {
     "rows": "{subject}/{index:02d}_{seed}",  # "cat/07_3407", of a pair "cat+dog/07_3407"
     "uno": "{row}_{image}",  # flat, as UNO's inference script writes them: the row's number, and the image's
@@ -23,8 +25,8 @@ def picture_name(row: Row, seed: int, layout: str = "rows", first_seed: int = FI
 
     ``layout`` is "rows", "uno", or a template of these fields, as Python's format takes them ("{index:03d}"):
     subject ("cat", "cat+dog"), word (its class), index (of the subject's prompt, from 0), prompt, slug (the prompt
-    in lower case with "_" for whatever is no letter or digit), row (its number in the whole list, from 0), seed, and
-    image (its number, from 0; its seed is ``first_seed`` + image). Raises UserError for another field.
+    in lower case with "_" for whatever is no letter or digit of any script), row (its number in the whole list, from
+    0), seed, and image (its number, from 0; its seed is ``first_seed`` + image). Raises UserError for another field.
     """
     template = LAYOUTS.get(layout, layout)
     values = {
@@ -32,7 +34,7 @@ def picture_name(row: Row, seed: int, layout: str = "rows", first_seed: int = FI
         "word": " and ".join(row.words),
         "index": row.prompt_index,
         "prompt": row.prompt,
-        "slug": re.sub(r"[^a-z0-9]+", "_", row.prompt.lower()).strip("_"),
+        "slug": slug(row.prompt),
         "row": row.number,
         "image": seed - first_seed,
         "seed": seed,
@@ -48,9 +50,16 @@ def picture_name(row: Row, seed: int, layout: str = "rows", first_seed: int = FI
             f"--layout {layout}: {error}; give {', '.join(LAYOUTS)}, or a template of {', '.join(FIELDS)} "
             "such as {subject}/{slug}/{image}"
         ) from None
-    return name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in SUFFIXES else name
+    return name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in ENDINGS else name
+
+
+def slug(text: str) -> str:
+    """``text`` in lower case, with "_" for whatever is no letter, mark or digit of any script."""
+    kept = [char if unicodedata.category(char)[0] in "LMN" else "_" for char in unicodedata.normalize("NFC", text)]
+    return re.sub("_+", "_", "".join(kept)).strip("_").lower()
 
 
 def find_picture(folder: Path, name: str) -> str:
-    """The name with the suffix that is there (.png, .jpg, .jpeg or .webp), else with .png."""
-    return next((name + suffix for suffix in SUFFIXES if (folder / (name + suffix)).is_file()), f"{name}.png")
+    """The name with the ending that is there (pictures.ENDINGS, in any usual case), else with .png."""
+    suffixes = [spelt for suffix in ENDINGS for spelt in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}")]
+    return next((name + suffix for suffix in suffixes if is_file(folder / (name + suffix))), f"{name}.png")

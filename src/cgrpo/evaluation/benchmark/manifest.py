@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,12 +53,11 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
 def _names(references: Sequence[tuple[Path, ...]], records: Sequence[Record]) -> dict[tuple[Path, ...], str]:
     """A name for each subject, safe as a folder's."""
     names: dict[tuple[Path, ...], str] = {}
-    taken: dict[str, int] = {}
     for files, record in zip(references, records, strict=True):
         if files in names:
             continue
         words = record.subject or (files[0].stem if files else "")
         name = re.sub(r"[^\w-]+", "_", words).strip("_").lower()[:60] or "subject"
-        taken[name] = taken.get(name, 0) + 1
-        names[files] = name if taken[name] == 1 else f"{name}-{taken[name]}"
+        numbered = (f"{name}-{number}" for number in itertools.count(2))  # which may be another's own name
+        names[files] = next(free for free in itertools.chain([name], numbered) if free not in names.values())
     return names
