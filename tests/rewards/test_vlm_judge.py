@@ -122,13 +122,13 @@ def test_retry_after_holds_everyone_up() -> None:
 
     def behave(index: int, attempt: int, request: dict[str, Any]) -> str:
         busy["left"] -= 1
-        return "storm" if busy["left"] >= 0 else "good"
+        return "storm 4" if busy["left"] >= 0 else "good"
 
     with serving(behave) as endpoint:
         assert scores(VlmJudge(settings(endpoint, concurrency=4, backoff=1e-3)), 20) == [i % 5 for i in range(20)]
     times = sorted(endpoint.times)
-    assert times[4] - times[3] >= 0.08  # the endpoint asked for 0.1 s, from the last of four replies
-    assert endpoint.did["storm"] == 4
+    assert times[4] - times[3] >= 0.08  # the endpoint asked for 0.1 s, in four replies after the fourth request
+    assert endpoint.did["storm 4"] == 4
 
 
 def test_retry_after_forms() -> None:

@@ -158,7 +158,9 @@ def act(handler: BaseHTTPRequestHandler, endpoint: Endpoint, index: int, action:
         case "status":
             status, *rest = action.split(" ", 2)[1:]
             error(int(status), " ".join(rest) or f"you sent {handler.headers['Authorization']}")
-        case "storm":
+        case "storm":  # "storm N": when N of them are in
+            while endpoint.did[action] < int(action.partition(" ")[2] or 1) and not endpoint.closing.wait(0.002):
+                pass
             error(429, "slow down", **STORM)
         case "stall":
             endpoint.closing.wait(5)
