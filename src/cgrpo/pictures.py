@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from cgrpo.errors import UserError
 
@@ -26,7 +26,16 @@ ENDINGS = (
 # Pillow warns above this many pixels (89 million) and refuses twice as many; here the warning refuses too.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
+# What Pillow's readers raise on damaged files.
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, LookupError, AttributeError, ArithmeticError,
+    AssertionError, RuntimeError,
+)  # fmt: skip
+_UPRIGHT = {  # by EXIF's orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Image.Image:
@@ -46,7 +55,7 @@ def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Im
     with opened(content, name) as found:
         found.seek(0)
         found.load()
-        picture = _eight_bits(ImageOps.exif_transpose(found), name)
+        picture = _eight_bits(upright(found), name)
         return picture if alpha == "drop" else _on_white(picture)
 
 
@@ -65,6 +74,21 @@ def opened(file: bytes | Path, name: str | Path) -> Iterator[Image.Image]:
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF tag says; other tags, which may well be damaged, play no part."""
+    try:
+        turn = picture.getexif().get(0x0112)
+    except _UNREADABLE:
+        turn = None
+    method = _UPRIGHT.get(turn) if isinstance(turn, int) else None
+    if method is None:
+        return picture.copy()
+    turned = picture.transpose(method)
+    for told in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # or it would be turned twice
+        turned.info.pop(told, None)
+    return turned
 
 
 def _eight_bits(picture: Image.Image, name: str | Path) -> Image.Image:

@@ -86,7 +86,7 @@ def test_every_fault_is_found_by_id(pictures: Path) -> None:
     ]
     assert (report.rows, report.pictures) == (12, 10)
     assert report.counts == {
-        "row": 1, "missing": 1, "broken": 2, "duplicate": 3, "near-duplicate": 2, "leftover": 1
+        "row": 1, "missing": 1, "broken": 2, "duplicate": 3, "near-duplicate": 2, "leftover": 1, "mask": 0
     }  # fmt: skip
     assert all("\n" not in problem.message for problem in report.problems)
     assert "near.jpg looks like row fine's reference" in report.problems[1].message
@@ -107,7 +107,9 @@ def test_quick_decodes_nothing(pictures: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_clean_set_has_no_problems(pictures: Path) -> None:
     rows = [row("a", "0.png", target="1.png", masks=["m.png"]), row("b", "2.png", target="3.png", masks=["n.png"])]
     for name in ("m.png", "n.png"):  # equal masks are nobody's fault
-        Image.new("L", (64, 64), 255).save(pictures / name)
+        mask = Image.new("L", (64, 64))
+        mask.paste(255, (16, 16, 48, 48))
+        mask.save(pictures / name)
     assert check(pictures, rows).problems == ()
 
 

@@ -210,3 +210,19 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(UserError, match="32-bit"):
         open_picture(tmp_path / "a.tiff")
+
+
+@pytest.mark.parametrize("kind", [5, 12, 7, 99])
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_damaged_tag_does_not_damage_the_picture(tmp_path: Path, kind: int, turned: bool) -> None:
+    """The camera's model as a number of ``kind`` (5: rational, which libraries can't write as text) beside the turn."""
+    entries = [struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)] if turned else []
+    entries.insert(0, struct.pack("<HHII", 0x0110, kind, 1, 64))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(64)
+    picture = Image.new("RGB", (40, 20), GREEN)
+    picture.paste(RED, (0, 0, 8, 8))
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    shown = open_picture(tmp_path / "a.jpg")
+    assert shown.size == ((20, 40) if turned else (40, 20))
+    red, green, _ = shown.getpixel((17, 2) if turned else (2, 2))
+    assert red > 240 and green < 20

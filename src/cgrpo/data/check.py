@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import warnings
@@ -15,14 +16,15 @@ from typing import Any, Literal
 from cgrpo.data.archives import is_file, is_member, is_private, length, read_bytes
 from cgrpo.data.leftovers import leftover
 from cgrpo.data.looks import Look, alike, look_of
+from cgrpo.data.masks import fit_mask, mask_fault, read_mask
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
 from cgrpo.pictures import opened, read_picture
 from cgrpo.types import Record
 
-Kind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "leftover"]
-KINDS: tuple[Kind, ...] = ("row", "missing", "broken", "duplicate", "near-duplicate", "leftover")
+Kind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "leftover", "mask"]
+KINDS: tuple[Kind, ...] = ("row", "missing", "broken", "duplicate", "near-duplicate", "leftover", "mask")
 
 Progress = Callable[[int, int], None]
 
@@ -33,7 +35,7 @@ class Problem:
 
     "row": no record, a field is at fault. "missing", "broken": a picture. "duplicate": the id, the whole task, or a
     picture's content was there before. "near-duplicate": a picture looks like another's (looks.py says when).
-    "leftover": the prompt is a chat model's chatter.
+    "leftover": the prompt is a chat model's chatter. "mask": it is empty, full, of another shape, or not to be read.
     """
 
     id: str
@@ -112,6 +114,7 @@ def check_manifest(
         *_file_problems(rows, seen),
         *_copies(uses, seen),
         *_near_copies(uses, seen),
+        *([] if quick else _mask_problems(rows, seen)),
     ]
     problems = [replace(one, id=_printable(one.id), message=_printable(one.message)) for one in problems]
     problems.sort(key=lambda problem: (problem.row, KINDS.index(problem.kind)))
@@ -243,6 +246,29 @@ def _near_copies(uses: dict[Path, _Use], seen: dict[Path, _Seen]) -> Iterator[Pr
         told.add(later)
         if seen[path].digest != seen[original].digest:
             yield _likeness("near-duplicate", path, original, uses, "looks like")
+
+
+def _mask_problems(rows: Rows, seen: dict[Path, _Seen]) -> Iterator[Problem]:
+    """Masks as training reads them; files at fault are told already."""
+
+    @functools.lru_cache(maxsize=1)  # rows of one object stand together
+    def size_of(path: Path) -> tuple[int, int]:
+        return read_picture(read_bytes(path), path).size
+
+    for number, row in enumerate(rows):
+        if not isinstance(row, Record):
+            continue
+        for path, reference in zip(row.masks, row.references, strict=False):
+            if path is None or seen[path].kind is not None or seen[reference].kind is not None:
+                continue
+            try:
+                size = size_of(reference)
+                fault = mask_fault(fit_mask(read_mask(path), size, row.mask_threshold), size)
+            except UserError as error:
+                yield Problem(row.id, number, "mask", str(error))
+                continue
+            if fault is not None:
+                yield Problem(row.id, number, "mask", f"mask {path} {fault}")
 
 
 def _counts(one: _Use, other: _Use) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 from PIL import Image
 
 from cgrpo.data.archives import open_picture
+from cgrpo.data.masks import fit_mask, read_mask, say_empty
 from cgrpo.data.readers import chosen_records, scan_records
 from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
@@ -60,10 +61,13 @@ class ManifestSource:
 
     def _masks(self, record: Record, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
         paths = record.masks or (None,) * len(pictures)
-        return tuple(
-            None if path is None else fit_mask(self._read(path), picture.size, record.mask_threshold)
+        masks = tuple(
+            None if path is None else fit_mask(read_mask(path), picture.size, record.mask_threshold)
             for path, picture in zip(paths, pictures, strict=True)
         )
+        if any(mask is not None and not mask.getbbox() for mask in masks):
+            say_empty()
+        return masks
 
     def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         targets = []
@@ -72,14 +76,3 @@ class ManifestSource:
                 raise UserError(f"record {record.id} has no target picture; supervised fine-tuning needs one for each")
             targets.append(self._read(record.target))
         return self.batch(indices), targets
-
-
-def fit_mask(mask: Image.Image, size: tuple[int, int], threshold: int) -> Image.Image:
-    """Black and white (mode L): above ``threshold`` is subject. A mask of the picture's shape is scaled to ``size``.
-
-    One of another shape keeps its size: it was made for another picture, as whoever uses it will say.
-    """
-    grey = mask.convert("L")
-    if grey.size != size and abs(grey.width * size[1] - grey.height * size[0]) <= max(size):  # to a pixel of the mask
-        grey = grey.resize(size, Image.Resampling.BILINEAR)
-    return grey.point([255 * (level > threshold) for level in range(256)])

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.data.archives import Files, open_picture, read_bytes
-from cgrpo.data.records import fit_mask
+from cgrpo.data.masks import fit_mask, read_mask
 from cgrpo.data.syncd_files import MASK_THRESHOLD, SyncdObject, mask_name
 from cgrpo.errors import UserError
 
@@ -96,7 +96,7 @@ def _pictures(item: SyncdObject, files: Files) -> tuple[list[Image.Image], list[
     for name in item.filenames:
         pictures.append(open_picture(files.path(name)))
         mask = files.find(mask_name(name))
-        masks.append(None if mask is None else fit_mask(open_picture(mask), pictures[-1].size, MASK_THRESHOLD))
+        masks.append(None if mask is None else fit_mask(read_mask(mask), pictures[-1].size, MASK_THRESHOLD))
     return pictures, masks
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cgrpo.data.archives import read_bytes
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import fit
-from cgrpo.pictures import opened, side_by_side
+from cgrpo.pictures import opened, side_by_side, upright
 
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
 SIDES = (256, 192, 144, 112)  # pixels, longest side: the first that keeps the budget, or the last if none does
@@ -50,7 +50,7 @@ def thumbnail(files: Sequence[Path], side: int) -> str | None:
         for file in files:
             with opened(read_bytes(file), file) as picture:
                 picture.draft("RGB", (2 * side, 2 * side))  # JPEGs decode at a fraction
-                pictures.append(ImageOps.exif_transpose(picture).convert("RGB"))
+                pictures.append(upright(picture).convert("RGB"))
     except UserError:
         return None
     small = side_by_side(pictures)

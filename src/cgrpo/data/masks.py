@@ -1,0 +1,87 @@
+"""Masks as people have them, read for what they are: which pixels are the subject."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cgrpo.data.archives import read_bytes
+from cgrpo.errors import UserError
+from cgrpo.pictures import opened, upright
+
+
+def read_mask(path: Path) -> Image.Image:
+    """The mask in a file or member: mode L, its subject the brighter.
+
+    Grey and colour pictures by their brightness. Where that is not what was meant, but only one thing can be: 0 and 1
+    are black and white, in 8 bits or 16; 16 bits that only use 8 are 8; a map of labels, in a palette or in colour,
+    with black and one label is that label. Raises UserError as ``open_picture`` does, for labels of several objects,
+    and for a mask in an alpha channel, whose colours may say the contrary.
+    """
+    with opened(read_bytes(path), path) as found:
+        found.seek(0)
+        found.load()
+        grey = _grey(upright(found), path)
+    return grey.point([0, *[255] * 255]) if grey.getextrema()[1] == 1 else grey
+
+
+def _grey(picture: Image.Image, path: Path) -> Image.Image:
+    if picture.has_transparency_data:
+        if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+            raise UserError(f"{path}: a mask in an alpha channel; save it in black and white, the subject white")
+        picture = picture.convert("RGB")
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        levels = np.asarray(picture).astype(np.int64)
+        if levels.min() < 0 or levels.max() > 65535:
+            raise UserError(f"{path}: a mask of 32-bit pixels; save it with 8 or 16 bits, the subject white")
+        return Image.fromarray((levels if levels.max() <= 255 else levels // 257).astype(np.uint8))
+    if picture.mode == "F":
+        raise UserError(f"{path}: a mask of 32-bit pixels; save it with 8 or 16 bits, the subject white")
+    if picture.mode == "1" or picture.mode == "L":
+        return picture.convert("L")
+    colour = picture.convert("RGB")
+    labels = colour.getcolors(64) or []
+    if not any(len(set(label)) > 1 for _, label in labels if isinstance(label, tuple)):
+        return colour.convert("L")  # grey, or a picture of many colours, such as a JPEG's
+    others = [label for _, label in labels if label != (0, 0, 0)]
+    if len(others) > 1:
+        raise UserError(f"{path}: a map of {len(others)} labels; save its subject alone, white on black")
+    return Image.fromarray(255 * (np.asarray(colour) == others[0]).all(-1).astype(np.uint8))
+
+
+def fit_mask(mask: Image.Image, size: tuple[int, int], threshold: int) -> Image.Image:
+    """Black and white (mode L): above ``threshold`` is subject. A mask of the picture's shape is scaled to ``size``.
+
+    One of another shape keeps its size: it was made for another picture, as whoever uses it will say.
+    """
+    grey = mask.convert("L")
+    if grey.size != size and abs(grey.width * size[1] - grey.height * size[0]) <= max(size):  # to a pixel of the mask
+        grey = grey.resize(size, Image.Resampling.BILINEAR)
+    return grey.point([255 * (level > threshold) for level in range(256)])
+
+
+def mask_fault(fitted: Image.Image, size: tuple[int, int]) -> str | None:
+    """What is wrong with a fitted mask of a picture of ``size``; None where nothing is."""
+    if fitted.size != size:
+        return f"is of another shape than its picture: {_times(fitted.size)}, not {_times(size)}"
+    darkest, brightest = fitted.getextrema()
+    if darkest == brightest:
+        return "is full: all of the picture is subject" if darkest else "is empty: no pixel is above mask_threshold"
+    return None
+
+
+@functools.cache  # once in a process
+def say_empty() -> None:
+    """On stderr: what becomes of a picture whose mask is empty."""
+    print(
+        "cgrpo: a mask is empty, so the whole picture is taken for the subject; cgrpo data check names all such rows",
+        file=sys.stderr,
+    )
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

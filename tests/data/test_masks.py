@@ -1,0 +1,108 @@
+"""Masks are read for what they are; what can't be is told, with its row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgrpo.data import check_manifest
+from cgrpo.data.masks import read_mask
+from cgrpo.data.records import ManifestSource
+from cgrpo.errors import UserError
+
+INSIDE = np.zeros((32, 32), dtype=bool)
+INSIDE[8:24, 4:20] = True
+DAVIS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]  # the first colours of its palette
+
+
+def labels(values: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(values.astype(np.uint8), "P")
+    picture.putpalette(DAVIS)
+    return picture
+
+
+def grey(values: np.ndarray, dtype: type = np.uint8) -> Image.Image:
+    return Image.fromarray(values.astype(dtype))
+
+
+MASKS = {
+    "black and white": grey(255 * INSIDE),
+    "one bit": Image.fromarray(INSIDE),
+    "0 and 1": grey(INSIDE),
+    "16 bits": grey(65535 * INSIDE, np.uint16),
+    "16 bits, 0 and 1": grey(INSIDE, np.uint16),
+    "16 bits, 0 and 255": grey(255 * INSIDE, np.uint16),
+    "DAVIS": labels(INSIDE),
+    "DAVIS, the second label": labels(2 * INSIDE),
+    "colour": labels(INSIDE).convert("RGB"),
+    "grey palette": grey(255 * INSIDE).convert("P"),
+    "RGB": grey(255 * INSIDE).convert("RGB"),
+    "opaque": grey(255 * INSIDE).convert("RGBA"),
+}
+
+
+def manifest(folder: Path, mask: Image.Image) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "r.png")
+    mask.save(folder / "m.png")
+    (folder / "m.json").write_text(json.dumps([{"prompt": "x", "references": ["r.png"], "masks": ["m.png"]}]))
+    return folder / "m.json"
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_is_read_for_what_it_is(tmp_path: Path, name: str) -> None:
+    listed = manifest(tmp_path, MASKS[name])
+    ((mask,),) = ManifestSource(listed).batch([0]).reference_masks or ()
+    assert mask is not None and np.array_equal(np.asarray(mask), 255 * INSIDE.astype(np.uint8))
+    assert check_manifest(listed).problems == ()
+
+
+def cut_out() -> Image.Image:
+    picture = Image.new("RGBA", (32, 32))
+    picture.putalpha(grey(255 * INSIDE))
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (cut_out(), "in an alpha channel"),
+        (labels(INSIDE + 2 * INSIDE.T), "a map of [23] labels"),
+        (grey(70000 * INSIDE, np.int32), "32-bit"),
+    ],
+)
+def test_a_mask_that_may_mean_two_things_is_refused(tmp_path: Path, mask: Image.Image, says: str) -> None:
+    mask.save(tmp_path / "m.tif")
+    with pytest.raises(UserError, match=f"m.tif: .*{says}"):
+        read_mask(tmp_path / "m.tif")
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (cut_out(), "in an alpha channel"),
+        (labels(INSIDE + 2 * INSIDE.T), "labels"),
+        (grey(0 * INSIDE), "is empty"),
+        (grey(2 * INSIDE), "is empty"),  # labels from 2 on, perhaps: not for us to say
+        (grey(0 * INSIDE + 255), "is full"),
+        (grey(255 * INSIDE[:16]), "of another shape than its picture: 32 x 16, not 32 x 32"),
+    ],
+)
+def test_the_check_tells_masks_at_fault(tmp_path: Path, mask: Image.Image, says: str) -> None:
+    (problem,) = check_manifest(manifest(tmp_path, mask)).problems
+    assert (problem.id, problem.row, problem.kind) == ("0", 0, "mask")
+    assert says in problem.message and "m.png" in problem.message
+
+
+def test_training_says_that_a_mask_is_empty(tmp_path: Path, capsys) -> None:
+    from cgrpo.data.masks import say_empty
+
+    say_empty.cache_clear()
+    source = ManifestSource(manifest(tmp_path, grey(0 * INSIDE)))
+    for _ in range(2):
+        source.batch([0])
+    assert capsys.readouterr().err.count("a mask is empty") == 1
