@@ -15,7 +15,7 @@ import re
 import tarfile
 import threading
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL.Image import Image
 
@@ -36,10 +36,10 @@ class _Archive:
         try:
             if path.suffix.lower() == ".zip":
                 self._zip, self._tar = zipfile.ZipFile(path), None
-                self.names = {item.filename: item for item in self._zip.infolist() if not item.is_dir()}
+                self.names = {_member(item.filename): item for item in self._zip.infolist() if not item.is_dir()}
             else:
                 self._zip, self._tar = None, tarfile.open(path, "r:")  # noqa: SIM115 - stays open
-                self.names = {item.name: item for item in self._tar.getmembers() if item.isfile()}
+                self.names = {_member(item.name): item for item in self._tar.getmembers() if item.isfile()}
         except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, NotImplementedError) as error:
             raise UserError(f"{path}: can't be opened as an archive ({error}); fetch it anew") from error
 
@@ -60,6 +60,11 @@ class _Archive:
             file = self._tar.extractfile(item)
             assert file is not None
             return file.read()
+
+
+def _member(name: str) -> str:
+    """A member's name as a path has it: ``tar cf x.tar .`` writes ./a.png, which as a path is a.png."""
+    return str(PurePosixPath(name))
 
 
 class _Cells:
@@ -194,7 +199,7 @@ class Files:
         path = self.root / name
         if is_file(path):
             return path
-        return self.packed.get(name) if self._zips else None
+        return self.packed.get(_member(name)) if self._zips else None
 
     def path(self, name: str) -> Path:
         """Where ``name`` is, or would be; backslashes of a manifest written on Windows are understood."""

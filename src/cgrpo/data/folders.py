@@ -9,12 +9,13 @@ from typing import Any
 
 from cgrpo.data.archives import Files, members, read_bytes, within
 from cgrpo.data.parquet import parquet_files, scan_parquets
-from cgrpo.data.rows import PICTURE_KEYS, Fault, Rows, load_rows, plain, record_of, scan_files, scan_rows
+from cgrpo.data.rows import PICTURE_KEYS, PROMPT_KEYS, Fault, Rows, load_rows, plain, record_of, scan_files, scan_rows
 from cgrpo.data.syncd_files import metadata_files, scan_syncd
 from cgrpo.errors import UserError
+from cgrpo.pictures import ENDINGS
 from cgrpo.types import Record
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
 LISTS = ("metadata.jsonl", "metadata.csv")  # of HF imagefolders
 
 
@@ -51,13 +52,21 @@ def _scan_listed(listed: Path) -> Rows:
 
 
 def _scan_captioned(folder: Path) -> Rows:
-    """picture.png with picture.txt, in sub-folders too: the picture is the reference, the text the prompt."""
+    """picture.png with picture.txt, in sub-folders too: the picture is the reference, the text the prompt.
+
+    A file that has a text, but an ending of no picture that is read, is a Fault.
+    """
     rows: Rows = []
-    for picture in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()):
+    for picture in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = picture.relative_to(folder).with_suffix("").as_posix()
         if name.startswith(".") or "/." in name:  # a desktop's or a downloader's own
             continue
         text = picture.with_suffix(".txt")
+        ending = picture.suffix.lower()
+        if ending not in ENDINGS:
+            if ending in _NOT_READ and text.is_file():
+                rows.append(Fault(name, f"{picture}: no picture that is read, by its ending; save it as PNG or JPEG"))
+            continue
         try:
             prompt = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
@@ -73,9 +82,9 @@ def _scan_captioned(folder: Path) -> Rows:
 def scan_tars(shards: list[Path]) -> Rows:
     """WebDataset shards: files of one key (the name up to its first dot) are one record.
 
-    ``key.json`` is a row without files, or ``key.txt`` its prompt; ``key.ref0.jpg``, ``key.ref1.jpg``, ... are the
-    references (a lone ``key.jpg`` counts as one), ``key.mask0.png``, ... their masks, ``key.target.jpg`` the target.
-    Hidden files are passed over.
+    ``key.json`` is a row without files; ``key.txt`` the prompt, where that has none; ``key.ref0.jpg``,
+    ``key.ref1.jpg``, ... are the references (a lone ``key.jpg`` counts as one), ``key.mask0.png``, ... their masks,
+    ``key.target.jpg`` the target. Hidden files are passed over.
     """
     return scan_files(shards, _scan_tar)
 
@@ -102,13 +111,13 @@ def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
             told = json.loads(read_bytes(within(shard, parts["json"])).decode("utf-8-sig"))
             # Names of pictures in it are those that they had before they were packed.
             row |= {name: value for name, value in told.items() if plain(name) not in PICTURE_KEYS}
-        elif "txt" in parts:
+        if "txt" in parts and not any(row.get(key) for key in PROMPT_KEYS):
             row["prompt"] = read_bytes(within(shard, parts["txt"])).decode("utf-8-sig").strip()
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{shard}, sample {key}: its json or txt can't be read ({error})") from error
     pictures = {ext.split(".")[0]: within(shard, name) for ext, name in parts.items() if _is_picture(ext)}
     count = sum(role.startswith("ref") for role in pictures)
-    bare = [str(path) for role, path in pictures.items() if f".{role}" in PICTURES]
+    bare = [str(path) for role, path in pictures.items() if f".{role}" in ENDINGS]
     if count:
         row["references"] = [str(pictures.get(f"ref{number}", "")) for number in range(count)]
         masks = [pictures.get(f"mask{number}") for number in range(count)]
@@ -121,4 +130,4 @@ def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
 
 
 def _is_picture(extension: str) -> bool:
-    return f".{extension.rpartition('.')[2]}" in PICTURES
+    return f".{extension.rpartition('.')[2]}" in ENDINGS

@@ -13,8 +13,10 @@ Any of the pictures' names may end in _file_name or _file_names, as in Hugging F
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,20 +56,20 @@ Rows = list[Record | Fault | LeftOut]
 
 
 def load_rows(path: Path) -> tuple[list[Any], str]:
-    """The rows of a .json, .jsonl or .csv file, and the folder it names for its pictures ("": its own).
+    """The rows of a .json, .jsonl (.ndjson), .csv or .tsv file, and the folder it names for its pictures ("": its own).
 
     A line that isn't JSON is a Fault among the rows. Raises UserError if the file can't be read or has no list.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            return _table(text, f"manifest {path}"), ""
-        if path.suffix.lower() == ".jsonl":
+        text, ending = _text(path)
+        if ending in _TABLES:
+            return _table(text, f"manifest {path}", _TABLES[ending]), ""
+        if ending in (".jsonl", ".ndjson"):
             lines = [(number, line) for number, line in enumerate(text.split("\n")) if line.strip()]
             return [_line(line, f"manifest {path}, line {number + 1}") for number, line in lines], ""
         rows = json.loads(text)
-    except (OSError, ValueError, RecursionError, csv.Error) as error:
-        kind = "CSV" if path.suffix.lower() == ".csv" else "JSON"
+    except (OSError, ValueError, EOFError, RecursionError, zlib.error, csv.Error) as error:
+        kind = "CSV" if set(path.suffixes) & _TABLES.keys() else "JSON"
         raise UserError(f"manifest {path}: can't be read as {kind} ({error})") from error
     given = ""
     if isinstance(rows, dict) and "records" in rows:
@@ -79,6 +81,36 @@ def load_rows(path: Path) -> tuple[list[Any], str]:
     return rows, given
 
 
+_TABLES = {".csv": ",", ".tsv": "\t"}
+_PACKED = {
+    ".zip": "unpack it, and give the folder or the manifest in it",
+    ".tar.gz": "gunzip it: an uncompressed .tar is read as it is",
+    ".tgz": "gunzip it: an uncompressed .tar is read as it is",
+    ".tar.bz2": "bunzip2 it: an uncompressed .tar is read as it is",
+    ".tar.xz": "unxz it: an uncompressed .tar is read as it is",
+    ".tar.zst": "unzstd it: an uncompressed .tar is read as it is",
+    ".7z": "unpack it, and give the folder or the manifest in it",
+    ".rar": "unpack it, and give the folder or the manifest in it",
+    ".xlsx": "save it as CSV",
+    ".arrow": "save it as parquet",
+    ".feather": "save it as parquet",
+    ".yaml": "save it as JSON",
+    ".yml": "save it as JSON",
+}
+
+
+def _text(path: Path) -> tuple[str, str]:
+    """The text of a manifest, gunzipped where it is one, and its ending. Raises UserError for a known other format."""
+    name = path.name.lower()
+    for ending, cure in _PACKED.items():
+        if name.endswith(ending):
+            raise UserError(f"{path}: {ending} is not read as a data set; {cure}")
+    content = path.read_bytes()
+    if name.endswith(".gz"):
+        content, name = gzip.decompress(content), name.removesuffix(".gz")
+    return content.decode("utf-8-sig"), Path(name).suffix
+
+
 def _line(line: str, where: str) -> Any:
     try:
         return json.loads(line)
@@ -86,10 +118,10 @@ def _line(line: str, where: str) -> Any:
         return Fault(where.rpartition(" ")[2], f"{where}: not JSON ({error}); one row a line")
 
 
-def _table(text: str, where: str) -> list[Any]:
-    """Rows of CSV with a header; empty cells are left out."""
+def _table(text: str, where: str, delimiter: str) -> list[Any]:
+    """Rows of CSV or TSV with a header; empty cells are left out."""
     rows: list[Any] = []
-    for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
         if None in row:
             rows.append(Fault(str(len(rows)), f"{where}, record {len(rows)}: has more cells than the header"))
             continue
@@ -137,7 +169,7 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
     row = {plain(key): value for key, value in row.items() if plain(key) != key} | row
     prompt = _first(row, PROMPT_KEYS)
     if not isinstance(prompt, str) or not prompt.strip() or not is_unicode(prompt):
-        raise UserError(f"{where}: prompt is missing, empty or no text")
+        raise UserError(f"{where}: prompt is missing, empty or no text{_names(row, PROMPT_KEYS)}")
     references, target = _first(row, REFERENCE_KEYS), _first(row, TARGET_KEYS)
     if references is None:
         references = _first(row, IMAGE_KEYS)
@@ -146,7 +178,8 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
     if isinstance(references, str) and any(row.get(key) == references for key in SINGLE):
         references = [references]
     if not isinstance(references, list) or not references or not all(names_file(item) for item in references):
-        raise UserError(f"{where}: references (or image_paths) must be a list of picture files")
+        instead = _names(row, (*REFERENCE_KEYS, *IMAGE_KEYS))
+        raise UserError(f"{where}: references (or image_paths) must be a list of picture files{instead}")
     if target is not None and not names_file(target):
         raise UserError(f"{where}: target must be a picture file")
     masks = _masks(row)
@@ -171,6 +204,14 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
         mask_threshold=threshold,
         meta=meta,
     )
+
+
+def _names(row: dict[str, Any], known: tuple[str, ...]) -> str:
+    """What a row has instead, where it has none of the ``known`` fields."""
+    if any(key in row for key in known):
+        return ""
+    found = ", ".join(ascii(key)[1:-1] if not is_unicode(str(key)) else str(key) for key in list(row)[:12])
+    return f"; it has {found or 'nothing'}, and should have {' or '.join(known[:3])}"
 
 
 def plain(key: str) -> str:
