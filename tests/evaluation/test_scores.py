@@ -10,6 +10,7 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.pages.comparison import write_comparison
 from cgrpo.evaluation.scores import ScoreRow, protocol_of, read_scores, write_scores
 from cgrpo.evaluation.scores.cells import gather
+from cgrpo.evaluation.scores.files import open_part
 from cgrpo.evaluation.statistics import compare_methods, short_summary
 
 EARLIER = (("identity", "reward", "identity"), ("prompt", "reward", "prompt"), ("copy_paste", "guard", "identity"))
@@ -76,3 +77,19 @@ def test_what_a_metric_is_compared_with_follows_from_its_part():
     assert protocol_of("guard", "identity", "all") == "picture"  # of no use as a verdict on identity
     assert protocol_of("reward", "prompt", "all") == "prompt"
     assert protocol_of("judge", "picture") == "picture"
+
+
+def test_a_last_row_without_a_line_break_counts(tmp_path, capsys):
+    """Other programs end files so. One that was cut off is left out, and said."""
+    rows = [ScoreRow("m", "cat", n, "x", 0, "clip", "prompt", 0.5, f"{n}.png", None) for n in range(3)]
+    write_scores(tmp_path, rows)
+    whole = (tmp_path / "scores.jsonl").read_text()
+    (tmp_path / "scores.jsonl").write_text(whole.rstrip("\n"))
+    assert read_scores(tmp_path) == rows and capsys.readouterr().err == ""
+    (tmp_path / "scores.jsonl").write_text(whole[:-9])
+    assert read_scores(tmp_path) == rows[:2]
+    assert "its last line was cut off and is left out" in capsys.readouterr().err
+    for text, kept in ((whole.rstrip("\n"), 3), (whole[:-9], 2)):
+        (tmp_path / "scores.part0.jsonl").write_text(text)
+        open_part(tmp_path, 0).close()
+        assert (tmp_path / "scores.part0.jsonl").read_text().splitlines() == whole.splitlines()[:kept]

@@ -57,6 +57,7 @@ def sample(
     Seeds are ``seed`` .. ``seed + seeds - 1``, each the same noise for every prompt, as diffusers' pipelines draw it.
     ``blend``: other runs of the same base, with their shares; the policy is then the mix of all (``blend_adapters``).
     Without ``references`` the prompt stands alone. ``recipe`` describes the base where ``run`` is no run directory.
+    Raises UserError where one of the files is there already.
     """
     if not prompts or not all(prompt.strip() for prompt in prompts):
         raise UserError("--prompt is empty; say what the picture should show")
@@ -70,15 +71,18 @@ def sample(
     pictures = tuple(open_picture(path, cfg.policy.reference_alpha) for path in references)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     count = len(prompts)
+    files = [out / f"prompt{number}-seed{seed + offset}.png" for number in range(count) for offset in range(seeds)]
+    files.append(out / "sheet.png")
+    there = next((file for file in files if file.exists()), None)
+    if there is not None:
+        raise UserError(f"{there}: is there already, maybe of other prompts, and is kept; give another --out")
     batch = Batch(tuple(str(n) for n in range(count)), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)
     noise_NLC = seed_noise(policy, range(seed, seed + seeds)).repeat(count, 1, 1)
     try:
         out.mkdir(parents=True, exist_ok=True)
         images_NHWC = follow(policy, batch, noise_NLC, sigmas, cfg.evaluation.batch)
-        files = [out / f"prompt{number}-seed{seed + offset}.png" for number in range(count) for offset in range(seeds)]
-        for file, picture in zip(files, to_pictures(images_NHWC), strict=True):
+        for file, picture in zip(files[:-1], to_pictures(images_NHWC), strict=True):
             picture.save(file)
-        files.append(out / "sheet.png")
         sample_sheet(images_NHWC, batch.select(range(0, len(batch), seeds)), seeds).save(files[-1])
     except OSError as error:
         raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error

@@ -19,6 +19,7 @@ from cgrpo.rewards.base import to_tensor
 from cgrpo.toybox.world import PHRASE
 from cgrpo.types import Batch
 
+SHEETS = (".png", ".jpg", ".webp")
 ACROSS = 6  # pictures in a row of the sheet
 
 
@@ -41,12 +42,14 @@ def score(
     settings: Sequence[str] = (),
     sheet: Path | None = None,
 ) -> Scores:
-    """Score picture files; ``sheet`` is a PNG to write with all of them, in order.
+    """Score picture files; ``sheet`` is a picture file to write with all of them, in order.
 
     ``rewards``: names in the recipe (by default all of them), or ``TYPE=PATH`` such as
     "clip=openai/clip-vit-base-patch32". Rewards of identity need ``references``, those of the prompt ``prompt``;
     without, one that wasn't asked for is left out, and one that was is an error. Raises UserError.
     """
+    if sheet is not None and (sheet.suffix.lower() not in SHEETS or sheet.is_dir() or not sheet.parent.is_dir()):
+        raise UserError(f"--sheet {sheet}: give a file in a folder that is there, ending in {' or '.join(SHEETS)}")
     cfg = load_config(recipe, settings)
     asked = {name: _settings(cfg, name) for name in rewards} or dict(cfg.rewards)
     chosen = {}

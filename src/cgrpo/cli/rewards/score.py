@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import sys
 from pathlib import Path
 
 from cgrpo.cli.shared import add_settings, add_verb
@@ -32,7 +34,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     score.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
     from cgrpo.commands.score import score
     from cgrpo.evaluation.show.table import Table
     from cgrpo.evaluation.show.words import number
@@ -55,3 +57,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         pictures = [{"picture": str(path), "scores": without_nan(row)} for path, row in result.rows]
         options.json.write_text(json.dumps({"units": result.units, "pictures": pictures}, indent=2) + "\n")
+    failed = sum(math.isnan(value) for _, row in result.rows for value in row.values())
+    if failed:
+        print(f"cgrpo: {failed} of {len(rows) * len(result.units)} scores failed", file=sys.stderr)
+    return 1 if failed else 0

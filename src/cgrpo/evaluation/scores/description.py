@@ -17,7 +17,7 @@ def read_description(out: Path) -> dict[str, Any]:
     """What ``out``'s benchmark.json says; {} without one. Raises UserError where it can't be read."""
     file = out / DESCRIPTION
     try:
-        table = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        table = json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read ({error}); give another --out") from None
     return table if isinstance(table, dict) else {}

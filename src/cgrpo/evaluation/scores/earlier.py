@@ -13,7 +13,7 @@ from cgrpo.evaluation.scores.rows import ScoreRow, protocol_of
 def earlier_metrics(run: Path) -> dict[str, Any]:
     """What a run's summary says of its metrics; {} without one."""
     try:
-        return json.loads((run / "summary.json").read_text(encoding="utf-8"))["metrics"]
+        return json.loads((run / "summary.json").read_text(encoding="utf-8-sig"))["metrics"]
     except (OSError, ValueError, KeyError):
         return {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +22,8 @@ SCORES = "scores.jsonl"
 def read_scores(out: Path) -> list[ScoreRow]:
     """All rows in ``out``: of scores.jsonl and of parts not yet collected; the later of two for the same thing.
 
-    A last line that was cut off is left out. Rows of runs from before they had this schema are read too. Raises
-    UserError for another line that is no row.
+    A last line that was cut off is left out, and said. Rows of runs from before they had this schema are read too.
+    Raises UserError for another line that is no row.
     """
     return list({row.key: row for file in [out / SCORES, *_parts(out)] for row in _read(file)}.values())
 
@@ -34,9 +35,13 @@ def _parts(out: Path) -> list[Path]:
 def _read(file: Path) -> Iterable[ScoreRow]:
     if not file.is_file():
         return
-    lines = file.read_text(encoding="utf-8").split("\n")
+    lines = file.read_text(encoding="utf-8-sig").split("\n")
     metrics = functools.cache(earlier_metrics)
-    for number, line in enumerate(lines[:-1], 1):  # whatever follows the last line break was cut off
+    if not lines[-1].strip() or _torn(lines[-1]):
+        if lines[-1].strip():
+            print(f"cgrpo: {file}: its last line was cut off and is left out", file=sys.stderr)
+        del lines[-1]
+    for number, line in enumerate(lines, 1):
         try:
             table = json.loads(line)
             yield earlier_row(table, metrics(file.parent)) if "arm" in table else ScoreRow(**table)
@@ -48,12 +53,21 @@ def _read(file: Path) -> Iterable[ScoreRow]:
             raise UserError(f"{file}, line {number}: no row of scores ({error}); delete the line") from None
 
 
+def _torn(line: str) -> bool:
+    """Whether a line without a line break was cut off; other programs leave the last one out."""
+    try:
+        return not isinstance(json.loads(line), dict)
+    except ValueError:
+        return True
+
+
 def open_part(out: Path, rank: int) -> TextIO:
     """The file that process ``rank`` appends its rows to, rid of a line that was cut off."""
     file = out / f"scores.part{rank}.jsonl"
     if file.is_file():
         text = file.read_text(encoding="utf-8")
-        write_text(file, text[: text.rfind("\n") + 1])
+        whole, last = text[: text.rfind("\n") + 1], text[text.rfind("\n") + 1 :]
+        write_text(file, whole if _torn(last) else f"{text}\n")
     return file.open("a", encoding="utf-8")
 
 
