@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from cgrpo.cli import main
 from cgrpo.config import load_config
@@ -64,3 +71,68 @@ def test_whole_numbers_are_ones_that_libraries_take(capfd, before, value):
 @pytest.mark.parametrize("value", [HUGE, "-1"])
 def test_a_seed_of_the_settings(capfd, value):
     assert "training.seed" in refused(capfd, "train", "--set", f"training.seed={value}", "--out", "never")
+
+
+@pytest.mark.parametrize("text", ["nan", "2024", "true", "1e3", "2024-01-01"])
+def test_a_text_is_taken_as_text(text):
+    cfg = load_config("toybox", [f"policy.path={text}", f"data.source={text}", "training.seed=3"])
+    assert (cfg.policy.path, cfg.data.source, cfg.training.seed) == (text, text, 3)
+    own = load_config("toybox", ["rewards.prompt.type=clip", f"rewards.prompt.path={text}"])
+    assert own.rewards["prompt"].path == text
+    with pytest.raises(UserError, match="training.iterations"):
+        load_config("toybox", [f"policy.path={text}", "training.iterations=many"])
+
+
+def test_a_recipe_with_a_bom(tmp_path):
+    (tmp_path / "mine.toml").write_text("[training]\niterations = 7\n", encoding="utf-8-sig")
+    assert load_config(str(tmp_path / "mine.toml")).training.iterations == 7
+
+
+def test_extends_is_relative_to_the_file_that_says_it(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "x.toml").write_text('extends = "naive"\n[training]\niterations = 7\n')
+    (tmp_path / "a" / "y.toml").write_text('extends = "../x.toml"\n[training]\nseed = 5\n')
+    (tmp_path / "a" / "b" / "z.toml").write_text('extends = "../y.toml"\n')
+    (tmp_path / "a" / "loop.toml").write_text('extends = "../a/loop.toml"\n')
+    for place in (tmp_path, tmp_path / "a" / "b"):
+        monkeypatch.chdir(place)
+        for name in (tmp_path / "a" / "b" / "z.toml", os.path.relpath(tmp_path / "a" / "b" / "z.toml")):
+            cfg = load_config(str(name))
+            assert (cfg.training.iterations, cfg.training.seed, cfg.shaping.type) == (7, 5, "none")
+    with pytest.raises(UserError, match="not in a circle"):
+        load_config(str(tmp_path / "a" / "loop.toml"))
+
+
+def test_earlier_samples_are_kept(capfd, tmp_path):
+    words = ("sample", "--steps", "2", "--seeds", "1", "--out", tmp_path, "--prompt")
+    assert main([str(word) for word in (*words, "a small toy on the left in the snow")]) == 0
+    kept = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert "prompt0-seed0.png: is there already" in refused(capfd, *words, "a small toy on the right in the snow")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == kept
+
+
+def never(pictures, batch):
+    return [float("nan")] * len(pictures)
+
+
+def test_scores_that_all_failed_are_a_failure(capfd, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    words = ["rewards", "score", "--prompt", "a toy", "--reward", "prompt", str(tmp_path / "a.png")]
+    assert main(words) == 0
+    assert main([*words, "--set", "rewards.prompt.type=test_edge:never"]) == 1
+    assert "1 of 1 scores failed" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["out.xyz", ".", "absent/out.png"])
+def test_a_sheet_that_can_not_be_written_is_refused_before_the_scoring(capfd, tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    words = ("rewards", "score", "--prompt", "a toy", tmp_path / "a.png", "--sheet", tmp_path / name)
+    assert "--sheet" in refused(capfd, *words)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_reader_that_has_seen_enough():
+    command = f"{shlex.quote(sys.executable)} -m cgrpo plan | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stderr == "" and len(done.stdout.splitlines()) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -40,10 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         core.print_help()
         return 2
     try:
-        return options.command(options) or 0  # a command that found something wrong tells its own code
+        code = options.command(options) or 0  # a command that found something wrong tells its own code
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"cgrpo: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read us, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
+        return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder that can't be written
         print(f"cgrpo: {error.filename or 'disk'}: {error.strerror or error}; what is written is kept", file=sys.stderr)
         return 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ def load_config(recipe: str = TOYBOX, settings: Iterable[str] = ()) -> Config:
 
     Another ``method`` than the recipe's leaves out what the recipe says of its own method alone.
     """
-    return parse_config(_with(_read(recipe), settings), str(recipe))
+    settings = list(settings)
+    return parse_config(_with(_read(recipe), settings), str(recipe), _texts(settings))
 
 
 def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     known = recipes()
     path = known.get(recipe, Path(recipe))
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -48,9 +49,12 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     base = table.pop("extends", None)
     if base is None:
         return table
-    if not isinstance(base, str) or base in (*readers, recipe):
+    if isinstance(base, str) and base not in known:
+        base = str(path.parent / base)  # relative to the file that says it
+    readers = (*readers, str(path.resolve()))
+    if not isinstance(base, str) or str(known.get(base, Path(base)).resolve()) in readers:
         raise UserError(f"recipe {path}: extends = {base!r} must name another recipe, and not in a circle")
-    return _merged(_of_method(_read(base, (*readers, recipe)), table.get("method")), table)
+    return _merged(_of_method(_read(base, readers), table.get("method")), table)
 
 
 def _of_method(table: dict[str, Any], method: Any) -> dict[str, Any]:
@@ -73,11 +77,22 @@ def _merged(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def override(cfg: Config, settings: Iterable[str]) -> Config:
     """``cfg`` with ``key=value`` settings on top. Raises UserError."""
-    return parse_config(_with(cfg.model_dump(mode="json"), settings), "--set")
+    settings = list(settings)
+    return parse_config(_with(cfg.model_dump(mode="json"), settings), "--set", _texts(settings))
 
 
-def parse_config(table: dict[str, Any], origin: str) -> Config:
-    """Validate a table; the first mistake becomes one line that names the key."""
+def _texts(settings: Iterable[str]) -> dict[str, str]:
+    """The settings' values as they were written, by key."""
+    read = (setting.partition("=") for setting in settings)
+    return {MOVED.get(key.strip(), key.strip()): text for key, _, text in read}
+
+
+def parse_config(table: dict[str, Any], origin: str, texts: Mapping[str, str] | None = None) -> Config:
+    """Validate a table; the first mistake becomes one line that names the key.
+
+    ``texts``: settings as they were written. Where a field is text, that is its value, though TOML makes a number,
+    a truth value or a date of it: a folder may be called 2024, true or nan.
+    """
     table, old = renamed(table, origin)
     say(old)
     method = _method(table, origin)
@@ -89,7 +104,13 @@ def parse_config(table: dict[str, Any], origin: str) -> Config:
     try:
         return METHODS[method].model_validate(table)
     except ValidationError as error:
-        raise UserError(f"{origin}: {_explain(error, method)}") from None
+        keys_of_text = {_key(fault["loc"]) for fault in error.errors() if fault["type"] == "string_type"}
+        meant = {key: text for key, text in (texts or {}).items() if key in keys_of_text}
+        if not meant:
+            raise UserError(f"{origin}: {_explain(error, method)}") from None
+        for key, text in meant.items():
+            _apply(table, key, text, f"{key}={text}")
+        return parse_config(table, origin)
 
 
 def parse_run(table: dict[str, Any], origin: str) -> Config:
@@ -168,11 +189,7 @@ def _apply(table: dict[str, Any], key: str, value: Any, setting: str) -> None:
 
 def _explain(error: ValidationError, method: str) -> str:
     first = error.errors()[0]
-    place = [str(part) for part in first["loc"]]
-    tag = 2 if place[:1] == ["rewards"] else 3 if place[:2] == ["guard", "scorers"] else len(place)
-    if place[tag:] and place[tag] in REWARD_TYPES:
-        del place[tag]  # of the union, which is no key
-    key = ".".join(part for part in place if not part.startswith(("constrained-", "literal[")))  # tags of unions too
+    key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, keys(method), 1, 0.5)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
@@ -181,3 +198,12 @@ def _explain(error: ValidationError, method: str) -> str:
         key, message, given = f"{key}.type", message.removeprefix("type "), given.get("type", "nothing")
     got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"
     return f"{key + ': ' if key else ''}{message}{got}"
+
+
+def _key(location: Iterable[int | str]) -> str:
+    """The dotted key of a fault's location, without the tags of unions, which are no keys."""
+    place = [str(part) for part in location]
+    tag = 2 if place[:1] == ["rewards"] else 3 if place[:2] == ["guard", "scorers"] else len(place)
+    if place[tag:] and place[tag] in REWARD_TYPES:
+        del place[tag]
+    return ".".join(part for part in place if not part.startswith(("constrained-", "literal[")))

@@ -76,7 +76,7 @@ def policy_shapes(policy: Policy) -> Shapes:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON table. Raises UserError where there is none."""
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: can't be read ({reason}); give a whole checkpoint folder") from error

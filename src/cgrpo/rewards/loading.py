@@ -71,7 +71,7 @@ def model_type(folder: Path) -> str:
     """``model_type`` of the folder's config.json. Raises UserError when it can't be read."""
     path = Path(folder) / "config.json"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["model_type"])
+        return str(json.loads(path.read_text(encoding="utf-8-sig"))["model_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"reward checkpoint {folder}: config.json can't be read or names no model_type "

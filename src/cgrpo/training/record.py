@@ -61,7 +61,7 @@ class Record:
     def settings(self) -> dict[str, Any]:
         """config.json as it stands, perhaps of an earlier version. Raises UserError if there is none."""
         try:
-            table = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            table = json.loads((self.folder / "config.json").read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise UserError(f"{self.folder} is no run directory: it has no config.json") from None
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:

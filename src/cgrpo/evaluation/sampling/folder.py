@@ -37,7 +37,7 @@ def check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
             write_text(file, json.dumps(mark, indent=1) + "\n")
         return
     try:
-        before = json.loads(file.read_text(encoding="utf-8"))
+        before = json.loads(file.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise UserError(f"{file}: can't be read ({error}); give another --method or --out") from None
     unsaid = [key for key in mark if key not in before]

@@ -111,6 +111,6 @@ def _tokenizer_length(folder: Path, most: int) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read ({error}); copy the checkpoint anew") from error

@@ -73,7 +73,7 @@ class EncodingStore:
         """The store in ``folder``. Raises UserError if there is none, or saying what differs from ``mark``."""
         index = folder / "index.json"
         try:
-            found = json.loads(index.read_text(encoding="utf-8"))
+            found = json.loads(index.read_text(encoding="utf-8-sig"))
         except FileNotFoundError:
             raise UserError(f"{folder}: no store of encodings (it has no index.json); fill it with {COMMAND}") from None
         except (OSError, ValueError) as error:

@@ -99,7 +99,7 @@ def _settings(config: Config, environment: Mapping[str, Any]) -> Section:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty when there is none, for a report does not fail for want of a footnote."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     return table if isinstance(table, dict) else {}
