@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 from cgrpo.cli.shared import RECIPE, add_settings, add_verb
+from cgrpo.errors import UserError
 
 EXAMPLES = """\
 cgrpo train
@@ -17,7 +18,7 @@ cgrpo train --resume outputs/naive-1"""
 
 def add(verbs: argparse._SubParsersAction) -> None:
     train = add_verb(verbs, "train", "train a policy, compare it with its base, write a report", run, EXAMPLES)
-    train.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
+    train.add_argument("recipe", nargs="?", help=RECIPE)
     add_settings(train)
     train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: outputs/RECIPE-TIME)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this directory")
@@ -26,15 +27,19 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> None:
     from cgrpo.config import load_config, override
 
+    recipe = options.recipe or "toybox"
     if options.resume:
+        for name, given in {"a recipe": options.recipe, "--out": options.out}.items():
+            if given is not None:
+                raise UserError(f"--resume {options.resume}: the run has its own settings and folder; leave {name} out")
         from cgrpo.training.record import Record
 
         cfg = override(Record.open(options.resume)[1], options.settings)
     else:
-        cfg = load_config(options.recipe, options.settings)
+        cfg = load_config(recipe, options.settings)
     from cgrpo.commands.train import train
 
-    folder = train(cfg, options.out, resume=options.resume, name=Path(options.recipe).stem)
+    folder = train(cfg, options.out, resume=options.resume, name=Path(recipe).stem)
     _say_summary(folder)
 
 

@@ -20,6 +20,7 @@ class Record:
     """A run directory.
 
     config.json  environment.json  metrics.jsonl  samples/  adapter/  checkpoints/step-N/  summary.json  report.html
+    materials.json  what the run is made of, by content
     scores.jsonl  benchmark.json  comparison.png  where base and trained are compared
     guard.jsonl  best/  where held-out tasks are watched
     """

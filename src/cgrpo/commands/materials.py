@@ -1,0 +1,87 @@
+"""What a run is made of, by content: resumed on anything else it would be another run under the same name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cgrpo.config import Config
+from cgrpo.data import ManifestSource, Source
+from cgrpo.data.archives import is_private, length
+from cgrpo.errors import UserError
+from cgrpo.files import write_text
+from cgrpo.policies.base import Policy
+from cgrpo.policies.lora import LoraPolicy
+from cgrpo.rewards import Reward
+from cgrpo.rewards.checkpoint import reward_fingerprint
+from cgrpo.rewards.remote import RemoteReward
+from cgrpo.training.record import Record
+from cgrpo.types import Record as Task
+
+SIZES = 4096  # pictures whose bytes are counted, evenly spaced: a look at each of a million would take minutes
+
+
+def check_materials(
+    record: Record, cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward], *, resumed: bool
+) -> None:
+    """Keep what the run is made of in materials.json; a resumed one must find it as it was.
+
+    Data set, base, start, and rewards that are computed here (of a server's, servers.json knows). Raises UserError
+    that names what is another one, and where the run began: paths in its settings are relative to that folder.
+    """
+    file = record.folder / "materials.json"
+    found = _materials(cfg, source, policy, rewards)
+    if not (resumed and file.exists()):  # a run of an earlier version kept none
+        write_text(file, json.dumps({"folder": str(Path.cwd()), **found}, indent=2) + "\n")
+        return
+    try:
+        began = json.loads(file.read_text(encoding="utf-8-sig"))
+        for name, mark in found.items():
+            if began.get(name, mark) != mark:
+                raise UserError(
+                    f"{name}: is another one than when the run began, in {began['folder']}; resume there or give the "
+                    "old one, or start a new run"
+                )
+    except (ValueError, AttributeError, LookupError) as error:
+        raise UserError(f"{file}: can't be read ({error}); delete it, if nothing has changed") from error
+
+
+def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:
+    """What marks each material, by the setting that names it."""
+    found = {}
+    if isinstance(source, ManifestSource):
+        found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.records)
+    if isinstance(policy, LoraPolicy):
+        found[f"policy.path = {cfg.policy.path}"] = policy.origin.base_hash
+        if cfg.policy.start:
+            found[f"policy.start = {cfg.policy.start}"] = policy.origin.start_hash
+    for name, reward in rewards.items():
+        if not isinstance(reward, RemoteReward):
+            found[f"rewards.{name}"] = reward_fingerprint(reward)
+    return found
+
+
+def records_fingerprint(records: Sequence[Task]) -> str:
+    """SHA-256 over the records' texts, their pictures' names, and the sizes in bytes of up to 4,096 of these.
+
+    Where the set lies doesn't matter.
+    """
+    digest, files = hashlib.sha256(), []
+    for record in records:
+        paths = [*record.references, record.target, *record.masks]
+        files += [path for path in paths if path is not None and not is_private(path)]
+        names = [path and path.name for path in paths]
+        row = [record.id, record.prompt, record.subject, record.mask_threshold, names]
+        digest.update(f"{json.dumps(row)}\n".encode())
+    for place in range(min(len(files), SIZES)):
+        digest.update(f"{_size(files[place * len(files) // min(len(files), SIZES)])}\n".encode())
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return length(path)
+    except (OSError, LookupError):  # training will tell
+        return -1

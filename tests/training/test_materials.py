@@ -1,0 +1,73 @@
+"""A run knows by content what it was made of, and goes on with nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cgrpo.cli import main
+from cgrpo.commands.materials import records_fingerprint
+from cgrpo.commands.train import train
+from cgrpo.data import read_records
+from cgrpo.errors import UserError
+
+
+def data_set(folder: Path, prompt: str = "a toy at night", colour: str = "red") -> Path:
+    folder.mkdir(exist_ok=True)
+    Image.effect_noise((32, 32), 60).convert("RGB").save(folder / "0.png")
+    Image.new("RGB", (32, 32), colour).save(folder / "1.png")
+    rows = [{"prompt": prompt, "subject": "toy", "references": [f"{number}.png"]} for number in range(2)]
+    (folder / "train.json").write_text(json.dumps(rows))
+    return folder
+
+
+def test_another_data_set_under_the_same_name_is_refused(small, tmp_path, monkeypatch):
+    here, there = data_set(tmp_path / "here"), data_set(tmp_path / "there", "a toy on the beach")
+    monkeypatch.chdir(here)
+    run = train(small("data.source=train.json", "training.iterations=1"), tmp_path / "run")
+    monkeypatch.chdir(there)
+    longer = small("data.source=train.json", "training.iterations=2")
+    with pytest.raises(UserError, match=rf"data.source = train.json: is another one .*began, in {here}"):
+        train(longer, resume=run)
+    monkeypatch.chdir(here)
+    train(longer, resume=run)
+    shutil.copytree(here, tmp_path / "copy")  # the set may move
+    monkeypatch.chdir(tmp_path / "copy")
+    train(small("data.source=train.json", "training.iterations=3"), resume=run)
+
+
+def test_another_reward_or_base_is_refused(small, tmp_path):
+    run = train(small("training.iterations=1"), tmp_path / "run")
+    kept = (run / "materials.json").read_text()
+    for name in ("rewards.prompt", "policy.path = toybox"):
+        (run / "materials.json").write_text(json.dumps(json.loads(kept) | {name: "0" * 64}))
+        with pytest.raises(UserError, match=f"^{name}: is another one"):
+            train(small("training.iterations=2"), resume=run)
+    (run / "materials.json").unlink()  # of an earlier version
+    train(small("training.iterations=2"), resume=run)
+    assert (run / "materials.json").read_text() == kept
+
+
+def test_what_counts_in_a_data_set(tmp_path):
+    def mark(folder: Path) -> str:
+        return records_fingerprint(read_records(folder / "train.json"))
+
+    first = mark(data_set(tmp_path / "a"))
+    assert mark(data_set(tmp_path / "b", "a toy by day")) != first
+    other = data_set(tmp_path / "c")
+    shutil.copytree(tmp_path / "a", other, dirs_exist_ok=True)
+    assert mark(other) == first
+    with (other / "1.png").open("ab") as file:
+        file.write(os.urandom(1))
+    assert mark(other) != first
+
+
+@pytest.mark.parametrize(("words", "says"), [(["naive"], "a recipe"), (["--out", "other"], "--out")])
+def test_what_a_resumed_run_would_ignore_is_refused(capfd, tmp_path, words, says):
+    assert main(["train", *words, "--resume", str(tmp_path)]) == 2
+    assert f"leave {says} out" in capfd.readouterr().err
