@@ -311,3 +311,8 @@ def test_spoilt_folders(tiny_folder: Path, tmp_path: Path, spoil, told: str) -> 
     with pytest.raises(UserError, match=told) as caught:
         FluxPolicy.from_folder(folder, height=32, width=32, reference_size=32)
     assert "\n" not in str(caught.value)
+
+
+def test_which_prompts_are_cut(tiny_policy: FluxPolicy) -> None:
+    found = tiny_policy.cut_prompts(["a red cube", "a red cube on the beach in the snow", "on " * 9, "on " * 10])
+    assert found == {"CLIP at 10 tokens": [3], "T5 at 12 tokens": []}

@@ -71,3 +71,15 @@ def test_what_counts_in_a_data_set(tmp_path):
 def test_what_a_resumed_run_would_ignore_is_refused(capfd, tmp_path, words, says):
     assert main(["train", *words, "--resume", str(tmp_path)]) == 2
     assert f"leave {says} out" in capfd.readouterr().err
+
+
+def test_prompts_that_are_cut_are_said_once_with_their_number(small, tmp_path, capfd):
+    """The embedded T5 reads as many tokens as its tokenizer asks for."""
+    long = "a toy " * 600
+    folder = data_set(tmp_path / "data", long)
+    train(small(f"data.source={folder / 'train.json'}", "training.iterations=1"), tmp_path / "run")
+    said = [line for line in capfd.readouterr().err.splitlines() if "prompts are cut by" in line]
+    assert [line.partition(" at ")[0] for line in said] == [
+        "cgrpo: 2 of 2 prompts are cut by CLIP", "cgrpo: 2 of 2 prompts are cut by T5"
+    ]  # fmt: skip
+    assert all(line.endswith("the first of them record 0's") for line in said)

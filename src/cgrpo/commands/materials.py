@@ -13,7 +13,6 @@ from cgrpo.data.archives import is_private, length
 from cgrpo.errors import UserError
 from cgrpo.files import write_text
 from cgrpo.policies.base import Policy
-from cgrpo.policies.lora import LoraPolicy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.remote import RemoteReward
@@ -53,10 +52,8 @@ def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str
     found = {}
     if isinstance(source, ManifestSource):
         found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.records)
-    if isinstance(policy, LoraPolicy):
-        found[f"policy.path = {cfg.policy.path}"] = policy.origin.base_hash
-        if cfg.policy.start:
-            found[f"policy.start = {cfg.policy.start}"] = policy.origin.start_hash
+    names = {"path": cfg.policy.path, "start": cfg.policy.start}
+    found |= {f"policy.{key} = {names[key]}": mark for key, mark in policy.materials().items()}
     for name, reward in rewards.items():
         if not isinstance(reward, RemoteReward):
             found[f"rewards.{name}"] = reward_fingerprint(reward)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from cgrpo.build import make_policy
 from cgrpo.commands.adapter import blend_runs
+from cgrpo.commands.prompts import say_cut
 from cgrpo.config import TOYBOX, Config, load_config, override
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
@@ -76,6 +77,7 @@ def sample(
     there = next((file for file in files if file.exists()), None)
     if there is not None:
         raise UserError(f"{there}: is there already, maybe of other prompts, and is kept; give another --out")
+    say_cut(policy, prompts, [f"prompt {number}" for number in range(count)])
     batch = Batch(tuple(str(n) for n in range(count)), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)
     noise_NLC = seed_noise(policy, range(seed, seed + seeds)).repeat(count, 1, 1)
     try:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
 from cgrpo.commands.finish import finish
 from cgrpo.commands.materials import check_materials
+from cgrpo.commands.prompts import say_cut_tasks
 from cgrpo.commands.watch import Watch, tasks_to_watch
 from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
@@ -50,6 +51,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     if sharded:
         policy.shard(runtime.shard)
     if runtime.is_main:
+        say_cut_tasks(policy, source)
         check_servers(record, rewards)
         check_materials(record, cfg, source, policy, rewards, resumed=bool(resume))
     trainer = make_trainer(cfg, policy, rewards, source, runtime)

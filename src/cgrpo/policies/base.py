@@ -98,6 +98,14 @@ class Policy(ABC, Generic[C]):
     def decode(self, x_NLC: Tensor) -> Tensor:
         """Latents at sigma = 0 as pictures: uint8 on the CPU, [N, H, W, 3], RGB. Without gradients."""
 
+    def materials(self) -> dict[str, str]:
+        """Fingerprints of the weights that training builds on, by the setting that names them: "path", "start"."""
+        return {}
+
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        """Which of ``prompts`` its text encoders don't read to the end, as numbers, by what they read ("T5 at ...")."""
+        return {}
+
     @abstractmethod
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """What training moves, by name, always in the same order; checkpoints and averages use the names."""

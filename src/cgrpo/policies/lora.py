@@ -48,6 +48,11 @@ class LoraPolicy(Policy[C]):
             mark = continue_start(self.transformer, start, self.layout)
         self.origin = replace(self.origin, start_hash=mark, start_mode=mode)
 
+    def materials(self) -> dict[str, str]:
+        """The base, and the start where there is one."""
+        start = {"start": self.origin.start_hash} if self.origin.start_hash else {}
+        return {"path": self.origin.base_hash} | start
+
     def add_adapter(self, rank: int, seed: int) -> None:
         """A LoRA that trains and, for now, changes nothing. Raises UserError where there already is one."""
         add_adapter(self.transformer, rank, seed, self.layout)

@@ -50,6 +50,15 @@ class PromptEncoder:
         """What computes, for whoever moves it between devices."""
         return self.clip, self.t5
 
+    def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        """The prompts that are longer than an encoder reads, as numbers, by "CLIP at 77 tokens" and "T5 at 512"."""
+        windows = {"CLIP": (self.clip_tokenizer, self.clip_length), "T5": (self.t5_tokenizer, self.t5_length)}
+        found = {}
+        for name, (tokenizer, length) in windows.items():
+            lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False, verbose=False).input_ids]
+            found[f"{name} at {length} tokens"] = [n for n, count in enumerate(lengths) if count > length]
+        return found
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """(text_NLC, pooled_NC) of N prompts; a prompt that occurs twice is encoded once."""

@@ -268,6 +268,9 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
         with on_device(self.device, self.codec.vae, offload=self.offload):
             return pack(self.codec.encode(stretched))
 
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        return self.prompts.cut(prompts) if isinstance(self.prompts, PromptEncoder) else {}
+
     def decode(self, x_NLC: Tensor) -> Tensor:
         """Latents at sigma = 0 as pictures: uint8 on the CPU, [N, H, W, 3]."""
         if self.codec is None:
