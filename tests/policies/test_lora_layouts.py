@@ -216,6 +216,7 @@ def test_files_that_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
         "is a bias": {f"{module}.lora_B.bias": torch.ones(32)},
         "of no known LoRA layout": {f"{other}.lora_{matrix}.weight": torch.ones(4, 4) for matrix in "AB"},
         "two layouts at once": written("diffusion_model.", PEFT, alpha=False),
+        "holds int8 numbers": {f"{module}.lora_A.weight": torch.ones(4, 32, dtype=torch.int8)},
         "programs differ": {f"{module}.alpha": torch.tensor(1.0)},
         f"{module}.lora_A.weight holds NaN": {f"{module}.lora_A.weight": torch.full((4, 32), torch.nan)},
         f"{module}.lora_B.weight holds NaN": {f"{module}.lora_B.weight": torch.full((32, 4), -torch.inf)},
@@ -226,10 +227,18 @@ def test_files_that_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
             with pytest.raises(UserError, match=told) as caught:
                 use(tmp_path / "odd.safetensors")
             assert str(caught.value).startswith(f"{tmp_path / 'odd.safetensors'}: ")
-    told = {"lora_adapter_metadata": json.dumps({"transformer.r": 8, "transformer.lora_alpha": 8})}
-    save_file(kept, tmp_path / "odd.safetensors", metadata=told)
-    with pytest.raises(UserError, match="has rank 4, but its settings say 8"):
-        read_split(tmp_path / "odd.safetensors")
+    headers = {
+        "has rank 4, but its settings say 8": {"r": 8, "lora_alpha": 8},
+        "is no regular expression": {"r": 4, "lora_alpha": 4, "alpha_pattern": {"(to_q": 3}},
+        "must be numbers": {"r": 4, "lora_alpha": "4"},
+        "can't be read": {"r": 4, "alpha_pattern": [1]},
+        "DoRA": {"r": 4, "use_dora": True},
+    }
+    for says, settings in headers.items():
+        told = {f"transformer.{key}": value for key, value in settings.items()}
+        save_file(kept, tmp_path / "odd.safetensors", metadata={"lora_adapter_metadata": json.dumps(told)})
+        with pytest.raises(UserError, match=f"odd.safetensors: .*{says}"):
+            read_split(tmp_path / "odd.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])

@@ -93,7 +93,10 @@ def read_split(path: str | Path) -> tuple[State, dict[str, str]]:
 def read_known(path: str | Path) -> tuple[Known, dict[str, str]]:
     """(what the file holds, its header). Raises UserError as ``read_raw`` does, and if it is of no known layout."""
     file, raw, header = read_raw(path)
-    state = {key: value.bfloat16() if value.itemsize == 1 else value for key, value in raw.items()}  # 8 bits fit in
+    state = {  # floats of 8 bits fit into bfloat16
+        key: value.bfloat16() if value.itemsize == 1 and value.is_floating_point() else value
+        for key, value in raw.items()
+    }
     try:
         settings = header_settings(header)
         if settings is None and any(key.startswith("base_model.model.") for key in state):

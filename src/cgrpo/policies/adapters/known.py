@@ -112,6 +112,9 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]
     unknown = []
     for key, value in state.items():
         if found := _MATRIX.fullmatch(key):
+            if not value.is_floating_point():
+                kind = str(value.dtype).removeprefix("torch.")
+                raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
             (downs if found[2] in _DOWN else ups)[found[1]] = value
         elif key.endswith(".alpha") and value.numel() == 1:
             alphas[key.removesuffix(".alpha")] = float(value)

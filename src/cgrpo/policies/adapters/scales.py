@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,4 +73,9 @@ def _settings(table: Mapping[str, Any]) -> Settings | None:
     values = [rank, alpha, *ranks.values(), *alphas.values()]
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         raise ValueError("r and alpha must be numbers")
+    for pattern in (*ranks, *alphas):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern} is no regular expression: {error}") from None
     return Settings(rank, alpha, bool(table.get("use_rslora")), ranks, alphas)
