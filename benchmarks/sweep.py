@@ -13,7 +13,7 @@ LIST names trainings, in the order in which they begin; ``vary`` and ``seeds`` a
     vary = { "training.learning_rate" = [3e-4, 8e-4] }
     seeds = [0, 1, 2]
     every = 20                              # iterations between evaluations on the validation split; 0: only the end
-    test = true                             # the test split at the end, too
+    test = true                             # on the test split, too
     keep = true                             # the adapter, in OUT.parts/NAME-SEED
 
 A row is written as its training ends (or, with "done": false, at each evaluation on the way, so that a killed sweep
@@ -86,6 +86,7 @@ def one(table: dict[str, Any], threads: int) -> None:
     evaluate = Evaluation(cfg, policy, make_scorers(rewards), table["subjects"])
     row = {key: value for key, value in table.items() if key != "test"}  # where a row has it, it is the split
     row |= {"device": str(runtime.device), "threads": threads, "config": cfg.model_dump(mode="json")}
+    splits = ("validation", "test") if table["test"] else ("validation",)
     trace: dict[str, list[float]] = {}
     seconds, done = 0.0, 0
     start = time.perf_counter()
@@ -99,18 +100,19 @@ def one(table: dict[str, Any], threads: int) -> None:
                 say(
                     row
                     | {"done": False, "iterations": done, "seconds": seconds}
-                    | {"validation": evaluate("validation"), "trace": trace}
+                    | {split: evaluate(split) for split in splits}
+                    | {"trace": trace}
                 )
         start = time.perf_counter()
     with trainer.average.shown():
         if table["keep"]:
             policy.save(Path(table["keep"]))
-        splits = {"validation": evaluate("validation")} | ({"test": evaluate("test")} if table["test"] else {})
+        scores = {split: evaluate(split) for split in splits}
     samples = done * cfg.training.prompts_per_iteration * cfg.training.group_size if cfg.method != "sft" else 0
     say(
         row
         | {"done": True, "iterations": done, "seconds": seconds, "pictures": samples, "stopped": trainer.stopped}
-        | splits
+        | scores
         | {"trace": trace, "seconds_in_all": time.perf_counter() - began}
     )
 
@@ -125,20 +127,22 @@ class Evaluation:
     def __call__(self, split: str) -> dict[str, dict[str, float]]:
         import torch
 
-        from cgrpo.evaluation.statistics import paired_difference
+        from cgrpo.evaluation.statistics import cluster_means, paired_difference
 
         if split not in self.base:
             with self.policy.reference():
                 self.base[split] = self._scores(split)
+        base = self.base[split]
         now, subject_N = self._scores(split), torch.arange(8 * self.subjects) // 8
         found = {}
         for name in self.scorers:
-            change = paired_difference(self.base[split][name], now[name], subject_N)
+            change = paired_difference(base[name], now[name], subject_N)
             found[name] = {
                 "base": round(change.base, 4),
                 "difference": round(change.difference, 4),
                 "low": round(change.low, 4),
                 "high": round(change.high, 4),
+                "by_subject": [round(gap, 4) for gap in cluster_means(now[name] - base[name], subject_N).tolist()],
             }
         return found
 

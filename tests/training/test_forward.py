@@ -15,7 +15,7 @@ from cgrpo.commands import train as command
 from cgrpo.commands.train import train
 from cgrpo.errors import UserError
 from cgrpo.training.forward import Forward
-from cgrpo.training.optimizer import EARLY, Runaway
+from cgrpo.training.optimizer import EARLY, FIRST, Runaway
 from cgrpo.training.runtime import Runtime
 
 
@@ -342,7 +342,7 @@ def test_a_norm_far_above_the_median_is_left_out_and_not_remembered():
         assert not watch.stopped
         assert not watch.accepts(9.0) and not watch.accepts(9.0)
         assert watch.iteration_ends() == {"updates_left_out": 2}
-    assert "above 3 times its median (1.5)" in watch.stopped
+    assert "above 3 times its early median (1.5)" in watch.stopped
     assert watch.accepted == EARLY + 1
 
 
@@ -363,6 +363,18 @@ def test_early_norms_are_never_left_out():
     assert all(watch.accepts(10.0**n) for n in range(EARLY)) and not watch.accepts(1e9)
 
 
+def test_a_slow_rise_is_seen_too():
+    """5 % more with every update: a median of the latest hundred would be 0.09 of them, and never reached fourfold."""
+    watch, norm = Runaway(limit=4.0, patience=1), 1.0
+    for _ in range(FIRST):
+        assert watch.accepts(1.0)
+    while watch.accepts(norm):
+        norm *= 1.05
+        assert norm < 5
+    watch.iteration_ends()
+    assert 4.0 < norm < 4.3 and watch.usual == 1.0
+
+
 def test_a_run_whose_norm_runs_away_ends_with_the_weights_of_before(small_forward, tmp_path, monkeypatch, capsys):
     loss, calls = Forward._loss, []
 
@@ -374,7 +386,7 @@ def test_a_run_whose_norm_runs_away_ends_with_the_weights_of_before(small_forwar
     settings = ("training.iterations=20", "training.average=0.5", "training.runaway_patience=2")
     made = train(small_forward(*settings), tmp_path / "run")
     said = capsys.readouterr().err
-    assert "cgrpo: stopped: for 2 iterations in a row the gradient's norm was above 4 times its median" in said
+    assert "cgrpo: stopped: for 2 iterations in a row the gradient's norm was above 4 times its early median" in said
     rows = [json.loads(line) for line in (made / "metrics.jsonl").read_text().splitlines()]
     assert [row["updates_left_out"] for row in rows] == [0] * 5 + [2] * 2
     summary = json.loads((made / "summary.json").read_text())

@@ -46,7 +46,7 @@ class ForwardObjective(Section):
 
 class ForwardTraining(GroupTraining):
     runaway: Annotated[float, Field(gt=1)] = 4.0
-    """An update whose gradient has a norm above this many times the median so far is left out."""
+    """An update whose gradient has a norm above this many times the median of the first hundred is left out."""
     runaway_patience: Positive = 3
     """The run ends early after this many iterations in a row without any update."""
 

@@ -13,7 +13,7 @@ from cgrpo.config import Training
 from cgrpo.training.checks import check_finite
 from cgrpo.training.runtime import Runtime
 
-WINDOW, EARLY = 100, 10  # updates whose norms the median is over, and the fewest that it is taken of
+FIRST, EARLY = 100, 10  # updates whose norms the median is over, and the fewest that it is taken of
 
 
 def make_optimizer(settings: Training, parameters: Sequence[nn.Parameter]) -> torch.optim.AdamW:
@@ -33,15 +33,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Training, iter
 class Runaway:
     """Keeps updates away from the weights whose gradient is far larger than a run's usual, and ends a run of them.
 
-    Before a run on the forward process collapses, the gradient's norm rises several-fold within a few iterations.
-    So an update with a norm above ``limit`` times the median of those before it is left out; after ``patience``
-    iterations in a row without any update the run is to stop, with the weights of before. Alike on all
-    processes, since the norms are.
+    Before a run on the forward process collapses, the gradient's norm rises several-fold, within a few iterations or
+    over fifty. So an update with a norm above ``limit`` times the median of the run's first hundred is left out (a
+    median that went along would follow a slow rise); after ``patience`` iterations in a row without any update the run
+    is to stop, with the weights of before. Alike on all processes, since the norms are.
     """
 
     def __init__(self, limit: float, patience: int):
         self.limit, self.patience = limit, patience
-        self.norms = torch.full((WINDOW,), math.nan, dtype=torch.float64)  # the latest that were accepted, in a ring
+        self.norms = torch.full((FIRST,), math.nan, dtype=torch.float64)  # the first that were accepted
         self.accepted = torch.zeros((), dtype=torch.long)
         self.silent = torch.zeros((), dtype=torch.long)  # iterations in a row without an update
         self._taken = self._left_out = 0
@@ -52,7 +52,8 @@ class Runaway:
             self._left_out += 1
             return False
         if norm > 0:  # without any credit there is no gradient, and nothing to learn about its norm
-            self.norms[self.accepted % WINDOW] = norm
+            if self.accepted < FIRST:
+                self.norms[self.accepted] = norm
             self.accepted += 1
         self._taken += 1
         return True
@@ -66,7 +67,7 @@ class Runaway:
 
     @property
     def usual(self) -> float:
-        """The median norm; NaN before the first update."""
+        """The median norm of the first updates; NaN before there is one."""
         return self.norms.nanmedian().item()
 
     @property
@@ -76,7 +77,7 @@ class Runaway:
             return ""
         return (
             f"stopped: for {self.patience} iterations in a row the gradient's norm was above {self.limit:g} times its "
-            f"median ({self.usual:.2g}) and the updates were left out; the adapter is the one from before"
+            f"early median ({self.usual:.2g}) and the updates were left out; the adapter is the one from before"
         )
 
     def state(self) -> dict[str, Tensor]:
