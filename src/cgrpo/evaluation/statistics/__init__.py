@@ -6,6 +6,7 @@ from cgrpo.evaluation.statistics.means import Mean, short_summary
 from cgrpo.evaluation.statistics.metrics import metric_of, movement
 from cgrpo.evaluation.statistics.paired import Paired, auc, cluster_means, cluster_numbers, paired_difference
 from cgrpo.evaluation.statistics.tradeoff import Tradeoff
+from cgrpo.evaluation.statistics.two_level import TwoLevel, two_level
 
 __all__ = [
     "Comparison",
@@ -15,6 +16,7 @@ __all__ = [
     "Paired",
     "SubjectDifference",
     "Tradeoff",
+    "TwoLevel",
     "auc",
     "cluster_means",
     "cluster_numbers",
@@ -24,4 +26,5 @@ __all__ = [
     "movement",
     "paired_difference",
     "short_summary",
+    "two_level",
 ]

@@ -1,0 +1,99 @@
+"""`cgrpo reproduce`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cgrpo.cli.shared import add_settings, add_verb, positive
+
+EXAMPLES = """\
+cgrpo reproduce table2 --seeds 3 --jobs 2 --out outputs/tables
+cgrpo reproduce table2 table5 --world mild --seeds 1 --set training.iterations=20 --out outputs/quick
+cgrpo reproduce table2 --scale full --gpu a100-80gb --gpus 8
+cgrpo reproduce --list"""
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    verb = add_verb(verbs, "reproduce", "the paper's tables: train every row, compare, say what holds", run, EXAMPLES)
+    verb.add_argument("names", nargs="*", metavar="NAME", help="tables by name, or TOML files")
+    verb.add_argument("--list", action="store_true", help="say which tables and worlds there are")
+    verb.add_argument(
+        "--scale",
+        choices=("toybox", "full"),
+        default="toybox",
+        help="the embedded world (default), or the real models: commands, memory and hours",
+    )
+    verb.add_argument(
+        "--world",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an embedded world in place of the table's own; more than once for several",
+    )
+    verb.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings a row (default: 3)")
+    verb.add_argument("--jobs", type=positive, default=1, metavar="N", help="trainings side by side (default: 1)")
+    verb.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/reproduce"),
+        metavar="DIR",
+        help="where tables, results and runs go (default: outputs/reproduce)",
+    )
+    verb.add_argument(
+        "--results",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="another folder with finished trainings, read alone",
+    )
+    verb.add_argument(
+        "--gpu", default="a100-80gb", metavar="NAME", help="full scale: a GPU by name (default: a100-80gb)"
+    )
+    verb.add_argument("--gpus", type=positive, default=8, metavar="N", help="full scale: how many (default: 8)")
+    add_settings(verb)
+
+
+def run(options: argparse.Namespace) -> int:
+    from cgrpo.errors import UserError
+    from cgrpo.reproduce.definition import load_table, tables, worlds
+
+    if options.list:
+        for name in tables():
+            table = load_table(name)
+            print(
+                f"{name:10s} {table.title} ({table.source}), {len(table.rows)} rows; worlds {', '.join(table.worlds)}"
+            )
+        print(
+            "worlds:",
+            *(f"{name} ({' '.join(settings) or 'the default'})" for name, settings in worlds().items()),
+            sep="\n  ",
+        )
+        return 0
+    if not options.names:
+        raise UserError(f"name a table: {', '.join(tables())}")
+    from cgrpo.commands.reproduce import check_worlds, full_scale, reproduce
+    from cgrpo.reproduce import board_tables
+
+    check_worlds(options.scale, options.world)
+    if options.scale == "full":
+        rows = full_scale(options.names, options.seeds, options.gpu, options.gpus, options.settings)
+        for row in rows:
+            fits = f"{row['peak_gib']:.1f} GiB ({'fits' if row['fits'] else 'does NOT fit'})"
+            print(f"# {row['table']}, {row['row']}, seed {row['seed']}: {fits}, {row['hours']:.0f} h")
+            print(row["command"], end="\n\n")
+        return 0 if all(row["fits"] for row in rows) else 1
+    boards, failed = reproduce(
+        options.names,
+        options.out,
+        seeds=options.seeds,
+        worlds=options.world,
+        side_by_side=options.jobs,
+        settings=options.settings,
+        results=options.results,
+    )
+    for table in (table for board in boards for table in board_tables(board)):
+        print(f"\n{table.title}\n{table.text()}")
+    print(f"\ntables: {options.out / 'reproduce.html'}, reproduce.md, reproduce.json")
+    return 1 if failed else 0

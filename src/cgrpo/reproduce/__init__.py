@@ -1,0 +1,29 @@
+"""The paper's tables by one command: tables are data (recipes/tables), runs are shared between them by content.
+
+definition -> runs -> jobs -> results -> cells -> page.
+"""
+
+from cgrpo.reproduce.cells import Scoreboard, scoreboard
+from cgrpo.reproduce.definition import SCALES, Table, load_table, tables, worlds
+from cgrpo.reproduce.jobs import Progress, run_jobs
+from cgrpo.reproduce.page import board_page, board_tables
+from cgrpo.reproduce.results import Results, code_mark
+from cgrpo.reproduce.runs import Job, jobs_of
+
+__all__ = [
+    "SCALES",
+    "Job",
+    "Progress",
+    "Results",
+    "Scoreboard",
+    "Table",
+    "board_page",
+    "board_tables",
+    "code_mark",
+    "jobs_of",
+    "load_table",
+    "run_jobs",
+    "scoreboard",
+    "tables",
+    "worlds",
+]

@@ -1,0 +1,151 @@
+"""Numbers of a table: each row's change from the base, and whether the paper's orders hold here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from cgrpo.evaluation.statistics import TwoLevel, two_level
+from cgrpo.reproduce.definition import AXES, Claim, Row, Table
+from cgrpo.reproduce.results import Results, code_mark
+from cgrpo.reproduce.runs import Job
+
+Verdict = Literal["holds", "does not hold", "unclear", "not run"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table as found.
+
+    change      by metric: mean over seeds and subjects, against the base; empty where nothing was trained
+    seconds     of training, mean over seeds; pictures: generated while training, of one seed
+    lacking     why there are fewer seeds than asked for, or none; "" where all are there
+    older       whether any of it was made by other code than this
+    """
+
+    row: Row
+    change: dict[str, TwoLevel]
+    seconds: float | None
+    pictures: int | None
+    lacking: str
+    older: bool
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim of the paper's, and what the runs here say: the difference better - worse on its axis' judge."""
+
+    claim: Claim
+    verdict: Verdict
+    difference: TwoLevel | None
+
+
+@dataclass(frozen=True)
+class Scoreboard:
+    """Everything that tables, plots and the page show of one table in one world."""
+
+    table: Table
+    world: str
+    seeds: tuple[int, ...]
+    lines: tuple[Line, ...]
+    claims: tuple[Judged, ...]
+    judges: dict[str, str]  # axis -> the judge's name
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "table": self.table.name,
+            "world": self.world,
+            "seeds": self.seeds,
+            "judges": self.judges,
+            "rows": [
+                {
+                    "name": line.row.name,
+                    "paper": dict(zip(self.table.columns, line.row.paper, strict=False)),
+                    "change": {name: asdict(change) for name, change in line.change.items()},
+                    "seconds": line.seconds,
+                    "pictures": line.pictures,
+                    "lacking": line.lacking,
+                    "older_code": line.older,
+                    "devices": line.devices,
+                }
+                for line in self.lines
+            ],
+            "claims": [
+                {**judged.claim.model_dump(), "verdict": judged.verdict}
+                | {"difference": judged.difference and asdict(judged.difference)}
+                for judged in self.claims
+            ],
+        }
+
+
+def scoreboard(
+    table: Table,
+    world: str,
+    jobs: Mapping[str, Sequence[Job]],
+    results: Results,
+    failed: Mapping[str, str] | None = None,
+) -> Scoreboard:
+    """What the finished trainings say; rows that lack some say why. ``failed``: reasons by key."""
+    found = {name: [results.find(job.key) for job in row] for name, row in jobs.items()}
+    finished = {name: [result for result in row if result] for name, row in found.items()}
+    judges = _judges(next((result for row in finished.values() for result in row), None))
+    lines = tuple(_line(row, jobs.get(row.name, ()), finished.get(row.name, []), failed or {}) for row in table.rows)
+    claims = tuple(_judge(claim, finished, judges) for claim in table.claims)
+    seeds = tuple(sorted({job.seed for row in jobs.values() for job in row}))
+    return Scoreboard(table, world, seeds, lines, claims, judges)
+
+
+def _judges(result: dict[str, Any] | None) -> dict[str, str]:
+    """The metric that tells of each axis: a judge that is not trained on."""
+    metrics = result["metrics"].items() if result else ()
+    return {axis: name for axis in AXES for name, m in metrics if m["role"] == "judge" and m["axis"] == axis}
+
+
+def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], failed: Mapping[str, str]) -> Line:
+    reasons = [failed[job.key] for job in jobs if job.key in failed]
+    lacking = ""
+    if len(finished) < len(jobs):
+        lacking = reasons[0] if reasons else f"{len(finished)} of {len(jobs)} seeds trained"
+    if not finished:
+        return Line(row, {}, None, None, lacking, False)
+    change = {name: two_level(_gaps(finished, name)) for name in finished[0]["metrics"]}
+    seconds = sum(result["seconds"] for result in finished) / len(finished)
+    older = any(result["code"] != code_mark() for result in finished)
+    devices = tuple(dict.fromkeys(result["device"] for result in finished))
+    return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices)
+
+
+def _gaps(finished: Sequence[dict[str, Any]], metric: str) -> Tensor:
+    """[seeds, subjects]: trained less base."""
+    trained, base = (_arm(finished, metric, arm) for arm in ("trained", "base"))
+    return trained - base
+
+
+def _arm(finished: Sequence[dict[str, Any]], metric: str, arm: str) -> Tensor:
+    return torch.tensor([result["metrics"][metric][arm] for result in finished], dtype=torch.float64)
+
+
+def _pictures(result: dict[str, Any]) -> int | None:
+    settings = result["config"]["training"]
+    group = settings.get("group_size")
+    return group and result["iterations"] * settings["prompts_per_iteration"] * group
+
+
+def _judge(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges: Mapping[str, str]) -> Judged:
+    """Seeds that both rows have are paired; the base itself has no seeds and counts as no change."""
+    metric = judges.get(claim.axis)
+    sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.better, claim.worse) if name in finished}
+    seeds = sorted(set.intersection(*(set(side) for side in sides.values()))) if sides else []
+    if metric is None or not seeds:
+        return Judged(claim, "not run", None)
+    gaps = {name: _gaps([side[seed] for seed in seeds], metric) for name, side in sides.items()}
+    nothing = torch.zeros_like(next(iter(gaps.values())))
+    gap = two_level(gaps.get(claim.better, nothing) - gaps.get(claim.worse, nothing))
+    verdict: Verdict = "holds" if gap.low > 0 else "does not hold" if gap.high < 0 else "unclear"
+    return Judged(claim, verdict, gap)

@@ -1,0 +1,93 @@
+"""A table as data: its rows (settings on top of a recipe), the paper's numbers, and what the paper says of them."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from cgrpo.config import Section
+from cgrpo.errors import UserError
+
+Scale = Literal["toybox", "full"]
+SCALES: tuple[Scale, ...] = ("toybox", "full")
+AXES = ("identity", "prompt")
+
+
+class Row(Section):
+    name: str
+    set: tuple[str, ...] = ()
+    """Settings on top of the table's recipe."""
+    recipe: dict[Scale, str] = Field(default_factory=dict)
+    """Another recipe than the table's, by scale."""
+    train: bool = True
+    """False: the base itself."""
+    paper: tuple[float | None, ...] = ()
+    """The paper's numbers, in the table's columns."""
+
+
+class Claim(Section):
+    """What the paper says: on ``axis``, ``better`` lies above ``worse``."""
+
+    says: str
+    better: str
+    worse: str
+    axis: Literal["identity", "prompt"]
+
+
+class Table(Section):
+    name: str
+    title: str
+    source: str
+    """Where it stands in the paper."""
+    columns: tuple[str, ...]
+    """The paper's."""
+    recipe: dict[Scale, str]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    claims: tuple[Claim, ...] = ()
+    worlds: tuple[str, ...] = ("mild",)
+    """The embedded worlds it is run in, unless told otherwise; the first is the headline."""
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError("two rows have one name")
+        for row in self.rows:
+            if row.paper and len(row.paper) != len(self.columns):
+                raise ValueError(f"row {row.name}: {len(row.paper)} numbers for {len(self.columns)} columns")
+        for claim in self.claims:
+            for name in {claim.better, claim.worse} - set(names):
+                raise ValueError(f"claim {claim.says!r}: no row {name!r}")
+        return self
+
+
+def tables() -> dict[str, Path]:
+    """The tables that the package carries, by name."""
+    folder = Path(str(resources.files("cgrpo") / "recipes" / "tables"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_table(name: str) -> Table:
+    """A table by name or from a TOML file. Raises UserError."""
+    path = tables().get(name, Path(name))
+    try:
+        return Table.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
+    except FileNotFoundError:
+        raise UserError(f"no table {name!r}: give one of {', '.join(tables())}, or a TOML file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"table {path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"table {path}: {place + ': ' if place else ''}{first['msg']}") from None
+
+
+def worlds() -> dict[str, tuple[str, ...]]:
+    """The embedded worlds by name: settings that every run in one has."""
+    file = resources.files("cgrpo") / "recipes" / "worlds.toml"
+    return {name: tuple(table["set"]) for name, table in tomllib.loads(file.read_text(encoding="utf-8")).items()}

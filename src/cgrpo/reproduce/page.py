@@ -1,0 +1,128 @@
+"""A scoreboard as tables, plots and a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
+from cgrpo.evaluation.show.plane import Spot, draw_plane
+from cgrpo.evaluation.show.plots import IDENTITY, MUTED, canvas, svg
+from cgrpo.evaluation.show.table import Cell, Table
+from cgrpo.evaluation.show.words import DASH, interval, number
+from cgrpo.evaluation.statistics import TwoLevel
+from cgrpo.reproduce.cells import Judged, Line, Scoreboard
+
+TONES = {"holds": "rose", "does not hold": "fell"}
+
+
+def board_tables(board: Scoreboard) -> list[Table]:
+    """The claims, and the rows beside the paper's numbers."""
+    return [_claims(board), _rows(board)] if board.claims else [_rows(board)]
+
+
+def board_page(boards: Sequence[Scoreboard]) -> Page:
+    """All scoreboards on one page, a section each."""
+    sections = [
+        Section(
+            f"{board.table.name}-{board.world}",
+            f"{board.table.title} ({board.table.source}), {board.world}",
+            [*_noted(board), Plots([_plane(board)])],
+        )
+        for board in boards
+    ]
+    lead: list[Block] = [
+        Text(
+            "Held-out judges, never trained on: each row's change from the base, with the 95 % interval over training "
+            "seeds and held-out subjects together. The paper's numbers are of other models, data and metrics; what can "
+            "be compared is the order of rows.",
+            "muted",
+        )
+    ]
+    return Page("The paper's tables", lead, sections, wide=True, links=[(s.id, s.title) for s in sections])
+
+
+def _noted(board: Scoreboard) -> list[Block]:
+    return [block for table in board_tables(board) for block in table.noted()]
+
+
+def _claims(board: Scoreboard) -> Table:
+    rows = [
+        [
+            judged.claim.says,
+            judged.claim.axis,
+            Cell(judged.verdict, TONES.get(judged.verdict, "")),
+            _change(judged.difference),
+            _seeds(judged),
+        ]
+        for judged in board.claims
+    ]
+    note = (
+        f"What the paper says, and the difference found here on that axis' judge ({_judges(board)}). It holds, or does "
+        "not, where the interval leaves out 0."
+    )
+    head = ["claim", "axis", "here", "difference", "seeds"]
+    return Table(f"{board.table.source}: what holds here, {board.world}", note, head, rows, "lllrr")
+
+
+def _rows(board: Scoreboard) -> Table:
+    metrics = list(dict.fromkeys(name for line in board.lines for name in line.change))
+    shown = [*board.judges.values(), *(name for name in metrics if name not in board.judges.values())]
+    head = ["", *board.table.columns, *shown, "seeds", "s"]
+    rows = [
+        [
+            line.row.name + ("*" if line.older else ""),
+            *(number(value, 2 if value and value > 1 else 3) for value in _paper(board, line)),
+            *(_change(line.change.get(name)) for name in shown),
+            _counted(line),
+            number(line.seconds, 0),
+        ]
+        for line in board.lines
+    ]
+    notes = [f"Left, the paper's numbers ({', '.join(board.table.columns)}); then the change from the base here."]
+    if pictures := sorted({line.pictures for line in board.lines if line.pictures}):
+        notes.append(f"Pictures generated while training, of a seed: {', '.join(f'{n:,}' for n in pictures)}.")
+    if devices := sorted({name for line in board.lines for name in line.devices}):
+        notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, with other trainings beside.")
+    if any(line.older for line in board.lines):
+        notes.append("* made by an earlier version of the code that decides numbers.")
+    if board.table.note:
+        notes.append(board.table.note)
+    align = "l" + "r" * (len(head) - 3) + "lr"
+    return Table(f"{board.table.title} ({board.table.source}), {board.world}", " ".join(notes), head, rows, align)
+
+
+def _paper(board: Scoreboard, line: Line) -> Sequence[float | None]:
+    return line.row.paper or [None] * len(board.table.columns)
+
+
+def _counted(line: Line) -> str:
+    if line.lacking:
+        return line.lacking
+    return str(next(iter(line.change.values())).seeds) if line.change else DASH
+
+
+def _seeds(judged: Judged) -> str:
+    return str(judged.difference.seeds) if judged.difference else DASH
+
+
+def _change(change: TwoLevel | None) -> str:
+    if change is None:
+        return DASH
+    return f"{number(change.mean, signed=True)} [{interval(change.low, change.high)}]"
+
+
+def _judges(board: Scoreboard) -> str:
+    return ", ".join(f"{axis}: {name}" for axis, name in board.judges.items()) or "none yet"
+
+
+def _plane(board: Scoreboard) -> str:
+    """Where each row lies; the base is the origin."""
+    found = [(line, [line.change[name] for name in board.judges.values()]) for line in board.lines if line.change]
+    if len(board.judges) < 2 or not found:
+        return ""
+    spots = [Spot((0.0, 0.0), MUTED, "s", note="base")]
+    spots += [Spot((there.mean, up.mean), IDENTITY, note=line.row.name) for line, (there, up) in found]
+    name = f"{board.table.name}-{board.world}"
+    drawn, axes = canvas("Change from the base, means over seeds", (7.5, 5))
+    draw_plane(axes, spots, "identity judge", "prompt judge")
+    return svg(drawn, name, f"{board.table.title}: each row in the plane of identity and prompt following")

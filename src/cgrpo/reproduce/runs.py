@@ -1,0 +1,80 @@
+"""Which trainings a table needs. A training is known by what its numbers depend on, so tables share them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cgrpo.config import Config, load_config
+from cgrpo.errors import UserError
+from cgrpo.reproduce.definition import Scale, Table, worlds
+from cgrpo.training.checkpoint import config_fingerprint
+
+# Of a training that only a table asks for: nobody watches it, and its guard would cost time and change nothing.
+QUIET = ("guard.every=0", "logging.tracker=none")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: ``recipe`` with ``settings``. ``key`` names it by content, ``label`` to a reader."""
+
+    key: str
+    label: str
+    recipe: str
+    settings: tuple[str, ...]
+    seed: int
+    config: Config
+
+
+def job(recipe: str, settings: Sequence[str], seed: int, label: str) -> Job:
+    """Raises UserError for settings that do not fit the recipe."""
+    whole = (*settings, f"training.seed={seed}", *QUIET)
+    cfg = load_config(recipe, whole)
+    return Job(content_key(cfg), f"{label}, seed {seed}", recipe, whole, seed, cfg)
+
+
+def content_key(cfg: Config) -> str:
+    """By everything that decides the held-out scores: the settings, the length, and what is evaluated."""
+    settings = cfg.model_dump(mode="json")
+    length = settings["training"]["iterations"]
+    told = [config_fingerprint(settings), length, {k: v for k, v in settings["evaluation"].items() if k != "batch"}]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def jobs_of(
+    table: Table, scale: Scale, world: str, seeds: Sequence[int], settings: Sequence[str] = ()
+) -> dict[str, list[Job]]:
+    """The trainings of each row that is trained, by the row's name, a seed each. Raises UserError.
+
+    The row's settings come last, so that ``world`` and ``settings`` change what the rows have in common alone.
+    """
+    common = (*(_world(world) if scale == "toybox" else ()), *settings)
+    found: dict[str, list[Job]] = {}
+    for row in table.rows:
+        if row.train:
+            recipe = row.recipe.get(scale, table.recipe[scale])
+            whole = (*[s for s in row.set if s.startswith("method=")], *_fitting(common, recipe, row.set), *row.set)
+            found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})") for seed in seeds]
+    return found
+
+
+def _world(name: str) -> tuple[str, ...]:
+    known = worlds()
+    if name not in known:
+        raise UserError(f"no world {name!r}: give one of {', '.join(known)}")
+    return known[name]
+
+
+def _fitting(common: Sequence[str], recipe: str, own: Sequence[str]) -> list[str]:
+    """What of the common settings the row's method has: a baseline without sampling noise takes none."""
+    from cgrpo.config.methods import keys
+
+    method = [s for s in own if s.startswith("method=")]
+    known = keys(load_config(recipe, method).method)
+    return [setting for setting in common if _known(setting.split("=")[0].strip(), known)]
+
+
+def _known(key: str, known: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in known) or key.startswith("rewards.")

@@ -1,0 +1,215 @@
+"""Tables as data, trainings shared by content, killed and failed ones, and what the scoreboard says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cgrpo.cli import main
+from cgrpo.commands.reproduce import full_scale, reproduce, write_boards
+from cgrpo.errors import UserError
+from cgrpo.reproduce import Job, Results, jobs_of, load_table, scoreboard, tables, worlds
+from cgrpo.reproduce.results import code_mark
+
+TINY = [
+    "training.iterations=1",
+    "training.prompts_per_iteration=1",
+    "training.group_size=2",
+    "sampling.steps=3",
+    "evaluation.subjects=2",
+    "evaluation.prompts_per_subject=1",
+]
+TWO_ROWS = """
+title = "Two rows"
+source = "Table 0"
+columns = ["A", "B"]
+recipe = { toybox = "toybox", full = "uno-dinoseg-hpsv3" }
+
+[[rows]]
+name = "base"
+train = false
+paper = [1.0, 2.0]
+
+[[rows]]
+name = "naive"
+set = ["shaping.type=none", "weights.type=constant"]
+paper = [0.5, 3.0]
+
+[[claims]]
+says = "naive gains prompt following"
+better = "naive"
+worse = "base"
+axis = "prompt"
+"""
+
+
+@pytest.fixture
+def two_rows(tmp_path: Path) -> str:
+    (tmp_path / "two.toml").write_text(TWO_ROWS)
+    return str(tmp_path / "two.toml")
+
+
+@pytest.mark.parametrize("name", tables())
+def test_every_table_parses_and_asks_for_different_trainings(name: str) -> None:
+    table = load_table(name)
+    for world in worlds():
+        jobs = jobs_of(table, "toybox", world, [0, 1])
+        keys = [job.key for row in jobs.values() for job in row]
+        assert len(set(keys)) == len(keys) == 2 * sum(row.train for row in table.rows)
+    rows = full_scale([name], 1, "a100-80gb", 8, ["data.cache=encoded"])
+    assert [row["row"] for row in rows] == [row.name for row in table.rows if row.train]
+    assert all(row["command"].startswith("torchrun") and row["hours"] > 0 for row in rows)
+
+
+def test_tables_share_trainings() -> None:
+    """Table 3's tanh, Table 4's 0.7 : 0.3 and Table 5's alpha 0.5 are Table 2's full method; likewise the others."""
+    rows = {
+        name: jobs_of(load_table(name), "toybox", "conflict", [0]) for name in ("table2", "table3", "table4", "table5")
+    }
+    key = {name: {row: jobs[0].key for row, jobs in table.items()} for name, table in rows.items()}
+    full = key["table2"]["Customized-GRPO"]
+    assert key["table3"]["tanh"] == key["table4"]["0.7 : 0.3"] == key["table5"]["alpha 0.5, standard"] == full
+    assert key["table3"]["linear 1:1.5"] == key["table2"]["naive GRPO 1:1.5"]
+    assert key["table5"]["alpha 0.0, standard"] == key["table2"]["w/o synergy"]
+
+
+def test_a_table_is_trained_once_and_says_what_holds(
+    two_rows: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    words = ["reproduce", two_rows, "--seeds", "2", "--jobs", "2", "--out", str(out)]
+    words += [word for setting in TINY for word in ("--set", setting)]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "2 of 2 trainings done" in shown and "naive gains prompt following" in shown
+    assert "naive gains prompt following" in (out / "reproduce.html").read_text()
+    (board,) = json.loads((out / "reproduce.json").read_text())
+    assert [row["name"] for row in board["rows"]] == ["base", "naive"]
+    assert board["rows"][1]["change"]["prompt_readback"]["seeds"] == 2 and not board["rows"][1]["older_code"]
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    again = tmp_path / "again"
+    assert (
+        main(
+            [
+                *words[: -2 * len(TINY) - 2],
+                "--out",
+                str(again),
+                "--results",
+                str(out / "results"),
+                *words[-2 * len(TINY) :],
+            ]
+        )
+        == 0
+    )
+    assert not (again / "runs").exists() and before == {
+        path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")
+    }
+    assert (again / "reproduce.md").read_text() == (out / "reproduce.md").read_text()
+
+
+def test_a_failed_training_is_a_marked_cell(two_rows: str, tmp_path: Path) -> None:
+    boards, failed = reproduce([two_rows], tmp_path / "out", seeds=1, settings=[*TINY, "policy.path=nowhere"])
+    (reason,) = failed.values()
+    assert "nowhere" in reason and boards[0].lines[1].lacking == reason
+    assert boards[0].claims[0].verdict == "not run"
+    assert reason[:20] in (tmp_path / "out" / "reproduce.md").read_text()
+
+
+def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
+    """SIGKILL of the whole command while it trains: its trainings end with it, and the next call resumes them."""
+    settings = [*(s for s in TINY if "iterations=1" not in s), "training.iterations=60", "training.checkpoint_every=1"]
+    words = [sys.executable, "-m", "cgrpo", "reproduce", two_rows, "--seeds", "1", "--out", str(tmp_path / "out")]
+    words += [word for setting in settings for word in ("--set", setting)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (job,) = jobs_of(load_table(two_rows), "toybox", "mild", [0], settings)["naive"]
+    run = tmp_path / "out" / "runs" / job.key
+    deadline = time.monotonic() + 300
+    while not list(run.glob("checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    rows = (run / "metrics.jsonl").read_text().count("\n")
+    time.sleep(2)
+    assert 0 < rows < 60 and (run / "metrics.jsonl").read_text().count("\n") == rows  # nobody goes on unseen
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert Results(tmp_path / "out" / "results").find(job.key)["iterations"] == 60
+    assert "resume" not in (run / "log.txt").read_text().splitlines()[-1]
+
+
+def fake(job: Job, gain: float, code: str | None = None) -> dict:
+    arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.41 + gain]}
+    metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
+    return {
+        "key": job.key, "label": job.label, "seed": job.seed, "title": "", "config": job.config.model_dump(mode="json"),
+        "iterations": 80, "seconds": 10.0, "device": "cpu", "version": "0", "code": code or code_mark(), "metrics": metrics,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", tables())
+def test_every_table_is_shown(name: str, tmp_path: Path) -> None:
+    """From made-up results of every row: the page, the tables, and older code marked."""
+    table, results = load_table(name), Results(tmp_path / "results")
+    jobs = jobs_of(table, "toybox", table.worlds[0], [0, 1])
+    results.folder.mkdir()
+    for place, row in enumerate(jobs.values()):
+        for job in row:
+            (results.folder / f"{job.key}.json").write_text(
+                json.dumps(fake(job, 0.01 * place, "old" if place == 0 else None))
+            )
+    board = scoreboard(table, table.worlds[0], jobs, results)
+    write_boards([board], tmp_path)
+    text = (tmp_path / "reproduce.md").read_text()
+    assert all(row.name in text for row in table.rows) and "* made by an earlier version" in text
+    assert all(judged.verdict in ("holds", "does not hold", "unclear") for judged in board.claims)
+    assert "<svg" in (tmp_path / "reproduce.html").read_text()
+
+
+def test_verdicts_follow_the_interval(tmp_path: Path) -> None:
+    table, results = load_table("table3"), Results(tmp_path)
+    jobs = jobs_of(table, "toybox", "conflict", [0])
+    gains = {"max": 0.3, "tanh": 0.1, "harmonic mean": 0.1, "min": 0.0}
+    for name, gain in gains.items():
+        (tmp_path / f"{jobs[name][0].key}.json").write_text(json.dumps(fake(jobs[name][0], gain)))
+    verdicts = {judged.claim.says: judged.verdict for judged in scoreboard(table, "conflict", jobs, results).claims}
+    assert verdicts["max gains more identity than tanh"] == "holds"
+    assert verdicts["max loses prompt following against tanh"] == "does not hold"  # it gains there
+    assert verdicts["tanh keeps identity better than the harmonic mean"] == "unclear"  # equal: no interval, at 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing"], "no table 'nothing'"),
+        (["table2", "--world", "wild"], "no world 'wild'"),
+        ([], "name a table"),
+        (["table2", "--set", "shaping.alpha=-1"], "shaping.alpha"),
+        (["table2", "--scale", "full", "--world", "mild"], "--world"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    assert main(["reproduce", *words, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("paper = [1.0, 2.0]", "paper = [1.0]"), "1 numbers for 2 columns"),
+        (('better = "naive"', 'better = "nobody"'), "no row 'nobody'"),
+        (('name = "naive"', 'name = "base"'), "two rows"),
+        (('title = "Two rows"', 'titel = "Two rows"'), "titel"),
+    ],
+)
+def test_a_wrong_table_is_told(change: tuple[str, str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(TWO_ROWS.replace(*change))
+    with pytest.raises(UserError, match=said):
+        load_table(str(tmp_path / "wrong.toml"))
