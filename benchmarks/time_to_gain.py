@@ -2,9 +2,9 @@
 
     python benchmarks/time_to_gain.py rows.jsonl [--plots DIR]
 
-``rows.jsonl`` is benchmarks/sweep.py's. Gains are changes of the held-out judges against the base, with the 95 % interval
-over training seeds and subjects together; "until" counts to the first evaluation (on the validation split, as often as the
-list said) at which both judges have gained that much. Seconds are of training alone, on whatever ran beside it.
+``rows.jsonl`` is benchmarks/sweep.py's. Gains are changes of the held-out judges against the base, with the 95 %
+interval over training seeds and subjects together; "until" counts to the first evaluation (on the validation split, as
+often as the list said) at which both judges have gained that much. Seconds are of training alone, whatever ran beside.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def draw(rows: Rows, folder: Path) -> None:
     for name, mine in rows.items():
         found = [gain(mine, "validation", metric) for metric in JUDGES.values()]
         if found[0] and found[1] and min(found[0].mean, found[1].mean) > -0.1:
-            colour = THIRD if name.startswith("grpo") else PROMPT if "plain" in name or "naive" in name else IDENTITY
-            spots.append(Spot((found[0].mean, found[1].mean), colour, note=name.removeprefix("fw ")))
+            colour = THIRD if name.startswith("GRPO") else PROMPT if "plain" in name or "naive" in name else IDENTITY
+            spots.append(Spot((found[0].mean, found[1].mean), colour, note=name.removeprefix("forward: ")))
     figure, axes = canvas("Gains on validation, means over seeds", (9, 6))
     draw_plane(axes, spots, "identity judge", "prompt judge")
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def draw(rows: Rows, folder: Path) -> None:
         if any(not row["done"] for row in mine):
             steps = sorted({row["iterations"] for row in mine})
             lesser = [_lesser([row for row in mine if row["iterations"] == step]) for step in steps]
-            axes.plot([0, *steps], [0.0, *lesser], marker="o", label=name.removeprefix("fw "))
+            axes.plot([0, *steps], [0.0, *lesser], marker="o", label=name)
     axes.set_xlabel("iteration")
     axes.set_ylim(-0.05, None)
     legend(axes)
