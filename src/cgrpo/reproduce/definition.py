@@ -82,12 +82,13 @@ def load_table(name: str) -> Table:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"table {path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
+        # A word that is not known is more likely the mistake than one that is missing.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(f"table {path}: {place + ': ' if place else ''}{first['msg']}") from None
 
 
 def worlds() -> dict[str, tuple[str, ...]]:
     """The embedded worlds by name: settings that every run in one has."""
-    file = resources.files("cgrpo") / "recipes" / "worlds.toml"
+    file = resources.files("cgrpo.reproduce") / "worlds.toml"
     return {name: tuple(table["set"]) for name, table in tomllib.loads(file.read_text(encoding="utf-8")).items()}
