@@ -124,7 +124,7 @@ def test_a_failed_training_is_a_marked_cell(two_rows: str, tmp_path: Path) -> No
 
 def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     """SIGKILL of the whole command while it trains: its trainings end with it, and the next call resumes them."""
-    settings = [*(s for s in TINY if "iterations=1" not in s), "training.iterations=60", "training.checkpoint_every=1"]
+    settings = [*(s for s in TINY if "iterations=1" not in s), "training.iterations=12", "training.checkpoint_every=1"]
     words = [sys.executable, "-m", "cgrpo", "reproduce", two_rows, "--seeds", "1", "--out", str(tmp_path / "out")]
     words += [word for setting in settings for word in ("--set", setting)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -138,9 +138,9 @@ def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     time.sleep(1)
     rows = (run / "metrics.jsonl").read_text().count("\n")
     time.sleep(2)
-    assert 0 < rows < 60 and (run / "metrics.jsonl").read_text().count("\n") == rows  # nobody goes on unseen
+    assert 0 < rows < 12 and (run / "metrics.jsonl").read_text().count("\n") == rows  # nobody goes on unseen
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert Results(tmp_path / "out" / "results").find(job.key)["iterations"] == 60
+    assert Results(tmp_path / "out" / "results").find(job.key)["iterations"] == 12
     assert "resume" not in (run / "log.txt").read_text().splitlines()[-1]
 
 
