@@ -132,7 +132,7 @@ def test_unos_inference_from_seed_to_latents(case: Case, references: int) -> Non
     """What `cgrpo sample --seed 3407 --shift uno --guidance 4 --steps 6` does: UNO's noise, schedule and steps."""
     euler = golden("golden_uno/tiny_euler.safetensors")
     cond, x_NLC = condition(case, euler, references), case.policy.noise(3407)
-    near(x_NLC, pack(euler["noise"]), 0)
+    near(x_NLC, pack(euler["noise"]), 1e-5)  # the same random bits, but logarithm and cosine make them normal
     sigmas = shifted_sigmas(6, "uno", case.policy.latent_shape[0])
     near(sigmas, euler["timesteps"], 1e-6)
     x_NLC = integrate(lambda x, sigma: case.velocity(x, sigma, cond), x_NLC, sigmas)
