@@ -122,5 +122,5 @@ class Runtime:
         self._accelerator.wait_for_everyone()
 
     def close(self) -> None:
-        if self._tracking:
-            self._accelerator.end_training()
+        """End trackers and the process group: one that is left open at exit can end a process by a signal."""
+        self._accelerator.end_training()
