@@ -41,6 +41,9 @@ from pathlib import Path
 from typing import Any
 
 
+TRACED = ("gradient_norm", "updates_left_out", "old_gap", "loss")
+
+
 def runs(file: Path) -> Iterator[dict[str, Any]]:
     """The trainings that a list names, one table each."""
     for table in tomllib.loads(file.read_text())["run"]:
@@ -93,7 +96,7 @@ def one(table: dict[str, Any], threads: int) -> None:
     for iteration in trainer.run(0):
         seconds, done = seconds + time.perf_counter() - start, iteration.number + 1
         for key, value in iteration.metrics.items():
-            if key in ("gradient_norm", "updates_left_out", "old_gap", "loss") or key.endswith("/mean"):
+            if key.endswith(("/mean", "conflict_share", "reward_correlation")) or key in TRACED:
                 trace.setdefault(key, []).append(round(value, 5))
         if table["every"] and done % table["every"] == 0 and done < cfg.training.iterations:
             with trainer.average.shown():
