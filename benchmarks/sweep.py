@@ -40,7 +40,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
 TRACED = ("gradient_norm", "updates_left_out", "old_gap", "loss")
 
 

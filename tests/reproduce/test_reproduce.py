@@ -16,7 +16,7 @@ from cgrpo.cli import main
 from cgrpo.commands.reproduce import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
 from cgrpo.reproduce import Job, Results, jobs_of, load_table, scoreboard, tables, worlds
-from cgrpo.reproduce.results import code_mark
+from cgrpo.reproduce.results import code_mark, without_words
 
 TINY = [
     "training.iterations=1",
@@ -157,9 +157,28 @@ def fake(job: Job, gain: float, code: str | None = None) -> dict:
         "seconds": 10.0,
         "device": "cpu",
         "version": "0",
-        "code": code or code_mark(),
+        "code": code or code_mark(job.config.method),
         "metrics": metrics,
     }
+
+
+def test_the_codes_mark_does_not_hear_comments() -> None:
+    code = 'def f(x):\n    """Words."""\n    return x + 1\n'
+    assert without_words(code) == without_words("def f(x):\n    # other words\n    return x + 1  # more\n\n")
+    assert without_words(code) != without_words(code.replace("1", "2"))
+    assert code_mark("grpo") != code_mark("forward")  # each has its own loop
+
+
+def test_a_result_from_before_a_setting_was_known_is_found(tmp_path: Path) -> None:
+    """Its key was another then; what its configuration is called now finds it."""
+    (job,) = jobs_of(load_table("table3"), "toybox", "mild", [0])["min"]
+    result = fake(job, 0.1)
+    del result["config"]["training"]["average"], result["config"]["shaping"]["recentre"]
+    (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))
+    assert Results(tmp_path / "none", tmp_path).find(job.key) == result
+    result["config"]["training"]["average"] = 0.123
+    (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))
+    assert Results(tmp_path).find(job.key) is None
 
 
 @pytest.mark.parametrize("name", tables())

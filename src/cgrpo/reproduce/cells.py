@@ -116,7 +116,7 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
         return Line(row, {}, None, None, lacking, False)
     change = {name: two_level(_gaps(finished, name)) for name in finished[0]["metrics"]}
     seconds = sum(result["seconds"] for result in finished) / len(finished)
-    older = any(result["code"] != code_mark() for result in finished)
+    older = any(result["code"] != code_mark(result["config"]["method"]) for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
     return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices)
 

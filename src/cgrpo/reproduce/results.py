@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import io
 import json
+import tokenize
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -12,43 +16,81 @@ from typing import Any
 import torch
 
 from cgrpo import __version__
+from cgrpo.config import METHODS, parse_run
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import read_scores
 from cgrpo.files import write_text
-from cgrpo.reproduce.runs import Job
+from cgrpo.reproduce.runs import Job, content_key
 
 DECIDES = ("algorithm", "training", "toybox/assets")
 DIGITS = 5
 
 
 @cache
-def code_mark() -> str:
-    """A hash of the code and checkpoints that decide numbers: algorithm/, training/ and the toy world's assets."""
+def code_mark(method: str) -> str:
+    """A hash of what decides a method's numbers: the code of algorithm/ and training/ without its comments and without
+    the files of other methods, and the toy world's checkpoints."""
     root = Path(str(resources.files("cgrpo")))
     whole = hashlib.sha256()
-    for folder in DECIDES:
-        for path in sorted(path for path in (root / folder).rglob("*") if path.suffix in (".py", ".safetensors")):
-            whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in sorted(path for folder in DECIDES for path in (root / folder).rglob("*")):
+        name = path.relative_to(root).as_posix().encode()
+        if path.suffix == ".py" and path.stem not in METHODS.keys() - {method}:
+            whole.update(name + b"\0" + without_words(path.read_text(encoding="utf-8")).encode())
+        elif path.suffix == ".safetensors":
+            whole.update(name + b"\0" + path.read_bytes())
     return whole.hexdigest()[:16]
 
 
+def without_words(code: str) -> str:
+    """``code`` without comments, docstrings and empty lines; its text, as each Python tells another syntax tree."""
+    lines = code.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            words = node.body[0]
+            lines[words.lineno - 1 : words.end_lineno] = [""] * len(lines[words.lineno - 1 : words.end_lineno])
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"result {file}: {error}; delete it to train that run again") from error
+
+
 class Results:
-    """Finished trainings in ``folder``, and those in other folders that are only read."""
+    """Finished trainings in ``folder``, and those in other folders that are only read.
+
+    A result is found by the content of its configuration as this version reads it: a setting that the package has
+    gained since stands at its default there, which is what the training had.
+    """
 
     def __init__(self, folder: Path, *also: Path):
         self.folder, self.also = folder, also
+        self._older: dict[str, Path] | None = None
 
     def find(self, key: str) -> dict[str, Any] | None:
         """A finished training's result; None where there is none. Raises UserError for a file that can't be read."""
         for folder in (self.folder, *self.also):
-            file = folder / f"{key}.json"
-            try:
-                return json.loads(file.read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError) as error:
-                raise UserError(f"result {file}: {error}; delete it to train that run again") from error
-        return None
+            if (file := folder / f"{key}.json").exists():
+                return _read(file)
+        if self._older is None:
+            self._older = dict(self._renamed())
+        return _read(self._older[key]) if key in self._older else None
+
+    def _renamed(self) -> Iterator[tuple[str, Path]]:
+        """Results whose file's name is not what their configuration is called now, by that."""
+        for folder in (*reversed(self.also), self.folder):
+            for file in sorted(folder.glob("*.json")):
+                try:
+                    key = content_key(parse_run(_read(file)["config"], str(file)))
+                except UserError:  # of settings that this version has not: nothing asks for it
+                    continue
+                if key != file.stem:
+                    yield key, file
 
     def keep(self, job: Job, run: Path) -> dict[str, Any]:
         """The result of a finished run directory, written whole or not at all. Raises OSError."""
@@ -72,7 +114,7 @@ def result_of(job: Job, run: Path) -> dict[str, Any]:
         "seconds": summary["seconds"]["training"],
         "device": _device(),
         "version": __version__,
-        "code": code_mark(),
+        "code": code_mark(cfg.method),
         "metrics": _by_subject(run, summary["metrics"]),
     }
 
