@@ -54,7 +54,7 @@ def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, batc
     found = gradients(made, monkeypatch)
 
     assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
-    credit = credit_table(scores[0], made.weights_KR, "tanh", 0.5)
+    credit = credit_table(scores[0], made.filling.weights_KR, "tanh", 0.5)
     total, pairs = 0.0, sum(len(part.roll.sample_M) for part in parts)
     for part in parts:
         for m in range(len(part.roll.sample_M)):  # one pair at a time, nothing shared with the trainer's batching
@@ -157,12 +157,12 @@ def test_prompt_only_and_identity_only_watch_the_other_reward():
     for recipe, column in (("prompt-only", 1), ("identity-only", 0)):
         made = trainer(load_config(recipe, ["logging.tracker=none"]))
         assert list(made.rewards) == ["identity", "prompt"]
-        assert made.weights_KR[:, column].eq(1).all() and made.weights_KR[:, 1 - column].eq(0).all()
+        assert made.filling.weights_KR[:, column].eq(1).all() and made.filling.weights_KR[:, 1 - column].eq(0).all()
 
 
 def test_the_papers_naive_runs_weigh_identity_to_prompt_as_it_says():
     for recipe, ratio in (("naive", 1.0), ("naive-prompt", 1.5)):
-        w_identity, w_prompt = trainer(load_config(recipe)).weights_KR[0].tolist()
+        w_identity, w_prompt = trainer(load_config(recipe)).filling.weights_KR[0].tolist()
         assert abs(w_prompt / w_identity - ratio) < 1e-6
 
 
@@ -190,11 +190,13 @@ def test_a_third_reward_carries_its_own_weight(small):
     third = ("rewards.style.type=exact_rewards:redness", "weights.others.style=0.25")
     made = trainer(small(*third))
     assert list(made.rewards) == ["identity", "prompt", "style"]
-    assert made.weights_KR[:, 2].eq(0.25).all() and made.weights_KR[:, :2].sum(1).allclose(torch.ones(4))
+    assert made.filling.weights_KR[:, 2].eq(0.25).all() and made.filling.weights_KR[:, :2].sum(1).allclose(
+        torch.ones(4)
+    )
     row = next(made.run(0)).metrics
     assert row["gradient_norm"] > 0 and row["reward/style/seconds"] >= 0
     watched = trainer(small(third[0]))
-    assert watched.weights_KR[:, 2].eq(0).all()
+    assert watched.filling.weights_KR[:, 2].eq(0).all()
     for setting in ("weights.others.stile=0.25", "weights.others.prompt=0.25", "weights.others.style=-1"):
         with pytest.raises(UserError, match=r"weights.others"):
             small(third[0], setting)

@@ -4,6 +4,7 @@ advantages -> credit <- weights     what a sample is worth at each step (Eq. 8-1
 flow -> sampling <- windows         how samples are drawn and their steps replayed (Eq. 13)
 objective                           what is minimised (Eq. 7)
 forward                             the same credit on the forward process: no steps to replay (beyond the paper)
+rivals                              the field's other fills of the table, to compare with
 optimisation                        learning rate over a run, average of its weights
 """
 
@@ -22,8 +23,15 @@ from cgrpo.algorithm.forward import (
 )
 from cgrpo.algorithm.objective import clipped_surrogate, flow_matching_loss, policy_kl
 from cgrpo.algorithm.optimisation import average_decay, join_average, learning_rate_factor
+from cgrpo.algorithm.rivals import (
+    adaptive_priorities,
+    batch_normalised,
+    focal_weights,
+    noise_weights,
+    raw_sum,
+)
 from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout
-from cgrpo.algorithm.weights import constant_weights, reward_weights, sigmoid_weights
+from cgrpo.algorithm.weights import constant_weights, measured_weights, reward_weights, sigmoid_weights
 from cgrpo.algorithm.windows import Window, all_steps, random_fraction, sliding_window, window_start
 
 __all__ = [
@@ -35,9 +43,11 @@ __all__ = [
     "Synergy",
     "Velocity",
     "Window",
+    "adaptive_priorities",
     "all_steps",
     "average_decay",
     "awm_loss",
+    "batch_normalised",
     "clipped_surrogate",
     "combine",
     "constant_weights",
@@ -46,17 +56,21 @@ __all__ = [
     "draw_levels",
     "flow_matching_loss",
     "flux_shift",
+    "focal_weights",
     "gaussian_logp",
     "group_advantages",
     "integrate",
     "join_average",
     "learning_rate_factor",
+    "measured_weights",
     "nft_loss",
+    "noise_weights",
     "noised",
     "optimality",
     "policy_kl",
     "predict_x0",
     "random_fraction",
+    "raw_sum",
     "replace_advantages",
     "replay_logp",
     "reward_weights",

@@ -1,12 +1,13 @@
 """The credit table: how strongly sample g of prompt p is reinforced at step k.
 
-Naive GRPO, SARS, TDW and their combinations differ only in how this table is filled; whoever trains only reads it.
+Naive GRPO, SARS, TDW, their combinations and their rivals (rivals.py) differ only in how this table is filled; whoever
+trains only reads it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm.advantages import group_advantages, scored_mask, synergy
+from cgrpo.algorithm.rivals import adaptive_priorities, batch_normalised, raw_sum
 
-Shaping = Literal["none", "tanh", "harmonic", "min", "max"]
+Shaping = Literal["none", "tanh", "harmonic", "min", "max", "raw-sum", "gdpo", "apex"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Credit:
 
     credit_KPG  [K, P, G]  the table
     adv_PGR     [P, G, R]  advantage of every reward, weighted or not
-    bonus_PG    [P, G]     what was added to the weighted sum; with min and max, which replace it, the whole credit
+    bonus_PG    [P, G]     what was added to the weighted sum, 0 where nothing is; with min and max, which replace it,
+                           the whole credit
     scored_PG   [P, G]     bool; a sample without it lacks a weighted reward and has credit 0
     """
 
@@ -37,6 +40,18 @@ class Credit:
         """Credit of M (sample, true step) pairs, samples numbered n = p * G + g -> [M]."""
         return self.credit_KPG.flatten(1)[step_M, sample_M]
 
+    def emphasised(self, step_K: Tensor | None = None, group_P: Tensor | None = None) -> Credit:
+        """The table times a weight for each step, and for each group; after the clamp, so as a weight of the loss.
+
+        step_K [K], group_P [P], >= 0; None leaves the table as it is.
+        """
+        table_KPG = self.credit_KPG
+        if step_K is not None:
+            table_KPG = table_KPG * step_K.to(table_KPG)[:, None, None]
+        if group_P is not None:
+            table_KPG = table_KPG * group_P.to(table_KPG)[:, None]
+        return replace(self, credit_KPG=table_KPG)
+
 
 def credit_table(
     rewards_PGR: Tensor,
@@ -45,15 +60,17 @@ def credit_table(
     alpha: float = 0.5,
     recentre: bool = False,
     clamp: float = 5.0,
+    penalty: float = 0.5,
 ) -> Credit:
     """From raw rewards to the credit table. Eq. 8, 10-12.
 
     rewards_PGR [P, G, R], NaN = could not be scored; weights_KR [K, R] >= 0; alpha >= 0; clamp > 0.
     shaping: none (linear), tanh (the paper's SARS) and harmonic are added; min and max replace the weighted sum at
-    every step (Table 3), and neither alpha nor the weights' sizes matter.
+    every step (Table 3), and neither alpha nor the weights' sizes matter; "raw-sum", "gdpo" and "apex" are the field's
+    own (rivals.py), weighted but without a bonus. penalty, in 0 .. 1, is of "apex" alone.
     Only rewards with some non-zero weight take part: a reward that is merely watched neither makes a bonus nor, by
     being NaN, silences a sample. With a single such reward there is no bonus.
-    recentre: see synergy(); not for min and max, which have no bonus of their own.
+    recentre: see synergy(); for those that have a bonus.
     Raises ValueError outside these ranges, for shapes that disagree, or when no reward has weight.
     """
     adv_PGR = group_advantages(rewards_PGR)
@@ -65,12 +82,24 @@ def credit_table(
     scored_PG = scored_mask(rewards_PGR[..., weighted_R])
     weighted_PGR = adv_PGR[..., weighted_R] * scored_PG[..., None]  # here R counts only the weighted ones
     weights_KR = weights_KR[:, weighted_R.to(weights_KR.device)]
-    if shaping == "min" or shaping == "max":
-        if recentre:
-            raise ValueError(f"recentre needs a bonus that is added; shaping {shaping!r} replaces the credit")
-        bonus_PG, weights_KR = replace_advantages(weighted_PGR, shaping), torch.zeros_like(weights_KR)
-    else:
-        bonus_PG = synergy(weighted_PGR, alpha, shaping, recentre, scored_PG)
+    if recentre and shaping not in ("none", "tanh", "harmonic"):
+        raise ValueError(f"recentre needs a bonus that is added; shaping {shaping!r} has none")
+    if not clamp > 0:
+        raise ValueError(f"clamp must be > 0, got {clamp}")
+    bonus_PG = torch.zeros_like(weighted_PGR[..., 0])
+    match shaping:
+        case "min" | "max":
+            bonus_PG, weights_KR = replace_advantages(weighted_PGR, shaping), torch.zeros_like(weights_KR)
+        case "raw-sum":
+            table_KPG = raw_sum(rewards_PGR[..., weighted_R], weights_KR).clamp(-clamp, clamp)
+            return Credit(table_KPG, adv_PGR, bonus_PG, scored_PG)
+        case "gdpo":
+            summed_KPG = combine(weights_KR, weighted_PGR, bonus_PG, math.inf)
+            return Credit(batch_normalised(summed_KPG, scored_PG).clamp(-clamp, clamp), adv_PGR, bonus_PG, scored_PG)
+        case "apex":
+            weighted_PGR = weighted_PGR * adaptive_priorities(rewards_PGR[..., weighted_R], penalty)[:, None]
+        case _:
+            bonus_PG = synergy(weighted_PGR, alpha, shaping, recentre, scored_PG)
     return Credit(combine(weights_KR, weighted_PGR, bonus_PG, clamp), adv_PGR, bonus_PG, scored_PG)
 
 

@@ -57,6 +57,17 @@ def constant_weights(num_steps: int, prompt: float = 0.5) -> Tensor:
     return torch.full((num_steps,), prompt, dtype=torch.float32)
 
 
+def measured_weights(steps: Sequence[float]) -> Tensor:
+    """A schedule that was measured, not drawn: the prompt reward's weight at each step, as given.
+
+    steps: in [0, 1], one a step, at least one -> w_prompt_K [K], float32. Raises ValueError outside these ranges.
+    """
+    _check_steps(len(steps))
+    if not all(0 <= weight <= 1 for weight in steps):
+        raise ValueError(f"the prompt's weights must be in [0, 1], got {list(steps)}")
+    return torch.tensor(steps, dtype=torch.float32)
+
+
 def reward_weights(
     w_prompt_K: Tensor,
     names: Sequence[str],

@@ -8,25 +8,48 @@ from pydantic import Field, model_validator
 
 from cgrpo.config.section import Section, Share
 
+WITH_BONUS = ("tanh", "none", "harmonic")  # "none": a bonus of 0
+
 
 class Shaping(Section):
-    type: Literal["tanh", "none", "harmonic", "min", "max"] = "tanh"
-    """The synergy function (Eq. 10-11, Table 3): tanh is SARS, none is naive GRPO; min and max replace the sum."""
+    type: Literal["tanh", "none", "harmonic", "min", "max", "raw-sum", "gdpo", "apex"] = "tanh"
+    """How the rewards become one credit. The synergy function (Eq. 10-11, Table 3): tanh is SARS, none is naive GRPO;
+    min and max replace the sum. The field's own, without a bonus: "raw-sum" adds scores before it normalises them,
+    "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive priorities."""
     alpha: Annotated[float, Field(ge=0)] = 0.5
     """Strength of the synergy bonus (the paper: 0.5; the release: 0.4)."""
     recentre: bool = False
     """Subtract the bonus's mean in each group, which SARS otherwise moves below 0."""
+    conflict_penalty: Share = 0.5
+    """"apex": how much less a reward counts in a group in which the others are its exact opposite."""
+    focal: Annotated[float, Field(ge=0)] = 0.0
+    """Groups count by (1 - p)^focal, p the mean score of ``focal_reward`` in the group: hard ones more (DyRef: 2). 0 is
+    off."""
+    focal_reward: str = "identity"
+    """The reward that says how easy a group is; 1 must be its best score."""
+
+    @model_validator(mode="after")
+    def _recentred_bonus(self) -> Self:
+        if self.recentre and self.type not in WITH_BONUS:
+            raise ValueError(f"recentre needs a bonus that is added; type {self.type!r} has none")
+        return self
 
 
 class Weights(Section):
-    type: Literal["sigmoid", "inverted", "constant"] = "sigmoid"
-    """Weights over denoising steps: Timestep-Aware Dynamic Weighting (Eq. 12), its inverse, or a constant."""
+    type: Literal["sigmoid", "inverted", "constant", "measured"] = "sigmoid"
+    """Weights over denoising steps: Timestep-Aware Dynamic Weighting (Eq. 12), its inverse, a constant, or a schedule
+    that was measured."""
     high: Share = 0.7
     """Prompt weight in the first phase of "sigmoid"."""
     low: Share = 0.3
     """Prompt weight in the last phase of "sigmoid"."""
     prompt: Share = 0.5
     """Prompt weight of "constant"; identity gets the rest (identity:prompt 1:1 is 0.5, 1:1.5 is 0.6)."""
+    measured: tuple[Share, ...] = ()
+    """Prompt weight of "measured" at each of ``sampling.steps`` steps, from noise to image; identity gets the rest."""
+    by_noise: bool = False
+    """Steps count as they draw noise, all rewards alike, 1 on average (TempFlow). Method "grpo": the noise of its own
+    sampling; "forward", which draws none: Flow-GRPO's."""
     others: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Constant weights of other rewards by name, beside those two; one that is not named here is watched only."""
 
@@ -39,11 +62,19 @@ class Weights(Section):
 
 def credit_in_words(shaping: Shaping, weights: Weights) -> str:
     """How these two fill the table, in the paper's words: "SARS + TDW", or what stands there in place of either."""
+    emphasis = [f"groups by (1 - {shaping.focal_reward})^{shaping.focal:g}"] if shaping.focal else []
+    emphasis += ["steps by their noise"] if weights.by_noise else []
+    return ", ".join([_fill(shaping, weights), *emphasis])
+
+
+def _fill(shaping: Shaping, weights: Weights) -> str:
     if shaping.type in ("min", "max"):
         return f"the {shaping.type} of the advantages"
     ratio = f"{weights.prompt:.2g} : {1 - weights.prompt:.2g}"
-    schedule = {"sigmoid": "TDW", "inverted": "inverted TDW", "constant": f"constant weights {ratio}"}[weights.type]
-    bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "none": ""}[shaping.type]
-    if not bonus and weights.type == "constant":
+    schedules = {"sigmoid": "TDW", "inverted": "inverted TDW", "measured": "measured weights"}
+    schedule = schedules.get(weights.type, f"constant weights {ratio}")
+    rivals = {"raw-sum": "raw sum of the rewards", "gdpo": "GDPO", "apex": "adaptive priorities (after APEX)"}
+    bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "none": ""} | rivals
+    if shaping.type == "none" and weights.type == "constant":
         return f"weights prompt : identity = {ratio}"
-    return " + ".join(filter(None, (bonus, schedule)))
+    return " + ".join(filter(None, (bonus[shaping.type], schedule)))

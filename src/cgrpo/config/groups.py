@@ -58,6 +58,15 @@ class GroupRun(Run):
                 raise ValueError(f"reward {name!r} carries weight but is left out; give rewards.{name}, or set weights")
         return self
 
+    @model_validator(mode="after")
+    def _known_credit(self) -> Self:
+        measured, steps = self.weights.measured, self.sampling.steps
+        if self.weights.type == "measured" and len(measured) != steps:
+            raise ValueError(f"weights.measured: {len(measured)} weights for sampling.steps = {steps}; give one a step")
+        if self.shaping.focal and self.shaping.focal_reward not in self.rewards:
+            raise ValueError(f"shaping.focal_reward: no reward {self.shaping.focal_reward!r}; name one of the rewards")
+        return self
+
     def share(self) -> tuple[int, str]:
         return self.training.prompts_per_iteration, "training.prompts_per_iteration"
 

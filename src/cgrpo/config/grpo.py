@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cgrpo.config.credit import credit_in_words
+from cgrpo.config.credit import WITH_BONUS, credit_in_words
 from cgrpo.config.groups import GroupRun, GroupSampling
 from cgrpo.config.section import Positive, Section
 
@@ -59,6 +59,8 @@ class GrpoConfig(GroupRun):
         words = credit_in_words(self.shaping, self.weights)
         if self.shaping.type in ("min", "max"):
             return f"GRPO on {words}"
+        if self.shaping.type not in WITH_BONUS:
+            return f"GRPO: {words}"
         naive = self.shaping.type == "none" and self.weights.type == "constant"
         return f"Naive GRPO, {words}" if naive else f"Customized-GRPO: {words}"
 

@@ -19,13 +19,11 @@ from torch import Tensor
 from cgrpo.algorithm import (
     Credit,
     awm_loss,
-    credit_table,
     diagnostics,
     draw_levels,
     integrate,
     nft_loss,
     noised,
-    reward_weights,
     steps_at,
     velocity_gap,
 )
@@ -39,7 +37,7 @@ from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
 from cgrpo.training.timer import Timer
 from cgrpo.training.trainer import Iteration
-from cgrpo.training.weights import prompt_weights
+from cgrpo.training.weights import Filling
 from cgrpo.types import Batch, Condition
 
 
@@ -79,8 +77,8 @@ class Forward:
         self.positions = runtime.local(*cfg.share())
         self.grid = policy.sigmas(sampling.rollout_steps, sampling.shift)
         self.sigmas = policy.sigmas(sampling.steps, sampling.shift)  # the credit table's steps
-        prompt_K = prompt_weights(cfg.weights, sampling.steps)
-        self.weights_KR = reward_weights(prompt_K, list(rewards), others=cfg.weights.others)
+        # No step draws noise here; weights by noise are what Flow-GRPO's would be, whatever its level.
+        self.filling = Filling(cfg, list(rewards), self.sigmas, "flow-grpo", noise_level=1.0)
         self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
 
     @property
@@ -160,10 +158,7 @@ class Forward:
 
     def _credit(self, scores_PGR: Tensor) -> tuple[Credit, dict[str, float]]:
         """The algorithm, as one table, over the prompts of all processes; and what to log of it."""
-        shaping = self.cfg.shaping
-        credit = credit_table(
-            scores_PGR, self.weights_KR, shaping.type, shaping.alpha, shaping.recentre, self.cfg.training.clamp
-        )
+        credit = self.filling(scores_PGR)
         return credit, diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
 
     def _update(self, parts: list[Part], credit: Credit) -> dict[str, float]:

@@ -19,12 +19,10 @@ from cgrpo.algorithm import (
     Window,
     all_steps,
     clipped_surrogate,
-    credit_table,
     diagnostics,
     policy_kl,
     random_fraction,
     replay_logp,
-    reward_weights,
     rollout,
     sliding_window,
     window_start,
@@ -40,7 +38,7 @@ from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
 from cgrpo.training.timer import Timer
 from cgrpo.training.trainer import Iteration
-from cgrpo.training.weights import prompt_weights
+from cgrpo.training.weights import Filling
 from cgrpo.types import Batch, Condition, Rollout
 
 
@@ -74,8 +72,7 @@ class GRPO:
         self.average = Average(policy, settings.average)
         self.positions = runtime.local(*cfg.share())
         self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
-        prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
-        self.weights_KR = reward_weights(prompt_K, list(rewards), others=cfg.weights.others)
+        self.filling = Filling(cfg, list(rewards), self.sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
         self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
 
     def state(self) -> dict[str, Tensor]:
@@ -142,10 +139,7 @@ class GRPO:
 
     def _credit(self, scores_PGR: Tensor) -> tuple[Credit, dict[str, float]]:
         """The algorithm, as one table, over the prompts of all processes; and what to log of it."""
-        shaping = self.cfg.shaping
-        credit = credit_table(
-            scores_PGR, self.weights_KR, shaping.type, shaping.alpha, shaping.recentre, self.cfg.training.clamp
-        )
+        credit = self.filling(scores_PGR)
         return credit, diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
 
     def _update(self, parts: list[Part], credit: Credit) -> dict[str, float]:

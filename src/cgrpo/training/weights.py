@@ -1,15 +1,60 @@
-"""From the table ``weights`` to numbers, for every method that fills a credit table."""
+"""From the tables ``shaping`` and ``weights`` to the credit table, for every method that fills one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from cgrpo.algorithm import constant_weights, sigmoid_weights
-from cgrpo.config import Weights
+from cgrpo.algorithm import (
+    Credit,
+    Kind,
+    constant_weights,
+    credit_table,
+    focal_weights,
+    measured_weights,
+    noise_weights,
+    reward_weights,
+    sigmoid_weights,
+)
+from cgrpo.config import GroupRun, Weights
+
+
+class Filling:
+    """Fills the table from an iteration's scores, as the configuration asks.
+
+    names: of the rewards, in the order of the scores; sigmas: the table's steps [K + 1]; kind, noise_level: of the
+    noise that a step draws, for weights by noise.
+    """
+
+    def __init__(self, cfg: GroupRun, names: Sequence[str], sigmas: Tensor, kind: Kind, noise_level: float):
+        self.shaping, self.clamp = cfg.shaping, cfg.training.clamp
+        prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
+        self.weights_KR = reward_weights(prompt_K, names, others=cfg.weights.others)
+        self.step_K = noise_weights(sigmas, kind, noise_level) if cfg.weights.by_noise else None
+        self.ease = list(names).index(self.shaping.focal_reward) if self.shaping.focal else None
+
+    def __call__(self, scores_PGR: Tensor) -> Credit:
+        shaping = self.shaping
+        credit = credit_table(
+            scores_PGR,
+            self.weights_KR,
+            shaping.type,
+            shaping.alpha,
+            shaping.recentre,
+            self.clamp,
+            shaping.conflict_penalty,
+        )
+        group_P = None if self.ease is None else focal_weights(scores_PGR[..., self.ease], shaping.focal)
+        return credit.emphasised(self.step_K, group_P)
 
 
 def prompt_weights(weights: Weights, steps: int) -> Tensor:
     """The prompt reward's weight at each of ``steps`` steps [K], as the configuration asks."""
-    if weights.type == "constant":
-        return constant_weights(steps, weights.prompt)
-    return sigmoid_weights(steps, weights.high, weights.low, inverted=weights.type == "inverted")
+    match weights.type:
+        case "constant":
+            return constant_weights(steps, weights.prompt)
+        case "measured":
+            return measured_weights(weights.measured)
+        case _:
+            return sigmoid_weights(steps, weights.high, weights.low, inverted=weights.type == "inverted")

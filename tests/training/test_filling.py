@@ -1,0 +1,95 @@
+"""From the tables ``shaping`` and ``weights`` to the credit table: every choice reaches it, whatever the method."""
+
+import pytest
+import torch
+
+from cgrpo.algorithm import credit_table, focal_weights, noise_weights, reward_weights, shifted_sigmas
+from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
+from cgrpo.config import load_config
+from cgrpo.errors import UserError
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.weights import Filling
+
+NAMES = ["identity", "prompt"]
+SIGMAS = shifted_sigmas(10, 1.5)
+MEASURED = tuple(0.05 * k for k in range(10))
+
+
+def filled(*settings: str, kind="constant") -> torch.Tensor:
+    return Filling(load_config("toybox", settings), NAMES, SIGMAS, kind, 0.5)(scores()).credit_KPG
+
+
+def scores() -> torch.Tensor:
+    return torch.rand(3, 12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shaping", ["tanh", "none", "harmonic", "min", "max", "raw-sum", "gdpo", "apex"])
+def test_every_type_is_its_function(shaping):
+    weights_KR = reward_weights(torch.tensor(MEASURED), NAMES)
+    measured = ("weights.type=measured", f"weights.measured={list(MEASURED)}")
+    found_KPG = filled(*measured, f"shaping.type={shaping}", "shaping.alpha=0.3", "shaping.conflict_penalty=0.9")
+    expected = credit_table(scores(), weights_KR, shaping, alpha=0.3, penalty=0.9)
+    torch.testing.assert_close(found_KPG, expected.credit_KPG)
+
+
+def test_recentring_and_the_clamp_arrive():
+    whole = filled("shaping.recentre=true", "training.clamp=0.25")
+    expected = credit_table(scores(), Filling(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR, "tanh", 0.5, True)
+    torch.testing.assert_close(whole, expected.credit_KPG.clamp(-0.25, 0.25))
+
+
+def test_steps_count_by_their_noise():
+    plain_KPG = filled()
+    for kind in ("constant", "flow-grpo", "cps"):
+        factor_K = noise_weights(SIGMAS, kind).double()
+        torch.testing.assert_close(filled("weights.by_noise=true", kind=kind), plain_KPG * factor_K[:, None, None])
+
+
+def test_groups_count_by_what_they_lack():
+    for name, column in (("identity", 0), ("prompt", 1)):
+        factor_P = focal_weights(scores()[..., column], 1.5)
+        found_KPG = filled("shaping.focal=1.5", f"shaping.focal_reward={name}")
+        torch.testing.assert_close(found_KPG, filled() * factor_P[:, None])
+
+
+@pytest.mark.parametrize(("method", "kind"), [("grpo", "cps"), ("forward", "flow-grpo")])
+def test_both_methods_train_on_it(small, method, kind):
+    """Noise: GRPO's own; the forward process, which draws none, takes Flow-GRPO's."""
+    settings = ["shaping.type=apex", "shaping.focal=2", "weights.by_noise=true", "weights.type=constant"]
+    settings += ["sampling.kind=cps"] if method == "grpo" else []
+    cfg = small(f"method={method}", *settings)
+    made = make_trainer(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
+    torch.testing.assert_close(made.filling.step_K, noise_weights(shifted_sigmas(4, 1.5), kind))  # type: ignore[attr-defined]
+    assert next(iter(made.run(0))).metrics["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["weights.type=measured"], "weights.measured: 0 weights for sampling.steps = 10"),
+        (["weights.type=measured", "weights.measured=[0.5, 0.5]"], "2 weights for sampling.steps = 10"),
+        (["weights.type=measured", "weights.measured=[1.5]"], "weights.measured.0"),
+        (["shaping.focal=2", "shaping.focal_reward=style"], "no reward 'style'"),
+        (["shaping.focal=-1"], "shaping.focal"),
+        (["shaping.type=gdpo", "shaping.recentre=true"], "recentre needs a bonus"),
+        (["shaping.type=median"], "shaping.type"),
+        (["shaping.conflict_penalty=2"], "shaping.conflict_penalty"),
+    ],
+)
+def test_mistakes_are_one_line(settings, said):
+    with pytest.raises(UserError) as caught:
+        load_config("toybox", settings)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_title_says_how_the_table_is_filled():
+    for recipe, words in {
+        "rival-raw-sum": "GRPO: raw sum of the rewards + constant weights 0.5 : 0.5",
+        "rival-gdpo": "GRPO: GDPO + constant weights 0.5 : 0.5",
+        "rival-apex": "GRPO: adaptive priorities (after APEX) + constant weights 0.5 : 0.5",
+        "rival-tempflow": "Naive GRPO, weights prompt : identity = 0.5 : 0.5, steps by their noise",
+        "rival-focal": "Naive GRPO, weights prompt : identity = 0.5 : 0.5, groups by (1 - identity)^2",
+    }.items():
+        assert load_config(recipe).title() == words
+    measured = ("weights.type=measured", f"weights.measured={list(MEASURED)}")
+    assert load_config("toybox", measured).title() == "Customized-GRPO: SARS + measured weights"
