@@ -45,6 +45,16 @@ def test_configuration_is_light(tmp_path: Path) -> None:
     assert heavy_modules_after(code, tmp_path) == "loaded:\n"
 
 
+def test_asking_people_needs_no_model_library(tmp_path: Path) -> None:
+    """Not by whatever it imports either: a study may be served where there is no torch."""
+    package = Path(str(resources.files("cgrpo")))
+    files = sorted((package / "study").rglob("*.py"))
+    names = [".".join(file.relative_to(package.parent).with_suffix("").parts) for file in files]
+    code = f"import {', '.join(name.removesuffix('.__init__') for name in [*names, 'cgrpo.commands.study'])}"
+    loaded = set(heavy_modules_after(code, tmp_path).split())
+    assert "numpy" in loaded and not loaded & {"torch", "diffusers", "transformers", "peft", "accelerate"}
+
+
 def test_help_is_light(tmp_path: Path) -> None:
     """Through the installed command's entry point."""
     code = """
@@ -84,6 +94,8 @@ def test_package_data() -> None:
     package = Path(str(resources.files("cgrpo")))
     pages = package / "evaluation"
     assert {".j2", ".css", ".js"} <= {path.suffix for path in pages.rglob("*")}
+    study = package / "study" / "app"
+    assert {".j2", ".css", ".js"} <= {path.suffix for path in study.rglob("*")}
     assets = package / "toybox" / "assets"
     for name in ("policy", "segmenter", "dino", "clip", "reader"):
         files = [path for path in (assets / name).rglob("*") if path.is_file()]

@@ -12,7 +12,8 @@ from pathlib import Path
 import exact_rewards
 
 from cgrpo.rewards import FunctionReward
-from cgrpo.serving.server import create_app, listen, run
+from cgrpo.serving.listening import listen, run
+from cgrpo.serving.server import create_app
 
 
 class Mortal(FunctionReward):

@@ -36,7 +36,8 @@ def serve(
     for package in ("fastapi", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"cgrpo rewards serve needs {package}: pip install 'customized-grpo[serve]'")
-    from cgrpo.serving.server import create_app, listen, run
+    from cgrpo.serving.listening import listen, run
+    from cgrpo.serving.server import create_app
 
     token = _token(host, token_variable)
     absent = [name for name in names if name not in cfg.rewards]

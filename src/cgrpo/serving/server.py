@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import socket
 from collections.abc import Mapping
 
 import torch
-import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
@@ -137,21 +135,3 @@ def _parsed(body: bytes, desks: Mapping[str, Desk], store: PictureStore) -> tupl
         raise Refused(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except ValueError as error:
         raise Refused(422, " ".join(str(error).split())) from error
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 is any that is free. UserError where it can't be had."""
-    try:
-        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"can't listen on {host}, port {port} ({error}); give another --host or --port") from error
-    return bound
-
-
-def run(app: FastAPI, bound: socket.socket) -> None:
-    """Serve until interrupted; requests under way are finished."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False)
-    uvicorn.Server(config).run(sockets=[bound])

@@ -1,0 +1,31 @@
+"""An application behind an address; which application plays no part here."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from cgrpo.errors import UserError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 is any that is free. UserError where it can't be had."""
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"can't listen on {host}, port {port} ({error}); give another --host or --port") from error
+    return bound
+
+
+def run(app: FastAPI, bound: socket.socket) -> None:
+    """Serve until interrupted; requests under way are finished."""
+    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[bound])

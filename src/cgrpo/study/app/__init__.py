@@ -1,0 +1,1 @@
+"""The pages that raters see. Only this room, serving and its own tests know a web framework."""

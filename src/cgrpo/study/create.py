@@ -1,0 +1,152 @@
+"""A study's folder: manifest, anonymous pictures, and one link a rater."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from cgrpo.errors import UserError
+from cgrpo.files import write_text
+from cgrpo.study import pictures
+from cgrpo.study.database import create_store
+from cgrpo.study.design import Picked, pick_pairs, pick_singles, plan_lists
+from cgrpo.study.gates import Gates, default_checks, rules
+from cgrpo.study.manifest import Arm, Item, Mode, Question, Shown, Study, write_study
+from cgrpo.study.pictures import Shelf, Size
+from cgrpo.study.power import power_table
+from cgrpo.study.sources import Sources, read_sources
+
+LINKS = "links.txt"
+QUESTIONS: dict[Mode, tuple[Question, ...]] = {
+    "pairwise": (
+        Question("identity", "Which picture's subject looks more like the one in the reference?"),
+        Question("prompt", "Which picture follows the prompt better and is of better quality?"),
+    ),
+    "rating": (
+        Question(
+            "identity", "How much does the subject look like the one in the reference? (0: not at all, 5: the same)"
+        ),
+        Question(
+            "prompt", "How well does the picture follow the prompt, and how good is it? (0: not at all, 5: fully)"
+        ),
+    ),
+}
+CONSENT = """\
+You will see pictures made by computer programs and say what you think of them. There is no right taste.
+
+Stored are your answers and when you gave them, under a number; no name, no address, nothing about your device. You \
+may stop at any time and go on later with the same link, and you may have all of your answers deleted by writing to \
+whoever sent you the link."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What ``create`` is asked. checks: None for 5 % of a rater's items, 5 at least; tutorial: a file of items, or None
+    for four made from the pictures; url: where raters will reach the server, for the links."""
+
+    methods: Sequence[str] = ()
+    mode: Mode = "pairwise"
+    items: int = 200
+    raters: int = 8
+    per_item: int = 3
+    checks: int | None = None
+    tutorial: Path | None = None
+    pass_mark: float = 0.75
+    consent: str = CONSENT
+    completion_code: str = ""
+    url: str = "http://127.0.0.1:8421"
+    seed: int = 0
+
+
+def create_study(scores: Path, out: Path, ask: Wanted) -> Study:
+    """Draw and freeze a study of what ``cgrpo evaluate`` wrote to ``scores``, in the new folder ``out``.
+
+    There: study.json, pictures/, the database answers.sqlite, and links.txt with the raters' links and the
+    administrator's, which are nowhere else. The design is a function of ``ask.seed``; ids and links are random. Raises
+    UserError.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there already; give a new folder as --out")
+    if not 1 <= ask.per_item <= min(8, ask.raters):
+        raise UserError(f"--raters-per-item {ask.per_item}: give 1 to {min(8, ask.raters)}, of {ask.raters} raters")
+    rng = np.random.default_rng(ask.seed)
+    sources = read_sources(scores, ask.methods)
+    pick = pick_pairs if ask.mode == "pairwise" else pick_singles
+    picked = pick(sources.tasks, sources.methods, ask.items, rng)
+    partial = out.with_name(f".{out.name}.partial")  # in its place whole, or not at all
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        study = _filled(partial, sources, picked, ask, rng)
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror or error}; give another --out") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return study
+
+
+def _filled(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wanted, rng: np.random.Generator) -> Study:
+    shelf = Shelf(folder)
+    size = pictures.common_size([_file(one, arm) for one in picked for arm in range(len(one.arms))])
+    checks = default_checks(len(picked) * ask.per_item / ask.raters) if ask.checks is None else ask.checks
+    gates = Gates(sources, shelf, size, ask.mode, rng)
+    items = [_item(one, sources, shelf, size) for one in picked]
+    items += gates.checks(checks)
+    plan = plan_lists(len(picked), checks, ask.raters, ask.per_item, rng)
+    lists = tuple(tuple(Shown(items[place].id, left) for place, left in one) for one in plan.lists)
+    items += gates.own_tutorial(ask.tutorial) if ask.tutorial else gates.tutorial()
+    study = Study(
+        name=sources.benchmark,
+        mode=ask.mode,
+        seed=ask.seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        methods=sources.methods,
+        questions=QUESTIONS[ask.mode],
+        consent=ask.consent,
+        completion_code=ask.completion_code,
+        rules=rules(ask.mode, checks, ask.pass_mark),
+        raters_per_item=ask.per_item,
+        items=tuple(items),
+        lists=lists,
+        hashes=shelf.hashes,
+        source={"scores": str(sources.folder.resolve()), "picture size": list(size)},
+        power=power_table(len(picked), ask.per_item) if ask.mode == "pairwise" else {},
+    )
+    write_study(folder, study)
+    tokens = [secrets.token_hex(24) for _ in range(ask.raters + 1)]
+    create_store(folder, tokens[1:], tokens[0])
+    base = ask.url.rstrip("/")
+    lines = [f"administrator: {base}/admin/{tokens[0]}/"]
+    lines += [f"rater {number}: {base}/r/{token}/" for number, token in enumerate(tokens[1:], 1)]
+    write_text(folder / LINKS, "\n".join(lines) + "\n")
+    (folder / LINKS).chmod(0o600)
+    return study
+
+
+def _file(picked: Picked, arm: int) -> Path:
+    method, seed = picked.arms[arm]
+    return picked.task.pictures[method][seed]
+
+
+def _item(picked: Picked, sources: Sources, shelf: Shelf, size: Size) -> Item:
+    files = [_file(picked, arm) for arm in range(len(picked.arms))]
+    task = picked.task
+    return Item(
+        pictures.new_ids(1)[0],
+        "item",
+        task.prompt,
+        tuple(shelf.add([pictures.reference(pictures.load(file))])[0] for file in sources.references[task.subject]),
+        shelf.add([pictures.whole(pictures.load(file), size) for file in files]),
+        tuple(Arm(method, seed, str(file)) for (method, seed), file in zip(picked.arms, files, strict=True)),
+        task.subject,
+        task.prompt_index,
+    )

@@ -1,0 +1,86 @@
+"""Ratings of single pictures: means, and how far a mean of so few raters can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cgrpo.study.manifest import Item, Study
+from cgrpo.study.statistics.shares import Interval, percentiles, resampled
+from cgrpo.study.store import Response
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A picture's ratings on one question, 0 to 5."""
+
+    item: Item
+    ratings: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.ratings) / len(self.ratings)
+
+
+@dataclass(frozen=True)
+class RatingMean:
+    """A method's mean rating over items, with its intervals over items and subjects."""
+
+    question: str
+    method: str
+    items: int
+    mean: float
+    over_items: Interval
+    over_subjects: Interval
+
+
+def rated(study: Study, responses: Iterable[Response], question: str) -> list[Rated]:
+    """Real items of a rating study that have a rating."""
+    items = study.by_id()
+    found: dict[str, list[float]] = defaultdict(list)
+    for one in responses:
+        if one.question == question and items[one.item].kind == "item":
+            found[one.item].append(float(one.choice))
+    return [Rated(items[item], tuple(ratings)) for item, ratings in found.items()]
+
+
+def rating_mean(ratings: Sequence[Rated], question: str, method: str) -> RatingMean | None:
+    """None where nothing of the method was rated."""
+    own = [one for one in ratings if one.item.arms[0].method == method]
+    if not own:
+        return None
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for one in own:
+        by_subject[one.item.subject].append(one.mean)
+    return RatingMean(
+        question,
+        method,
+        len(own),
+        float(np.mean([one.mean for one in own])),
+        _interval([[one.mean] for one in own]),
+        _interval(list(by_subject.values())),
+    )
+
+
+def _interval(clusters: Sequence[Sequence[float]]) -> Interval:
+    sums_C = np.array([sum(cluster) for cluster in clusters])
+    counts_C = np.array([len(cluster) for cluster in clusters], dtype=float)
+    drawn_DC = resampled(len(clusters))
+    return percentiles((drawn_DC @ sums_C) / (drawn_DC @ counts_C), len(clusters))
+
+
+def reliability(ratings: Sequence[Rated]) -> float:
+    """Of an item's mean rating, 0 to 1: ICC(1, k) of a one-way analysis of variance (Shrout and Fleiss 1979), k the
+    mean number of raters an item that carries it where numbers differ. NaN without two items and a second rating."""
+    several = [one.ratings for one in ratings if one.ratings]
+    total = sum(map(len, several))
+    if len(several) < 2 or total <= len(several):
+        return math.nan
+    grand = sum(map(sum, several)) / total
+    between = sum(len(r) * (sum(r) / len(r) - grand) ** 2 for r in several) / (len(several) - 1)
+    within = sum((x - sum(r) / len(r)) ** 2 for r in several for x in r) / (total - len(several))
+    return max(0.0, (between - within) / between) if between > 0 else math.nan

@@ -1,0 +1,133 @@
+"""A study's folder: frozen, anonymous, and refused in one line where it can't be made."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from studies import METHODS, evaluated, picture, small_study
+
+from cgrpo.cli import main
+from cgrpo.errors import UserError
+from cgrpo.study.database import DATABASE
+from cgrpo.study.manifest import Study, changed_pictures, read_study
+
+Made = tuple[Study, Path, list[str]]
+
+
+def test_what_is_written_is_read_again(made: Made) -> None:
+    study, folder, _ = made
+    assert read_study(folder) == study
+    assert not list(changed_pictures(folder, study))
+    assert len(study.of_kind("item")) == 12 and len(study.of_kind("check")) == 2 and len(study.of_kind("tutorial")) == 4
+
+
+def test_a_seed_gives_the_same_design_under_other_ids(scores: Path, tmp_path: Path, made: Made) -> None:
+    study, _, tokens = made
+    again, others = small_study(scores, tmp_path / "again")
+
+    def design(one: Study) -> list[Any]:
+        items = one.by_id()
+        return [[(items[i].subject, items[i].arms, left) for i, left in shown] for shown in one.lists]
+
+    assert design(study) == design(again)
+    assert not {item.id for item in study.items} & {item.id for item in again.items}
+    assert not study.hashes.keys() & again.hashes.keys() and not set(tokens) & set(others)
+    other, _ = small_study(scores, tmp_path / "other", seed=1)
+    assert design(other) != design(study)
+
+
+def test_pictures_tell_nothing_but_their_pixels(made: Made) -> None:
+    """No name, no date, no metadata; the two of a pair of one size and of one length in bytes."""
+    study, folder, _ = made
+    files = list((folder / "pictures").iterdir())
+    assert {file.stem for file in files} == study.hashes.keys()
+    assert {file.stat().st_mtime for file in files} == {0}
+    for item in study.items:
+        pair = [folder / "pictures" / f"{name}.png" for name in item.pictures]
+        assert len({file.stat().st_size for file in pair}) == 1
+        assert {Image.open(file).size for file in pair} == {(24, 24)}
+        assert all(Image.open(file).info == {} for file in pair)
+    item = study.of_kind("item")[0]
+    shown = [np.asarray(Image.open(folder / "pictures" / f"{name}.png")) for name in item.pictures]
+    for pixels_HWC, arm in zip(shown, item.arms, strict=True):
+        assert np.array_equal(pixels_HWC, np.asarray(Image.open(arm.source)))
+
+
+def test_links_and_tokens(made: Made) -> None:
+    _, folder, tokens = made
+    assert len(set(tokens)) == 5 and all(len(token) == 48 for token in tokens)
+    assert os.stat(folder / "links.txt").st_mode & 0o077 == 0
+    kept = (folder / DATABASE).read_bytes() + (folder / "study.json").read_bytes()
+    assert not any(token.encode() in kept for token in tokens)
+
+
+def test_pictures_of_other_sizes_are_brought_to_one(tmp_path: Path) -> None:
+    folder = evaluated(tmp_path / "scores")
+    for file in sorted((folder / "pictures" / METHODS[1]).rglob("*.png"))[:3]:
+        picture(file, 5, (60, 30))
+    study, _ = small_study(folder, tmp_path / "study", items=24)
+    sizes = {Image.open(tmp_path / "study" / "pictures" / f"{n}.png").size for i in study.items for n in i.pictures}
+    assert sizes == {(24, 24)}
+
+
+def test_a_tutorial_of_ones_own(scores: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", 1)
+    entry = {"references": ["a.png"], "pictures": ["a.png", "a.png"], "prompt": "x", "gold": {"identity": "tie"}}
+    file = tmp_path / "tutorial.json"
+    file.write_text(json.dumps([entry | {"explanation": "because"}]), encoding="utf-8")
+    study, _ = small_study(scores, tmp_path / "study", tutorial=file)
+    (lesson,) = study.of_kind("tutorial")
+    assert lesson.explanation == "because" and lesson.is_right("identity", "tie", True)
+    for wrong, told in (
+        ({"gold": {"identity": "left"}}, "none of first, tie, second"),
+        ({"pictures": ["a.png"]}, "1 pict"),
+    ):
+        file.write_text(json.dumps([entry | {"explanation": "because"} | wrong]), encoding="utf-8")
+        with pytest.raises(UserError, match=f"item 1: .*{told}"):
+            small_study(scores, tmp_path / "other", tutorial=file)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--method", METHODS[0], "--method", "nobody"], "no method 'nobody'"),
+        (["--method", METHODS[0]], "two methods"),
+        (["--items", "999"], "24 subjects with prompts"),
+        (["--raters", "2", "--raters-per-item", "3"], "--raters-per-item 3: give 1 to 2"),
+        (["--consent", "nowhere.txt"], "nowhere.txt"),
+    ],
+)
+def test_mistakes_are_one_line(
+    words: list[str], told: str, scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "create", str(scores), *words, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_pictures_and_full_folders_are_refused(scores: Path, tmp_path: Path, made: Made) -> None:
+    with pytest.raises(UserError, match="is there already"):
+        small_study(scores, made[1])
+    with pytest.raises(UserError, match="run cgrpo evaluate"):
+        small_study(tmp_path, tmp_path / "out")
+    folder = evaluated(tmp_path / "scores", subjects=2, prompts=6)
+    (folder / "pictures" / METHODS[0] / "toy0" / "00_0.png").unlink()
+    with pytest.raises(UserError, match="00_0.png: the picture is gone"):
+        small_study(folder, tmp_path / "out")
+
+
+def test_the_line_after_create(scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--items", "20", "--raters", "4", "--raters-per-item", "1", "--out", str(tmp_path / "out")]
+    assert main(["study", "create", str(scores), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "20 items of hidden-base, secret-method; 10 pages a rater" in printed
+    assert "more than 1 failed exclude one (answers at random pass with probability 0.045)" in printed
+    assert "55 : 45 takes 783 items at 1, 418 items at 3" in printed
