@@ -62,7 +62,7 @@ def test_every_table_parses_and_asks_for_different_trainings(name: str) -> None:
     for world in worlds():
         jobs = jobs_of(table, "toybox", world, [0, 1])
         keys = [job.key for row in jobs.values() for job in row]
-        assert len(set(keys)) == len(keys) == 2 * sum(row.train for row in table.rows)
+        assert len(set(keys)) == len(keys) == 2 * sum(row.train or bool(row.best_of) for row in table.rows)
     rows = full_scale([name], 1, "a100-80gb", 8, ["data.cache=encoded"])
     assert [row["row"] for row in rows] == [row.name for row in table.rows if row.train]
     assert all(row["command"].startswith("torchrun") and row["hours"] > 0 for row in rows)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from cgrpo.config.section import Positive, Section
 
@@ -18,3 +20,6 @@ class Evaluation(Section):
     """Choose settings on "validation" only."""
     batch: Positive = 96
     """Pictures generated at a time."""
+    best_of: Annotated[int, Field(ge=1, lt=4096)] = 1
+    """Pictures that the trained policy draws for each task, from as many noises; the one with the greatest sum of the
+    run's rewards is kept. The base draws one. With ``training.iterations = 0``: best of n without any training."""

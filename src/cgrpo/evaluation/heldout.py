@@ -11,7 +11,7 @@ from torch import Tensor
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.benchmark import describe_metrics, task_rows
-from cgrpo.evaluation.sampling import Processes, sample_tasks
+from cgrpo.evaluation.sampling import Processes, best_of, sample_tasks
 from cgrpo.evaluation.scores import PROPERTY, Scorer, ScoreRow, protocol_of
 from cgrpo.evaluation.statistics import metric_of
 from cgrpo.policies.base import Policy
@@ -19,6 +19,7 @@ from cgrpo.rewards import scored
 from cgrpo.types import Batch
 
 ARMS = ("base", "trained")
+MANY = 4096  # more noises than a task is ever drawn from: no two seeds share one
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,44 @@ def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Batch, Tensor]:
 
 
 def sample_arms(cfg: Config, policy: Policy, processes: Processes) -> dict[str, Tensor]:
-    """The held-out tasks' pictures [N, H, W, 3] with the adapter off and on, from the same noise; on every process."""
+    """The held-out tasks' pictures [N, H, W, 3] with the adapter off and on, from the same noise; on every process.
+
+    With ``evaluation.best_of`` above 1 the latter are [K, N, H, W, 3]: the first from the base's noise, the others from
+    noises that the run's seed chooses.
+    """
     _, batch, _ = heldout_tasks(cfg)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     with policy.reference():
         base_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
-    trained_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
-    return dict(zip(ARMS, (base_NHWC, trained_NHWC), strict=True))
+    made = [sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes, draw) for draw in _draws(cfg)]
+    return dict(zip(ARMS, (base_NHWC, made[0] if len(made) == 1 else torch.stack(made)), strict=True))
+
+
+def _draws(cfg: Config) -> list[int]:
+    """Which noises of a task the trained policy starts from."""
+    return [0, *(cfg.training.seed * MANY + k for k in range(1, cfg.evaluation.best_of))]
 
 
 def score_arms(cfg: Config, arms: dict[str, Tensor], scorers: dict[str, Scorer]) -> HeldOut:
-    """Both arms' pictures scored with every scorer."""
+    """Both arms' pictures scored with every scorer; of several of a task, the one that the rewards choose."""
     _, batch, subject_N = heldout_tasks(cfg)
+    if cfg.evaluation.best_of > 1:
+        arms = arms | {"trained": _chosen(arms["trained"], batch, scorers)}
     scores = {
         name: {arm: scored(name, scorer.score, images_NHWC, batch) for arm, images_NHWC in arms.items()}
         for name, scorer in scorers.items()
     }
     base_NHWC, trained_NHWC = (arms[arm] for arm in ARMS)
     return HeldOut(batch, subject_N, base_NHWC, trained_NHWC, scores)
+
+
+def _chosen(images_KNHWC: Tensor, batch: Batch, scorers: dict[str, Scorer]) -> Tensor:
+    rewards = {name: scorer.score for name, scorer in scorers.items() if scorer.role == "reward"}
+    columns = [
+        torch.stack([scored(name, reward, images_NHWC, batch) for images_NHWC in images_KNHWC])
+        for name, reward in rewards.items()
+    ]
+    return images_KNHWC[best_of(torch.stack(columns, dim=-1)), torch.arange(len(batch))]
 
 
 def summarise(result: HeldOut, scorers: dict[str, Scorer], mask_N: Tensor | None = None) -> dict[str, Any]:
@@ -103,4 +124,6 @@ def describe_tasks(cfg: Config, scorers: dict[str, Scorer]) -> dict[str, Any]:
     settings = cfg.evaluation
     counts = {"subjects": settings.subjects, "prompts": settings.prompts_per_subject}
     mark = {"benchmark": "toybox, after training", "split": settings.split, "dial": cfg.data.dial} | counts
+    if settings.best_of > 1:
+        mark["best_of"] = settings.best_of
     return {"benchmark": "Toybox, after training", "mark": mark, "metrics": describe_metrics(scorers)}

@@ -23,6 +23,7 @@ class Line:
 
     change      by metric: mean over seeds and subjects, against the base; empty where nothing was trained
     seconds     of training, mean over seeds; pictures: generated while training, of one seed
+    drawn       pictures for each that is shown: of best of n, n
     lacking     why there are fewer seeds than asked for, or none; "" where all are there
     older       whether any of it was made by other code than this
     """
@@ -34,6 +35,7 @@ class Line:
     lacking: str
     older: bool
     devices: tuple[str, ...] = ()
+    drawn: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Scoreboard:
                     "change": {name: asdict(change) for name, change in line.change.items()},
                     "seconds": line.seconds,
                     "pictures": line.pictures,
+                    "drawn": line.drawn,
                     "lacking": line.lacking,
                     "older_code": line.older,
                     "devices": line.devices,
@@ -118,7 +121,7 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
     seconds = sum(result["seconds"] for result in finished) / len(finished)
     older = any(result["code"] != code_mark(result["config"]["method"]) for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
-    return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices)
+    return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1)
 
 
 def _gaps(finished: Sequence[dict[str, Any]], metric: str) -> Tensor:

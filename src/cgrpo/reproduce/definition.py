@@ -25,6 +25,8 @@ class Row(Section):
     """Another recipe than the table's, by scale."""
     train: bool = True
     """False: the base itself."""
+    best_of: Annotated[int, Field(ge=2)] | None = None
+    """The base again, drawing so many pictures a task, of which the rewards choose one; embedded scale alone."""
     paper: tuple[float | None, ...] = ()
     """The paper's numbers, in the table's columns."""
 
@@ -58,6 +60,8 @@ class Table(Section):
         if len(set(names)) < len(names):
             raise ValueError("two rows have one name")
         for row in self.rows:
+            if row.best_of and row.train:
+                raise ValueError(f"row {row.name}: best_of goes with train = false")
             if row.paper and len(row.paper) != len(self.columns):
                 raise ValueError(f"row {row.name}: {len(row.paper)} numbers for {len(self.columns)} columns")
         for claim in self.claims:

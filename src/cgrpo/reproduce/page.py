@@ -56,9 +56,10 @@ def _claims(board: Scoreboard) -> Table:
         ]
         for judged in board.claims
     ]
+    who = "What the paper says" if board.table.columns else "What is claimed"
     note = (
-        f"What the paper says, and the difference found here on that axis' judge ({_judges(board)}). It holds, or does "
-        "not, where the interval leaves out 0."
+        f"{who}, and the difference found here on that axis' judge ({_judges(board)}). It holds, or does not, where "
+        "the interval leaves out 0."
     )
     head = ["claim", "axis", "here", "difference", "seeds"]
     return Table(f"{board.table.source}: what holds here, {board.world}", note, head, rows, "lllrr")
@@ -78,9 +79,17 @@ def _rows(board: Scoreboard) -> Table:
         ]
         for line in board.lines
     ]
-    notes = [f"Left, the paper's numbers ({', '.join(board.table.columns)}); then the change from the base here."]
+    columns = ", ".join(board.table.columns)
+    notes = [f"Left, the paper's numbers ({columns}); then the change from the base here."] if columns else []
+    notes += [] if columns else ["The change from the base."]
     if pictures := sorted({line.pictures for line in board.lines if line.pictures}):
         notes.append(f"Pictures generated while training, of a seed: {', '.join(f'{n:,}' for n in pictures)}.")
+    if drawn := sorted({line.drawn for line in board.lines if line.drawn > 1}):
+        many = ", ".join(map(str, drawn))
+        notes.append(
+            f"Best of n trains nothing: of n = {many} pictures a task it keeps the one with the greatest sum of both "
+            "rewards, each in units of its spread within tasks; so every picture costs n."
+        )
     if devices := sorted({name for line in board.lines for name in line.devices}):
         notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, with other trainings beside.")
     if any(line.older for line in board.lines):

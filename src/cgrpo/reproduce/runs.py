@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cgrpo.config import Config, load_config
 from cgrpo.errors import UserError
-from cgrpo.reproduce.definition import Scale, Table, worlds
+from cgrpo.reproduce.definition import Row, Scale, Table, worlds
 from cgrpo.training.checkpoint import config_fingerprint
 
 # Of a training that only a table asks for: nobody watches it, and its guard would cost time and change nothing.
@@ -46,18 +46,29 @@ def content_key(cfg: Config) -> str:
 def jobs_of(
     table: Table, scale: Scale, world: str, seeds: Sequence[int], settings: Sequence[str] = ()
 ) -> dict[str, list[Job]]:
-    """The trainings of each row that is trained, by the row's name, a seed each. Raises UserError.
+    """The trainings of each row that asks for some, by the row's name, a seed each. Raises UserError.
 
-    The row's settings come last, so that ``world`` and ``settings`` change what the rows have in common alone.
+    A row with ``best_of`` asks for one of no iterations, which is evaluated like any other. The row's settings come
+    last, so that ``world`` and ``settings`` change what the rows have in common alone.
     """
     common = (*(_world(world) if scale == "toybox" else ()), *settings)
     found: dict[str, list[Job]] = {}
     for row in table.rows:
-        if row.train:
+        settled = _best_of(row) if scale == "toybox" else ()
+        if row.train or settled:
             recipe = row.recipe.get(scale, table.recipe[scale])
-            whole = (*[s for s in row.set if s.startswith("method=")], *_fitting(common, recipe, row.set), *row.set)
+            whole = (
+                *[s for s in row.set if s.startswith("method=")],
+                *_fitting(common, recipe, row.set),
+                *row.set,
+                *settled,
+            )
             found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})") for seed in seeds]
     return found
+
+
+def _best_of(row: Row) -> tuple[str, ...]:
+    return ("training.iterations=0", f"evaluation.best_of={row.best_of}") if row.best_of else ()
 
 
 def _world(name: str) -> tuple[str, ...]:

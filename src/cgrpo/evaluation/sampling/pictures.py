@@ -64,16 +64,23 @@ def _go_through_the_motions(policy: Policy, sigmas: Tensor) -> None:
 
 
 def parts_in_turns(
-    policy: Policy, sigmas: Tensor, batch: Batch, parts: Sequence[Sequence[int]], processes: Processes
+    policy: Policy,
+    sigmas: Tensor,
+    batch: Batch,
+    parts: Sequence[Sequence[int]],
+    processes: Processes,
+    draw: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
     """(number, pictures) of those of ``parts``, lists of the batch's tasks, that are this process's; from task noise.
+
+    ``draw``: which of the tasks' noises.
 
     Raises UserError where a part can't share a condition (see ``Policy.alike``).
     """
 
     def work(rows: Sequence[int]) -> Work:
         tasks = batch.select(rows)
-        return Work(tasks, task_noise(policy, tasks.ids))
+        return Work(tasks, task_noise(policy, tasks.ids, draw))
 
     works = [functools.partial(work, rows) for rows in parts]
     for number, images_NHWC in in_turns(policy, sigmas, works, processes):
@@ -82,9 +89,11 @@ def parts_in_turns(
         yield number, images_NHWC
 
 
-def sample_tasks(policy: Policy, sigmas: Tensor, batch: Batch, chunk: int, processes: Processes) -> Tensor:
+def sample_tasks(
+    policy: Policy, sigmas: Tensor, batch: Batch, chunk: int, processes: Processes, draw: int = 0
+) -> Tensor:
     """One picture a task from task noise, at most ``chunk`` at a time: uint8 [N, H, W, 3], all on every process."""
     parts = policy.alike(batch, chunk)
-    made = [images_NHWC for _, images_NHWC in parts_in_turns(policy, sigmas, batch, parts, processes)]
+    made = [images_NHWC for _, images_NHWC in parts_in_turns(policy, sigmas, batch, parts, processes, draw)]
     own_NHWC = torch.cat([torch.zeros(0, policy.height, policy.width, 3, dtype=torch.uint8), *made])
     return gather_parts(own_NHWC, parts, processes)

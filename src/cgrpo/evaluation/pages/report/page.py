@@ -80,6 +80,8 @@ def _facts(
     if heldout is not None:
         subjects = len(heldout.subject_N.unique())
         facts.append(("Held-out tasks", f"{len(heldout.batch)} on {subjects} subjects never trained on"))
+        if (count := config.evaluation.best_of) > 1:
+            facts.append(("Trained", f"the best of {count} pictures a task, by the sum of the rewards"))
     return facts
 
 
