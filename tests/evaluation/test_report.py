@@ -63,7 +63,7 @@ def heldout_pictures(tasks=6, prompt=SCRIPT):
     picture = Image.new("RGB", (8, 8), "red")
     batch = Batch(tuple(map(str, range(tasks))), (prompt,) * tasks, ((picture,),) * tasks, ("toy",) * tasks)
     images_NHWC = torch.zeros(tasks, 8, 8, 3, dtype=torch.uint8)
-    scores = {name: {arm: torch.full((tasks,), NAN) for arm in ("base", "trained")} for name in ROLES}
+    scores = {name: {arm: torch.rand(tasks) for arm in ("base", "trained")} for name in ROLES}
     return HeldOut(batch, torch.arange(tasks) // 2, images_NHWC, images_NHWC + 9, scores)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.evaluation.show.sheets import GAP, MARGIN, first_tasks, fit, grid, row_sheet, sample_sheet
+from cgrpo.evaluation.show.sheets import GAP, MARGIN, SMALL, fit, grid, row_sheet, sample_sheet
 from cgrpo.types import Batch
 
 
@@ -73,20 +73,13 @@ def test_odd_prompts_and_references_without_pictures_are_drawn():
     sample_sheet(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), batch_of(2, prompt="ein Bär 小さい\n<b>"), 1)
 
 
-def test_tasks_are_chosen_by_subject_and_order_alone():
-    subject_N = torch.tensor([4, 4, 4, 9, 9, 1])
-    assert first_tasks(subject_N, 3) == [0, 3, 5]
-    assert first_tasks(subject_N, 5) == [0, 3, 5, 1, 4]
-    assert first_tasks(subject_N, 99) == [0, 3, 5, 1, 4, 2]
-
-
 def test_row_sheet_shows_reference_base_and_trained():
     base_NHWC = torch.zeros(6, 8, 8, 3, dtype=torch.uint8)
     trained_NHWC = base_NHWC + torch.tensor([0, 0, 255], dtype=torch.uint8)
     made = {"base": base_NHWC, "trained": trained_NHWC}
-    sheet = row_sheet(batch_of(6), torch.arange(6) // 2, made, 5, across=2)
+    sheet = row_sheet(batch_of(6), {"first": [4, 0, 1, 2, 3], "none": [], "last": [5]}, made)
     assert {(255, 0, 0), (0, 0, 0), (0, 0, 255)} <= colours(sheet)
-    panel = 2 * MARGIN + 3 * 96 + 2 * GAP
-    assert sheet.width == 2 * panel
+    panel = 2 * MARGIN + 3 * SMALL + 2 * GAP
+    assert sheet.width == 4 * panel
     blue = (np.asarray(sheet) == (0, 0, 255)).all(-1).sum()
-    assert blue == 5 * 96 * 96
+    assert blue == 6 * SMALL**2

@@ -7,7 +7,15 @@ from typing import Any
 
 from cgrpo.build import make_scorers
 from cgrpo.config import TOYBOX, Config
-from cgrpo.evaluation.heldout import describe_tasks, prompt_kinds, sample_arms, score_arms, score_rows, summarise
+from cgrpo.evaluation.heldout import (
+    describe_tasks,
+    prompt_kinds,
+    sample_arms,
+    score_arms,
+    score_rows,
+    summarise,
+    tasks_by_gain,
+)
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.scores import write_description, write_scores
 from cgrpo.evaluation.show.sheets import row_sheet
@@ -50,7 +58,8 @@ def finish(
         kinds = prompt_kinds(result).items()
         summary["by_prompt"] = {kind: summarise(result, scorers, mask_N) for kind, mask_N in kinds}
         made = {"base": result.base_NHWC, "trained": result.trained_NHWC}
-        row_sheet(result.batch, result.subject_N, made, 24, across=4).save(record.folder / "comparison.png")
+        chosen = tasks_by_gain(result, summary["metrics"])
+        row_sheet(result.batch, chosen, made).save(record.folder / "comparison.png")
         write_description(record.folder, describe_tasks(cfg, scorers))
         write_scores(record.folder, score_rows(result, scorers, cfg.evaluation.prompts_per_subject))
     record.write_summary(summary)

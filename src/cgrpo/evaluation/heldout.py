@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from cgrpo.types import Batch
 
 ARMS = ("base", "trained")
 MANY = 4096  # more noises than a task is ever drawn from: no two seeds share one
+EXAMPLES = 4  # tasks shown with the largest, the median and the smallest gain each
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,26 @@ def prompt_kinds(result: HeldOut) -> dict[str, Tensor]:
     """Which tasks are of which kind, bool [N]: "plain", and those that ask for a property and compete with identity."""
     kinds = [row.prompt_kind for row in task_rows(result.batch.spec or (), 1)]
     return {kind: torch.tensor([one == kind for one in kinds], dtype=torch.bool) for kind in ("plain", PROPERTY)}
+
+
+def tasks_by_gain(result: HeldOut, metrics: Mapping[str, Any], each: int = EXAMPLES) -> dict[str, list[int]]:
+    """``each`` tasks with the largest, around the median, and with the smallest gain, by those words; none twice.
+
+    The rule is fixed before anything is seen, and shows what got worse, too. A task's gain: trained less base, in
+    standard deviations of the base over tasks, meaned over the judges (over the rewards where there is no judge).
+    A task that one of them could not score is left out. ``metrics``: as ``summarise`` has them.
+    """
+    shown = [name for name in metrics if name in result.scores]
+    judges = [name for name in shown if metrics[name]["role"] == "judge"] or shown
+    gains = [(result.scores[name]["trained"] - result.scores[name]["base"]).double() for name in judges]
+    spreads = [result.scores[name]["base"].double() for name in judges]
+    scales = [(base[base == base].std().item() if (base == base).sum() > 1 else 0.0) or 1.0 for base in spreads]
+    gain_N = torch.stack([gain / scale for gain, scale in zip(gains, scales, strict=True)]).mean(dim=0)
+    order = [n for n in gain_N.argsort(descending=True, stable=True).tolist() if gain_N[n] == gain_N[n]]
+    each = min(each, len(order) // 3)
+    middle = (len(order) - each) // 2
+    first = {"largest": 0, "median": middle, "smallest": len(order) - each}
+    return {f"{name} gain": order[place : place + each] for name, place in first.items()}
 
 
 def score_rows(result: HeldOut, scorers: dict[str, Scorer], prompts: int) -> list[ScoreRow]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -42,25 +41,24 @@ def sample_sheet(
     return grid(rows, batch.prompts, columns, notes if scores else (), size=pictures[0].size if pictures else None)
 
 
-def row_sheet(batch: Batch, subject_N: Tensor, made: Mapping[str, Tensor], count: int, across: int = 3) -> Image.Image:
-    """The reference and one picture of each row of ``made`` (uint8 [N, H, W, 3] by name), for ``count`` tasks."""
+def row_sheet(batch: Batch, chosen: Mapping[str, Sequence[int]], made: Mapping[str, Tensor]) -> Image.Image:
+    """The reference and one picture of each row of ``made`` (uint8 [N, H, W, 3] by name), for the tasks of ``chosen``:
+    a line of them, or several, below each of its names."""
     pictures = {name: to_pictures(images_NHWC) for name, images_NHWC in made.items()}
-    panels = []
-    for place, n in enumerate(first_tasks(subject_N, count)):
-        columns = ("reference", *made) if place < across else ()
-        row = [batch.references[n][0], *(column[n] for column in pictures.values())]
-        panels.append(grid([row], [batch.prompts[n]], columns, size=row[-1].size, smallest=96))
-    return _tile(panels, across)
+    lines = []
+    for name, tasks in chosen.items():
+        panels = []
+        for n in tasks:
+            row = [batch.references[n][0], *(column[n] for column in pictures.values())]
+            panels.append(grid([row], [batch.prompts[n]], ("reference", *made), size=row[-1].size))
+        lines += [_label(name, panels[0].width if panels else SMALL), _tile(panels, across=4)]
+    return _tile(lines, across=1)
 
 
-def first_tasks(subject_N: Tensor, count: int) -> list[int]:
-    """Up to ``count`` tasks by a rule that knows no scores: every subject's first task, then every second one, ..."""
-    seen: Counter[int] = Counter()
-    ranks = []
-    for n, subject in enumerate(subject_N.tolist()):
-        ranks.append((seen[subject], n))
-        seen[subject] += 1
-    return [n for _, n in sorted(ranks)[:count]]
+def _label(text: str, width: int) -> Image.Image:
+    strip = Image.new("RGB", (width, 2 * LINE), PAPER)
+    ImageDraw.Draw(strip).text((MARGIN, LINE // 2), text, INK, _font(TEXT + 3))
+    return strip
 
 
 def grid(
@@ -70,16 +68,15 @@ def grid(
     notes: Sequence[Sequence[str]] = (),
     *,
     size: tuple[int, int] | None = None,
-    smallest: int = SMALL,
 ) -> Image.Image:
     """Rows of pictures (None leaves a cell empty), all fitted into cells of one size.
 
     titles: a text above each row, wrapped to the sheet's width; columns: a text above each column;
     notes: a text below each cell. size: the pictures' own size in pixels, by default the first's.
-    Cells smaller than ``smallest`` pixels are enlarged by a whole factor, those above 256 are shrunk.
+    Cells smaller than 128 pixels are enlarged by a whole factor, those above 256 are shrunk.
     """
     first = next((cell for row in rows for cell in row if cell is not None), None)
-    width, height = _cell_size(size or (first.size if first else (smallest, smallest)), smallest)
+    width, height = _cell_size(size or (first.size if first else (SMALL, SMALL)))
     across = max((len(row) for row in rows), default=0)
     total = 2 * MARGIN + max(across * (width + GAP) - GAP, 1)
     wrapped = [_wrap(title, total - 2 * MARGIN) for title in titles] or [[] for _ in rows]
@@ -111,10 +108,10 @@ def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.convert("RGB").resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
 
 
-def _cell_size(size: tuple[int, int], smallest: int) -> tuple[int, int]:
+def _cell_size(size: tuple[int, int]) -> tuple[int, int]:
     side = max(size)
-    if side < smallest:
-        factor = math.ceil(smallest / side)
+    if side < SMALL:
+        factor = math.ceil(SMALL / side)
         return size[0] * factor, size[1] * factor
     factor = min(1.0, LARGE / side)
     return round(size[0] * factor), round(size[1] * factor)

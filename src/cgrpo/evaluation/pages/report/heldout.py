@@ -6,19 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cgrpo.evaluation.heldout import ARMS, HeldOut
+from cgrpo.evaluation.heldout import ARMS, HeldOut, tasks_by_gain
 from cgrpo.evaluation.pages.report.words import change_cells, name_cell
 from cgrpo.evaluation.show.gallery import Card, Gallery
-from cgrpo.evaluation.show.page import Heading, Plots, Section, Text
+from cgrpo.evaluation.show.page import Block, Heading, Plots, Section, Text
 from cgrpo.evaluation.show.plane import Spot, draw_move, draw_plane
 from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, canvas, legend, svg
-from cgrpo.evaluation.show.sheets import first_tasks
 from cgrpo.evaluation.show.table import Table
 from cgrpo.evaluation.show.words import number
 from cgrpo.files import to_float
 from cgrpo.rewards.base import to_pictures
 
-EXAMPLES = 24  # held-out tasks shown
 CHANGE = ("Base", "Trained", "Difference", "95 % interval", "Reading")
 
 Row = Mapping[str, Any]
@@ -101,21 +99,24 @@ def _judges(metrics: Mapping[str, Row]) -> tuple[Row, Row] | None:
 
 
 def examples_section(heldout: HeldOut, metrics: Mapping[str, Row]) -> Section:
-    """Held-out tasks, chosen without looking at scores."""
+    """Held-out tasks chosen by the rule of ``tasks_by_gain``."""
     judges = {n: m["axis"] for n, m in metrics.items() if m.get("role") == "judge" and n in heldout.scores}
-    chosen = first_tasks(heldout.subject_N, EXAMPLES)
-    base, trained = to_pictures(heldout.base_NHWC[chosen]), to_pictures(heldout.trained_NHWC[chosen])
-    cards = []
-    for place, n in enumerate(chosen):
-        pictures = {"reference": heldout.batch.references[n][0], "base": base[place], "trained": trained[place]}
-        told = {
-            axis: " → ".join(number(heldout.scores[name][arm][n].item(), 2) for arm in ARMS)
-            for name, axis in judges.items()
-        }
-        note = " · ".join(f"{axis} {change}" for axis, change in told.items())
-        cards.append(Card(pictures, heldout.batch.prompts[n], note))
     words = (
-        "Each subject's first held-out task, in order, chosen without looking at scores. Base and trained start from "
-        f"the same noise.{' Numbers: the judges, base → trained.' if judges else ''}"
+        "Chosen by a rule fixed beforehand: the tasks that gained most, those in the middle, and those that gained "
+        "least or lost, by the mean of the judges. Base and trained start from the same noise."
+        f"{' Numbers: the judges, base → trained.' if judges else ''}"
     )
-    return Section("examples", "Before and after", [Text(words, "muted"), Gallery(cards)])
+    blocks: list[Block] = [Text(words, "muted")]
+    for name, tasks in tasks_by_gain(heldout, metrics).items():
+        blocks += [Heading(name.capitalize()), Gallery([_card(heldout, judges, n) for n in tasks])]
+    return Section("examples", "Before and after", blocks)
+
+
+def _card(heldout: HeldOut, judges: Mapping[str, str], n: int) -> Card:
+    (base,), (trained,) = to_pictures(heldout.base_NHWC[[n]]), to_pictures(heldout.trained_NHWC[[n]])
+    told = {
+        axis: " → ".join(number(heldout.scores[name][arm][n].item(), 2) for arm in ARMS)
+        for name, axis in judges.items()
+    }
+    pictures = {"reference": heldout.batch.references[n][0], "base": base, "trained": trained}
+    return Card(pictures, heldout.batch.prompts[n], " · ".join(f"{axis} {change}" for axis, change in told.items()))
