@@ -57,9 +57,11 @@ def jobs_of(
         settled = _best_of(row) if scale == "toybox" else ()
         if row.train or settled:
             recipe = row.recipe.get(scale, table.recipe[scale])
+            # Where nothing is trained, worlds that differ in training alone share their runs.
+            fits = [s for s in common if not (settled and s.startswith("training."))]
             whole = (
                 *[s for s in row.set if s.startswith("method=")],
-                *_fitting(common, recipe, row.set),
+                *_fitting(fits, recipe, row.set),
                 *row.set,
                 *settled,
             )
