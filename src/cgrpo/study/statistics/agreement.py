@@ -48,12 +48,17 @@ def _distances(value_V: NDArray[np.float64], total_V: NDArray[np.float64], level
     return (upto_V[:, None] - upto_V[None, :]) ** 2
 
 
-def agreement(study: Study, responses: Iterable[Response], question: str, level: Level = "ordinal") -> float:
-    """Alpha over real items: of choices by picture, first < tie < second, or of ratings."""
+def values_by_item(study: Study, responses: Iterable[Response], question: str) -> list[list[float]]:
+    """What each real item was given: 0, 1, 2 for first, tie, second, whatever the side; or ratings."""
     items = study.by_id()
     units: dict[str, list[float]] = defaultdict(list)
     for one in responses:
         if one.question == question and items[one.item].kind == "item":
             value = ORDER[preferred(one.choice, one.first_on_left)] if study.mode == "pairwise" else float(one.choice)
             units[one.item].append(value)
-    return krippendorff_alpha(units.values(), level)
+    return list(units.values())
+
+
+def agreement(study: Study, responses: Iterable[Response], question: str, level: Level = "ordinal") -> float:
+    """Alpha over real items, of choices by picture (first < tie < second) or of ratings."""
+    return krippendorff_alpha(values_by_item(study, responses, question), level)

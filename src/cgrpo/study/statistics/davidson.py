@@ -13,7 +13,7 @@ from cgrpo.study.manifest import TIE
 from cgrpo.study.statistics.shares import Interval, percentiles, resampled
 from cgrpo.study.statistics.votes import WIN, Vote
 
-DRAWS = 300  # fits of the bootstrap
+DRAWS = 200  # fits of the bootstrap
 RIDGE = 1e-3  # keeps strengths finite where a method never lost
 
 

@@ -73,14 +73,20 @@ def _interval(clusters: Sequence[Sequence[float]]) -> Interval:
     return percentiles((drawn_DC @ sums_C) / (drawn_DC @ counts_C), len(clusters))
 
 
-def reliability(ratings: Sequence[Rated]) -> float:
-    """Of an item's mean rating, 0 to 1: ICC(1, k) of a one-way analysis of variance (Shrout and Fleiss 1979), k the
-    mean number of raters an item that carries it where numbers differ. NaN without two items and a second rating."""
-    several = [one.ratings for one in ratings if one.ratings]
-    total = sum(map(len, several))
-    if len(several) < 2 or total <= len(several):
-        return math.nan
-    grand = sum(map(sum, several)) / total
-    between = sum(len(r) * (sum(r) / len(r) - grand) ** 2 for r in several) / (len(several) - 1)
-    within = sum((x - sum(r) / len(r)) ** 2 for r in several for x in r) / (total - len(several))
-    return max(0.0, (between - within) / between) if between > 0 else math.nan
+def reliability(units: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """Of an item's mean over its raters, and of one rater: the intraclass correlations (1, k) and (1, 1).
+
+    ``units``: the values that each item was given. From a one-way analysis of variance (Shrout and Fleiss 1979), k the
+    mean number of raters where numbers differ; not below 0. NaN without two items and a second rater.
+    """
+    rated = [unit for unit in units if len(unit)]
+    total = sum(map(len, rated))
+    if len(rated) < 2 or total <= len(rated):
+        return math.nan, math.nan
+    grand = sum(map(sum, rated)) / total
+    between = sum(len(unit) * (sum(unit) / len(unit) - grand) ** 2 for unit in rated) / (len(rated) - 1)
+    within = sum((x - sum(unit) / len(unit)) ** 2 for unit in rated for x in unit) / (total - len(rated))
+    if not between > 0:
+        return math.nan, math.nan
+    k = total / len(rated)
+    return max(0.0, (between - within) / between), max(0.0, (between - within) / (between + (k - 1) * within))

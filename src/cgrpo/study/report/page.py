@@ -1,0 +1,97 @@
+"""A report's page: verdicts, Figure 5, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.show.page import Block, Facts, Page, Plots, Section, Text
+from cgrpo.evaluation.show.words import Verdict
+from cgrpo.study.manifest import TIE
+from cgrpo.study.report.findings import Findings
+from cgrpo.study.report.tables import NAMES, PAPER, PAPER_ROW, pair_name, percent, percents, tables
+from cgrpo.study.statistics.shares import Shares
+from cgrpo.study.statistics.votes import LOSS, WIN
+
+TITLE = "What people say"
+
+
+def verdicts(found: Findings) -> list[Verdict]:
+    """A sentence for each comparison; sure is what the interval over subjects says."""
+    told = []
+    for pair in dict.fromkeys((one.baseline, one.method) for one in found.shares):
+        own = [one for one in found.shares if (one.baseline, one.method) == pair]
+        better = [one for one in own if one.win_rate_subjects.low > 0.5]
+        worse = [one for one in own if one.win_rate_subjects.high < 0.5]
+        parts = [
+            f"{NAMES.get(one.question, one.question)} {percent(one.share[WIN])} wins to {percent(one.share[LOSS])} "
+            f"losses ({'preferred' if one in better else 'not preferred' if one in worse else 'not sure'}: win rate "
+            f"{percents(one.win_rate_subjects)} %)"
+            for one in own
+        ]
+        kind = "mixed" if worse else "rose" if len(better) == len(own) else "unknown"
+        told.append(Verdict(kind, f"{pair_name(own[0])}: {'; '.join(parts)}."))
+    return told
+
+
+def report_page(found: Findings) -> Page:
+    study = found.study
+    answered, planned = sum(one.answered for one in found.raters), sum(map(len, study.lists))
+    lead: list[Block] = [*verdicts(found)]
+    if answered < planned:
+        lead.append(Text(f"{answered} of {planned} pages are answered; what stands here will change.", "caution"))
+    lead.append(
+        Facts(
+            [
+                ("Pictures of", study.name or "their own"),
+                ("Methods", ", ".join(study.methods)),
+                ("Items", len(study.of_kind("item"))),
+                ("Raters", len(found.raters)),
+                ("Made", study.created[:10]),
+            ]
+        )
+    )
+    sections = []
+    if found.shares:
+        words = "Shares of all votes; grey is a tie. The paper's (Customized-GRPO against UNO) are of other pictures."
+        plot = plots.svg(figure5(found.shares), "figure5", "Wins, ties and losses by question")
+        sections.append(Section("figure5", "Figure 5", [Text(words, "muted"), Plots([plot], large=True)]))
+    sections += [Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(tables(found))]
+    asked = Facts([(question.id, question.text) for question in study.questions])
+    sections.append(Section("asked", "What was asked", [asked]))
+    return Page(TITLE, lead, sections, wide=True)
+
+
+def figure5(found: Sequence[Shares]) -> Figure:
+    """A bar a question and pair, the paper's below: wins from the left, then ties, then losses, in percent."""
+    bars = []
+    for question in dict.fromkeys(one.question for one in found):
+        name = NAMES.get(question, question)
+        for one in found:
+            if one.question == question:
+                bars.append((f"{name}: {pair_name(one)}", [100 * one.share[outcome] for outcome in (WIN, TIE, LOSS)]))
+        if question in PAPER:
+            bars.append((f"{name}, {PAPER_ROW}", PAPER[question]))
+    figure, axes = plots.canvas("", (9.0, 0.7 + 0.55 * len(bars)))
+    axes.grid(visible=False)
+    colours = ((plots.IDENTITY, plots.PAPER), (plots.RULE, plots.INK), (plots.PROMPT, plots.PAPER))
+    for row, (label, shares) in enumerate(bars):
+        start = 0.0
+        faint = 0.45 if PAPER_ROW in label else 1.0
+        for share, (colour, ink) in zip(shares, colours, strict=True):
+            axes.barh(row, share, left=start, color=colour, height=0.62, alpha=faint)
+            if share >= 6:
+                word = f"{share:.0f} %"
+                axes.text(start + share / 2, row, word, ha="center", va="center", fontsize=9, color=_ink(ink, faint))
+            start += share
+    axes.set_yticks(range(len(bars)), [label for label, _ in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("win, tie, loss, % of votes")
+    return figure
+
+
+def _ink(ink: str, faint: float) -> str:
+    return plots.INK if faint < 1 else ink

@@ -1,0 +1,176 @@
+"""A report's tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from cgrpo.evaluation.show.table import Cell, Table
+from cgrpo.evaluation.show.words import DASH, number, p_value
+from cgrpo.study.manifest import TIE
+from cgrpo.study.report.findings import Findings
+from cgrpo.study.statistics.shares import Interval, Shares
+from cgrpo.study.statistics.votes import LOSS, WIN
+
+PAPER = {"identity": (54, 25, 21), "prompt": (50, 28, 22)}  # Figure 5, in percent; ties are what is left to 100
+NAMES = {"identity": "identity", "prompt": "prompt and quality"}
+PAPER_ROW = "the paper, Figure 5"
+
+
+def tables(found: Findings) -> list[Table]:
+    """In the order in which they are read."""
+    shown = [_shares(found.shares, "Wins, ties and losses", _counted(found))] if found.shares else []
+    shown += [_scale(found)] if found.scale else []
+    shown += [_means(found)] if found.means else []
+    shown += [_agreement(found), _raters(found)]
+    if found.all_shares:
+        note = "The same with every rater, for comparison; the rule was fixed before anyone answered."
+        shown.append(_shares(found.all_shares, "Without the exclusion rule", note, paper=False))
+    return shown
+
+
+def percent(value: float) -> str:
+    return f"{number(100 * value, 1)} %" if math.isfinite(value) else DASH
+
+
+def percents(interval: Interval) -> str:
+    return f"{number(100 * interval.low, 1)} to {number(100 * interval.high, 1)}"
+
+
+def pair_name(one: Shares) -> str:
+    return f"{one.method} against {one.baseline}"
+
+
+def _counted(found: Findings) -> str:
+    study = found.study
+    out = sum(one.excluded for one in found.raters)
+    return (
+        f"{found.kept_answers} answers (checks among them) of {len(found.raters) - out} raters; excluded by the rule: "
+        f"{out}. Planned: {study.raters_per_item} raters an item. Win rate: wins and half of the ties. Intervals are "
+        "of 95 %, over items, for these subjects, and over subjects, for subjects like these; for other raters they "
+        "may be wider. Sign test: exact, on items by the majority of their votes, not corrected for several rows. In "
+        "the paper Customized-GRPO stands against UNO."
+    )
+
+
+def _shares(found: Sequence[Shares], title: str, note: str, paper: bool = True) -> Table:
+    rows: list[list[str | Cell]] = []
+    for question in dict.fromkeys(one.question for one in found):
+        rows += [_row(one) for one in found if one.question == question]
+        if paper and question in PAPER:
+            win, tie, loss = PAPER[question]
+            shares = [f"{share} %" for share in (win, tie, loss)]
+            rate = f"{number(win + tie / 2, 1)} %"
+            rows.append([_dot(question), PAPER_ROW, DASH, *shares, rate, DASH, DASH, DASH, DASH])
+    head = ["Question", "", "votes", "win", "tie", "loss", "win rate", "over items", "over subjects", "items", "sign p"]
+    return Table(title, note, head, rows, "llrrrrrrrrr")
+
+
+def _row(one: Shares) -> list[str | Cell]:
+    sure = one.win_rate_subjects
+    tone = "rose" if sure.low > 0.5 else "fell" if sure.high < 0.5 else ""
+    return [
+        _dot(one.question),
+        pair_name(one),
+        str(one.votes),
+        *(percent(one.share[outcome]) for outcome in (WIN, TIE, LOSS)),
+        Cell(percent(one.win_rate), tone),
+        percents(one.win_rate_items),
+        percents(one.win_rate_subjects),
+        f"{one.items_won} : {one.items_lost}",
+        p_value(one.sign_p),
+    ]
+
+
+def _dot(question: str) -> Cell:
+    return Cell(NAMES.get(question, question), dot=question)
+
+
+def _scale(found: Findings) -> Table:
+    rows: list[list[str | Cell]] = [
+        [_dot(one.question), method, number(strength, 2, True), _signed(one.intervals[method])]
+        for one in found.scale
+        for method, strength in sorted(one.strengths.items(), key=lambda pair: -pair[1])
+    ]
+    note = "Log-strengths of Bradley and Terry's model with ties (Davidson 1970), mean 0; intervals over items."
+    return Table("All methods on one scale", note, ["Question", "Method", "strength", "95 %"], rows, "llrr")
+
+
+def _means(found: Findings) -> Table:
+    rows: list[list[str | Cell]] = [
+        [
+            _dot(one.question),
+            one.method,
+            str(one.items),
+            number(one.mean, 2),
+            _plain(one.over_items),
+            _plain(one.over_subjects),
+        ]
+        for one in found.means
+    ]
+    head = ["Question", "Method", "pictures", "mean", "over items", "over subjects"]
+    return Table("Mean ratings, 0 to 5", "Intervals: 95 %, resampled.", head, rows, "llrrrr")
+
+
+def _plain(interval: Interval) -> str:
+    return f"{number(interval.low, 2)} to {number(interval.high, 2)}"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{number(interval.low, 2, True)} to {number(interval.high, 2, True)}"
+
+
+def _agreement(found: Findings) -> Table:
+    rows: list[list[str | Cell]] = [
+        [
+            _dot(one.question),
+            number(one.nominal, 3),
+            number(one.ordinal, 3),
+            number(one.one_rater, 3),
+            number(one.mean, 3),
+            number(one.ceiling, 3),
+        ]
+        for one in found.agreement
+    ]
+    note = (
+        "Krippendorff's alpha: 1 is perfect, 0 chance; undefined where all answers are equal. Ordinal orders loss, tie "
+        "and win, or 0 to 5. Two raters: the correlation within an item, assumed 0.3 by the power line. Reliability is "
+        "that of an item's mean; nothing can correlate with the mean more than its square root."
+    )
+    head = ["Question", "alpha, nominal", "alpha, ordinal", "two raters", "reliability", "ceiling"]
+    return Table("Agreement", note, head, rows, "lrrrrr")
+
+
+def _raters(found: Findings) -> Table:
+    rules = found.study.rules
+    rows: list[list[str | Cell]] = [
+        [
+            found.origins.get(one.number, str(one.number)),
+            str(one.answered),
+            str(one.corrected),
+            f"{one.failed} of {one.checks}",
+            number(one.seconds, 1),
+            *([_left(found.side_by_rater.get(one.number))] if found.side else []),
+            Cell("excluded", "fell") if one.excluded else "",
+        ]
+        for one in found.raters
+    ]
+    note = (
+        f"Fixed beforehand: more than {rules.failed_at_most} of {rules.checks} checks failed exclude a rater; one who "
+        f"answers at random passes with probability {number(rules.chance_to_pass, 3)}."
+    )
+    head = ["Rater", "pages", "corrected", "checks failed", "seconds a page"]
+    if found.side:
+        head.append("left")
+        note += (
+            " Left: how often that side was chosen where one was, with its exact 95 % interval; by all raters "
+            f"{_left(found.side)} of {found.side['chosen']} times."
+        )
+    return Table("Raters", note, [*head, ""], rows, "l" + "r" * (len(head) - 1) + "l")
+
+
+def _left(side: dict[str, Any] | None) -> str:
+    if not side or not side["chosen"]:
+        return DASH
+    return f"{percent(side['left'])} ({number(100 * side['low'], 0)} to {number(100 * side['high'], 0)})"

@@ -1,0 +1,49 @@
+"""A study's folder into report.json, report.md and report.html."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cgrpo.errors import UserError
+from cgrpo.evaluation.show.plots import save
+from cgrpo.files import write_text
+from cgrpo.study.database import Unavailable
+from cgrpo.study.manifest import read_study
+from cgrpo.study.report.findings import Findings, find
+from cgrpo.study.report.page import TITLE, figure5, report_page, verdicts
+from cgrpo.study.report.tables import tables
+from cgrpo.study.store import Store
+
+
+def read_findings(folder: Path) -> Findings:
+    """What a study found so far; it may be served meanwhile. Raises UserError."""
+    study, store = read_study(folder), Store(folder)
+    try:
+        return find(study, store.raters(), store.responses())
+    except Unavailable as error:
+        raise UserError(f"{folder}: {error}; try again") from None
+    finally:
+        store.close()
+
+
+def write_report(folder: Path, out: Path) -> Path:
+    """report.json, report.md, report.html and, of comparisons, figure5.png in ``out``; returns the page. Raises
+    UserError."""
+    found = read_findings(folder)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        table = json.dumps(found.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        write_text(out / "report.json", table + "\n")
+        write_text(out / "report.md", markdown(found))
+        write_text(out / "report.html", report_page(found).render())
+        if found.shares:
+            save(figure5(found.shares), out / "figure5.png")
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
+    return out / "report.html"
+
+
+def markdown(found: Findings) -> str:
+    parts = [f"# {TITLE}", *(verdict.text for verdict in verdicts(found)), *(one.markdown() for one in tables(found))]
+    return "\n\n".join(parts) + "\n"
