@@ -13,6 +13,5 @@ LEAST = {"default": "SSE41", "avx2": "AVX2"}
 if (told := os.environ.get("ATEN_CPU_CAPABILITY")) in LEAST:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", LEAST[told])
 
-sys.path[:0] = [
-    str(Path(__file__).parent / room) for room in ("evaluation", "policies", "rewards", "study", "training")
-]
+ROOMS = ("", "evaluation", "policies", "rewards", "study", "training")
+sys.path[:0] = [str(Path(__file__).parent / room) for room in ROOMS]

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 import zipfile
 
@@ -15,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from warm import Started
 
 from cgrpo.cli import main
 from cgrpo.config import load_config
@@ -77,23 +74,20 @@ def test_every_reference_row_stands_beside_the_method(whole):
 def test_killed_twice_and_finished_by_two_processes_is_the_undisturbed_run(whole, tmp_path):
     """SIGKILL while sampling, then while scoring: nothing is made twice or lost, and no row differs."""
     words = ["evaluate", "toybox", "--out", str(tmp_path), *SMALL, "--protocol", "one", "--protocol", "all"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def killed_when(reached):
-        job = subprocess.Popen([sys.executable, "-m", "cgrpo", *words], env=env, stderr=subprocess.DEVNULL)
+        job = Started(main, words, threads=1)
         while not reached():
             assert job.poll() is None, "it was through before it could be killed"
             time.sleep(0.002)
-        job.send_signal(signal.SIGKILL)
-        job.wait()
+        job.kill()
 
     made = tmp_path / "pictures" / "base"
     killed_when(lambda: len(list(made.rglob("*.png"))) >= 5)
     assert 5 <= len(list(made.rglob("*.png"))) < 24
     before = {file: file.stat().st_mtime_ns for file in made.rglob("*.png")}
     killed_when(lambda: (tmp_path / "scores.part0.jsonl").exists())
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cgrpo"]
-    done = subprocess.run([*launch, *words], env=env, capture_output=True, text=True)
+    done = Started(main, words, 2).wait()
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Toybox: 8 rows") == 1  # said once
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())

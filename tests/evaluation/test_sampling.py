@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from PIL import Image
+from warm import Started
 
 import cgrpo
 from cgrpo.cli import main
@@ -174,13 +173,7 @@ def test_a_sharded_base_makes_the_same_pictures(tmp_path):
             copy = tmp_path / "two" / file.relative_to(tmp_path / "one")
             copy.parent.mkdir(parents=True)
             copy.write_bytes(file.read_bytes())
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cgrpo"]
-    done = subprocess.run(
-        [*two, *ask, "--set", "training.parallel=fsdp2", "--out", str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = Started(main, [*ask, "--set", "training.parallel=fsdp2", "--out", str(tmp_path / "two")], 2).wait()
     assert "prompts without a picture" in done.stderr and "1.png" in done.stderr
     made = [
         {str(file.relative_to(tmp_path / out)): file.read_bytes() for file in (tmp_path / out).rglob("*.png")}

@@ -1,10 +1,16 @@
+import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import FluxTransformer2DModel
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cgrpo.config import Config, load_config
+from cgrpo.toybox.assets import asset
 
 REWARDS = str(Path(__file__).parent)
 
@@ -20,7 +26,43 @@ COMMON = (
     "evaluation.enabled=false",
     "logging.tracker=none",
 )
-SMALL = (*COMMON, "training.prompts_per_iteration=2", "training.group_size=4")
+GROUPS = ("training.prompts_per_iteration=2", "training.group_size=4")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> str:
+    """The setting of a policy that is the toybox's but for a transformer of two narrow random blocks: what is tested
+    here holds for any weights."""
+    folder, whole = tmp_path_factory.mktemp("tiny") / "policy", Path(asset("policy"))
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("transformer"))
+    config = FluxTransformer2DModel.load_config(whole / "transformer")
+    narrow = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2, "attention_head_dim": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = FluxTransformer2DModel.from_config({**config, **narrow, "axes_dims_rope": (4, 6, 6)})
+    made.proj_out.weight.data *= 2  # velocities of a trained model's size
+    made.save_pretrained(folder / "transformer")
+    return f"policy.path={folder}"
+
+
+@pytest.fixture
+def drawn():
+    """Asked for where a report's plots are to be drawn."""
+
+
+@pytest.fixture(autouse=True)
+def quick_reports(request, monkeypatch):
+    """Reports are written without drawing their plots, half of a small run's time; test_report draws them."""
+    draw = Figure.savefig
+
+    def blank(self, target, **settings):
+        if isinstance(target, io.StringIO):
+            target.write('<svg viewBox="0 0 1 1"></svg>')
+        else:
+            draw(self, target, **settings)
+
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", blank)
 
 
 @pytest.fixture
@@ -35,41 +77,42 @@ def manifest(tmp_path) -> str:
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, tiny):
     """``small(*settings)`` -> the small configuration with settings on top."""
     monkeypatch.syspath_prepend(REWARDS)
 
     def make(*settings: str) -> Config:
-        return load_config("toybox", (*SMALL, *settings))
+        return load_config("toybox", (tiny, *COMMON, *GROUPS, *settings))
 
     return make
 
 
 @pytest.fixture
-def small_forward(monkeypatch):
+def small_forward(monkeypatch, tiny):
     """The same on the forward process: 3 steps a rollout."""
     monkeypatch.syspath_prepend(REWARDS)
 
     def make(*settings: str) -> Config:
-        return load_config("toybox", (*SMALL, "method=forward", "sampling.rollout_steps=3", *settings))
+        forward = ("method=forward", "sampling.rollout_steps=3")
+        return load_config("toybox", (tiny, *COMMON, *GROUPS, *forward, *settings))
 
     return make
 
 
 @pytest.fixture
-def small_sft(monkeypatch):
+def small_sft(monkeypatch, tiny):
     """The same for supervised fine-tuning."""
     monkeypatch.syspath_prepend(REWARDS)
 
     def make(*settings: str) -> Config:
-        return load_config("sft", (*COMMON, "supervised.batch=2", *settings))
+        return load_config("sft", (tiny, *COMMON, "supervised.batch=2", *settings))
 
     return make
 
 
 @pytest.fixture
-def small_arguments(monkeypatch):
+def small_arguments(monkeypatch, tiny):
     """The same as command-line arguments, here and in subprocesses."""
     monkeypatch.syspath_prepend(REWARDS)
     monkeypatch.setenv("PYTHONPATH", REWARDS, prepend=":")
-    return [part for setting in SMALL for part in ("--set", setting)]
+    return [part for setting in (tiny, *COMMON, *GROUPS) for part in ("--set", setting)]

@@ -1,12 +1,7 @@
-"""Run by the remote tests: a reward server that can be made to die in the middle of a request.
-
-python reward_server.py PORT FUSE      serves exact_rewards.brightness as "bright"; if the file FUSE holds the number
-                                       of a call, the process is killed (SIGKILL) in that call, and the file is gone
-"""
+"""Run by the remote tests: a reward server that can be made to die in the middle of a request."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import exact_rewards
@@ -17,16 +12,20 @@ from cgrpo.serving.server import create_app
 
 
 class Mortal(FunctionReward):
-    _calls = 0
+    def __init__(self, fuse: Path):
+        super().__init__(exact_rewards.brightness, "identity")
+        self._fuse, self._calls = fuse, 0
 
     def __call__(self, images_NHWC, batch):
         self._calls += 1
-        if fuse.exists() and int(fuse.read_text()) == self._calls:
-            fuse.unlink()
+        if self._fuse.exists() and int(self._fuse.read_text()) == self._calls:
+            self._fuse.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(images_NHWC, batch)
 
 
-port, fuse = int(sys.argv[1]), Path(sys.argv[2])
-rewards = {"bright": Mortal(exact_rewards.brightness, "identity")}
-run(create_app(rewards, max_body=2**24), listen("127.0.0.1", port))
+def main(arguments: list[str]) -> None:
+    """PORT FUSE: serve exact_rewards.brightness as "bright"; if the file FUSE holds the number of a call, the process
+    is killed (SIGKILL) in that call, and the file is gone."""
+    port, fuse = arguments
+    run(create_app({"bright": Mortal(Path(fuse))}, max_body=2**24), listen("127.0.0.1", int(port)))

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import worker
 from guarded import GUARDED, JUDGED
 from safetensors.torch import load, load_file
+from warm import Started
 
 from cgrpo.commands.train import train
 
-WORKER = str(Path(__file__).parent / "worker.py")
+WORKER = worker.__file__
 ADAPTER = "adapter/pytorch_lora_weights.safetensors"
 
 
@@ -31,12 +33,15 @@ def moved(folder: Path) -> float:
     return max(value.abs().max().item() for key, value in adapter(folder).items() if "lora_B" in key)
 
 
-def run(processes: int, fault: str, *arguments: str) -> subprocess.CompletedProcess:
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"} if processes > 1 else None  # or they fight for the cores
-    return subprocess.run([*launch, WORKER, fault, *arguments], capture_output=True, text=True, env=env)
+def run(processes: int, fault: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return Started(worker.main, [fault, *arguments], processes).wait()
+
+
+def by_torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes as a user starts them, imports, agent and end included."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # or they fight for the cores
+    return subprocess.run([*launch, WORKER, "none", *arguments], capture_output=True, text=True, env=env)
 
 
 def checks(folder: Path) -> str:
@@ -48,7 +53,7 @@ def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
     settings = ("policy.dtype=float64", *GUARDED, *JUDGED, "guard.every=3", "guard.tasks=6", "guard.batch=2")
     given = [part for setting in settings for part in ("--set", setting)]
     one = train(small(*settings), tmp_path / "one")
-    two = run(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
+    two = by_torchrun("train", *small_arguments, *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert moved(one) > 1e-4
     assert distance(one, tmp_path / "two") <= 1e-8

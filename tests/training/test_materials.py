@@ -41,10 +41,10 @@ def test_another_data_set_under_the_same_name_is_refused(small, tmp_path, monkey
     train(small("data.source=train.json", "training.iterations=3"), resume=run)
 
 
-def test_another_reward_or_base_is_refused(small, tmp_path):
+def test_another_reward_or_base_is_refused(small, tiny, tmp_path):
     run = train(small("training.iterations=1"), tmp_path / "run")
     kept = (run / "materials.json").read_text()
-    for name in ("rewards.prompt", "policy.path = toybox"):
+    for name in ("rewards.prompt", tiny.replace("=", " = ")):
         (run / "materials.json").write_text(json.dumps(json.loads(kept) | {name: "0" * 64}))
         with pytest.raises(UserError, match=f"^{name}: is another one"):
             train(small("training.iterations=2"), resume=run)

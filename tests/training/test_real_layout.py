@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import golden_models
@@ -17,6 +14,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
+from warm import Started
 
 from cgrpo.build import make_source
 from cgrpo.cli import main
@@ -333,13 +331,11 @@ def test_two_processes_give_the_run_of_one_in_the_real_layout(world: Path, tmp_p
     number of threads, too, shows in bfloat16."""
     recipe = "uno-dinoseg-hpsv3"
     given = settings(world, recipe, "policy.dtype=float32", "training.learning_rate=0.001")
-    several = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     state = {}
-    for name, launch in (("one", []), ("ddp", several), ("fsdp2", several)):
+    for name, processes in (("one", 1), ("ddp", 2), ("fsdp2", 2)):
         parallel = ["--set", f"training.parallel={'fsdp2' if name == 'fsdp2' else 'ddp'}"]
-        command = [sys.executable, *launch, "-m", "cgrpo", "train", recipe, *given, *parallel]
-        env = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, "--out", str(tmp_path / name)], capture_output=True, text=True, env=env)
+        command = ["train", recipe, *given, *parallel, "--out", str(tmp_path / name)]
+        done = Started(main, command, processes, threads=1).wait()
         assert done.returncode == 0, done.stderr
         state[name], _ = read_adapter(tmp_path / name / "adapter")
     assert max(value.abs().max() for key, value in state["one"].items() if "lora_B" in key) > 1e-3

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import reward_server
 import torch
 from safetensors.torch import load_file
+from warm import Started
 
 from cgrpo.cli import main
 from cgrpo.commands.train import check_servers, train
 from cgrpo.errors import UserError
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.record import Record
-
-SCRIPT = str(Path(__file__).parent / "reward_server.py")
 
 
 class Host:
@@ -30,10 +28,10 @@ class Host:
         self.fuse = folder / "fuse"
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.processes: list[subprocess.Popen] = []
+        self.processes: list[Started] = []
 
-    def start(self, wait: bool = True) -> subprocess.Popen:
-        process = subprocess.Popen([sys.executable, SCRIPT, str(self.port), str(self.fuse)])
+    def start(self, wait: bool = True) -> Started:
+        process = Started(reward_server.main, [str(self.port), str(self.fuse)])
         self.processes.append(process)
         while wait and process.poll() is None:
             try:
@@ -43,7 +41,7 @@ class Host:
                 time.sleep(0.05)
         return process
 
-    def watch(self, process: subprocess.Popen) -> threading.Thread:
+    def watch(self, process: Started) -> threading.Thread:
         def again() -> None:
             process.wait()
             self.start(wait=False)
@@ -68,7 +66,6 @@ def host(tmp_path):
     yield made
     for process in made.processes:
         process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +96,7 @@ def test_killed_in_the_middle_of_a_request_and_restarted(small, host, undisturbe
     guard = host.watch(first)
     run = train(small(*host.settings(patience=60)), tmp_path / "run")
     guard.join()
-    assert first.returncode == -9 and len(host.processes) == 2
+    assert first.poll() == -9 and len(host.processes) == 2
     assert same(run, undisturbed(small()))
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row.get("reward/identity/retries", 0) > 0 for row in rows] == [False, True, False]
@@ -116,7 +113,7 @@ def test_gone_for_good_stops_the_run_which_can_be_resumed(small, small_arguments
     assert main(["train", *small_arguments, *remote, "--out", str(run)]) == 2
     stopped = time.monotonic()
     clock.join()
-    assert process.returncode == -9
+    assert process.poll() == -9
     assert patience - 0.1 < stopped - died[0] < patience + 3
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "no answer for 2 s" in line]
     assert line.startswith("cgrpo: reward 'identity' at http://127.0.0.1:")

@@ -1,32 +1,37 @@
-"""Run by the process tests: ``cgrpo train`` with, on demand, a fault.
+"""Run by the process tests: ``cgrpo train`` with, on demand, a fault (the first argument).
 
-python worker.py no-sum ARGUMENTS...     gradients are not summed over processes
-python worker.py kill=N ARGUMENTS...     SIGKILL in the middle of iteration N, between rollout and update
-python worker.py none ARGUMENTS...
+no-sum ARGUMENTS...     gradients are not summed over processes
+kill=N ARGUMENTS...     SIGKILL in the middle of iteration N, between rollout and update
+none ARGUMENTS...
 """
 
 import os
 import signal
 import sys
 
-from cgrpo.cli import main
+from cgrpo import cli
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 
-fault, *arguments = sys.argv[1:]
-if fault == "no-sum":
-    Runtime.sum_gradients = lambda self, parameters: None
-    Runtime.agree = lambda self, parameters: True
-if fault.startswith("kill="):
-    at, score = int(fault.removeprefix("kill=")), GRPO._score
-    calls = []
 
-    def score_and_die(self, *arguments):
-        calls.append(None)
-        if len(calls) == at + 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return score(self, *arguments)
+def main(arguments: list[str]) -> int:
+    fault, *arguments = arguments
+    if fault == "no-sum":
+        Runtime.sum_gradients = lambda self, parameters: None
+        Runtime.agree = lambda self, parameters: True
+    if fault.startswith("kill="):
+        at, score = int(fault.removeprefix("kill=")), GRPO._score
+        calls = []
 
-    GRPO._score = score_and_die
+        def score_and_die(self, *arguments):
+            calls.append(None)
+            if len(calls) == at + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return score(self, *arguments)
 
-sys.exit(main(arguments))
+        GRPO._score = score_and_die
+    return cli.main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
