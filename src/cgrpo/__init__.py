@@ -54,7 +54,13 @@ _ALGORITHM = (
     "window_start",
 )
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
+    "AnalysisRequest": "cgrpo.commands.analyze",
     "EvaluationRequest": "cgrpo.commands.benchmark",
+    "analyze_conflict": "cgrpo.commands.analyze",
+    "analyze_decisions": "cgrpo.commands.analyze",
+    "analyze_gradients": "cgrpo.commands.analyze",
+    "analyze_shaping": "cgrpo.commands.analyze",
+    "analyze_spectrum": "cgrpo.commands.analyze",
     "compare_methods": "cgrpo.evaluation.statistics",
     "evaluate_dreambench": "cgrpo.commands.benchmark",
     "evaluate_manifest": "cgrpo.commands.benchmark",

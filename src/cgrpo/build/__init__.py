@@ -5,6 +5,7 @@ from cgrpo.build.encodings import make_encoder
 from cgrpo.build.guard import make_guard, make_guard_tasks
 from cgrpo.build.policy import load_policy, make_checkpoint, make_policy
 from cgrpo.build.rewards import load_reward, make_judges, make_reward, make_rewards, make_scorers, make_segmenter
+from cgrpo.build.subject import make_subject
 from cgrpo.build.trainer import make_trainer
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "make_scorers",
     "make_segmenter",
     "make_source",
+    "make_subject",
     "make_trainer",
 ]

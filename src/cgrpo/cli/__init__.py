@@ -10,12 +10,12 @@ import sys
 from collections.abc import Sequence
 
 from cgrpo import __version__
-from cgrpo.cli import adapter, cite, data, evaluate, plan, reproduce, rewards, sample, study, toybox, train
+from cgrpo.cli import adapter, analyze, cite, data, evaluate, plan, reproduce, rewards, sample, study, toybox, train
 from cgrpo.errors import UserError
 
 __all__ = ["main", "parser"]
 
-VERBS = (train, sample, evaluate, study, reproduce, plan, adapter, rewards, data, toybox, cite)
+VERBS = (train, sample, evaluate, analyze, study, reproduce, plan, adapter, rewards, data, toybox, cite)
 
 
 def parser() -> argparse.ArgumentParser:

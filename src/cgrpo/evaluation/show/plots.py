@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -36,12 +37,19 @@ def axis_colour(axis: str) -> str:
 
 def canvas(title: str, size: tuple[float, float] = (4.6, 2.8)) -> tuple[Figure, Axes]:
     """An empty figure of ``size`` inches; ``Figure`` itself, because pyplot keeps every figure alive."""
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", color=INK, fontsize=11, pad=8, parse_math=False)
-    dress(axes)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    figure, (axes,) = panels([title], size)
     return figure, axes
+
+
+def panels(titles: Sequence[str], size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """Empty plots side by side, in a figure of ``size`` inches."""
+    figure = Figure(figsize=size, layout="constrained")
+    found = [figure.add_subplot(1, len(titles), place + 1) for place in range(len(titles))]
+    for axes, title in zip(found, titles, strict=True):
+        axes.set_title(title, loc="left", color=INK, fontsize=11, pad=8, parse_math=False)
+        dress(axes)
+        axes.grid(axis="y", color=RULE, linewidth=0.8)
+    return figure, found
 
 
 def dress(axes: Axes) -> None:

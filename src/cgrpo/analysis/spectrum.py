@@ -1,0 +1,152 @@
+"""When structure and detail come to be: Fourier energy of the predicted clean picture as denoising goes on. Figure 4.
+
+At every step of the ODE the velocity points to a picture. Its energy is taken in a low band (structure) and a high one
+(detail) of the grey picture's spectrum, without the mean. Two numbers a band:
+
+energy   over that of the final picture: how much there is
+settled  1 - |F_k - F|^2 / |F|^2, with the final picture's spectrum F: how much of it is already what it will be;
+         below 0 where there is more of something else
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cgrpo.algorithm import integrate, predict_x0
+from cgrpo.analysis.estimates import Estimate, estimate
+from cgrpo.analysis.subject import Subject
+from cgrpo.evaluation.sampling import task_noise
+from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, dress, legend
+from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.words import number
+from cgrpo.policies.base import Policy
+from cgrpo.types import Condition
+
+BANDS = {"low": PROMPT, "high": THIRD}  # and their colours
+CUTOFF = 0.25
+SHOWN = 12  # pictures in the strip, at most
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """By band, over steps: energy and settled share, with 95 % intervals over tasks; ``strip_KHWC`` shows one task."""
+
+    tasks: int
+    cutoff: float
+    sigmas: tuple[float, ...]
+    energy: dict[str, list[Estimate]]
+    settled: dict[str, list[Estimate]]
+    strip_KHWC: Tensor
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "tasks": self.tasks,
+            "cutoff": self.cutoff,
+            "sigmas": self.sigmas,
+            "energy": {band: [asdict(e) for e in found] for band, found in self.energy.items()},
+            "settled": {band: [asdict(e) for e in found] for band, found in self.settled.items()},
+        }
+
+    def tables(self) -> list[Table]:
+        head = ["step", "sigma", *(f"{band}: energy" for band in BANDS), *(f"{band}: settled" for band in BANDS)]
+        rows = [
+            [
+                str(k),
+                number(sigma),
+                *(str(self.energy[band][k]) for band in BANDS),
+                *(str(self.settled[band][k]) for band in BANDS),
+            ]
+            for k, sigma in enumerate(self.sigmas)
+        ]
+        note = (
+            f"The predicted clean picture at each step against the final one, {self.tasks} tasks; low is below "
+            f"{self.cutoff:g} of the highest frequency along an axis."
+        )
+        return [Table("Energy of the predicted picture by band", note, head, rows, "r" * len(head))]
+
+    def draw(self, name: str) -> Figure:
+        figure = Figure(figsize=(9.2, 4.6), layout="constrained")
+        above, below = figure.subfigures(2, 1, height_ratios=(1, 3))
+        count = len(self.strip_KHWC)
+        for place, k in enumerate(sorted({round(n * (count - 1) / (SHOWN - 1)) for n in range(SHOWN)})):
+            axes = above.add_subplot(1, min(SHOWN, count), place + 1)
+            axes.imshow(self.strip_KHWC[k].numpy(), interpolation="nearest")
+            axes.set_title(f"step {k}", color=MUTED, fontsize=8)
+            axes.set_axis_off()
+        plots = [below.add_subplot(1, 2, place + 1) for place in range(2)]
+        titles = (f"Energy over the final picture's: {name}", "Settled share")
+        for axes, title, found in zip(plots, titles, (self.energy, self.settled), strict=True):
+            axes.set_title(title, loc="left", color=INK, fontsize=11, pad=8, parse_math=False)
+            dress(axes)
+            for band, colour in BANDS.items():
+                steps, values = range(len(self.sigmas)), found[band]
+                axes.plot(steps, [e.mean for e in values], color=colour, marker="o", markersize=4, label=f"{band} band")
+                low, high = [e.low for e in values], [e.high for e in values]
+                axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.axhline(1, color=MUTED, linewidth=0.8)
+            axes.set_xlabel("step, from noise to picture")
+            legend(axes)
+        return figure
+
+
+def measure_spectrum(subject: Subject, tasks: int = 96, cutoff: float = CUTOFF) -> Spectrum:
+    """Of ``tasks`` pictures, sampled as in evaluation, whatever the method. 0 < cutoff < 1."""
+    policy, batch = subject.policy, subject.tasks(tasks)
+    sigmas = policy.sigmas(subject.cfg.sampling.steps, subject.cfg.sampling.shift)
+    rows: dict[int, Tensor] = {}
+    first_KHWC = torch.zeros(0)
+    for numbers in policy.alike(batch, subject.cfg.evaluation.batch):
+        part = batch.select(numbers)
+        noise_NLC = task_noise(policy, part.ids, subject.seed).to(policy.device, policy.dtype)
+        pictures_KNHWC = _predicted(policy, policy.encode_parts(part, [range(len(part))])[0], noise_NLC, sigmas)
+        if 0 in numbers:
+            first_KHWC = pictures_KNHWC[:, numbers.index(0)]
+        bands_NKB2 = band_numbers(pictures_KNHWC, cutoff)
+        rows |= zip(numbers, bands_NKB2, strict=True)
+        subject.tick(len(numbers))
+    found_NKB2 = torch.stack([rows[number] for number in range(tasks)])
+    energy, settled = (
+        {band: [estimate(found_NKB2[:, k, b, what]) for k in range(len(sigmas) - 1)] for b, band in enumerate(BANDS)}
+        for what in (0, 1)
+    )
+    return Spectrum(tasks, cutoff, tuple(sigmas.tolist()[:-1]), energy, settled, first_KHWC)
+
+
+def band_numbers(pictures_KNHWC: Tensor, cutoff: float = CUTOFF) -> Tensor:
+    """Energy and settled share of predicted pictures against the last one: [N, K, 2 bands, 2], low band first.
+
+    pictures_KNHWC uint8. ``cutoff`` parts the bands, as a share of the highest frequency along an axis (a wave of two
+    pixels). NaN where the last picture has nothing in a band.
+    """
+    grey_KNHW = pictures_KNHWC.double().mean(-1) / 255
+    spectrum_KNHW = torch.fft.fft2(grey_KNHW)
+    along = [torch.fft.fftfreq(size, dtype=torch.float64) * 2 for size in grey_KNHW.shape[-2:]]
+    radius_HW = (along[0][:, None].square() + along[1].square()).sqrt()
+    bands = ((radius_HW > 0) & (radius_HW < cutoff), radius_HW >= cutoff)
+    found = []
+    for band_HW in bands:
+        here_KNF = spectrum_KNHW[..., band_HW]
+        last_N = here_KNF[-1].abs().square().sum(-1)
+        last_N = torch.where(last_N > 0, last_N, torch.nan)
+        energy_KN = here_KNF.abs().square().sum(-1) / last_N
+        gap_KN = (here_KNF - here_KNF[-1:]).abs().square().sum(-1) / last_N
+        found.append(torch.stack([energy_KN, 1 - gap_KN], -1))
+    return torch.stack(found, -2).transpose(0, 1)
+
+
+def _predicted(policy: Policy, cond: Condition, noise_NLC: Tensor, sigmas: Tensor) -> Tensor:
+    """The picture each step's velocity points to: uint8 [K, N, H, W, 3]; the last is the final one."""
+    seen: list[Tensor] = []
+
+    def velocity(x_NLC: Tensor, sigma_N: Tensor) -> Tensor:
+        v_NLC = policy.velocity(x_NLC, sigma_N, cond).to(x_NLC.dtype)
+        seen.append(predict_x0(x_NLC, v_NLC, sigma_N))
+        return v_NLC
+
+    integrate(velocity, noise_NLC, sigmas)
+    return torch.stack([policy.decode(x_NLC) for x_NLC in seen])

@@ -1,0 +1,142 @@
+"""What is analysed: a policy, what its training met, and the method that trained it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cgrpo.algorithm import all_steps, integrate, rollout, sliding_window, window_start
+from cgrpo.config import Config, ForwardConfig, GroupRun, GrpoConfig
+from cgrpo.data import GroupNoise, Source, task_indices
+from cgrpo.errors import UserError
+from cgrpo.evaluation.show.table import Table
+from cgrpo.policies.base import Policy
+from cgrpo.rewards import Reward, scored
+from cgrpo.types import Batch, Condition, Rollout
+
+PAIR = ("identity", "prompt")
+OUTSIDE = -1  # an iteration that no training has: its noise is nobody's else
+
+
+class Found(Protocol):
+    """What an analysis comes to."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, NaN where there is none."""
+        ...
+
+    def tables(self) -> list[Table]: ...
+
+    def draw(self, name: str) -> Figure:
+        """``name``: of the policy, for the title."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A policy as a run left it (or the base), and the tasks of ``source``, from the run's training or held out.
+
+    seed    which tasks, and all noise
+    tick    called with the number of tasks that are done
+    """
+
+    cfg: Config
+    policy: Policy
+    rewards: dict[str, Reward]
+    source: Source
+    seed: int = 0
+    tick: Callable[[int], object] = field(default=lambda done: None)
+
+    def tasks(self, count: int) -> Batch:
+        """``count`` of them, others for another seed."""
+        return self.source.batch(task_indices(self.cfg.training.seed, self.seed, count, self.source.size))
+
+    def score(self, x_NLC: Tensor, batch: Batch) -> Tensor:
+        """Finished latents' scores [N, R], NaN where there is none; ``batch`` has N rows."""
+        images_NHWC = self.policy.decode(x_NLC)
+        return torch.stack([scored(name, reward, images_NHWC, batch) for name, reward in self.rewards.items()], -1)
+
+    def pair(self) -> list[int]:
+        """Where identity's and prompt's rewards stand. Raises UserError without both."""
+        names = list(self.rewards)
+        for name in PAIR:
+            if name not in names:
+                raise UserError(f"this analysis compares the rewards identity and prompt; the run has no {name!r}")
+        return [names.index(name) for name in PAIR]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Groups of the tasks ``numbers``, drawn as the run's training draws them.
+
+    cond    a row a sample; x0_NLC the finished samples
+    roll    the stochastic transitions, all of them; None on the forward process
+    """
+
+    numbers: list[int]
+    cond: Condition
+    x0_NLC: Tensor
+    roll: Rollout | None
+    scores_PGR: Tensor
+
+
+def grouped(cfg: Config) -> GroupRun:
+    """The configuration as one that draws groups. Raises UserError for a method that doesn't."""
+    if not isinstance(cfg, GroupRun):
+        raise UserError(f"method {cfg.method!r} draws no groups of samples; this analysis needs grpo or forward")
+    return cfg
+
+
+def draw_groups(subject: Subject, count: int) -> Iterator[Drawn]:
+    """``count`` groups, as many at a time as a forward takes; the policy stays as it is."""
+    cfg, policy = grouped(subject.cfg), subject.policy
+    batch = subject.tasks(count)
+    for numbers in policy.alike(batch, max(1, cfg.sampling.batch // cfg.training.group_size)):
+        tasks = batch.select(numbers)
+        cond = policy.encode_parts(tasks, [range(len(numbers))])[0].repeat(cfg.training.group_size)
+        x0_NLC, roll = _sample(subject, numbers, cond)
+        scores_NR = subject.score(x0_NLC, tasks.repeat(cfg.training.group_size))
+        subject.tick(len(numbers))
+        yield Drawn(numbers, cond, x0_NLC, roll, scores_NR.view(len(numbers), cfg.training.group_size, -1))
+
+
+def draw_scores(subject: Subject, count: int) -> Tensor:
+    """Scores [P, G, R] of ``count`` groups, in the tasks' order."""
+    rows: dict[int, Tensor] = {}
+    for drawn in draw_groups(subject, count):
+        rows |= zip(drawn.numbers, drawn.scores_PGR, strict=True)
+    return torch.stack([rows[number] for number in range(count)])
+
+
+def _sample(subject: Subject, numbers: list[int], cond: Condition) -> tuple[Tensor, Rollout | None]:
+    cfg, policy = grouped(subject.cfg), subject.policy
+    noise = GroupNoise(subject.seed, OUTSIDE, numbers, cfg.training.group_size, policy.latent_shape)
+    velocity = functools.partial(policy.velocity, cond=cond)
+    if isinstance(cfg, ForwardConfig):
+        x_NLC = noise.initial(policy.dtype, shared=False).to(policy.device)
+        grid = policy.sigmas(cfg.sampling.rollout_steps, cfg.sampling.shift)
+        return integrate(velocity, x_NLC, grid, cfg.sampling.order), None
+    if not isinstance(cfg, GrpoConfig):
+        raise UserError(f"method {cfg.method!r}: this analysis knows how grpo and forward draw their groups alone")
+    sampling, steps, window = cfg.sampling, cfg.sampling.steps, cfg.sampling.window
+    x_NLC = noise.initial(policy.dtype).to(policy.device)
+    plan = all_steps(steps, len(x_NLC))
+    if window.type == "sliding":  # the groups drawn together stand for an iteration: the window is at all its places
+        start = window_start(numbers[0], steps, window.size, window.stride)
+        plan = sliding_window(steps, len(x_NLC), start, window.size)
+    roll = rollout(
+        velocity,
+        x_NLC,
+        policy.sigmas(steps, sampling.shift),
+        plan,
+        noise.step,
+        sampling.kind,
+        sampling.noise_level,
+    )
+    return roll.x_NLC, roll
