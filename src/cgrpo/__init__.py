@@ -27,6 +27,7 @@ _ALGORITHM = (
     "focal_weights",
     "gaussian_logp",
     "group_advantages",
+    "harmonic_mean",
     "integrate",
     "join_average",
     "learning_rate_factor",
@@ -37,6 +38,7 @@ _ALGORITHM = (
     "optimality",
     "policy_kl",
     "predict_x0",
+    "preference_loss",
     "random_fraction",
     "raw_sum",
     "replace_advantages",
@@ -52,6 +54,7 @@ _ALGORITHM = (
     "synergy",
     "velocity_gap",
     "window_start",
+    "winner_and_loser",
 )
 _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "AnalysisRequest": "cgrpo.commands.analyze",

@@ -4,6 +4,7 @@ advantages -> credit <- weights     what a sample is worth at each step (Eq. 8-1
 flow -> sampling <- windows         how samples are drawn and their steps replayed (Eq. 13)
 objective                           what is minimised (Eq. 7)
 forward                             the same credit on the forward process: no steps to replay (beyond the paper)
+preference                          winners and losers in place of credit: the paper's RPO
 rivals                              the field's other fills of the table, to compare with
 optimisation                        learning rate over a run, average of its weights
 """
@@ -23,6 +24,7 @@ from cgrpo.algorithm.forward import (
 )
 from cgrpo.algorithm.objective import clipped_surrogate, flow_matching_loss, policy_kl
 from cgrpo.algorithm.optimisation import average_decay, join_average, learning_rate_factor
+from cgrpo.algorithm.preference import harmonic_mean, preference_loss, winner_and_loser
 from cgrpo.algorithm.rivals import (
     adaptive_priorities,
     batch_normalised,
@@ -59,6 +61,7 @@ __all__ = [
     "focal_weights",
     "gaussian_logp",
     "group_advantages",
+    "harmonic_mean",
     "integrate",
     "join_average",
     "learning_rate_factor",
@@ -69,6 +72,7 @@ __all__ = [
     "optimality",
     "policy_kl",
     "predict_x0",
+    "preference_loss",
     "random_fraction",
     "raw_sum",
     "replace_advantages",
@@ -84,4 +88,5 @@ __all__ = [
     "synergy",
     "velocity_gap",
     "window_start",
+    "winner_and_loser",
 ]
