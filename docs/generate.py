@@ -1,4 +1,6 @@
-"""Writes docs/cli.md, docs/config.md and docs/performance.md from the code; a test fails when they are stale.
+"""Writes docs/cli.md, config.md, performance.md and results.md from the code and finished trainings.
+
+A test fails when they are stale.
 
 python docs/generate.py
 """
@@ -124,9 +126,11 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
         yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 
 
-performance_page = runpy.run_path(str(HERE / "performance.py"))["page"]
+performance_page, results_page = (
+    runpy.run_path(str(HERE / name))["page"] for name in ("performance.py", "scoreboard.py")
+)
 
-PAGES = {"cli.md": cli_page, "config.md": config_page, "performance.md": performance_page}
+PAGES = {"cli.md": cli_page, "config.md": config_page, "performance.md": performance_page, "results.md": results_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -6,7 +6,7 @@ definition -> runs -> jobs -> results -> cells -> page.
 from cgrpo.reproduce.cells import Scoreboard, scoreboard
 from cgrpo.reproduce.definition import SCALES, Table, load_table, tables, worlds
 from cgrpo.reproduce.jobs import Progress, run_jobs
-from cgrpo.reproduce.page import board_page, board_tables
+from cgrpo.reproduce.page import board_page, board_tables, overview
 from cgrpo.reproduce.results import Results, code_mark
 from cgrpo.reproduce.runs import Job, jobs_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "code_mark",
     "jobs_of",
     "load_table",
+    "overview",
     "run_jobs",
     "scoreboard",
     "tables",

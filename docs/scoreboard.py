@@ -1,0 +1,45 @@
+"""docs/results.md from the finished trainings under docs/results/runs. Called by generate.py.
+
+A training's file gets there from `cgrpo reproduce NAME --out DIR`: DIR/results/*.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cgrpo.reproduce import Results, Scoreboard, board_tables, jobs_of, load_table, overview, scoreboard, tables, worlds
+
+HERE = Path(__file__).parent
+FIRST = ("table2", "rivals")  # the others follow by name
+SEEDS = 3
+
+
+def boards() -> list[Scoreboard]:
+    """Every table in every world of which something was trained."""
+    results = Results(HERE / "results" / "runs")
+    found = []
+    for name in (*FIRST, *(name for name in tables() if name not in FIRST)):
+        table = load_table(name)
+        for world in (world for world in worlds() if world in table.worlds):
+            jobs = jobs_of(table, "toybox", world, range(SEEDS))
+            if any(results.find(job.key) for row in jobs.values() for job in row):
+                found.append(scoreboard(table, world, jobs, results))
+    return found
+
+
+def page() -> str:
+    """The page's text."""
+    found = boards()
+    whole = overview(found)
+    text = (HERE / "results.template.md").read_text(encoding="utf-8")
+    told = [
+        f"### {table.title}\n\n{table.note}\n\n{_bare(table.markdown())}"
+        for b in found
+        for table in board_tables(b)[-1:]
+    ]
+    return text.replace("{overview}", f"{whole.note}\n\n{_bare(whole.markdown())}").replace("{tables}", "\n".join(told))
+
+
+def _bare(markdown: str) -> str:
+    """The rows alone."""
+    return "\n".join(line for line in markdown.splitlines() if line.startswith("|")) + "\n"
