@@ -1,10 +1,11 @@
-"""Fixtures: the tiny checkpoint folder of tiny_flux.py and its policy."""
+"""Fixtures: the tiny checkpoint folders of tiny_flux.py and tiny_flux2.py, and the first one's policy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import tiny_flux2
 from tiny_flux import build_folder
 
 from cgrpo.policies import FluxPolicy
@@ -13,6 +14,11 @@ from cgrpo.policies import FluxPolicy
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_folder(tmp_path_factory.mktemp("flux"))
+
+
+@pytest.fixture(scope="session")
+def tiny_flux2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_flux2.build_folder(tmp_path_factory.mktemp("flux2"))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import golden_models
 import numpy as np
 import pytest
 import tiny_flux
+import tiny_flux2
 import tiny_rewards
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
@@ -28,6 +29,7 @@ from cgrpo.policies import (
     read_adapter,
     reference_policy,
 )
+from cgrpo.policies.adapters.files import read_split
 
 REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
 GROUPS = [name for name in REAL if load_config(name).method != "sft"]
@@ -35,9 +37,10 @@ GROUPS = [name for name in REAL if load_config(name).method != "sft"]
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """flux/ dinov2/ detector/ sam/ hpsv3/ start.safetensors train.json with references of three sizes."""
+    """flux/ klein/ dinov2/ detector/ sam/ hpsv3/ start.safetensors train.json with references of three sizes."""
     folder = tmp_path_factory.mktemp("real")
     tiny_flux.build_folder(folder / "flux")
+    tiny_flux2.build_folder(folder / "klein")
     tiny_rewards.build_dinov2(folder / "dinov2")
     tiny_rewards.build_grounding_dino(folder / "detector")
     tiny_rewards.build_sam(folder / "sam")
@@ -71,19 +74,26 @@ def settings(world: Path, recipe: str, *more: str) -> list[str]:
         "identity": {"path": "dinov2", "detector": "detector", "segmenter": "sam"},
         "prompt": {"path": "hpsv3/HPSv3.safetensors", "backbone": "hpsv3/backbone", "template": "hpsv3/template.txt"},
     }
+    cfg = load_config(recipe)
+    if cfg.rewards["prompt"].type == "clip":
+        rewards["prompt"] = {"path": TOYBOX}
     given = [
-        f"policy.path={world / 'flux'}",
-        *([f"policy.start={world / 'start.safetensors'}"] if load_config(recipe).policy.start else []),
+        f"policy.path={world / ('klein' if 'FLUX.2-klein' in cfg.policy.path else 'flux')}",
+        *([f"policy.start={world / 'start.safetensors'}"] if cfg.policy.start else []),
         "policy.height=32",
         "policy.width=32",
         "policy.reference_size=32",
         "policy.rank=4",
         f"data.source={world / 'train.json'}",
         "sampling.steps=4",
-        *(["sampling.rollout_steps=2"] if load_config(recipe).method == "forward" else []),
-        *(f"rewards.{name}.{key}={world / value}" for name, row in rewards.items() for key, value in row.items()),
+        *(["sampling.rollout_steps=2"] if cfg.method == "forward" else []),
+        *(
+            f"rewards.{name}.{key}={value if value == TOYBOX else world / value}"
+            for name, row in rewards.items()
+            for key, value in row.items()
+        ),
         "training.iterations=2",
-        f"{load_config(recipe).share()[1]}=2",
+        f"{cfg.share()[1]}=2",
         *(["training.group_size=6"] if recipe in GROUPS else []),
         "logging.tracker=none",
     ]
@@ -103,7 +113,7 @@ def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recip
         # The release masks the reference alone.
         assert ("reward/identity/unsegmented" in row) == (recipe != "uno-8x-release")
         assert 0 <= row["reward/identity/reference_unsegmented"] <= 1
-    state, header = read_adapter(run / "adapter")
+    state, header = read_split(run / "adapter")
     assert header["start_mode"] == ("merge" if load_config(recipe).policy.start else "")
     assert any(value.abs().max() > 0 for key, value in state.items() if "lora_B" in key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,8 +12,13 @@ import torch
 from cgrpo.build.policy import DTYPES, make_checkpoint, make_mark
 from cgrpo.config import Config
 from cgrpo.policies import LatentCodec, PromptEncoder, prepare_references
+from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_encoders
 from cgrpo.policies.checkpoints.loading import load_encoders
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, encode_records
+from cgrpo.policies.encodings.text import Prompts
+from cgrpo.policies.flux2.latents import Flux2Codec
+from cgrpo.policies.flux2.policy import NEGATIVE
+from cgrpo.policies.flux2.text import Flux2PromptEncoder
 from cgrpo.types import Batch
 
 
@@ -22,9 +28,7 @@ def make_encoder(cfg: Config, out: Path, device: torch.device) -> Callable[..., 
     The transformer is not loaded. Raises UserError for a store of another making, before anything is.
     """
     settings, store = cfg.policy, EncodingStore.create(out, make_mark(cfg))
-    vae, clip, t5, clip_tokenizer, t5_tokenizer = load_encoders(make_checkpoint(cfg), DTYPES[settings.dtype], device)
-    codec = LatentCodec(vae, settings.reference_latents)
-    prompts = PromptEncoder(clip, t5, clip_tokenizer, t5_tokenizer)
+    codec, prompts, beside = _encoders(cfg, device)
     prepare = functools.partial(
         prepare_references,
         rule=settings.reference_rule,
@@ -34,6 +38,17 @@ def make_encoder(cfg: Config, out: Path, device: torch.device) -> Callable[..., 
     )
 
     def encode(batches: Iterable[Batch], progress: Callable[[int], object] | None = None) -> Encoded:
-        return encode_records(batches, prompts, codec, store, prepare, progress)
+        return encode_records(itertools.chain(beside, batches), prompts, codec, store, prepare, progress)
 
     return encode
+
+
+def _encoders(cfg: Config, device: torch.device) -> tuple[LatentCodec, Prompts, list[Batch]]:
+    """The checkpoint's encoders, and what is encoded beside the tasks: the negative prompt where there is one."""
+    settings, checkpoint = cfg.policy, make_checkpoint(cfg)
+    if is_flux2(checkpoint):
+        vae, qwen, tokenizer = load_flux2_encoders(checkpoint, DTYPES[settings.dtype], device)
+        negative = Batch((), (NEGATIVE,), (), ())
+        return Flux2Codec(vae, settings.reference_latents), Flux2PromptEncoder(qwen, tokenizer), [negative]
+    vae, clip, t5, clip_tokenizer, t5_tokenizer = load_encoders(checkpoint, DTYPES[settings.dtype], device)
+    return LatentCodec(vae, settings.reference_latents), PromptEncoder(clip, t5, clip_tokenizer, t5_tokenizer), []

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 
 from cgrpo.config import TOYBOX, Config, parse_config
+from cgrpo.errors import UserError
 from cgrpo.hub import locate
 from cgrpo.policies.base import Policy
 from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.checkpoints.flux2 import flux2_places, is_flux2
 from cgrpo.policies.checkpoints.loading import Checkpoint, part_places
-from cgrpo.policies.encodings.mark import EncodingMark, encoding_mark
+from cgrpo.policies.encodings.mark import EncodingMark, Flux2Mark, encoding_mark, flux2_mark
 from cgrpo.policies.encodings.store import EncodingStore
 from cgrpo.policies.flux import FluxPolicy
+from cgrpo.policies.flux2 import Flux2Policy
 from cgrpo.policies.quantise import quantise_blocks
 from cgrpo.toybox.assets import asset
 
@@ -30,28 +33,13 @@ def make_policy(
     ``spread``: the transformer stays on the CPU, since its blocks are about to be spread over processes.
     """
     settings = cfg.policy
-    policy = FluxPolicy.from_folder(
-        make_checkpoint(cfg),
-        height=settings.height,
-        width=settings.width,
-        reference_size=settings.reference_size,
-        guidance=settings.guidance,
-        pe=settings.position_ids,
-        rule=settings.reference_rule,
-        several_size=settings.several_size,
-        dtype=DTYPES[settings.dtype],
-        device=device,
-        offload=settings.offload,
-        spread=spread,
-        posterior=settings.reference_latents,
-        store=EncodingStore.open(Path(cfg.data.cache), make_mark(cfg)) if cfg.data.cache else None,
-    )
+    policy = _make_base(cfg, torch.device(device), spread)
     policy.origin = replace(policy.origin, base=settings.path)  # as the user calls it, not where the package lies
     start = locate(settings.start, "file") if settings.start else None
     if start and settings.start_mode == "merge":
         policy.begin_with(start, "merge")
     if settings.quantise == "int8":
-        quantise_blocks(policy.transformer)
+        quantise_blocks(policy.transformer, policy.layout)
     if start and settings.start_mode == "continue":
         policy.begin_with(start, "continue")
     if adapter is not None:
@@ -64,6 +52,34 @@ def make_policy(
     return policy
 
 
+def _make_base(cfg: Config, device: torch.device, spread: bool) -> FluxPolicy | Flux2Policy:
+    """The policy of the family that the checkpoint is of."""
+    settings, checkpoint = cfg.policy, make_checkpoint(cfg)
+    given: dict[str, Any] = {
+        "height": settings.height,
+        "width": settings.width,
+        "reference_size": settings.reference_size,
+        "several_size": settings.several_size,
+        "rule": settings.reference_rule,
+        "guidance": settings.guidance,
+        "evaluation_guidance": settings.evaluation_guidance,
+        "dtype": DTYPES[settings.dtype],
+        "device": device,
+        "offload": settings.offload,
+        "spread": spread,
+        "posterior": settings.reference_latents,
+        "store": EncodingStore.open(Path(cfg.data.cache), make_mark(cfg)) if cfg.data.cache else None,
+    }
+    if is_flux2(checkpoint):
+        return Flux2Policy.from_folder(checkpoint, guidance_gradient=settings.guidance_gradient, **given)
+    if settings.guidance_gradient != "both":
+        raise UserError(
+            f"policy.guidance_gradient = {settings.guidance_gradient}: this policy is guided within one forward, "
+            "without a negative prompt; leave it out"
+        )
+    return FluxPolicy.from_folder(checkpoint, pe=settings.position_ids, **given)
+
+
 def make_checkpoint(cfg: Config) -> Checkpoint:
     """Where the base's parts lie."""
     settings = cfg.policy
@@ -71,11 +87,12 @@ def make_checkpoint(cfg: Config) -> Checkpoint:
     return Checkpoint(path, settings.autoencoder, settings.clip, settings.t5)
 
 
-def make_mark(cfg: Config) -> EncodingMark:
+def make_mark(cfg: Config) -> EncodingMark | Flux2Mark:
     """What encodings of prompts and references depend on."""
-    settings = cfg.policy
-    return encoding_mark(
-        **part_places(make_checkpoint(cfg)),
+    settings, checkpoint = cfg.policy, make_checkpoint(cfg)
+    places, marked = (flux2_places, flux2_mark) if is_flux2(checkpoint) else (part_places, encoding_mark)
+    return marked(
+        **places(checkpoint),
         rule=settings.reference_rule,
         long_side=settings.reference_size,
         posterior=settings.reference_latents,

@@ -27,7 +27,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     sample.add_argument("--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO: 3407)")
     sample.add_argument("--steps", metavar="T", help="denoising steps (default: as trained)")
     sample.add_argument("--shift", metavar="S", help="sigma schedule: a number, flux, or uno (default: as trained)")
-    sample.add_argument("--guidance", metavar="G", help="distilled guidance (default: as trained; UNO: 4)")
+    sample.add_argument("--guidance", metavar="G", help="guidance (default: as evaluated; UNO: 4)")
     sample.add_argument("--size", metavar="WxH", help="pixels of the pictures (default: as trained)")
     sample.add_argument(
         "--blend",
@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         ("sampling.steps", options.steps),
         ("sampling.shift", options.shift),
         ("policy.guidance", options.guidance),
+        ("policy.evaluation_guidance", options.guidance),
     ):
         if value is not None:
             settings.append(f"{key}={value}")

@@ -33,16 +33,23 @@ class Policy(Section):
     """Long side of a task's only reference after resizing, pixels (UNO: 512)."""
     several_size: Annotated[int, Field(ge=0)] = 0
     """Long side of each reference where a task has several (UNO: 320); 0: as reference_size."""
-    reference_rule: Literal["uno", "uno-train", "kontext"] = "uno"
-    """How references are resized: UNO's inference rule, UNO's training buckets, or Kontext's preferred sizes."""
+    reference_rule: Literal["uno", "uno-train", "kontext", "flux2"] = "uno"
+    """How references are resized: UNO's inference rule, UNO's training buckets, Kontext's preferred sizes, or at most
+    so many pixels (FLUX.2)."""
     reference_alpha: Literal["white", "drop"] = "white"
     """What becomes of a reference's transparency: laid on white, or dropped as UNO does."""
     reference_latents: Literal["mean", "sample"] = "mean"
     """A reference's latents: the mean of the autoencoder's posterior, or a draw seeded by the picture itself."""
     position_ids: Literal["d", "h", "w", "o", "kontext"] = "d"
-    """Position scheme of the reference tokens: UNO's (d is its default) or Kontext's."""
+    """Position scheme of FLUX.1's reference tokens: UNO's (d is its default) or Kontext's. FLUX.2 has its own."""
     guidance: float = 3.5
-    """Distilled guidance while training (FLUX.1-dev: 3.5)."""
+    """Guidance while training: FLUX.1's distilled one (FLUX.1-dev: 3.5), FLUX.2's by a negative prompt, 1 or more (1 is
+    off, at half the cost)."""
+    evaluation_guidance: Annotated[float, Field(ge=0)] = 0.0
+    """Guidance of held-out pictures and of `cgrpo sample`; 0: as guidance."""
+    guidance_gradient: Literal["both", "conditional"] = "both"
+    """What of a guidance by a negative prompt gradients go through: both halves, or the prompt's alone (the other half
+    is then a constant: a backward costs no more than without guidance)."""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     """Precision of the frozen base; the adapter stays in float32 (float64 with a float64 base). A bfloat16 base
     computes under autocast."""

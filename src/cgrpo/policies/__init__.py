@@ -24,10 +24,13 @@ from cgrpo.policies.encodings.preprocess import prepare_reference, prepare_refer
 from cgrpo.policies.encodings.text import PromptEncoder
 from cgrpo.policies.fingerprint import file_fingerprint
 from cgrpo.policies.flux import FluxCondition, FluxPolicy, PositionScheme, position_ids
+from cgrpo.policies.flux2 import Flux2Condition, Flux2Policy
 from cgrpo.policies.lora import LoraPolicy
 
 __all__ = [
     "Checkpoint",
+    "Flux2Condition",
+    "Flux2Policy",
     "FluxCondition",
     "FluxPolicy",
     "LatentCodec",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,13 +14,11 @@ from torch.utils.checkpoint import (
     noop_context_fn,
 )
 
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
-
 Checkpointing = Literal["off", "selective", "full"]
 
-# The dear operations: their results are kept, everything between them is cheap to compute again. Not among them is
-# aten.mm, a product without bias: those are the adapter's alone, a tenth of the work and a third of the memory.
+# The dear operations: their results are kept, everything between them is cheap to compute again. Not among them are
+# the adapter's products, a tenth of the work and a third of the memory. They have no bias, so they are aten.mm; where
+# the base's have none either, the adapter's are told by a matrix with a side (the rank) below the model's width.
 _KEPT = {
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,
@@ -31,7 +29,7 @@ _KEPT = {
 }
 
 
-def set_checkpointing(transformer: FluxTransformer2DModel, mode: Checkpointing) -> None:
+def set_checkpointing(transformer: Any, mode: Checkpointing) -> None:
     """What a block leaves in memory for its backward pass.
 
     "off" everything, "full" its inputs alone (the whole block is computed a second time), "selective" its
@@ -41,7 +39,8 @@ def set_checkpointing(transformer: FluxTransformer2DModel, mode: Checkpointing) 
     if mode == "off":
         transformer.disable_gradient_checkpointing()
         return
-    selective = functools.partial(create_selective_checkpoint_contexts, _policy)
+    policy = functools.partial(_policy, width=transformer.inner_dim)
+    selective = functools.partial(create_selective_checkpoint_contexts, policy)
 
     def run(block: nn.Module, *inputs: Any) -> Any:
         context = selective if mode == "selective" else noop_context_fn
@@ -50,5 +49,6 @@ def set_checkpointing(transformer: FluxTransformer2DModel, mode: Checkpointing) 
     transformer.enable_gradient_checkpointing(run)
 
 
-def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _policy(context: Any, operation: Any, *args: Any, width: int, **kwargs: Any) -> CheckpointPolicy:
+    base = operation is torch.ops.aten.mm.default and min(args[1].shape) >= width
+    return CheckpointPolicy.MUST_SAVE if base or operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE

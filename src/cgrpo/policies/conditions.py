@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 
@@ -28,6 +29,11 @@ class TensorCondition:
     def select(self, index: slice | Sequence[int] | Tensor) -> Self:
         """The samples at ``index`` (slice, numbers or long tensor), in that order."""
         return self._rows(lambda t: t[index])
+
+    def join(self, other: Self) -> Self:
+        """The samples of both, ``other``'s behind; what is shared must be equal, and both have the same fields."""
+        theirs = other._by_sample()
+        return replace(self, **{name: torch.cat((own, theirs[name])) for name, own in self._by_sample().items()})
 
     def _by_sample(self) -> dict[str, Tensor]:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.shared}

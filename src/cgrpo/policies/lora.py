@@ -43,7 +43,7 @@ class LoraPolicy(Policy[C]):
     def begin_with(self, start: Path, mode: Literal["merge", "continue"]) -> None:
         """Build on an adapter file: merge it into the base, or train it on with itself, frozen, as the reference."""
         if mode == "merge":
-            mark = merge_start(self.transformer, start)
+            mark = merge_start(self.transformer, start, self.layout)
         else:
             mark = continue_start(self.transformer, start, self.layout)
         self.origin = replace(self.origin, start_hash=mark, start_mode=mode)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layers import fuse
-
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
+from cgrpo.policies.adapters.layouts import FLUX, Layout
 
 
-def quantise_blocks(transformer: FluxTransformer2DModel) -> None:
+def quantise_blocks(transformer: Any, layout: Layout = FLUX) -> None:
     """Turn the blocks' matrices into int8, a scale for each row (torchao, weights only), before an adapter is added.
 
     Products compute in the dtype of their input. Half the memory of bfloat16; the base is another one by rounding,
@@ -24,7 +22,8 @@ def quantise_blocks(transformer: FluxTransformer2DModel) -> None:
     except ImportError:
         cure = "pip install 'customized-grpo[int8]', or set policy.quantise = none"
         raise UserError(f"policy.quantise = int8: the package torchao is not installed; {cure}") from None
-    fuse(transformer)
+    if layout.fused:
+        fuse(transformer)
     quantize_(
         transformer,
         Int8WeightOnlyConfig(),

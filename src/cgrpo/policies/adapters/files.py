@@ -16,6 +16,7 @@ from cgrpo.errors import UserError
 from cgrpo.fingerprint import fingerprint
 from cgrpo.policies.adapters.formats import State, stock_to_adapter
 from cgrpo.policies.adapters.known import Known, read_keys
+from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.adapters.scales import config_settings, header_settings
 from cgrpo.policies.checkpoints.strict import refuse_not_finite
 from cgrpo.tensor_files import write_tensors
@@ -77,6 +78,13 @@ def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:
         return stock_to_adapter(split), header
     except UserError as error:
         raise UserError(f"{adapter_file(Path(path))}: {error}") from None
+
+
+def read_for(path: str | Path, layout: Layout) -> tuple[State, dict[str, str]]:
+    """(tensors by the names of the layout's layers, header); raises UserError, also on another family's adapter."""
+    split, header = read_split(path)
+    refuse_other_family(path, split, layout)
+    return read_adapter(path) if layout.fused else (split, header)
 
 
 def read_split(path: str | Path) -> tuple[State, dict[str, str]]:

@@ -28,12 +28,12 @@ from cgrpo.policies.adapters.files import (
     check_origin,
     header_origin,
     origin_header,
-    read_adapter,
+    read_for,
     read_split,
     write_adapter,
 )
 from cgrpo.policies.adapters.formats import State, adapter_to_stock, pairs, split_projection, to_split
-from cgrpo.policies.adapters.layouts import FLUX, Layout
+from cgrpo.policies.adapters.layouts import FLUX, Layout, refuse_other_family
 from cgrpo.policies.checkpoints.strict import refuse_misfit
 
 _NAME = "default"
@@ -63,7 +63,7 @@ def add_adapter(transformer: Any, rank: int, seed: int, layout: Layout = FLUX) -
             up.zero_()
 
 
-def merge_start(transformer: Any, path: str | Path) -> str:
+def merge_start(transformer: Any, path: str | Path, layout: Layout = FLUX) -> str:
     """Add an adapter file's delta to the base weights, in place, before ``add_adapter``; returns its fingerprint.
 
     W = W + B A in fp32, rounded to W's dtype. Any LoRA on linear layers is taken, whatever its ranks.
@@ -72,6 +72,7 @@ def merge_start(transformer: Any, path: str | Path) -> str:
     if _lora_layers(transformer):
         raise UserError(f"{path}: the transformer already carries an adapter; merge the start into a fresh base")
     state, header = read_split(path)
+    refuse_other_family(path, state, layout)
     _refuse_merged(path, header)
     merge_pairs(transformer, state, path)
     return adapter_fingerprint(state)
@@ -105,7 +106,7 @@ def continue_start(transformer: Any, path: str | Path, layout: Layout = FLUX) ->
 
     The frozen copy is what ``reference_policy`` then shows. Raises UserError if it doesn't fit.
     """
-    state, header = read_adapter(path)
+    state, header = read_for(path, layout)
     _refuse_merged(path, header)
     add_adapter(transformer, _rank(state), 0, layout)
     try:
@@ -212,7 +213,7 @@ def load_adapter(
     Where there is no adapter yet, one of the file's rank is added. ``origin`` is what this transformer is;
     None leaves it unchecked. Raises UserError if the file doesn't fit or belongs to other weights.
     """
-    state, header = read_adapter(path)
+    state, header = read_for(path, layout)
     if origin is not None:
         check_origin(path, header, origin)
     if not _lora_layers(transformer):

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from cgrpo.errors import UserError
 from cgrpo.hub import locate
 from cgrpo.policies.checkpoints.bfl import read_autoencoder, read_transformer
-from cgrpo.policies.checkpoints.strict import Faults, refuse_misfit, refuse_not_finite
+from cgrpo.policies.checkpoints.parts import read_tokenizer, read_weights
+from cgrpo.policies.checkpoints.strict import Faults
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
     from transformers import CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
-
-Part = TypeVar("Part")
-
-# Which classes a folder may say it holds, by the class it is loaded as.
-_HOLDS = {
-    "CLIPTextModel": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
-    "T5EncoderModel": ("T5EncoderModel", "T5ForConditionalGeneration", "T5Model"),
-}
-# Weights that published checkpoints carry beside the text encoder; nothing else may be left over.
-_SPARE = {
-    # a whole CLIPModel: the picture half and the heads over both; position_ids: a buffer in files of before 2023
-    "CLIPTextModel": r"(vision_model|visual_projection|text_projection)\..*|logit_scale|(.*\.)?position_ids",
-    # a whole T5: the decoder half; embed_tokens: the shared table once more
-    "T5EncoderModel": r"(decoder|lm_head)\..*|encoder\.embed_tokens\.weight",
-}
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -132,7 +111,7 @@ def _transformer(base: Path, dtype: torch.dtype, device: torch.device) -> FluxTr
 
     if base.is_file():
         return read_transformer(base, dtype).to(device)  # pyright: ignore
-    return _weights(base / "transformer", FluxTransformer2DModel, {"torch_dtype": dtype}).to(device)
+    return read_weights(base / "transformer", FluxTransformer2DModel, {"torch_dtype": dtype}).to(device)
 
 
 def _encoders(
@@ -146,17 +125,17 @@ def _encoders(
         place, exact = _autoencoder(checkpoint, base), torch.promote_types(dtype, torch.float32)
         if place.is_file():
             return read_autoencoder(place, exact).to(device)  # pyright: ignore
-        return _weights(place, AutoencoderKL, {"torch_dtype": exact}).to(device)
+        return read_weights(place, AutoencoderKL, {"torch_dtype": exact}).to(device)
 
     vae = faults.kept(autoencoder)
     if not text_encoders:
         return (vae, *(None,) * 4)
     places = (faults.kept(lambda: _clip(checkpoint, base)) or {}) | (faults.kept(lambda: _t5(checkpoint, base)) or {})
     loads = {
-        "clip": lambda place: _weights(place, CLIPTextModel, {"dtype": dtype}).to(device),
-        "t5": lambda place: _weights(place, T5EncoderModel, {"dtype": dtype}).to(device),
-        "clip_tokenizer": _tokenizer,
-        "t5_tokenizer": _tokenizer,
+        "clip": lambda place: read_weights(place, CLIPTextModel, {"dtype": dtype}).to(device),
+        "t5": lambda place: read_weights(place, T5EncoderModel, {"dtype": dtype}).to(device),
+        "clip_tokenizer": read_tokenizer,
+        "t5_tokenizer": read_tokenizer,
     }
     found = {name: faults.kept(lambda load=loads[name], place=place: load(place)) for name, place in places.items()}
     return vae, *(found.get(name) for name in loads)
@@ -181,82 +160,6 @@ def _autoencoder(checkpoint: Checkpoint, base: Path) -> Path:
     wanted = "file" if checkpoint.autoencoder.endswith(".safetensors") else "folder"
     place = locate(checkpoint.autoencoder, wanted)
     return place / "vae" if (place / "vae").is_dir() else place
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    def load(part: Path) -> PreTrainedTokenizerBase:
-        found = [name for name in _VOCABULARIES if (part / name).is_file()]
-        if not found:  # AutoTokenizer would make an empty one
-            raise UserError(f"{part}: holds no tokenizer ({', '.join(_VOCABULARIES)}); copy it there")
-        if found == ["spiece.model"] and find_spec("sentencepiece") is None:
-            raise UserError(f"{part}: its tokenizer is a spiece.model alone; `pip install sentencepiece` to read it")
-        return AutoTokenizer.from_pretrained(part, local_files_only=True)
-
-    return _read(folder, load)
-
-
-def _read(part: Path, load: Callable[[Path], Part]) -> Part:
-    """``load(part)``, its failures told in one line."""
-    if not part.is_dir():
-        raise UserError(f"{part}: this part of the checkpoint is missing; copy it whole, or say where the part is")
-    try:
-        return load(part)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{part}: can't be loaded ({reason}); only whole safetensors checkpoints are read") from error
-
-
-def _weights(part: Path, kind: Any, dtype: dict[str, torch.dtype]) -> Any:
-    """The model of class ``kind`` in ``part``; its weights are all there, all used, and all of the right shape."""
-
-    def load(folder: Path) -> Any:
-        name = kind.__name__
-        config = json.loads((folder / "config.json").read_text())
-        found = config.get("_class_name") or (config.get("architectures") or [name])[0]
-        if found not in _HOLDS.get(name, (name,)):
-            raise UserError(f"{folder}: holds a {found}, not a {name}; give a FLUX checkpoint")
-        with _quiet():
-            model, report = kind.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told by the report, all at once
-                low_cpu_mem_usage=True,
-                **dtype,
-            )
-        spare = re.compile(_SPARE.get(name, "(?!)"))
-        refuse_misfit(
-            folder,
-            missing=report["missing_keys"],
-            unknown=[key for key in report["unexpected_keys"] if not spare.fullmatch(key)],
-            misshapen=[
-                f"{key} ({list(there)} instead of {list(here)})" for key, there, here in report["mismatched_keys"]
-            ],
-            cure="copy the checkpoint anew",
-        )
-        refuse_not_finite(folder, model.state_dict())
-        return model
-
-    return _read(part, load)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries' own reports of what did not fit: ours are errors, and name less that doesn't matter."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(log, log.get_verbosity()) for log in (diffusers_logging, transformers_logging)]
-    for log, _ in levels:
-        log.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for log, level in levels:
-            log.set_verbosity(level)
 
 
 def _check_fit(where: Path, parts: FluxParts) -> None:

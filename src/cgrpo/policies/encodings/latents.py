@@ -14,7 +14,7 @@ from torch import Tensor
 from cgrpo.errors import BrokenPicture
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, AutoencoderKLFlux2
 
 Posterior = Literal["mean", "sample"]
 
@@ -60,16 +60,32 @@ class LatentCodec:
     store       precomputed latents (store.py); pictures that it lacks are encoded
     """
 
-    chunk, pixels = 64, 2**20  # of one call at most (4 pictures of 512 x 512): bounds memory whatever the batch
+    chunk, area = 64, 2**20  # of one call at most (4 pictures of 512 x 512): bounds memory whatever the batch
 
-    def __init__(self, vae: AutoencoderKL, posterior: Posterior = "mean", store: Latents | None = None) -> None:
+    def __init__(
+        self, vae: AutoencoderKL | AutoencoderKLFlux2, posterior: Posterior = "mean", store: Latents | None = None
+    ) -> None:
         self.vae = vae.requires_grad_(False).eval()
         self.posterior: Posterior = posterior
         self.store = store
         self.channels: int = vae.config["latent_channels"]
         self.pixels_per_token: int = PATCH * 2 ** (len(vae.config["block_out_channels"]) - 1)
-        self.scale: float = vae.config["scaling_factor"]
-        self.shift: float = vae.config["shift_factor"] or 0.0
+
+    def scaled(self, raw_NCHW: Tensor) -> Tensor:
+        """The autoencoder's latents as the transformer sees them."""
+        return (raw_NCHW - (self.vae.config["shift_factor"] or 0.0)) * self.vae.config["scaling_factor"]
+
+    def raw(self, scaled_NCHW: Tensor) -> Tensor:
+        """The inverse of ``scaled``."""
+        return scaled_NCHW / self.vae.config["scaling_factor"] + (self.vae.config["shift_factor"] or 0.0)
+
+    def pixels(self, levels_NCHW: Tensor) -> Tensor:
+        """Levels 0 to 255, in the autoencoder's dtype, as its inputs."""
+        return levels_NCHW / 127.5 - 1.0
+
+    def levels(self, pixels_NCHW: Tensor) -> Tensor:
+        """The autoencoder's outputs as whole levels 0 to 255."""
+        return ((pixels_NCHW.clamp(-1, 1) + 1) * 127.5).round()
 
     def encode(self, pictures: Sequence[Image]) -> Tensor:
         """RGB pictures of one size (sides multiples of ``pixels_per_token``) as scaled latents [N, c, h, w]."""
@@ -89,7 +105,7 @@ class LatentCodec:
         for start in range(0, len(pictures), chunk):
             part = pictures[start : start + chunk]
             stack = np.stack([np.asarray(p) for p in part])
-            pixels_NCHW = torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1.0
+            pixels_NCHW = self.pixels(torch.from_numpy(stack).to(device).permute(0, 3, 1, 2).to(self.vae.dtype))
             with torch.autocast(device.type, enabled=False):
                 posterior = self.vae.encode(pixels_NCHW.contiguous()).latent_dist  # pyright: ignore
             latent_NCHW = posterior.mean.contiguous()
@@ -97,11 +113,11 @@ class LatentCodec:
                 noise_NCHW = torch.stack([_noise(p, latent_NCHW.shape[1:]) for p in part])
                 latent_NCHW = latent_NCHW + posterior.std * noise_NCHW.to(device, self.vae.dtype)
             latents.append(latent_NCHW)
-        return (torch.cat(latents) - self.shift) * self.scale
+        return self.scaled(torch.cat(latents))
 
     def _at_once(self, pixels: int) -> int:
         """How many pictures of that many pixels go through the autoencoder together."""
-        return max(1, min(self.chunk, self.pixels // pixels))
+        return max(1, min(self.chunk, self.area // pixels))
 
     @torch.no_grad()
     def decode(self, latents_NCHW: Tensor) -> Tensor:
@@ -120,11 +136,10 @@ class LatentCodec:
         pictures = []
         side = self.pixels_per_token // PATCH
         for part in latents_NCHW.split(self._at_once(latents_NCHW[0, 0].numel() * side**2)):
-            raw = part.to(device, self.vae.dtype) / self.scale + self.shift
+            raw_NCHW = self.raw(part.to(device, self.vae.dtype))
             with torch.autocast(device.type, enabled=False):
-                pixels_NCHW = self.vae.decode(raw).sample  # pyright: ignore
-            levels = ((pixels_NCHW.clamp(-1, 1) + 1) * 127.5).round()
-            pictures.append(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous())
+                pixels_NCHW = self.vae.decode(raw_NCHW).sample  # pyright: ignore
+            pictures.append(self.levels(pixels_NCHW).to(torch.uint8).permute(0, 2, 3, 1).cpu().contiguous())
         return torch.cat(pictures)
 
 

@@ -14,6 +14,7 @@ from cgrpo.policies.encodings.preprocess import Rule
 from cgrpo.policies.encodings.text import CLIP_LENGTH, T5_LENGTH
 from cgrpo.policies.fingerprint import file_fingerprint
 
+FLUX2_LENGTH = 512  # tokens of a prompt, the chat template's included
 FORMAT = 1  # of the store's files (store.py)
 
 # What a tokenizer's folder may hold that changes its tokens; other files may lie beside them.
@@ -39,6 +40,21 @@ class EncodingMark:
     t5: str
     t5_tokenizer: str
     t5_length: int
+    autoencoder: str
+    reference_rule: Rule
+    reference_size: int
+    reference_latents: Posterior
+    dtype: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Flux2Mark:
+    """The same for FLUX.2-klein, which has one text encoder."""
+
+    qwen: str
+    tokenizer: str
+    text_length: int
     autoencoder: str
     reference_rule: Rule
     reference_size: int
@@ -79,6 +95,22 @@ def encoding_mark(
     )
 
 
+def flux2_mark(
+    *, qwen: Path, tokenizer: Path, autoencoder: Path, rule: Rule, long_side: int, posterior: Posterior, dtype: str
+) -> Flux2Mark:
+    """``encoding_mark`` for FLUX.2-klein."""
+    return Flux2Mark(
+        qwen=_model_mark(qwen),
+        tokenizer=_tokenizer_mark(tokenizer, *_TOKENIZER_FILES, "chat_template.jinja"),
+        text_length=_tokenizer_length(tokenizer, FLUX2_LENGTH),
+        autoencoder=_model_mark(autoencoder),
+        reference_rule=rule,
+        reference_size=long_side,
+        reference_latents=posterior,
+        dtype=dtype,
+    )
+
+
 def _model_mark(path: Path) -> str:
     """Fingerprint of a model's weights and of its settings, less those that only name versions."""
     weights = file_fingerprint(path)
@@ -90,10 +122,10 @@ def _model_mark(path: Path) -> str:
     return hashlib.sha256(f"{weights} {json.dumps(kept, sort_keys=True)}".encode()).hexdigest()
 
 
-def _tokenizer_mark(folder: Path) -> str:
-    """sha256 of the tokenizer's files."""
+def _tokenizer_mark(folder: Path, *names: str) -> str:
+    """sha256 of the tokenizer's files, those called ``names`` (default: _TOKENIZER_FILES)."""
     digest = hashlib.sha256()
-    found = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    found = [folder / name for name in names or _TOKENIZER_FILES if (folder / name).is_file()]
     if not found:
         raise UserError(f"{folder}: holds no tokenizer; copy the whole checkpoint")
     for path in found:

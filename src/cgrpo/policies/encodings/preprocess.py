@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ from PIL import Image
 
 from cgrpo.errors import UserError
 
-Rule = Literal["uno", "uno-train", "kontext"]
+Rule = Literal["uno", "uno-train", "kontext", "flux2"]
 Size = tuple[int, int]  # width, height
 
 # The sizes of UNO's training at resolution 512, widest first (bytedance/UNO, uno/dataset/uno.py).
@@ -41,6 +42,9 @@ def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: 
                  with antialiasing, rounded to 8 bits, where UNO resizes floats: less than one level apart
     "kontext"    the side of a square, as FluxKontextPipeline (1024) prepares its picture: stretched to the one of
                  17 sizes whose aspect ratio is nearest. LANCZOS
+    "flux2"      the side of a square of the most pixels that a reference may have, as Flux2KleinPipeline (1024)
+                 prepares them: larger ones are scaled down to it (LANCZOS, in the picture's own mode), smaller ones
+                 stay; both sides are cropped, centred, to multiples of ``multiple``
 
     Raises UserError where a side would be less than ``multiple``.
 
@@ -49,6 +53,8 @@ def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: 
     """
     if rule == "uno":
         return resize_reference(image, long_side, multiple)
+    if rule == "flux2":
+        return limit_area(image, long_side**2, multiple)
     # Both convert before resizing; UNO's inference after it.
     picture = image.convert("RGB")
     if rule == "uno-train":
@@ -82,6 +88,25 @@ def resize_reference(image: Image.Image, long_side: int, multiple: int) -> Image
     left, top = (scaled[0] - target_width) // 2, (scaled[1] - target_height) // 2
     resized = image.resize(scaled, Image.Resampling.LANCZOS)
     return resized.crop((left, top, left + target_width, top + target_height)).convert("RGB")
+
+
+def limit_area(image: Image.Image, most: int, multiple: int) -> Image.Image:
+    """A reference of at most ``most`` pixels, scaled down if it has more, cropped to ``multiple``, as RGB.
+
+    Raises UserError if nothing is left of a side.
+    """
+    width, height = image.size
+    if width * height > most:
+        scale = math.sqrt(most / (width * height))
+        image = image.resize((max(int(width * scale), 1), max(int(height * scale), 1)), Image.Resampling.LANCZOS)
+    target_width, target_height = (side // multiple * multiple for side in image.size)
+    if not (target_width and target_height):
+        raise UserError(
+            f"a reference of {width} x {height} pixels has a side of less than {multiple} within {most} pixels; "
+            "crop it squarer, or give a larger one"
+        )
+    left, top = (image.width - target_width) // 2, (image.height - target_height) // 2
+    return image.crop((left, top, left + target_width, top + target_height)).convert("RGB")
 
 
 def _scaled(sizes: list[Size], side: int, native: int, multiple: int) -> list[Size]:

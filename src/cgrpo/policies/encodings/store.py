@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import LatentCodec, picture_key
-from cgrpo.policies.encodings.mark import EncodingMark
+from cgrpo.policies.encodings.mark import EncodingMark, Flux2Mark
 from cgrpo.policies.encodings.text import Prompts
 from cgrpo.tensor_files import tensor_bytes
 from cgrpo.types import Batch
@@ -44,11 +44,11 @@ _T = TypeVar("_T")
 class EncodingStore:
     """One folder of encodings; see the module's text for its files."""
 
-    def __init__(self, folder: Path, mark: EncodingMark) -> None:
+    def __init__(self, folder: Path, mark: EncodingMark | Flux2Mark) -> None:
         self.folder, self.mark = folder, mark
 
     @classmethod
-    def create(cls, folder: Path, mark: EncodingMark) -> EncodingStore:
+    def create(cls, folder: Path, mark: EncodingMark | Flux2Mark) -> EncodingStore:
         """The store in ``folder``, new or to be filled further.
 
         Raises UserError if the folder holds something else, or encodings of another mark.
@@ -69,7 +69,7 @@ class EncodingStore:
         return store
 
     @classmethod
-    def open(cls, folder: Path, mark: EncodingMark) -> EncodingStore:
+    def open(cls, folder: Path, mark: EncodingMark | Flux2Mark) -> EncodingStore:
         """The store in ``folder``. Raises UserError if there is none, or saying what differs from ``mark``."""
         index = folder / "index.json"
         try:
@@ -79,7 +79,7 @@ class EncodingStore:
         except (OSError, ValueError) as error:
             raise UserError(f"{index}: can't be read ({error}); delete the folder and run {COMMAND} again") from error
         if not isinstance(found, dict) or not found.keys() >= {field.name for field in fields(mark)}:
-            raise UserError(f"{index}: is no index of encodings; give the folder that {COMMAND} filled")
+            raise UserError(f"{index}: is no index of this policy's encodings; give the folder that {COMMAND} filled")
         differ = [
             f"{name.replace('_', ' ')} {str(found[name])[:12]} instead of {str(wanted)[:12]}"
             for name, wanted in asdict(mark).items()
@@ -153,6 +153,9 @@ class StoredPrompts:
         unique = {prompt: self.store.text(prompt) for prompt in dict.fromkeys(prompts)}
         text, pooled = zip(*(unique[prompt] for prompt in prompts), strict=True)
         return torch.stack(text).to(self.device), torch.stack(pooled).to(self.device)
+
+    def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        return {}
 
 
 @dataclass

@@ -21,7 +21,11 @@ class Prompts(Protocol):
     def modules(self) -> tuple[nn.Module, ...]: ...
 
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(text_NLC, pooled_NC) of N prompts."""
+        """(text_NLC, pooled_NC) of N prompts; a family without a pooled vector has one of no numbers."""
+        ...
+
+    def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        """The prompts that are longer than an encoder reads, as numbers, by encoder; empty where none is there."""
         ...
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from PIL.Image import Image, Resampling
 from torch import Tensor
 
 from cgrpo.algorithm import shifted_sigmas
@@ -22,38 +21,26 @@ from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.layouts import FLUX, Layout
 from cgrpo.policies.checkpoints.loading import Checkpoint, load_parts
-from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack, unpack
-from cgrpo.policies.encodings.preprocess import Rule, prepare_references, require_one_size
+from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack
+from cgrpo.policies.encodings.preprocess import Rule
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import PromptEncoder, Prompts
-from cgrpo.policies.fingerprint import models_fingerprint
+from cgrpo.policies.exact_time import keep_exact_time
 from cgrpo.policies.flux.condition import FluxCondition
-from cgrpo.policies.flux.exact_time import keep_exact_time
 from cgrpo.policies.flux.positions import PositionScheme, position_ids
-from cgrpo.policies.lora import LoraPolicy
-from cgrpo.policies.memory import on_device
+from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.types import Batch
 
 if TYPE_CHECKING:
     from diffusers import FluxTransformer2DModel
 
 
-class FluxPolicy(LoraPolicy[FluxCondition]):
-    """A FLUX transformer with its autoencoder and text encoders; see ``base.Policy`` for the contract.
+class FluxPolicy(ReferencedPolicy[FluxCondition]):
+    """A FLUX transformer with its autoencoder and text encoders; see ``ReferencedPolicy`` for what it is made of.
 
-    height, width    pixels of the generated picture; multiples of one token's pixels (16 for FLUX)
-    reference_size   pixels of the longer side of a task's only reference (UNO: 512)
-    several_size     the same where a task has several references (UNO: 320); 0 means reference_size
-    rule             how references are resized (preprocess.py)
-    guidance         distilled guidance scale, used by ``encode`` and ``condition``; without effect
-                     where the transformer has no guidance embedding
-    pe               position scheme of the references (positions.py)
-    device           where all computing is done; default: where the transformer is
-    offload          autoencoder and text encoders wait in the CPU's memory between calls
-
-    Everything is frozen on construction; ``add_adapter`` or ``load_adapter`` adds what trains. ``transformer`` may
-    be replaced by a wrapped one (DDP): its settings are read only here. Codec and prompt encoder may be None where
-    the policy is driven by tensors alone.
+    guidance   distilled guidance scale, used by ``encode_parts`` and ``condition``; without effect
+               where the transformer has no guidance embedding
+    pe         position scheme of the references (positions.py)
     """
 
     layout: ClassVar[Layout] = FLUX
@@ -68,34 +55,34 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
         width: int,
         reference_size: int,
         guidance: float = 3.5,
+        evaluation_guidance: float = 0.0,
         pe: PositionScheme = "d",
         rule: Rule = "uno",
         several_size: int = 0,
         device: str | torch.device | None = None,
         offload: bool = False,
     ) -> None:
-        self.transformer = transformer.requires_grad_(False).eval()
-        self.codec, self.prompts = codec, prompts
-        self.height, self.width, self.reference_size = height, width, reference_size
-        self.several_size = several_size
-        self.guidance = guidance
+        super().__init__(
+            transformer,
+            codec,
+            prompts,
+            height=height,
+            width=width,
+            reference_size=reference_size,
+            several_size=several_size,
+            rule=rule,
+            guidance=guidance,
+            evaluation_guidance=evaluation_guidance,
+            device=device,
+            offload=offload,
+        )
         self.pe: PositionScheme = pe
-        self.rule: Rule = rule
-        self.offload = offload
-        # Which weights these are: from_folder and begin_with say; unknown where the model was built in memory.
-        self.origin = Origin("", "")
-        self.pixels_per_token = codec.pixels_per_token if codec else 16
-        self._channels: int = transformer.config["in_channels"]
         self._takes_guidance: bool = transformer.config["guidance_embeds"]
-        # Not transformer.dtype: an fp32 adapter on a bf16 base would make that ambiguous.
-        self.dtype = transformer.x_embedder.weight.dtype
-        self.device = torch.device(device or transformer.x_embedder.weight.device)
-        if height % self.pixels_per_token or width % self.pixels_per_token or min(height, width) < 1:
+        if evaluation_guidance and not self._takes_guidance:
             raise UserError(
-                f"a picture of {width} x {height} pixels: both sides must be multiples of {self.pixels_per_token}"
+                f"policy.evaluation_guidance = {evaluation_guidance:g}: this transformer takes none; leave it out"
             )
-        self.grid = (height // self.pixels_per_token, width // self.pixels_per_token)
-        keep_exact_time(transformer)
+        keep_exact_time(transformer, transformer.time_text_embed)
 
     @classmethod
     def from_folder(
@@ -106,6 +93,7 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
         width: int,
         reference_size: int,
         guidance: float = 3.5,
+        evaluation_guidance: float = 0.0,
         pe: PositionScheme = "d",
         rule: Rule = "uno",
         several_size: int = 0,
@@ -143,6 +131,7 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
             width=width,
             reference_size=reference_size,
             guidance=guidance,
+            evaluation_guidance=evaluation_guidance,
             pe=pe,
             rule=rule,
             several_size=several_size,
@@ -151,11 +140,6 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
         )
         policy.origin = Origin(checkpoint.path, transformer_fingerprint(parts.transformer))
         return policy
-
-    @property
-    def latent_shape(self) -> tuple[int, int]:
-        """(L, C) of one sample's packed latents."""
-        return self.grid[0] * self.grid[1], self._channels
 
     def noise(self, seed: int) -> Tensor:
         """As diffusers' FLUX pipelines draw it from a CPU generator: latents first, then tokens."""
@@ -169,46 +153,13 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
             raise UserError(f"sampling.shift = {shift!r}: this policy knows numbers, flux and uno")
         return shifted_sigmas(steps, shift, self.latent_shape[0])
 
-    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[FluxCondition]:
-        """A condition for each of ``parts``; texts are encoded in one go, each reference is resized by ``rule`` first.
-
-        Raises UserError unless all tasks of a part have equally many references and the i-th ones end with equal
-        sizes: position ids are shared by the batch.
-        """
-        if self.codec is None or self.prompts is None:
-            raise RuntimeError("this policy was built without an autoencoder and text encoders: use condition()")
-        with on_device(self.device, *self.prompts.modules, offload=self.offload):
-            text_NLC, pooled_NC = self.prompts.encode(batch.prompts)
-        with on_device(self.device, self.codec.vae, offload=self.offload):
-            latents = [self._reference_latents(batch.select(rows)) for rows in parts]
+    def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[FluxCondition]:
+        text_NLC, pooled_NC = self._texts(batch.prompts)
+        latents = self._reference_latents(batch, parts)
         return [
-            self.condition(text_NLC[list(rows)], pooled_NC[list(rows)], latent)
+            self.condition(text_NLC[list(rows)], pooled_NC[list(rows)], latent, guidance)
             for rows, latent in zip(parts, latents, strict=True)
         ]
-
-    def _reference_latents(self, batch: Batch) -> list[Tensor]:
-        assert self.codec is not None
-        counts = sorted({len(pictures) for pictures in batch.references})
-        if len(counts) > 1:
-            raise UserError(f"tasks with {counts} references in one batch; group tasks by their number of references")
-        latents, prepared = [], [self.prepare(pictures) for pictures in batch.references]
-        for place in range(counts[0] if counts else 0):
-            column = [pictures[place] for pictures in prepared]
-            require_one_size(column, batch.ids, place)
-            latents.append(self.codec.encode(column))
-        return latents
-
-    def alike(self, batch: Batch, most: int) -> list[list[int]]:
-        """The batch's tasks in parts that can share a batch: of equal reference sizes, at most ``most`` tasks each."""
-        rows_by_sizes: dict[tuple[tuple[int, int], ...], list[int]] = {}
-        for row, pictures in enumerate(batch.references):
-            sizes = tuple(picture.size for picture in self.prepare(pictures))
-            rows_by_sizes.setdefault(sizes, []).append(row)
-        return [rows[at : at + most] for rows in rows_by_sizes.values() for at in range(0, len(rows), most)]
-
-    def prepare(self, references: Sequence[Image]) -> list[Image]:
-        """A task's references as the autoencoder sees them."""
-        return prepare_references(references, self.rule, self.reference_size, self.several_size, self.pixels_per_token)
 
     def condition(
         self,
@@ -259,39 +210,5 @@ class FluxPolicy(LoraPolicy[FluxCondition]):
             )
         return v_NLC[:, : x_NLC.shape[1]].to(x_NLC.dtype)
 
-    def encode_targets(self, pictures: Sequence[Image]) -> Tensor:
-        """RGB pictures as x_NLC at sigma = 0 (fp32), stretched to the policy's size as UNO's training does."""
-        if self.codec is None:
-            raise RuntimeError("this policy was built without an autoencoder")
-        size = (self.width, self.height)
-        stretched = [p if p.size == size else p.resize(size, Resampling.LANCZOS) for p in pictures]
-        with on_device(self.device, self.codec.vae, offload=self.offload):
-            return pack(self.codec.encode(stretched))
-
-    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, list[int]]:
-        return self.prompts.cut(prompts) if isinstance(self.prompts, PromptEncoder) else {}
-
-    def decode(self, x_NLC: Tensor) -> Tensor:
-        """Latents at sigma = 0 as pictures: uint8 on the CPU, [N, H, W, 3]."""
-        if self.codec is None:
-            raise RuntimeError("this policy was built without an autoencoder")
-        with on_device(self.device, self.codec.vae, offload=self.offload):
-            return self.codec.decode(unpack(x_NLC, *self.grid))
-
     def mark(self) -> dict[str, Any]:
-        """See ``Policy``; None for models that aren't loaded (stored encodings, tensors alone)."""
-        texts = self.prompts.modules if self.prompts else ()
-        return {
-            "height": self.height,
-            "width": self.width,
-            "reference_size": self.reference_size,
-            "several_size": self.several_size,
-            "reference_rule": self.rule,
-            "reference_latents": self.codec.posterior if self.codec else None,
-            "position_ids": self.pe,
-            "guidance": self.guidance,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "autoencoder": models_fingerprint([self.codec.vae]) if self.codec else None,
-            "text_encoders": models_fingerprint(texts) if texts else None,
-            "transformer": self.weights_mark(),
-        }
+        return super().mark() | {"position_ids": self.pe}

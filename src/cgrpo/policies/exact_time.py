@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from diffusers import FluxTransformer2DModel
 
+def keep_exact_time(transformer: nn.Module, embedding: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Let 1000 * sigma and 1000 * guidance reach ``embedding`` as fp32 numbers, whatever the model's dtype.
 
-def keep_exact_time(transformer: FluxTransformer2DModel) -> None:
-    """Let 1000 * sigma and 1000 * guidance reach their embeddings in fp32, whatever the model's dtype.
+    ``embedding`` is the part of ``transformer`` that takes them first. ``dtype``: what they are handed over in.
 
     The stock forward casts both to the dtype of its first linear layer. Under bf16 (weights or
     autocast) that turns 986 into 984 and 731 into 732: neighbouring steps get one time, and the
@@ -24,8 +24,8 @@ def keep_exact_time(transformer: FluxTransformer2DModel) -> None:
         passed.update(timestep=kwargs["timestep"], guidance=kwargs.get("guidance"))
 
     def replace(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        exact = [value.float() * 1000 for value in passed.values() if value is not None]
-        return (*exact, args[-1])
+        exact = [(value.float() * 1000).to(dtype) for value in passed.values() if value is not None]
+        return (*exact, *args[len(exact) :])
 
     transformer.register_forward_pre_hook(remember, with_kwargs=True)
-    transformer.time_text_embed.register_forward_pre_hook(replace)
+    embedding.register_forward_pre_hook(replace)
