@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -14,7 +15,9 @@ from PIL import Image
 from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
+from cgrpo.launch import launched
 
+WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 HUGE = "99999999999999999999"
 
 
@@ -130,6 +133,56 @@ def test_a_sheet_that_can_not_be_written_is_refused_before_the_scoring(capfd, tm
     words = ("rewards", "score", "--prompt", "a toy", tmp_path / "a.png", "--sheet", tmp_path / name)
     assert "--sheet" in refused(capfd, *words)
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE is set but not RANK"),
+        ({"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, "not MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "many"}, "not RANK"),
+        ({"LOCAL_RANK": ""}, ""),
+        ({"RANK": "3"}, ""),
+        (WHOLE | {"WORLD_SIZE": "two"}, "WORLD_SIZE must be a whole number"),
+        (WHOLE | {"RANK": "-1"}, "RANK must be a whole number"),
+        (WHOLE | {"RANK": "2"}, "RANK (2) must be below WORLD_SIZE (2)"),
+        (WHOLE | {"MASTER_PORT": "99999"}, "MASTER_PORT"),
+        (WHOLE, ""),
+    ],
+)
+def test_half_a_launch_is_refused(monkeypatch, given, said):
+    for name in WHOLE:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    if said:
+        with pytest.raises(UserError, match="environment: ") as caught:
+            launched()
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+    else:
+        assert launched() == ((1, 2) if given == WHOLE else (0, 1))
+
+
+def test_half_a_launch_is_one_line(capfd, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert "not RANK" in refused(capfd, "train", "--out", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "words", [("sample", "--prompt", "caf\udce9 toy", "--out", "x"), ("data", "check", "\udcff.json")]
+)
+def test_what_is_no_utf8_is_refused(capfd, words):
+    assert "is no UTF-8" in refused(capfd, *words)
+
+
+def test_a_terminal_that_lacks_letters(tmp_path):
+    """Tables are printed with replacement; what is written is whole."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "猫 1.png")
+    words = ["rewards", "score", "--prompt", "a toy", str(tmp_path / "猫 1.png"), "--reward", "prompt"]
+    command = [sys.executable, "-m", "cgrpo", *words, "--json", str(tmp_path / "s.json")]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0 and b"? 1.png" in done.stdout and done.stderr == b""
+    assert "猫 1.png" in str(json.loads((tmp_path / "s.json").read_text()))
 
 
 def test_a_reader_that_has_seen_enough():

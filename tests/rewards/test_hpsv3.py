@@ -130,6 +130,12 @@ def test_a_groups_scores_do_not_depend_on_other_groups_even_in_bf16(tiny_hpsv3):
     assert torch.equal(scores(slice(0, 6)), torch.cat((scores(slice(0, 3)), scores(slice(3, 6)))))
 
 
+def test_a_picture_too_narrow_for_the_processor_has_no_score(tiny_hpsv3):
+    images_NHWC = torch.zeros(2, 2, 402, 3, dtype=torch.uint8)
+    batch = Batch(("a", "b"), ("a toy", "a cat"), ((), ()), ("", ""))
+    assert make(tiny_hpsv3)(images_NHWC, batch).isnan().all()
+
+
 def test_weights_that_do_not_fit_are_named_together(tiny_hpsv3, tmp_path):
     state = load_file(tiny_hpsv3 / "HPSv3.safetensors")
     state["model.surplus"] = state.pop("model.norm.weight")

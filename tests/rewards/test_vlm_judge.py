@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import vlm_endpoint
+from PIL import Image
 from vlm_endpoint import INPUT, KEY, OUTPUT, pictures, serving, settings, tasks
 
 from cgrpo.build import make_reward
@@ -18,6 +19,8 @@ from cgrpo.config import load_config, parse_config
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmJudge
 from cgrpo.rewards.vlm.client import retry_after
+from cgrpo.rewards.vlm.rubrics import data_url
+from cgrpo.types import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +86,16 @@ def test_identity_request_shows_references_first() -> None:
 
 
 MENDED = ["storm", "status 500 oops", "status 503", "truncated", "html", "list", "refuse", "filter", "range", "huge"]
-MENDED += ["cut", "flood 200", "flood 500", "say ", "say I would rather not.", "say Score: 3 or 4"]
+MENDED += [
+    "cut",
+    "thoughts",
+    "wrapped upstream is busy",
+    "flood 200",
+    "flood 500",
+    "say ",
+    "say I would rather not.",
+    "say Score: 3 or 4",
+]
 
 
 @pytest.mark.parametrize("action", MENDED)
@@ -102,6 +114,52 @@ def test_a_failure_is_nan(action: str, caplog: pytest.LogCaptureFixture) -> None
     assert endpoint.asked == {0: 1, 1: 4, 2: 1}
     assert judge.report()["given_up"] == pytest.approx(1 / 3)
     assert "1 of 3 judgements given up" in caplog.text
+
+
+def test_a_reply_in_parts_is_read() -> None:
+    with serving(always("parts")) as endpoint:
+        assert scores(VlmJudge(settings(endpoint)), 5) == [0, 1, 2, 3, 4]
+    assert set(endpoint.asked.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("action", "said", "billed"), [("wrapped upstream is busy", "upstream is busy", 0), ("thoughts", "reasoning", 1)]
+)
+def test_what_went_wrong_is_said_and_billed_where_it_is(
+    action: str, said: str, billed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(always(action)) as endpoint:
+        judge = VlmJudge(settings(endpoint, attempts=2, token_budget=10**6))
+        assert math.isnan(scores(judge, 1)[0])
+    assert said in caplog.text
+    assert (judge.report()["input_tokens"] > 0) == bool(billed)
+
+
+def test_this_machine_is_asked_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody is there
+    with serving(always("good")) as endpoint:
+        assert scores(VlmJudge(settings(endpoint)), 2) == [0, 1]
+
+
+def test_large_pictures_are_shrunk_and_shared_ones_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[tuple[int, int]] = []
+
+    def count(picture: Image.Image) -> str:
+        encoded.append(picture.size)
+        return data_url(picture)
+
+    monkeypatch.setattr("cgrpo.rewards.vlm.rounds.data_url", count)
+    reference = Image.new("RGB", (4000, 3000), (9, 9, 200))
+    batch = Batch(("a", "b", "c"), ("",) * 3, ((reference,),) * 3, ("toy",) * 3)
+    with serving(always("good")) as endpoint:
+        assert VlmJudge(settings(endpoint, task="identity"))(pictures(3), batch).tolist() == [0, 1, 2]
+        assert sorted(encoded) == [(8, 8)] * 3 + [(1024, 768)]
+        urls = [part["image_url"]["url"] for part in content(endpoint.requests[0]) if part["type"] == "image_url"]
+        assert [vlm_endpoint.read_url(url).size for url in urls] == [(1024, 768), (8, 8)]
+        assert max(map(len, urls)) < 100_000
+        VlmJudge(settings(endpoint, task="identity", picture_side=64))(pictures(1), batch.select([0]))
+    assert encoded[-2:] == [(64, 48), (8, 8)] or encoded[-2:] == [(8, 8), (64, 48)]
 
 
 def test_refusals_are_counted_and_not_repeated(tmp_path: Path) -> None:

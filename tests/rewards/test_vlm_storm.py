@@ -103,7 +103,9 @@ def test_budget_counts_what_is_perhaps_billed(tmp_path: Path) -> None:
 
 
 def test_processes_share_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    launch = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
     with serving(lambda index, attempt, request: "good") as endpoint, pytest.raises(UserError, match="budget"):
         VlmJudge(settings(endpoint, budget=0.04, **PRICES))(pictures(40), tasks(40))
     assert len(endpoint.requests) == 5

@@ -120,7 +120,7 @@ def serving(behave: Callable[[int, int, dict[str, Any]], str]) -> Iterator[Endpo
             thread.join()
 
 
-def completion(content: str | None, **said: Any) -> bytes:
+def completion(content: str | list[Any] | None, **said: Any) -> bytes:
     choice = {"index": 0, "finish_reason": said.pop("finish_reason", "stop")}
     message = {"role": "assistant", "content": content, "refusal": said.pop("refusal", None)}
     usage = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
@@ -184,6 +184,15 @@ def act(handler: BaseHTTPRequestHandler, endpoint: Endpoint, index: int, action:
             answer(completion(f"Score: {(index + 1) % 5}", finish_reason="length"))
         case "html":
             answer(b"<html>Bad gateway</html>", kind="text/html")
+        case "parts":  # a reply's content as parts, some of them no text
+            text = good(index)
+            answer(completion([{"type": "reasoning", "text": None}, {"type": "text", "text": text[:9]}, text[9:]]))
+        case "thoughts":
+            table = json.loads(completion(None))
+            table["choices"][0]["message"]["reasoning_content"] = "Score: 1"
+            answer(json.dumps(table).encode())
+        case "wrapped":  # an error inside a 200
+            answer(json.dumps({"choices": None, "error": {"message": action.partition(" ")[2], "code": 502}}).encode())
         case "list":
             answer(b"[1, 2]")
         case "refuse":

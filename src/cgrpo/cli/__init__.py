@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -16,6 +17,22 @@ from cgrpo.errors import UserError
 __all__ = ["main", "parser"]
 
 VERBS = (train, sample, evaluate, analyze, study, reproduce, plan, adapter, rewards, data, toybox, cite)
+
+
+CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
+"""Loggers whose words on import are of no use to our users."""
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises UserError for an argument, a path or a prompt, whose bytes are no UTF-8: no file of ours could say it."""
+    for place, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode(errors="backslashreplace").decode()
+            raise UserError(
+                f"argument {place} ({shown[:100]}) is no UTF-8; type it in UTF-8, rename the file"
+            ) from None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,9 +50,18 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on standard error and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar: the training's
-    for chatty in ("torchao", "torch.utils._pytree"):  # what they say on import is of no use to our users
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows another, and the work goes on
+            stream.reconfigure(errors="replace")
     core = parser()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _check_text(arguments)
+    except UserError as error:
+        print(f"cgrpo: {error}", file=sys.stderr)
+        return 2
     options = core.parse_args(arguments)
     if "command" not in options:
         core.print_help()

@@ -169,6 +169,8 @@ class VlmSettings(Section):
     """Of the judge's sampling; left out where the model refuses it."""
     seed: Seed = 0
     """Of the judge's sampling; left out where the model refuses it."""
+    picture_side: Annotated[int, Field(ge=32, le=4096)] = 1024
+    """Longest side of a picture that is sent, pixels; a larger one is shrunk. Endpoints shrink to about this, too."""
     max_tokens: Positive = 1000
     """Longest reply, tokens; a model that thinks aloud needs more."""
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 16

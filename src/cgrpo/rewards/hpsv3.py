@@ -25,6 +25,7 @@ from cgrpo.types import Batch
 Rotary = Literal["reference", "fp32"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 PIXELS = 448 * 448  # 256 image tokens for a square picture
+NARROWEST = 200  # long to short side; Qwen2-VL's processor takes no narrower picture
 RENAMED = {"visual.": "visual.", "model.": "language_model."}  # the checkpoint's prefixes -> Qwen2VLModel's
 UNUSED = "lm_head."
 HEAD = "rm_head."
@@ -42,7 +43,7 @@ class HPSv3(Reward):
     Model: Qwen2-VL (7B) without its language head, then a three-layer head on the last hidden state of the one
     "<|Reward|>" token, giving (mu, log sigma). The body runs in ``dtype`` (bfloat16 as trained), the head in fp32.
     Input: the picture, PIL bicubic to about 448 x 448 (sides multiples of 28), CLIP statistics; the checkpoint's own
-    prompt template around the full prompt.
+    prompt template around the full prompt. A picture narrower than 1 : 200 has no score (NaN).
 
     Two things are as the checkpoint was trained, not as Qwen2-VL is usually run: all three axes of the positions
     count tokens one by one (no M-RoPE), and the rotary tables are rounded to bfloat16 (``rotary`` "reference";
@@ -123,6 +124,8 @@ class HPSv3(Reward):
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         # Pictures of different prompts never share a forward: in bfloat16 it shows what else is in a batch, and a
         # group's scores must not depend on which groups its process happens to hold.
+        if max(images_NHWC.shape[1:3]) > NARROWEST * min(images_NHWC.shape[1:3]):
+            return torch.full((len(images_NHWC),), torch.nan)
         pictures, prompts = to_pictures(images_NHWC), list(batch.prompts)
         groups = [list(rows) for _, rows in groupby(range(len(prompts)), prompts.__getitem__)]
         return torch.cat([self.score([pictures[n] for n in rows], [prompts[n] for n in rows])[:, 0] for rows in groups])

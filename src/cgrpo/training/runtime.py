@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from cgrpo.errors import UserError
+from cgrpo.launch import launched
 
 
 class Runtime:
@@ -25,6 +26,7 @@ class Runtime:
         if tracker != "none" and importlib.util.find_spec(tracker) is None:
             cure = f"pip install {tracker}, or choose another with --set logging.tracker=none"
             raise UserError(f"logging.tracker = {tracker!r}: the package is not installed; {cure}")
+        launched()  # half a launch would be a traceback of torch's
         self._accelerator = Accelerator(
             log_with=None if tracker == "none" else tracker, project_dir=folder, cpu=not torch.cuda.is_available()
         )

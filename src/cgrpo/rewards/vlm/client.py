@@ -13,12 +13,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
+from cgrpo.rewards.transport import is_local
 from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, clipped
 from cgrpo.rewards.vlm.ledger import Usage
 from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS
@@ -38,6 +40,9 @@ class Endpoint:
     def __init__(self, settings: VlmSettings, key: str, dropped: set[str]):
         self.settings, self.dropped, self._key = settings, dropped, key
         http = openai.DefaultAsyncHttpxClient(
+            trust_env=not is_local(
+                urlsplit(settings.base_url or OPENAI).hostname or ""
+            ),  # no proxy before this machine
             follow_redirects=False,  # pictures and key go to the named endpoint alone
             headers={"Accept-Encoding": "identity"},  # the size limit counts what arrives
             event_hooks={"response": [_bounded]},
@@ -115,14 +120,18 @@ class Endpoint:
     def _read(self, text: str) -> Reply:
         try:
             table = json.loads(text)
+            if said := _error_in(table):  # some endpoints wrap a failure in status 200
+                raise Again(f"the endpoint says: {self._scrub(said)}")
             choice = table["choices"][0]
             message = choice["message"]
-            content, refusal = message.get("content"), message.get("refusal")
+            content, refusal, finish = message.get("content"), message.get("refusal"), choice.get("finish_reason")
+            thought = not content and bool(message.get("reasoning_content") or message.get("reasoning"))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise Again("a reply that is no chat completion", billed=True) from None
-        finish = choice.get("finish_reason")
+        if thought and finish != "length" and not refusal:
+            raise Again("a reply of thoughts alone (reasoning_content), without content", billed=True)
         return Reply(
-            text=self._scrub(content) if isinstance(content, str) else "",
+            text=self._scrub(_text(content)),
             refused=bool(refusal) or finish == "content_filter",
             cut=finish == "length",
             usage=_usage(table.get("usage")),
@@ -130,6 +139,21 @@ class Endpoint:
 
     def _scrub(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _text(content: object) -> str:
+    """A message's content: a text, or a list of parts, of which the texts count."""
+    if isinstance(content, list):
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+def _error_in(table: dict[str, Any]) -> str:
+    """What a reply without choices says went wrong; "" where it says nothing."""
+    error = None if table.get("choices") else table.get("error")
+    said = error.get("message") or error.get("code") if isinstance(error, dict) else error
+    return str(said) if said else ""
 
 
 def _usage(table: object) -> Usage | None:

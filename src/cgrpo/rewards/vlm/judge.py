@@ -16,11 +16,12 @@ from torch import Tensor
 
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
+from cgrpo.launch import launched
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache, question_key
 from cgrpo.rewards.vlm.ledger import Ledger
 from cgrpo.rewards.vlm.rounds import Round
-from cgrpo.rewards.vlm.rubrics import Part, question
+from cgrpo.rewards.vlm.rubrics import Part, fitted, question
 from cgrpo.types import Batch
 
 ABOUT_REPLIES = ("model", "base_url", "format", "temperature", "seed", "max_tokens")  # settings a judgement depends on
@@ -30,9 +31,9 @@ log = logging.getLogger(__name__)
 class VlmJudge(Reward):
     """The score that a judge gives by our rubric, 0 to 4. NaN: it refused, or the attempts ran out.
 
-    Whole pictures at their own size go out as PNG: the references and the generated one ("identity"), or the
-    generated one and the prompt ("prompt"). Equal questions are asked once. Raises UserError where no attempt can
-    help (key, model, quota) and at the end of the budget, which torchrun's processes share in equal parts; judgements
+    Whole pictures go out as PNG, at their own size up to ``picture_side``: the references and the generated one
+    ("identity"), or the generated one and the prompt ("prompt"). Equal questions are asked once. Raises UserError where
+    no attempt can help (key, model, quota) and at the end of the budget, which torchrun's processes share; judgements
     finished by then are in the cache.
     """
 
@@ -45,7 +46,7 @@ class VlmJudge(Reward):
         self.axis: Axis = settings.task
         read_key(settings.key_variable)  # fails now rather than after hours; not kept
         self.cache = JudgementCache(Path(settings.cache).expanduser() if settings.cache else None)
-        processes = max(1, int(os.environ.get("WORLD_SIZE", "1")))
+        _, processes = launched()
         self.ledger = Ledger(
             settings.input_price,
             settings.output_price,
@@ -88,11 +89,14 @@ class VlmJudge(Reward):
     def _questions(self, images_NHWC: Tensor, batch: Batch) -> list[tuple[Part, ...] | None]:
         """The question of each row; None for an identity without a reference."""
         task, form = self.settings.task, self.settings.format
-        pictures = to_pictures(images_NHWC)
+        side = self.settings.picture_side
+        pictures = [fitted(picture, side) for picture in to_pictures(images_NHWC)]
         if task == "prompt":
             pairs = zip(pictures, batch.prompts, strict=True)
             return [question(task, form, made, prompt=prompt) for made, prompt in pairs]
-        rows = zip(pictures, batch.references, batch.subjects, strict=True)
+        small = {id(one): fitted(one, side) for references in batch.references for one in references}
+        shown = [tuple(small[id(one)] for one in references) for references in batch.references]
+        rows = zip(pictures, shown, batch.subjects, strict=True)
         return [
             question(task, form, made, references=references, subject=subject) if references else None
             for made, references, subject in rows

@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from threading import Lock
 from typing import Any, Protocol
+
+from PIL.Image import Image
 
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
@@ -15,7 +19,7 @@ from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply
 from cgrpo.rewards.vlm.cache import Judgement
 from cgrpo.rewards.vlm.ledger import PICTURE_TOKENS, Ledger, Usage
 from cgrpo.rewards.vlm.replies import Unclear, read_score
-from cgrpo.rewards.vlm.rubrics import Part, message
+from cgrpo.rewards.vlm.rubrics import Part, data_url, message
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the endpoint asks for more
 TAKEN_FOR_BROKEN = 8  # requests that the endpoint won't take, before any was judged
@@ -53,9 +57,13 @@ class Round:
         self._hopeless = 0
         self._not_before = 0.0  # until when an endpoint that is too busy wants no request at all
         self._change, self._stop = asyncio.Condition(), asyncio.Event()
+        self._encoding = Lock()
+        self._shared: dict[int, str] = {}  # data URLs, by id, of pictures that stand in several questions
 
     async def judge(self, questions: Mapping[str, tuple[Part, ...]]) -> dict[str, Judgement | None]:
         waiting, errors = iter(questions.items()), []
+        count = Counter(id(part) for parts in questions.values() for part in parts if not isinstance(part, str))
+        self._shared = {at: "" for at, times in count.items() if times > 1}
         count = min(self.settings.concurrency, len(questions))
         await asyncio.gather(*(self._work(waiting, errors) for _ in range(count)))
         if self._hopeless and self._hopeless == len(questions) and not self.proven:
@@ -80,7 +88,7 @@ class Round:
 
     async def _judge_one(self, key: str, parts: tuple[Part, ...]) -> Judgement | None:
         settings = self.settings
-        content = await asyncio.to_thread(message, parts)
+        content = await asyncio.to_thread(message, parts, self._encoded)
         guess, ready, refusals, unusable, reason = self._guess(parts), 0.0, 0, 0, ""
         for attempt in range(settings.attempts):
             try:
@@ -112,6 +120,15 @@ class Round:
                 return self._finish(key, judgement)
         self.reasons.append(reason)
         return None
+
+    def _encoded(self, picture: Image) -> str:
+        """The picture as a data URL, made once where several questions show it: references, which all samples share."""
+        if id(picture) not in self._shared:
+            return data_url(picture)
+        with self._encoding:  # several threads ask for it at once
+            if not self._shared[id(picture)]:
+                self._shared[id(picture)] = data_url(picture)
+            return self._shared[id(picture)]
 
     def _finish(self, key: str, judgement: Judgement) -> Judgement:
         self.finished(key, judgement)

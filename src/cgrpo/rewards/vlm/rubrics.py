@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 
 Task = Literal["identity", "prompt"]
 Format = Literal["schema", "json", "text"]
@@ -93,14 +93,23 @@ def question(
     return rules, *shown, "Generated picture:", made, named + FORMS[form]
 
 
-def message(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    """A question as the content of an OpenAI message; pictures are lossless PNG data URLs."""
+def message(parts: Sequence[Part], encode: Callable[[Image], str]) -> list[dict[str, Any]]:
+    """A question as the content of an OpenAI message; ``encode`` makes a picture's data URL."""
     return [
         {"type": "text", "text": part}
         if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": data_url(part)}}
+        else {"type": "image_url", "image_url": {"url": encode(part)}}
         for part in parts
     ]
+
+
+def fitted(picture: Image, side: int) -> Image:
+    """The picture itself, or, where its longer side is above ``side`` pixels, shrunk to that."""
+    if max(picture.size) <= side:
+        return picture
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.convert("RGB").resize(size, Resampling.LANCZOS)
 
 
 def data_url(picture: Image) -> str:
