@@ -218,7 +218,7 @@ def test_the_administrators_page(browser: TestClient, made: Made) -> None:
             browser.get(f"/r/{token}/items/{number}")
             browser.post(f"/r/{token}/items/{number}", data=A | {"revision": "0"})
     page = browser.get(f"/admin/{admin}/").text
-    assert "32 of 32 pages answered" in page and "link 4" in page and "8 of 8" in page
+    assert "32 of 32 pages answered" in page and "link 4" in page and "8 of 8" in page and page.count("finished") == 4
     assert re.search(r"<dt>identity</dt><dd>-?\d\.\d{3}</dd>", page)
     lines = browser.get(f"/admin/{admin}/answers.csv").text.splitlines()
     assert len(lines) == 1 + 64 and lines[0].startswith("rater,item,question,choice")

@@ -10,7 +10,7 @@ from typing import Any
 from cgrpo.study.manifest import Study
 from cgrpo.study.statistics.agreement import agreement
 from cgrpo.study.statistics.checks import judge_raters
-from cgrpo.study.store import Store
+from cgrpo.study.store import Rater, Store
 
 
 def progress(study: Study, store: Store) -> dict[str, Any]:
@@ -21,14 +21,14 @@ def progress(study: Study, store: Store) -> dict[str, Any]:
     for rater in store.raters():
         tries = store.attempts(rater.number)
         total = len(study.lists[rater.number - 1]) if rater.number <= len(study.lists) else None
-        one = judged.get(rater.number)
+        answered, one = len(store.answered(rater.number)), judged.get(rater.number)
         rows.append(
             {
                 "number": rater.number,
                 "origin": rater.origin,
-                "state": "answering" if rater.passed else "in the tutorial" if rater.consented else "not begun",
+                "state": _state(rater, answered == total),
                 "tries": len(tries),
-                "answered": len(store.answered(rater.number)),
+                "answered": answered,
                 "total": total,
                 "seconds": one.seconds if one else None,
                 "last": max((r.answered_at for r in responses if r.rater == rater.number), default=""),
@@ -46,6 +46,12 @@ def progress(study: Study, store: Store) -> dict[str, Any]:
         "alphas": alphas,
         "seconds": median(seconds) if seconds else None,
     }
+
+
+def _state(rater: Rater, is_done: bool) -> str:
+    if is_done:
+        return "finished"
+    return "answering" if rater.passed else "in the tutorial" if rater.consented else "not begun"
 
 
 def answers_csv(store: Store) -> str:

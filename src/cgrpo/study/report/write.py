@@ -1,4 +1,4 @@
-"""A study's folder into report.json, report.md and report.html."""
+"""A study's folder into a folder of results: numbers as JSON, and Markdown and a page that show the same ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from cgrpo.study.manifest import read_study
 from cgrpo.study.report.findings import Findings, find
 from cgrpo.study.report.page import TITLE, figure5, report_page, verdicts
 from cgrpo.study.report.tables import tables
-from cgrpo.study.store import Store
+from cgrpo.study.store import Rater, Response, Store
 
 
 def read_findings(folder: Path) -> Findings:
     """What a study found so far; it may be served meanwhile. Raises UserError."""
-    study, store = read_study(folder), Store(folder)
+    study = read_study(folder)
+    return find(study, *_read(folder))
+
+
+def read_answers(folder: Path) -> list[Response]:
+    """All live answers. Raises UserError."""
+    return _read(folder)[1]
+
+
+def _read(folder: Path) -> tuple[list[Rater], list[Response]]:
+    store = Store(folder)
     try:
-        return find(study, store.raters(), store.responses())
+        return store.raters(), store.responses()
     except Unavailable as error:
         raise UserError(f"{folder}: {error}; try again") from None
     finally:
