@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -20,6 +21,14 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def json_text(value: Any, **how: Any) -> str:
+    """JSON of plain values with null for NaN and infinity, which it has not. ``how``: as json.dumps takes it.
+
+    All that is written goes through here; a test says so.
+    """
+    return json.dumps(without_nan(value), allow_nan=False, **how)
 
 
 def without_nan(value: Any) -> Any:

@@ -173,10 +173,10 @@ def test_a_result_from_before_a_setting_was_known_is_found(tmp_path: Path) -> No
     """Its key was another then; what its configuration is called now finds it."""
     (job,) = jobs_of(load_table("table3"), "toybox", "mild", [0])["min"]
     result = fake(job, 0.1)
-    del result["config"]["training"]["average"], result["config"]["shaping"]["recentre"]
+    del result["config"]["training"]["warmup"], result["config"]["shaping"]["recentre"]
     (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))
     assert Results(tmp_path / "none", tmp_path).find(job.key) == result
-    result["config"]["training"]["average"] = 0.123
+    result["config"]["training"]["warmup"] = 7
     (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))
     assert Results(tmp_path).find(job.key) is None
 

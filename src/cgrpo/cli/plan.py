@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from cgrpo.cli.shared import RECIPE, add_settings, add_verb, count, finite, positive
+from cgrpo.files import json_text
 
 DOES = "parameters, FLOPs, memory and hours of a recipe, before loading anything"
 EXAMPLES = """\
@@ -47,4 +47,4 @@ def run(options: argparse.Namespace) -> None:
     )
     print(render(result))
     if options.json:
-        options.json.write_text(json.dumps(result.as_dict(), indent=2) + "\n")
+        options.json.write_text(json_text(result.as_dict(), indent=2) + "\n")

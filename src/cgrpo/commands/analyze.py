@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from cgrpo.commands.sample import configuration
 from cgrpo.config import TOYBOX, Config, load_config
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import save
-from cgrpo.files import without_nan, write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.training.runtime import Runtime
 
 
@@ -146,6 +145,6 @@ def keep(found: Found, told: dict[str, Any], folder: Path, name: str, title: str
     """The json and the plot, in ``folder``. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     files = folder / f"{name}.json", folder / f"{name}.png"
-    write_text(files[0], json.dumps(without_nan(told), indent=1) + "\n")
+    write_text(files[0], json_text(told, indent=1) + "\n")
     save(found.draw(title), files[1])
     return Analysis(found, *files)

@@ -11,7 +11,7 @@ from cgrpo.config import Config
 from cgrpo.data import ManifestSource, Source
 from cgrpo.data.archives import is_private, length
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.checkpoint import reward_fingerprint
@@ -33,7 +33,7 @@ def check_materials(
     file = record.folder / "materials.json"
     found = _materials(cfg, source, policy, rewards)
     if not (resumed and file.exists()):  # a run of an earlier version kept none
-        write_text(file, json.dumps({"folder": str(Path.cwd()), **found}, indent=2) + "\n")
+        write_text(file, json_text({"folder": str(Path.cwd()), **found}, indent=2) + "\n")
         return
     try:
         began = json.loads(file.read_text(encoding="utf-8-sig"))

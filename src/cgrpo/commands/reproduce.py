@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.files import without_nan, write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.plan import plan
 from cgrpo.reproduce import (
     Job,
@@ -62,7 +61,7 @@ def write_boards(boards: Sequence[Scoreboard], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     parts = [table.markdown() for board in boards for table in board_tables(board)]
     write_text(out / "reproduce.md", "\n\n".join(parts) + "\n")
-    write_text(out / "reproduce.json", json.dumps(without_nan([b.as_dict() for b in boards]), indent=1) + "\n")
+    write_text(out / "reproduce.json", json_text([b.as_dict() for b in boards], indent=1) + "\n")
     write_text(out / "reproduce.html", board_page(boards).render())
 
 

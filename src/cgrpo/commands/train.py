@@ -19,7 +19,7 @@ from cgrpo.commands.watch import Watch, tasks_to_watch
 from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.rewards import Reward
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, mark_again, restore_best, save_checkpoint
@@ -112,7 +112,7 @@ def check_servers(record: Record, rewards: dict[str, Reward]) -> None:
     file = record.folder / "servers.json"
     if not file.exists():
         if found:
-            write_text(file, json.dumps(found, indent=2) + "\n")
+            write_text(file, json_text(found, indent=2) + "\n")
         return
     for name, checkpoint in json.loads(file.read_text()).items():
         if found.get(name, checkpoint) != checkpoint:

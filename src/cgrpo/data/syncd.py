@@ -33,7 +33,7 @@ from cgrpo.data.syncd_files import (
 )
 from cgrpo.data.syncd_scores import Scorers, score_objects
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 
 NEAR_DUPLICATE = 0.98  # the official loader's: a pair above it shows one picture twice
 
@@ -157,7 +157,7 @@ def write_manifest(path: Path, root: Path, manifest: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         relative = os.path.relpath(folder.resolve(), path.parent.resolve())
-        write_text(path, json.dumps({"root": Path(relative).as_posix(), **manifest}, indent=1) + "\n")
+        write_text(path, json_text({"root": Path(relative).as_posix(), **manifest}, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror}); give another place") from error
 

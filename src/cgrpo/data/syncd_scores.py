@@ -18,6 +18,7 @@ from cgrpo.data.archives import Files, open_picture, read_bytes
 from cgrpo.data.masks import fit_mask, read_mask
 from cgrpo.data.syncd_files import MASK_THRESHOLD, SyncdObject, mask_name
 from cgrpo.errors import UserError
+from cgrpo.files import json_text
 
 OBJECTS_PER_CALL = 16
 DECIMALS = 6  # of a score: what is beyond depends on which objects share a call
@@ -164,5 +165,5 @@ def _open_cache(path: Path | None) -> TextIO | None:
 
 def _append(file: TextIO | None, entry: dict[str, Any]) -> None:
     if file is not None:
-        file.write(json.dumps(entry) + "\n")
+        file.write(json_text(entry) + "\n")
         file.flush()

@@ -19,7 +19,7 @@ from cgrpo import __version__
 from cgrpo.config import METHODS, parse_run
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import read_scores
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
 
 DECIDES = ("algorithm", "training", "toybox/assets")
@@ -96,7 +96,7 @@ class Results:
         """The result of a finished run directory, written whole or not at all. Raises OSError."""
         result = result_of(job, run)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / f"{job.key}.json", json.dumps(result) + "\n")
+        write_text(self.folder / f"{job.key}.json", json_text(result) + "\n")
         return result
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 
 MANIFEST, PICTURES = "study.json", "pictures"
 FORMAT = 1
@@ -126,7 +126,7 @@ class Study:
 
 def write_study(folder: Path, study: Study) -> None:
     """Raises OSError."""
-    write_text(folder / MANIFEST, json.dumps({"format": FORMAT} | asdict(study), indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / MANIFEST, json_text({"format": FORMAT} | asdict(study), indent=1, ensure_ascii=False) + "\n")
 
 
 def read_study(folder: Path) -> Study:

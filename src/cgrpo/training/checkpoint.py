@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.tensor_files import write_tensors
 
 STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
@@ -78,7 +78,7 @@ def save_checkpoint(
     write_tensors(partial / STATE, tensors)
     digest = hashlib.sha256((partial / STATE).read_bytes()).hexdigest()
     index = {"iteration": iteration, "config": fingerprint, "sha256": digest}
-    (partial / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    (partial / INDEX).write_text(json_text(index, indent=2) + "\n")
     for name in (STATE, INDEX):
         with (partial / name).open("rb") as file:
             os.fsync(file.fileno())
@@ -96,7 +96,7 @@ def mark_again(folder: Path, old: str, new: str) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged one is refused when it is loaded
             index = json.loads((path / INDEX).read_text())
             if index["config"] == old:
-                write_text(path / INDEX, json.dumps(index | {"config": new}, indent=2) + "\n")
+                write_text(path / INDEX, json_text(index | {"config": new}, indent=2) + "\n")
 
 
 def random_state() -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 from cgrpo import __version__
 from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
-from cgrpo.files import without_nan, write_text
+from cgrpo.files import json_text, write_text
 
 
 class Record:
@@ -47,7 +47,7 @@ class Record:
             record.guard_file.unlink(missing_ok=True)
             for path in (folder, record.samples, record.checkpoints):
                 path.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "environment.json", json.dumps(_environment(), indent=2) + "\n")
+            write_text(folder / "environment.json", json_text(_environment(), indent=2) + "\n")
             record.write_config(config)
         except OSError as error:
             raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
@@ -97,7 +97,7 @@ class Record:
             _keep(self.guard_file, [row for row in self.checks() if row["iteration"] <= iterations])
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_text(self.folder / "summary.json", json.dumps(without_nan(summary), indent=2) + "\n")
+        write_text(self.folder / "summary.json", json_text(summary, indent=2) + "\n")
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
@@ -111,11 +111,11 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
     with file.open("a", encoding="utf-8") as opened:
-        opened.write(json.dumps(without_nan(row)) + "\n")
+        opened.write(json_text(row) + "\n")
 
 
 def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
-    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(file, "".join(json_text(row) + "\n" for row in rows))
 
 
 def _environment() -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from cgrpo.cli.shared import add_verb
+from cgrpo.files import json_text
 
 EXAMPLES = "cgrpo adapter inspect outputs/paper/adapter"
 
@@ -19,4 +19,4 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> None:
     from cgrpo.commands.adapter import inspect_adapter
 
-    print(json.dumps(inspect_adapter(options.file), indent=2))
+    print(json_text(inspect_adapter(options.file), indent=2))

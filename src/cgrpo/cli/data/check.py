@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from cgrpo.cli.shared import add_verb
+from cgrpo.files import json_text
 
 EXAMPLES = "cgrpo data check train.json --json problems.json"
 
@@ -28,5 +28,5 @@ def run(options: argparse.Namespace) -> int:
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items() if count) or "no problems"
     print(f"{report.rows} rows, {report.pictures} pictures: {counts}")
     if options.json:
-        options.json.write_text(json.dumps(report.as_dict(), indent=2) + "\n")
+        options.json.write_text(json_text(report.as_dict(), indent=2) + "\n")
     return 1 if report.problems else 0

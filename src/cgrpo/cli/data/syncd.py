@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from cgrpo.cli.shared import add_verb, finite, positive, seed
 from cgrpo.errors import UserError
+from cgrpo.files import json_text
 
 EXAMPLES = """\
 cgrpo data syncd syncd/ --top 10000 --out train.json
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         clip=options.clip,
         head=options.head,
     )
-    print(json.dumps(parameters, indent=2))
+    print(json_text(parameters, indent=2))
     print(f"train with --set data.source={options.out}")
 
 

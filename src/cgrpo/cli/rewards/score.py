@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     from cgrpo.commands.score import score
     from cgrpo.evaluation.show.table import Table
     from cgrpo.evaluation.show.words import number
-    from cgrpo.files import without_nan
+    from cgrpo.files import json_text, without_nan
 
     result = score(
         options.images,
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     print("\n" + Table("Scores", "", ["", *result.units], rows, "l" + "r" * len(result.units)).text())
     if options.json:
         pictures = [{"picture": str(path), "scores": without_nan(row)} for path, row in result.rows]
-        options.json.write_text(json.dumps({"units": result.units, "pictures": pictures}, indent=2) + "\n")
+        options.json.write_text(json_text({"units": result.units, "pictures": pictures}, indent=2) + "\n")
     failed = sum(math.isnan(value) for _, row in result.rows for value in row.values())
     if failed:
         print(f"cgrpo: {failed} of {len(rows) * len(result.units)} scores failed", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.policies.base import Policy
 
 MARK = "generation.json"
@@ -34,7 +34,7 @@ def check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
     file = folder / MARK
     if not file.is_file():
         if write:
-            write_text(file, json.dumps(mark, indent=1) + "\n")
+            write_text(file, json_text(mark, indent=1) + "\n")
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8-sig"))

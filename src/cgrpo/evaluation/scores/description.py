@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 
 DESCRIPTION = "benchmark.json"
 
@@ -60,6 +60,6 @@ def write_description(out: Path, table: Mapping[str, Any]) -> None:
     """Raises UserError where it can't be written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / DESCRIPTION, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / DESCRIPTION, json_text(table, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error

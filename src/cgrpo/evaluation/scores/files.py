@@ -14,7 +14,7 @@ from typing import TextIO
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores.earlier import earlier_metrics, earlier_row
 from cgrpo.evaluation.scores.rows import Key, ScoreRow
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 
 SCORES = "scores.jsonl"
 
@@ -72,12 +72,12 @@ def open_part(out: Path, rank: int) -> TextIO:
 
 
 def write_row(file: TextIO, row: ScoreRow) -> None:
-    file.write(json.dumps(asdict(row)) + "\n")
+    file.write(json_text(asdict(row)) + "\n")
 
 
 def write_scores(out: Path, rows: Iterable[ScoreRow]) -> None:
     """``scores.jsonl``, whole or not at all. Raises OSError."""
-    write_text(out / SCORES, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    write_text(out / SCORES, "".join(json_text(asdict(row)) + "\n" for row in rows))
 
 
 def collect_rows(out: Path, order: Iterable[Key] = ()) -> list[ScoreRow]:

@@ -28,6 +28,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
+from cgrpo.files import json_text
 from cgrpo.policies.encodings.latents import LatentCodec, picture_key
 from cgrpo.policies.encodings.mark import EncodingMark, Flux2Mark
 from cgrpo.policies.encodings.text import Prompts
@@ -62,7 +63,7 @@ class EncodingStore:
         if not index.exists():  # asked after listing: the index is written first, should another process create it too
             if others:
                 raise UserError(f"{folder}: holds other files ({others[0]}); give {COMMAND} an empty folder")
-            _write(index, json.dumps(asdict(mark), indent=2).encode())
+            _write(index, json_text(asdict(mark), indent=2).encode())
         store = cls.open(folder, mark)
         for kind in _RANKS:
             (folder / kind).mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
+from cgrpo.files import json_text
 from cgrpo.rewards.base import digest
 from cgrpo.rewards.vlm.replies import HIGHEST, LOWEST
 from cgrpo.rewards.vlm.rubrics import Part
@@ -83,7 +84,7 @@ class JudgementCache:
             path.parent.mkdir(exist_ok=True)
             handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(entry, file)
+                file.write(json_text(entry))
             os.replace(partial, path)
         except OSError as error:
             raise self._unwritable(error) from error

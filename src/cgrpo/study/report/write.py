@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import save
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.study.database import Unavailable
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.findings import Findings, find
@@ -43,7 +42,7 @@ def write_report(folder: Path, out: Path) -> Path:
     found = read_findings(folder)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        table = json.dumps(found.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        table = json_text(found.as_dict(), indent=1, ensure_ascii=False)
         write_text(out / "report.json", table + "\n")
         write_text(out / "report.md", markdown(found))
         write_text(out / "report.html", report_page(found).render())

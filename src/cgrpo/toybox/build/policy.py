@@ -6,7 +6,6 @@ imperfect on both axes and reinforcement learning has something to mend.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransf
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
+from cgrpo.files import json_text
 from cgrpo.policies import pack, position_ids
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
@@ -188,4 +188,4 @@ def build_policy(
         "vae": ["diffusers", "AutoencoderKL"],
     }
     index = {"_class_name": "FluxPipeline", **parts}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (folder / "model_index.json").write_text(json_text(index, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +14,7 @@ from cgrpo.evaluation.scores.cells import column_of
 from cgrpo.evaluation.show.page import environment
 from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side
 from cgrpo.evaluation.statistics import Comparison
+from cgrpo.files import json_text
 
 
 def style() -> str:
@@ -23,7 +23,7 @@ def style() -> str:
 
 def script(pairs: Mapping[str, Any]) -> Markup:
     """The pairs, as ``pair_table`` gives them, and what leafs through them."""
-    data = json.dumps(pairs, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json_text(pairs, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return Markup(f'<script type="application/json" id="data">{data}</script>\n<script>\n{_beside("leaf.js")}</script>')
 
 

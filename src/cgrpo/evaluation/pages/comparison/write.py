@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cgrpo.evaluation.pages.comparison.tables import latex, markdown
 from cgrpo.evaluation.scores import read_description, read_scores
 from cgrpo.evaluation.show.plots import save
 from cgrpo.evaluation.statistics.comparison import compare_methods
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 
 
 def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
@@ -32,7 +31,7 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
     page = render(comparison, rows, folder, description)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        table = json.dumps(comparison.as_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        table = json_text(comparison.as_dict(), indent=1, ensure_ascii=False)
         write_text(out / "comparison.json", table + "\n")
         write_text(out / "tables.md", markdown(comparison))
         write_text(out / "tables.tex", latex(comparison))
