@@ -42,6 +42,11 @@ class Record:
     mask_threshold: int = 127
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def subject_id(self) -> str:
+        """Which subject it shows, from ``meta``; "" where nothing is said, and its references tell."""
+        return str(self.meta.get("subject_id") or "")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -50,6 +55,7 @@ class Batch:
     ``subjects`` are the phrases for the segmenter. ``spec`` is the toy world's ground truth
     where there is one; only judges may look at it. ``reference_masks`` are the data set's own
     masks of the references (bright = subject, each of its reference's size; None = has none).
+    ``subject_ids`` say which subject each task shows, "" where the data set doesn't.
     """
 
     ids: tuple[str, ...]
@@ -58,6 +64,7 @@ class Batch:
     subjects: tuple[str, ...]
     spec: tuple[Any, ...] | None = None
     reference_masks: tuple[tuple[Image | None, ...], ...] | None = None
+    subject_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,6 +92,7 @@ class Batch:
             subjects=tuple(self.subjects[row] for row in rows),
             spec=None if self.spec is None else tuple(self.spec[row] for row in rows),
             reference_masks=None if self.reference_masks is None else tuple(self.reference_masks[row] for row in rows),
+            subject_ids=None if self.subject_ids is None else tuple(self.subject_ids[row] for row in rows),
         )
 
 

@@ -50,7 +50,7 @@ def whole(tmp_path_factory):
 def test_the_toybox_is_the_one_that_training_evaluates_on(tmp_path):
     cfg = load_config("toybox", ["evaluation.subjects=3", "evaluation.prompts_per_subject=4"])
     suite = toybox_suite(tmp_path, "test", cfg.data.dial, 3, 4)
-    _, batch, _ = heldout_tasks(cfg)
+    batch = heldout_tasks(cfg)[1].batch
     assert [row.prompt for row in suite.rows] == list(batch.prompts)
     for row, references in zip(suite.rows, batch.references, strict=True):
         assert (np.asarray(Image.open(tmp_path / row.references[0])) == np.asarray(references[0])).all()

@@ -3,6 +3,7 @@
 import gc
 import math
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from PIL import Image
 
 from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, news, stopped_in_words, warnings
-from cgrpo.evaluation.guard.check import clusters, untouched
+from cgrpo.evaluation.guard.check import untouched
 from cgrpo.evaluation.guard.rules import is_best, rank
 from cgrpo.evaluation.pages.report.guard import guard_section, said
+from cgrpo.evaluation.statistics import clusters_of
 from cgrpo.rewards.base import EncodeOnce, Memory, own_memory
 from cgrpo.rewards.measures import measures
 from cgrpo.types import Batch
@@ -90,7 +92,18 @@ def test_copy_paste_is_one_for_a_copy_at_any_size_and_knows_every_reference():
 def test_tasks_with_the_same_references_are_one_cluster():
     red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     rows = batch((red,), (blue,), (red.copy(),), (red, blue), (blue, red))
-    assert clusters(rows).tolist() == [0, 1, 0, 2, 2]
+    found = clusters_of(rows)
+    assert found.number_N.tolist() == [0, 1, 0, 2, 2] and found.unit == "subjects"
+    named = replace(rows, subject_ids=("a", "b", "c", "", ""))  # what the data set says goes before what is seen
+    assert clusters_of(named).number_N.tolist() == [0, 1, 2, 3, 3]
+
+
+def test_of_one_subject_the_prompts_are_the_sample():
+    red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
+    rows = replace(batch((red,), (blue,), (red,)), subject_ids=("mine",) * 3, prompts=("at night", "wet", "at night"))
+    found = clusters_of(rows)
+    assert (found.number_N.tolist(), found.unit, found.count) == ([0, 1, 0], "prompts", 2)
+    assert clusters_of(rows.select([0, 2])).unit == "subjects"  # one prompt alone is no sample either
 
 
 def test_random_states_are_left_alone():

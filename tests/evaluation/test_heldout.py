@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from cgrpo.evaluation.heldout import HeldOut, tasks_by_gain
+from cgrpo.evaluation.heldout import HeldOut, Tasks, tasks_by_gain
+from cgrpo.evaluation.statistics import Clusters
 from cgrpo.types import Batch
 
 
@@ -16,7 +17,8 @@ def made_result(gains: dict[str, list[float]]) -> tuple[HeldOut, dict[str, dict[
     blank = torch.zeros(count, 2, 2, 3, dtype=torch.uint8)
     batch = Batch(("",) * count, ("",) * count, ((),) * count, ("",) * count)
     roles = {name: {"role": "judge" if "judge" in name else "reward"} for name in gains}
-    return HeldOut(batch, torch.arange(count), blank, blank, scores), roles
+    tasks = Tasks(batch, [], Clusters(torch.arange(count), "subjects"), "", "", {})
+    return HeldOut(tasks, blank, blank, scores), roles
 
 
 def test_examples_are_the_largest_median_and_smallest_gains_of_the_judges() -> None:

@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from cgrpo.config import ForwardConfig, GrpoConfig, SftConfig, Shaping, Weights
-from cgrpo.evaluation.heldout import HeldOut
+from cgrpo.evaluation.heldout import HeldOut, Tasks
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
 from cgrpo.evaluation.pages.report.words import cautions, verdict
 from cgrpo.evaluation.show import curves
 from cgrpo.evaluation.show.words import DASH, MINUS, number
+from cgrpo.evaluation.statistics import Clusters
 from cgrpo.types import Batch
 
 NAN = math.nan
@@ -64,7 +65,8 @@ def heldout_pictures(tasks=6, prompt=SCRIPT):
     batch = Batch(tuple(map(str, range(tasks))), (prompt,) * tasks, ((picture,),) * tasks, ("toy",) * tasks)
     images_NHWC = torch.zeros(tasks, 8, 8, 3, dtype=torch.uint8)
     scores = {name: {arm: torch.rand(tasks) for arm in ("base", "trained")} for name in ROLES}
-    return HeldOut(batch, torch.arange(tasks) // 2, images_NHWC, images_NHWC + 9, scores)
+    told = Tasks(batch, [], Clusters(torch.arange(tasks) // 2, "subjects"), "Toybox", "test", {})
+    return HeldOut(told, images_NHWC, images_NHWC + 9, scores)
 
 
 class Page(HTMLParser):
@@ -98,7 +100,11 @@ class Page(HTMLParser):
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     (folder / "environment.json").write_text(json.dumps({"torch": "2.9.1"}))
-    summary = {"split": "test", "metrics": all_metrics(), "seconds": {"training": 120.0}}
+    summary = {
+        "heldout": {"source": "test", "over": "subjects"},
+        "metrics": all_metrics(),
+        "seconds": {"training": 120.0},
+    }
     summary["by_prompt"] = {"plain": all_metrics(), "property": all_metrics(identity=-0.05)}
     path = write_report(folder, training_rows(), GrpoConfig(), summary, heldout_pictures())
     assert path == folder / "report.html"
@@ -113,7 +119,7 @@ def test_contains_every_metric_setting_and_picture(page):
         assert parsed.text.count(name) >= 3  # all, plain, property
     for text in ("+0.050", "+0.040 to +0.060", f"{MINUS}0.050", '"learning_rate"'):
         assert text in parsed.text
-    for text in ("2.9.1", "2.0 minutes", "6 on 3 subjects"):  # environment and facts
+    for text in ("2.9.1", "2.0 minutes", "6 of test: 3 subjects"):  # environment and facts
         assert text in parsed.text
     assert parsed.tags.count("img") == 3 * 6
     assert parsed.tags.count("svg") == 1 + 2 + 1 + 3  # trade-off, rewards, conflict (correlation is all None), health

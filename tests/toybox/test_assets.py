@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cgrpo.build import make_policy, make_rewards, make_scorers
+from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers
 from cgrpo.config import load_config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
@@ -23,7 +23,7 @@ def test_they_are_small():
 
 
 def test_rewards_and_judges_rank_corruptions(policy):
-    scorers = make_scorers(make_rewards(load_config()))
+    scorers = make_scorers(make_rewards(load_config()), make_judges())
     table = ranking(ToyboxSource(0, "validation", 0.35, 4), 96, scorers, policy)
     assert table.keys() == CORRUPTIONS.keys()
     for name, row in table.items():

@@ -105,16 +105,17 @@ def test_a_manifest_is_checked_with_judges_of_ones_own(small, manifest, tmp_path
     assert all(m["low"] is None and m["spread"] is None for m in bare["metrics"].values())  # of one task
 
 
-def test_every_second_iteration_with_one_cluster_and_a_judge_that_draws(small, tmp_path):
-    """Two tasks with one reference have no interval; a random part of a score is drawn alike for base and policy."""
+def test_every_second_iteration_with_one_subject_and_a_judge_that_draws(small, tmp_path):
+    """Of one subject the prompts are the sample; a random part of a score is drawn alike for base and policy."""
     Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
     tasks = [{"prompt": prompt, "references": ["a.png"]} for prompt in ("a toy", "a large toy")]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     settings = (*GUARDED, "guard.every=2", "training.iterations=5", f"guard.source={tmp_path / 'tasks.json'}")
     checks = rows(train(small(*settings, *JUDGED, "guard.scorers.dice.type=exact_rewards:drawn"), tmp_path / "run"))
     assert [row["iteration"] for row in checks] == [2, 4]
+    assert {row["unit"] for row in checks} == {"prompts"}
     for metrics in (row["metrics"] for row in checks):
-        assert all(m["low"] is None for m in metrics.values()) and metrics["brightness"]["spread"] > 0
+        assert all(m["low"] is not None for m in metrics.values()) and metrics["brightness"]["spread"] > 0
         assert metrics["light"]["difference"] != 0
         assert metrics["dice"]["difference"] == pytest.approx(metrics["light"]["difference"], abs=1e-6)
     assert checks[0]["metrics"]["dice"]["base"] == checks[1]["metrics"]["dice"]["base"]

@@ -2,7 +2,7 @@
 
 from cgrpo.build.data import make_source
 from cgrpo.build.encodings import make_encoder
-from cgrpo.build.guard import make_guard, make_guard_tasks
+from cgrpo.build.guard import make_final_tasks, make_guard, make_guard_tasks, make_held_out_judges
 from cgrpo.build.policy import load_policy, make_checkpoint, make_policy
 from cgrpo.build.rewards import load_reward, make_judges, make_reward, make_rewards, make_scorers, make_segmenter
 from cgrpo.build.subject import make_subject
@@ -13,8 +13,10 @@ __all__ = [
     "load_reward",
     "make_checkpoint",
     "make_encoder",
+    "make_final_tasks",
     "make_guard",
     "make_guard_tasks",
+    "make_held_out_judges",
     "make_judges",
     "make_policy",
     "make_reward",

@@ -136,10 +136,10 @@ def make_segmenter(settings: DinoSegSettings, device: torch.device | str = "cpu"
     return load_segmenter(_folder(settings.segmenter, "segmenter"), detector, device)
 
 
-def make_scorers(rewards: dict[str, Reward]) -> dict[str, Scorer]:
-    """The rewards trained on, the toybox's judges, and a guard."""
-    judges = {name: Scorer("judge", judge) for name, judge in make_judges().items()}
-    return as_rewards(rewards) | judges | {"copy_paste": Scorer("guard", CopyPaste())}
+def make_scorers(rewards: dict[str, Reward], judges: dict[str, Reward]) -> dict[str, Scorer]:
+    """The rewards trained on, judges, and a guard."""
+    judged = {name: Scorer("judge", judge) for name, judge in judges.items()}
+    return as_rewards(rewards) | judged | {"copy_paste": Scorer("guard", CopyPaste())}
 
 
 def as_rewards(rewards: dict[str, Reward]) -> dict[str, Scorer]:

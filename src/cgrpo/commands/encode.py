@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_encoder, make_guard_tasks, make_source
+from cgrpo.build import make_encoder, make_final_tasks, make_guard_tasks, make_source
 from cgrpo.config import Config
 from cgrpo.errors import UserError
 from cgrpo.policies.encodings.store import Encoded
@@ -17,7 +17,7 @@ TASKS_PER_READ = 8
 
 
 def encode(cfg: Config, out: Path) -> Encoded:
-    """Fill the store ``out`` with the encodings of all tasks of ``cfg``'s data, and of its guard's if it has any.
+    """Fill the store ``out`` with the encodings of all tasks of ``cfg``'s data, and of its held-out ones if it has any.
 
     What the store holds already is kept. The transformer is not loaded. Raises UserError for data without an end, and
     for a store of another making.
@@ -28,7 +28,8 @@ def encode(cfg: Config, out: Path) -> Encoded:
     fill = make_encoder(cfg, out, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     starts = range(0, source.size, TASKS_PER_READ)
     batches = (source.batch(range(start, min(start + TASKS_PER_READ, source.size))) for start in starts)
-    heldout = make_guard_tasks(cfg) if cfg.guard.every else None
-    watched = () if heldout is None else (heldout,)
-    with tqdm(total=source.size + sum(map(len, watched)), desc="encode") as bar:
-        return fill(itertools.chain(batches, watched), lambda done: bar.update(done - bar.n))
+    watched = [make_guard_tasks(cfg)] if cfg.guard.every else []
+    final = make_final_tasks(cfg)
+    heldout = [tasks for tasks in (*watched, final and final.batch) if tasks is not None]
+    with tqdm(total=source.size + sum(map(len, heldout)), desc="encode") as bar:
+        return fill(itertools.chain(batches, heldout), lambda done: bar.update(done - bar.n))

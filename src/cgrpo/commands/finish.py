@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from cgrpo.build import make_scorers
-from cgrpo.config import TOYBOX, Config
+from cgrpo.build import make_held_out_judges, make_judges, make_scorers
+from cgrpo.commands.watch import Watch
+from cgrpo.config import Config
 from cgrpo.evaluation.heldout import (
+    Tasks,
     describe_tasks,
     prompt_kinds,
     sample_arms,
@@ -17,7 +18,7 @@ from cgrpo.evaluation.heldout import (
     tasks_by_gain,
 )
 from cgrpo.evaluation.pages.report import write_report
-from cgrpo.evaluation.scores import write_description, write_scores
+from cgrpo.evaluation.scores import Scorer, write_description, write_scores
 from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
@@ -31,19 +32,20 @@ def finish(
     policy: Policy,
     rewards: dict[str, Reward],
     runtime: Runtime,
-    guard: Mapping[str, Any],
+    tasks: Tasks | None,
+    watch: Watch,
     stopped: str = "",
 ) -> None:
-    """Held-out comparison, summary and report.
+    """Held-out comparison on ``tasks``, if there are any, summary and report.
 
-    ``guard`` is what to say of its checks, empty where there were none; ``stopped``, why the training itself ended
-    early.
+    ``watch`` has the guard's checks, and its judges; ``stopped``, why the training itself ended early.
     """
-    arms = sample_arms(cfg, policy, runtime) if cfg.evaluation.enabled and cfg.data.source == TOYBOX else {}
+    arms = sample_arms(cfg, tasks, policy, runtime) if tasks is not None else {}
     if not runtime.is_main:
         return
-    scorers = make_scorers(rewards) if arms else {}
-    result = score_arms(cfg, arms, scorers) if arms else None
+    scorers = _scorers(cfg, tasks, rewards, watch) if tasks is not None else {}
+    result = score_arms(tasks, arms, scorers) if tasks is not None else None
+    guard = watch.summary()
     rows = record.rows()
     summary: dict[str, Any] = {"iterations": len(rows), "metrics": {}}
     summary["seconds"] = {"training": sum(row["seconds/total"] for row in rows)}
@@ -53,14 +55,27 @@ def finish(
     if stopped:
         summary["stopped"] = stopped
     if result is not None:
-        summary["split"] = cfg.evaluation.split
+        clusters = result.tasks.clusters
+        summary["heldout"] = {"source": result.tasks.source, "tasks": len(result.tasks)}
+        summary["heldout"] |= {"over": clusters.unit, "clusters": clusters.count}
         summary["metrics"] = summarise(result, scorers)
         kinds = prompt_kinds(result).items()
         summary["by_prompt"] = {kind: summarise(result, scorers, mask_N) for kind, mask_N in kinds}
         made = {"base": result.base_NHWC, "trained": result.trained_NHWC}
         chosen = tasks_by_gain(result, summary["metrics"])
         row_sheet(result.batch, chosen, made).save(record.folder / "comparison.png")
-        write_description(record.folder, describe_tasks(cfg, scorers))
-        write_scores(record.folder, score_rows(result, scorers, cfg.evaluation.prompts_per_subject))
+        write_description(record.folder, describe_tasks(cfg, result.tasks, scorers))
+        write_scores(record.folder, score_rows(result, scorers))
     record.write_summary(summary)
     write_report(record.folder, rows, cfg, summary, result, record.checks())
+
+
+def _scorers(cfg: Config, tasks: Tasks, rewards: dict[str, Reward], watch: Watch) -> dict[str, Scorer]:
+    """Rewards, judges and a guard: in the toy world its own judges, else the guard's, loaded once."""
+    if tasks.batch.spec is not None:
+        return make_scorers(rewards, make_judges())
+    if watch.guard is not None:
+        judges = {name: one.score for name, one in watch.guard.scorers.items() if one.role == "judge"}
+    else:
+        judges = make_held_out_judges(cfg, False, watch.policy.device)
+    return make_scorers(rewards, judges)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cgrpo.build import make_rewards, make_scorers
+from cgrpo.build import make_judges, make_rewards, make_scorers
 from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config
 from cgrpo.evaluation.heldout import heldout_tasks
@@ -16,8 +16,8 @@ from cgrpo.toybox.assets import asset
 def check_toybox(settings: Sequence[str] = ()) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """AUC of rewards and judges against known corruptions, by corruption; and the segmenter's mean IoU."""
     cfg, policy = open_policy(None, load_config(TOYBOX), settings)
-    source, batch, _ = heldout_tasks(cfg)
-    table = ranking(source, len(batch), make_scorers(make_rewards(cfg)), policy)
+    source, tasks = heldout_tasks(cfg)
+    table = ranking(source, len(tasks), make_scorers(make_rewards(cfg), make_judges()), policy)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
-    iou = segmenter_iou(source, len(batch), load_segmenter(asset("segmenter")), policy, sigmas)
+    iou = segmenter_iou(source, len(tasks), load_segmenter(asset("segmenter")), policy, sigmas)
     return table, iou

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
+from cgrpo.build import make_final_tasks, make_policy, make_rewards, make_source, make_trainer
 from cgrpo.commands.finish import finish
 from cgrpo.commands.materials import check_materials
 from cgrpo.commands.prompts import say_cut_tasks
@@ -45,7 +45,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     sharded = cfg.training.parallel == "fsdp2"
-    source, heldout = make_source(cfg), tasks_to_watch(cfg)
+    source, watched, final = make_source(cfg), tasks_to_watch(cfg), make_final_tasks(cfg)
     policy = make_policy(cfg, runtime.device, spread=sharded)
     rewards = make_rewards(cfg, runtime.device)
     if sharded:
@@ -57,7 +57,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     trainer = make_trainer(cfg, policy, rewards, source, runtime)
     names, state = policy.trainable_parameters(), trainer.state()
     first = load_checkpoint(record.checkpoints, names, trainer.optimizer, state, (mark, began)) if resume else 0
-    watch = Watch(cfg, heldout, policy, rewards, record, runtime, first)
+    watch = Watch(cfg, watched, policy, rewards, record, runtime, first)
     if runtime.is_main and resume:
         mark_again(record.checkpoints, began, mark)
         record.write_config(cfg)  # it may be longer now, or of an earlier version
@@ -93,7 +93,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     if trainer.stopped and runtime.is_main:
         print(f"cgrpo: {trainer.stopped}", file=sys.stderr)
     with trainer.average.shown():
-        finish(record, cfg, policy, rewards, runtime, watch.summary(), trainer.stopped)
+        finish(record, cfg, policy, rewards, runtime, final, watch, trainer.stopped)
     runtime.wait()
     runtime.close()
     return folder

@@ -11,13 +11,17 @@ from cgrpo.config.section import Positive, Section
 
 class Evaluation(Section):
     enabled: bool = True
-    """Compare base and trained policy on held-out subjects and prompts after the run (toybox only)."""
+    """Compare base and trained policy on held-out tasks after the run, where there are any."""
+    source: str = ""
+    """A manifest of held-out tasks. Empty: the toy world's split, or with a data set of one's own guard.source."""
+    tasks: Positive = 64
+    """Of a manifest, at most its first so many tasks."""
     subjects: Positive = 48
-    """Held-out subjects; the intervals are clustered by them."""
+    """Of the toy world: held-out subjects; the intervals are clustered by them."""
     prompts_per_subject: Positive = 8
-    """Held-out prompts for each subject."""
+    """Of the toy world: held-out prompts for each subject."""
     split: Literal["test", "validation"] = "test"
-    """Choose settings on "validation" only."""
+    """Of the toy world; choose settings on "validation" only."""
     batch: Positive = 96
     """Pictures generated at a time."""
     best_of: Annotated[int, Field(ge=1, lt=4096)] = 1

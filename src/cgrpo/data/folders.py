@@ -15,7 +15,7 @@ from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
 from cgrpo.types import Record
 
-_NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
+NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
 LISTS = ("metadata.jsonl", "metadata.csv")  # of HF imagefolders
 
 
@@ -64,7 +64,7 @@ def _scan_captioned(folder: Path) -> Rows:
         text = picture.with_suffix(".txt")
         ending = picture.suffix.lower()
         if ending not in ENDINGS:
-            if ending in _NOT_READ and text.is_file():
+            if ending in NOT_READ and text.is_file():
                 rows.append(Fault(name, f"{picture}: no picture that is read, by its ending; save it as PNG or JPEG"))
             continue
         try:

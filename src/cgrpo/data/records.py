@@ -39,6 +39,7 @@ class ManifestSource:
     """
 
     def __init__(self, path: Path, alpha: Alpha = "white", root: Path | None = None, limit: int = 0):
+        self.path = path
         rows = scan_records(path, root)
         self.records = chosen_records(rows, path, limit)
         self.left_out = sum(isinstance(row, LeftOut) for row in rows)
@@ -54,6 +55,7 @@ class ManifestSource:
             references=references,
             subjects=tuple(record.subject for record in records),
             reference_masks=tuple(self._masks(*row) for row in zip(records, references, strict=True)),
+            subject_ids=tuple(record.subject_id for record in records),
         )
 
     def _read(self, path: Path) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Base against trained on held-out toybox subjects and prompts."""
+"""Base against trained on held-out tasks: the toy world's, or a data set's of one's own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
-from cgrpo.evaluation.benchmark import describe_metrics, task_rows
+from cgrpo.evaluation.benchmark import Row, Suite, describe_metrics, task_rows
 from cgrpo.evaluation.sampling import Processes, best_of, sample_tasks
 from cgrpo.evaluation.scores import PROPERTY, Scorer, ScoreRow, protocol_of
-from cgrpo.evaluation.statistics import metric_of
+from cgrpo.evaluation.statistics import Clusters, cluster, metric_of
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.types import Batch
@@ -25,31 +25,64 @@ EXAMPLES = 4  # tasks shown with the largest, the median and the smallest gain e
 
 
 @dataclass(frozen=True)
+class Tasks:
+    """Held-out tasks: ``rows`` say of each what a row of scores does, ``clusters`` which are one observation.
+
+    ``name`` in words, ``source`` "test", "validation" or a file's name, ``mark`` as in ``Suite``.
+    """
+
+    batch: Batch
+    rows: list[Row]
+    clusters: Clusters
+    name: str
+    source: str
+    mark: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """The held-out tasks, both arms' pictures, and every score by metric and arm."""
 
-    batch: Batch
-    subject_N: Tensor
+    tasks: Tasks
     base_NHWC: Tensor
     trained_NHWC: Tensor
     scores: dict[str, dict[str, Tensor]]
 
+    @property
+    def batch(self) -> Batch:
+        return self.tasks.batch
 
-def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Batch, Tensor]:
-    """The test (or validation) tasks, the same for every run, and each task's subject."""
+
+def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Tasks]:
+    """The toy world's test (or validation) tasks, the same for every run."""
     settings = cfg.evaluation
-    source = ToyboxSource(0, settings.split, cfg.data.dial, settings.prompts_per_subject)
-    count = settings.subjects * settings.prompts_per_subject
-    return source, source.batch(range(count)), torch.arange(count) // settings.prompts_per_subject
+    prompts = settings.prompts_per_subject
+    source = ToyboxSource(0, settings.split, cfg.data.dial, prompts)
+    batch = source.batch(range(settings.subjects * prompts))
+    rows = task_rows(batch.spec or (), prompts)
+    mark = {"benchmark": "toybox", "split": settings.split, "dial": cfg.data.dial}
+    mark |= {"subjects": settings.subjects, "prompts": prompts}
+    clusters = Clusters(torch.arange(len(batch)) // prompts, "subjects")
+    return source, Tasks(batch, rows, clusters, "Toybox", settings.split, mark)
 
 
-def sample_arms(cfg: Config, policy: Policy, processes: Processes) -> dict[str, Tensor]:
+def tasks_of(suite: Suite, batch: Batch) -> Tasks:
+    """A data set's first tasks, ``batch``, with what its ``suite`` knows of them."""
+    rows = suite.rows[: len(batch)]
+    clusters = cluster([row.subject for row in rows], batch.prompts)
+    return Tasks(batch, rows, clusters, suite.name, suite.name, suite.mark)
+
+
+def sample_arms(cfg: Config, tasks: Tasks, policy: Policy, processes: Processes) -> dict[str, Tensor]:
     """The held-out tasks' pictures [N, H, W, 3] with the adapter off and on, from the same noise; on every process.
 
     With ``evaluation.best_of`` above 1 the latter are [K, N, H, W, 3]: the first from the base's noise, the others from
     noises that the run's seed chooses.
     """
-    _, batch, _ = heldout_tasks(cfg)
+    batch = tasks.batch
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     with policy.reference():
         base_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
@@ -62,17 +95,17 @@ def _draws(cfg: Config) -> list[int]:
     return [0, *(cfg.training.seed * MANY + k for k in range(1, cfg.evaluation.best_of))]
 
 
-def score_arms(cfg: Config, arms: dict[str, Tensor], scorers: dict[str, Scorer]) -> HeldOut:
+def score_arms(tasks: Tasks, arms: dict[str, Tensor], scorers: dict[str, Scorer]) -> HeldOut:
     """Both arms' pictures scored with every scorer; of several of a task, the one that the rewards choose."""
-    _, batch, subject_N = heldout_tasks(cfg)
-    if cfg.evaluation.best_of > 1:
+    batch = tasks.batch
+    if arms["trained"].ndim > arms["base"].ndim:
         arms = arms | {"trained": _chosen(arms["trained"], batch, scorers)}
     scores = {
         name: {arm: scored(name, scorer.score, images_NHWC, batch) for arm, images_NHWC in arms.items()}
         for name, scorer in scorers.items()
     }
     base_NHWC, trained_NHWC = (arms[arm] for arm in ARMS)
-    return HeldOut(batch, subject_N, base_NHWC, trained_NHWC, scores)
+    return HeldOut(tasks, base_NHWC, trained_NHWC, scores)
 
 
 def _chosen(images_KNHWC: Tensor, batch: Batch, scorers: dict[str, Scorer]) -> Tensor:
@@ -88,13 +121,18 @@ def summarise(result: HeldOut, scorers: dict[str, Scorer], mask_N: Tensor | None
     """``{metric: {role, axis, base, trained, difference, low, high}}``, over the tasks in ``mask_N`` if given."""
     rows = slice(None) if mask_N is None else mask_N
     arms = {name: (arm["base"][rows], arm["trained"][rows]) for name, arm in result.scores.items()}
-    return {name: metric_of(scorer, *arms[name], result.subject_N[rows]) for name, scorer in scorers.items()}
+    return {
+        name: metric_of(scorer, *arms[name], result.tasks.clusters.number_N[rows]) for name, scorer in scorers.items()
+    }
 
 
 def prompt_kinds(result: HeldOut) -> dict[str, Tensor]:
-    """Which tasks are of which kind, bool [N]: "plain", and those that ask for a property and compete with identity."""
-    kinds = [row.prompt_kind for row in task_rows(result.batch.spec or (), 1)]
-    return {kind: torch.tensor([one == kind for one in kinds], dtype=torch.bool) for kind in ("plain", PROPERTY)}
+    """Which tasks are of which kind, bool [N]: "plain", and those that ask for a property and compete with identity.
+
+    Empty where there are none of these.
+    """
+    property_N = torch.tensor([row.prompt_kind == PROPERTY for row in result.tasks.rows], dtype=torch.bool)
+    return {"plain": ~property_N, PROPERTY: property_N} if property_N.any() and not property_N.all() else {}
 
 
 def tasks_by_gain(result: HeldOut, metrics: Mapping[str, Any], each: int = EXAMPLES) -> dict[str, list[int]]:
@@ -117,9 +155,8 @@ def tasks_by_gain(result: HeldOut, metrics: Mapping[str, Any], each: int = EXAMP
     return {f"{name} gain": order[place : place + each] for name, place in first.items()}
 
 
-def score_rows(result: HeldOut, scorers: dict[str, Scorer], prompts: int) -> list[ScoreRow]:
-    """Every score as a row, by metric and arm; ``prompts`` tasks in a row share a subject."""
-    tasks = task_rows(result.batch.spec or (), prompts)
+def score_rows(result: HeldOut, scorers: dict[str, Scorer]) -> list[ScoreRow]:
+    """Every score as a row, by metric and arm."""
     return [
         ScoreRow(
             method=arm,
@@ -137,15 +174,13 @@ def score_rows(result: HeldOut, scorers: dict[str, Scorer], prompts: int) -> lis
         )
         for metric, scorer in scorers.items()
         for arm in ARMS
-        for task, score in zip(tasks, result.scores[metric][arm].tolist(), strict=True)
+        for task, score in zip(result.tasks.rows, result.scores[metric][arm].tolist(), strict=True)
     ]
 
 
-def describe_tasks(cfg: Config, scorers: dict[str, Scorer]) -> dict[str, Any]:
+def describe_tasks(cfg: Config, tasks: Tasks, scorers: dict[str, Scorer]) -> dict[str, Any]:
     """What ``benchmark.json`` says of these rows. Their pictures are kept nowhere."""
-    settings = cfg.evaluation
-    counts = {"subjects": settings.subjects, "prompts": settings.prompts_per_subject}
-    mark = {"benchmark": "toybox, after training", "split": settings.split, "dial": cfg.data.dial} | counts
-    if settings.best_of > 1:
-        mark["best_of"] = settings.best_of
-    return {"benchmark": "Toybox, after training", "mark": mark, "metrics": describe_metrics(scorers)}
+    mark = {**tasks.mark, "benchmark": f"{tasks.mark['benchmark']}, after training"}
+    if cfg.evaluation.best_of > 1:
+        mark["best_of"] = cfg.evaluation.best_of
+    return {"benchmark": f"{tasks.name}, after training", "mark": mark, "metrics": describe_metrics(scorers)}

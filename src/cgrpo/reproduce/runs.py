@@ -39,7 +39,10 @@ def content_key(cfg: Config) -> str:
     """By everything that decides the held-out scores: the settings, the length, and what is evaluated."""
     settings = cfg.model_dump(mode="json")
     length = settings["training"]["iterations"]
-    told = [config_fingerprint(settings), length, {k: v for k, v in settings["evaluation"].items() if k != "batch"}]
+    # Settings that came later count where they say something: earlier runs keep their names.
+    silent = ("batch",) if cfg.evaluation.source else ("batch", "source", "tasks")
+    asked = {k: v for k, v in settings["evaluation"].items() if k not in silent}
+    told = [config_fingerprint(settings), length, asked]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

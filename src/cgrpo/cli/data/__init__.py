@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from cgrpo.cli.data import check, encode, syncd
+from cgrpo.cli.data import check, encode, prompts, syncd
 from cgrpo.cli.shared import add_group
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    add_group(verbs, "data", "data sets", (encode, check, syncd))
+    add_group(verbs, "data", "data sets", (prompts, check, encode, syncd))

@@ -74,6 +74,16 @@ def official_list(which: Which = "single", subjects: Sequence[str] = ()) -> list
     return rows
 
 
+def templates(kind: str) -> list[tuple[str, str]]:
+    """The 25 templates for "live" subjects or for an "object", ``{class}`` in each, with each one's prompt kind."""
+    return [(text, _kind_at(index, kind == "object")) for index, text in enumerate(known()["templates"][kind])]
+
+
+def is_live(word: str) -> bool:
+    """Whether DreamBench has a live subject of this class; of another word it knows nothing."""
+    return any(entry["live"] and entry["class"] == word.lower() for entry in known()["subjects"].values())
+
+
 def _subject_kind(group: Sequence[str]) -> str:
     """ "live" or "object"; "mixed" for a pair of both."""
     live = {known()["subjects"][name]["live"] for name in group}
@@ -82,9 +92,13 @@ def _subject_kind(group: Sequence[str]) -> str:
 
 def _prompt_kind(group: Sequence[str], index: int) -> str:
     """Ten backgrounds that all subjects share, ten contexts (of live subjects: accessories), five properties."""
+    return _kind_at(index, _subject_kind(group) == "object")
+
+
+def _kind_at(index: int, still: bool) -> str:
     if index >= PROPERTIES:
         return PROPERTY
-    return "background" if index < PLACED else "context" if _subject_kind(group) == "object" else "accessory"
+    return "background" if index < PLACED else "context" if still else "accessory"
 
 
 def _prompts(group: Sequence[str]) -> list[str]:

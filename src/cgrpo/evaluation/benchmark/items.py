@@ -47,6 +47,8 @@ class Item:
 
 def _of_row(suite: Suite, row: Row, method: str, seed: int | None, picture: str, files: tuple[Path, ...]) -> Item:
     known = tuple(suite.photographs[name] for name in row.subjects)
+    if len(row.subjects) == 1:  # those that it was shown first: rows of one subject may be shown others
+        known = (tuple(dict.fromkeys((*row.references, *known[0]))),)
     texts = (row.prompt_index, row.prompt, row.subject_kind, row.prompt_kind)
     return Item(method, row.subjects, row.words, *texts, seed, picture, files, known, row.case)
 

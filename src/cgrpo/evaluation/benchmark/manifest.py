@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from cgrpo.data import read_records
@@ -17,20 +17,22 @@ from cgrpo.types import Record
 def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suite:
     """Whatever ``data.read_records`` reads; ``limit`` takes the first records alone (0: all).
 
-    Records with the same references are one subject, called by its subject word or its first reference's name, and
-    numbered where two would have one name. All references of a subject are shown to the policy; protocol "one" scores
-    against the first. A record's target is a real picture that follows its prompt. Its meta may have a ``subject_kind``
-    (or SynCD's category) such as "live", and a ``prompt_kind`` such as "property". Raises UserError.
+    Records whose meta has the same ``subject_id``, or else those with the same references, are one subject, called by
+    its subject word or its first reference's name, and numbered where two would have one name. All references of a
+    record are shown to the policy; protocol "one" scores against the first. A record's target is a real picture that
+    follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such as "live", and a ``prompt_kind``
+    such as "property". Raises UserError.
     """
     records = read_records(path, root, limit)
-    names = _names([record.references for record in records], records)
-    rows, counts, photographs = [], dict.fromkeys(names.values(), 0), {}
+    names = _names(records)
+    rows, counts = [], dict.fromkeys(names.values(), 0)
+    photographs: dict[str, tuple[str, ...]] = {}
     for number, record in enumerate(records):
-        name = names[record.references]
+        name = names[_subject(record)]
         if not record.references:
             raise UserError(f"manifest {path}, record {record.id}: has no reference to compare with")
         shown = tuple(str(file.absolute()) for file in record.references)
-        photographs[name] = shown
+        photographs[name] = tuple(dict.fromkeys((*photographs.get(name, ()), *shown)))
         rows.append(
             Row(
                 number,
@@ -50,14 +52,18 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
     return Suite(path.name, Path(), rows, photographs, mark)
 
 
-def _names(references: Sequence[tuple[Path, ...]], records: Sequence[Record]) -> dict[tuple[Path, ...], str]:
+def _subject(record: Record) -> Hashable:
+    return record.subject_id or record.references
+
+
+def _names(records: Sequence[Record]) -> dict[Hashable, str]:
     """A name for each subject, safe as a folder's."""
-    names: dict[tuple[Path, ...], str] = {}
-    for files, record in zip(references, records, strict=True):
-        if files in names:
+    names: dict[Hashable, str] = {}
+    for record in records:
+        if _subject(record) in names:
             continue
-        words = record.subject or (files[0].stem if files else "")
+        words = record.subject_id or record.subject or (record.references[0].stem if record.references else "")
         name = re.sub(r"[^\w-]+", "_", words).strip("_").lower()[:60] or "subject"
         numbered = (f"{name}-{number}" for number in itertools.count(2))  # which may be another's own name
-        names[files] = next(free for free in itertools.chain([name], numbered) if free not in names.values())
+        names[_subject(record)] = next(free for free in itertools.chain([name], numbered) if free not in names.values())
     return names

@@ -14,10 +14,10 @@ from torch import Tensor
 from cgrpo.evaluation.guard.rules import Row, is_best, warnings
 from cgrpo.evaluation.sampling import Processes, gather_parts, parts_in_turns
 from cgrpo.evaluation.scores import Scorer
-from cgrpo.evaluation.statistics import cluster_numbers, metric_of
+from cgrpo.evaluation.statistics import clusters_of, metric_of
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
-from cgrpo.rewards.base import Memory, digest, own_memory
+from cgrpo.rewards.base import Memory, own_memory
 from cgrpo.types import Batch
 
 
@@ -39,7 +39,7 @@ class Guard:
         self.policy, self.batch, self.scorers, self.sigmas = policy, batch, scorers, sigmas
         self.processes = processes
         self.parts = policy.alike(batch, chunk)
-        self.cluster_N = clusters(batch)
+        self.clusters = clusters_of(batch)
         self._base: dict[str, Tensor] = {}
         self._memory = Memory()
 
@@ -55,7 +55,8 @@ class Guard:
             trained = self._scores()
         metrics = {name: self._metric(scorer, self._base[name], trained[name]) for name, scorer in self.scorers.items()}
         said = [warn.text for warn in warnings(metrics)]
-        return {"iteration": iteration, "metrics": metrics, "warnings": said, "best": is_best(metrics, before)}
+        told = {"iteration": iteration, "unit": self.clusters.unit, "metrics": metrics}
+        return told | {"warnings": said, "best": is_best(metrics, before)}
 
     def report(self) -> dict[str, float]:
         """What the scorers report of the last check, on this process; the next iteration's report is its own again."""
@@ -66,7 +67,7 @@ class Guard:
 
     def _metric(self, scorer: Scorer, base_N: Tensor, trained_N: Tensor) -> dict[str, Any]:
         valid_N = base_N[~base_N.isnan()].double()
-        return metric_of(scorer, base_N, trained_N, self.cluster_N) | {
+        return metric_of(scorer, base_N, trained_N, self.clusters.number_N) | {
             "spread": valid_N.std().item() if len(valid_N) > 1 else float("nan"),
             "failed": int((base_N.isnan() | trained_N.isnan()).sum()),
         }
@@ -81,11 +82,6 @@ class Guard:
             own.append(torch.stack(columns, -1))
         found_NM = gather_parts(torch.cat(own), self.parts, self.processes)
         return dict(zip(self.scorers, found_NM.unbind(1), strict=True))
-
-
-def clusters(batch: Batch) -> Tensor:
-    """A number [N] for each task's set of references: what several tasks share makes them no independent sample."""
-    return cluster_numbers(frozenset(digest(picture) for picture in pictures) for pictures in batch.references)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """What the guard concludes from its numbers: pure functions of the rows of guard.jsonl.
 
-A row is one check: ``{iteration, metrics: {name: {role, axis, base, trained, difference, low, high, spread, failed}},
-warnings, best}``. low and high bound the 95 % interval of the difference; spread is the standard deviation of the
-base's scores over tasks; failed counts the tasks left out because either could not be scored. A number that does not
-exist is NaN, or None once it was written. Nothing is kept beside the rows: which check was the best and whether to stop
-follow from them, so a resumed run concludes what the uninterrupted one does.
+A row is one check: ``{iteration, unit, metrics: {name: {role, axis, base, trained, difference, low, high, spread,
+failed}}, warnings, best}``. low and high bound the 95 % interval of the difference, over the subjects or, where there
+is one alone, its prompts (unit); spread is the standard deviation of the base's scores over tasks; failed counts the
+tasks left out because either could not be scored. A number that does not exist is NaN, or None once it was written.
+Nothing is kept beside the rows: which check was the best and whether to stop follow from them, so a resumed run
+concludes what the uninterrupted one does.
 """
 
 from __future__ import annotations

@@ -42,15 +42,19 @@ def sample_sheet(
 
 
 def row_sheet(batch: Batch, chosen: Mapping[str, Sequence[int]], made: Mapping[str, Tensor]) -> Image.Image:
-    """The reference and one picture of each row of ``made`` (uint8 [N, H, W, 3] by name), for the tasks of ``chosen``:
+    """The references and one picture of each row of ``made`` (uint8 [N, H, W, 3] by name), for the tasks of ``chosen``:
     a line of them, or several, below each of its names."""
     pictures = {name: to_pictures(images_NHWC) for name, images_NHWC in made.items()}
     lines = []
+    most = max((len(batch.references[n]) for tasks in chosen.values() for n in tasks), default=1)
+    columns = ("reference", *[""] * (most - 1), *made) if most else tuple(made)
     for name, tasks in chosen.items():
         panels = []
         for n in tasks:
-            row = [batch.references[n][0], *(column[n] for column in pictures.values())]
-            panels.append(grid([row], [batch.prompts[n]], ("reference", *made), size=row[-1].size))
+            ours = [column[n] for column in pictures.values()]
+            shown = batch.references[n]
+            row = [*shown, *[None] * (most - len(shown)), *ours]
+            panels.append(grid([row], [batch.prompts[n]], columns, size=ours[-1].size))
         lines += [_label(name, panels[0].width if panels else SMALL), _tile(panels, across=4)]
     return _tile(lines, across=1)
 

@@ -13,16 +13,19 @@ from cgrpo.evaluation.show.page import Block, Plots, Section, Text
 from cgrpo.evaluation.show.plane import Spot, draw_plane
 from cgrpo.evaluation.show.table import Table
 from cgrpo.evaluation.show.words import number, sentence
+from cgrpo.evaluation.statistics import MEANING, Unit
 from cgrpo.files import to_float
 
 
 def guard_section(checks: Sequence[Row]) -> Section:
     """The checks of a run, one at least: what is kept, warnings, plots, and the last check as a table."""
     title = "Held-out guard"
+    unit: Unit = checks[-1].get("unit", "subjects")  # earlier versions knew no other
     words = (
         "While it trained, the run was checked on held-out tasks of its own, against the base from the same noise. "
-        "Shifts are in units of the standard deviation of the base's scores over tasks; bands are 95 % intervals, "
-        "clustered by subject. Rewards are dashed: one that rises while a judge of its axis falls is being hacked. "
+        "Shifts are in units of the standard deviation of the base's scores over tasks; bands are 95 % intervals "
+        f"over the {unit}: {MEANING[unit]}. "
+        "Rewards are dashed: one that rises while a judge of its axis falls is being hacked. "
         "The best check is the one whose lesser gain, of identity and prompt, is greatest."
     )
     warned = [

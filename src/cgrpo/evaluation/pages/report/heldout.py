@@ -14,6 +14,7 @@ from cgrpo.evaluation.show.plane import Spot, draw_move, draw_plane
 from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, canvas, legend, svg
 from cgrpo.evaluation.show.table import Table
 from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.statistics import MEANING, Unit
 from cgrpo.files import to_float
 from cgrpo.rewards.base import to_pictures
 
@@ -22,9 +23,9 @@ CHANGE = ("Base", "Trained", "Difference", "95 % interval", "Reading")
 Row = Mapping[str, Any]
 
 
-def heldout_section(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Row]], split: str) -> Section:
-    """All tasks, the kinds of prompts apart, and where the judges moved."""
-    whole = _all_prompts(metrics, split)
+def heldout_section(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Row]], told: Row) -> Section:
+    """All tasks, the kinds of prompts apart, and where the judges moved; ``told`` is what the summary says of them."""
+    whole = _all_prompts(metrics, told)
     blocks = whole.noted()
     if by_prompt:
         kinds = _by_kind(metrics, by_prompt)
@@ -35,10 +36,12 @@ def heldout_section(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[
     return Section("heldout", whole.title, blocks)
 
 
-def _all_prompts(metrics: Mapping[str, Row], split: str) -> Table:
+def _all_prompts(metrics: Mapping[str, Row], told: Row) -> Table:
+    unit: Unit = told.get("over", "subjects")
     note = (
-        f"Means over tasks of the {split} split; higher is better. The interval is Student's, over the subjects' mean "
-        "differences. Rewards were trained on; judges never were; a guard watches for a shortcut."
+        f"Means over the tasks of {told.get('source', 'the held-out split')}; higher is better. The interval is "
+        f"Student's, over the {unit}' mean differences: {MEANING[unit]}. Rewards were trained on; judges never were; "
+        "a guard watches for a shortcut."
     )
     rows = [[name_cell(k, m), m["role"], m["axis"], *_arms(m), *change_cells(m)] for k, m in metrics.items()]
     return Table("Base against trained, held out", note, ["Metric", "Role", "Axis", *CHANGE], rows, "lllrrrrl")
@@ -118,5 +121,7 @@ def _card(heldout: HeldOut, judges: Mapping[str, str], n: int) -> Card:
         axis: " → ".join(number(heldout.scores[name][arm][n].item(), 2) for arm in ARMS)
         for name, axis in judges.items()
     }
-    pictures = {"reference": heldout.batch.references[n][0], "base": base, "trained": trained}
+    shown = heldout.batch.references[n]
+    names = ["reference"] if len(shown) == 1 else [f"reference {k + 1}" for k in range(len(shown))]
+    pictures = {**dict(zip(names, shown, strict=True)), "base": base, "trained": trained}
     return Card(pictures, heldout.batch.prompts[n], " · ".join(f"{axis} {change}" for axis, change in told.items()))

@@ -38,7 +38,7 @@ def write_report(
     metrics = summary.get("metrics") or {}
     by_prompt = {kind: table for kind, table in (summary.get("by_prompt") or {}).items() if table}
     sections = [
-        heldout_section(metrics, by_prompt, summary.get("split", "held-out")) if metrics else None,
+        heldout_section(metrics, by_prompt, summary.get("heldout") or {}) if metrics else None,
         examples_section(heldout, metrics) if heldout else None,
         guard_section(checks) if checks else None,
         rewards_section(rows),
@@ -78,8 +78,9 @@ def _facts(
     if ended := summary.get("stopped") or (summary.get("guard") or {}).get("stopped"):
         facts.append(("Ended", ended))
     if heldout is not None:
-        subjects = len(heldout.subject_N.unique())
-        facts.append(("Held-out tasks", f"{len(heldout.batch)} on {subjects} subjects never trained on"))
+        tasks, clusters = heldout.tasks, heldout.tasks.clusters
+        shown = f"{clusters.count} {clusters.unit}{' of one subject' if clusters.unit == 'prompts' else ''}"
+        facts.append(("Held-out tasks", f"{len(tasks)} of {tasks.source}: {shown}"))
         if (count := config.evaluation.best_of) > 1:
             facts.append(("Trained", f"the best of {count} pictures a task, by the sum of the rewards"))
     return facts

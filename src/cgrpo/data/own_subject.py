@@ -1,0 +1,114 @@
+"""From photographs of one subject to tasks: every prompt with every photograph in turn, some prompts held out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgrpo.data.folders import NOT_READ
+from cgrpo.errors import UserError
+from cgrpo.files import write_text
+from cgrpo.pictures import ENDINGS, opened
+
+CLASS = "{class}"  # where a template names the subject
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt with ``{class}`` where the subject's word goes; ``kind`` as rows of scores have it, or ""."""
+
+    text: str
+    kind: str = ""
+
+    def prompt(self, subject: str) -> str:
+        return self.text.replace(CLASS, subject)
+
+
+def photographs(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures in ``folder`` itself, in order of their names, and what to say of other files.
+
+    Raises UserError where there is none, or one that can't be opened.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the one that holds the subject's photographs")
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    photos = [file for file in files if file.suffix.lower() in ENDINGS]
+    foreign = [file for file in files if file.suffix.lower() in NOT_READ]
+    notes = []
+    if foreign:
+        notes.append(f"{len(foreign)} files are left out ({foreign[0].name}, ...): save them as JPEG or PNG")
+    if captions := sum(photo.with_suffix(".txt").is_file() for photo in photos):
+        notes.append(f"{captions} captions (.txt) are not used: a caption tells what its own photograph shows")
+    if not photos:
+        raise UserError(f"{folder}: holds no photographs; JPEG, PNG and WebP are read, HEIC and RAW are not")
+    for photo in photos:
+        with opened(photo, photo):
+            pass
+    return photos, notes
+
+
+def read_templates(file: Path) -> list[Template]:
+    """A prompt a line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over."""
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: can't be read as text ({error}); give a file with a prompt a line") from error
+    return [Template(line) for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+
+
+def set_apart(templates: Sequence[Template], heldout: int) -> tuple[list[Template], list[Template]]:
+    """``heldout`` templates spread evenly over the list, so that every kind is among them, and the others."""
+    if not 0 <= heldout < len(templates):
+        raise UserError(f"{len(templates)} prompts can't spare {heldout} held-out ones; give more prompts, or fewer")
+    apart = {int((n + 0.5) * len(templates) / heldout) for n in range(heldout)}
+    return [t for n, t in enumerate(templates) if n not in apart], [templates[n] for n in sorted(apart)]
+
+
+def tasks(
+    photos: Sequence[Path],
+    subject: str,
+    templates: Sequence[Template],
+    home: Path,
+    *,
+    name: str,
+    subject_kind: str = "",
+    references: int = 1,
+    count: int = 0,
+) -> list[dict[str, Any]]:
+    """Rows of a manifest in the folder ``home``: the first ``count`` (0: all) of every prompt with every photograph.
+
+    Round after round each prompt comes once, with the next ``references`` photographs in turn, so that any first rows
+    share prompts and photographs as evenly as can be. ``name`` begins the rows' ids.
+    """
+    if not 1 <= references <= len(photos):
+        raise UserError(f"{references} references a task can't be had of {len(photos)} photographs")
+    paths = [Path(os.path.relpath(photo.absolute(), home.absolute())).as_posix() for photo in photos]
+    rows = []
+    for turn in range(len(photos)):
+        for number, template in enumerate(templates):
+            meta = {"subject_id": subject, "subject_kind": subject_kind, "prompt_kind": template.kind}
+            rows.append(
+                {
+                    "id": f"{name}-{len(rows):04d}",
+                    "prompt": template.prompt(subject),
+                    "references": [paths[(number + turn + k) % len(paths)] for k in range(references)],
+                    "subject": subject,
+                    "meta": {key: value for key, value in meta.items() if value},
+                }
+            )
+    if count > len(rows):
+        raise UserError(f"--count {count}: {len(templates)} prompts and {len(photos)} photographs make {len(rows)}")
+    return rows[: count or None]
+
+
+def write_tasks(file: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """The manifest, whole or not at all. Raises UserError where it can't be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UserError(f"{file}: can't be written ({error.strerror}); give another --out") from error
