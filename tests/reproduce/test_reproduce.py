@@ -171,7 +171,7 @@ def test_the_codes_mark_does_not_hear_comments() -> None:
 
 def test_a_result_from_before_a_setting_was_known_is_found(tmp_path: Path) -> None:
     """Its key was another then; what its configuration is called now finds it."""
-    (job,) = jobs_of(load_table("table3"), "toybox", "mild", [0])["min"]
+    (job,) = jobs_of(load_table("table3"), "toybox", "hard", [0])["min"]
     result = fake(job, 0.1)
     del result["config"]["training"]["warmup"], result["config"]["shaping"]["recentre"]
     (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))

@@ -48,7 +48,9 @@ class Watch:
         if tasks is not None:
             self.guard = make_guard(cfg, tasks, policy, rewards, runtime)
         if self.settings.every and not self.settings.source and cfg.data.source != TOYBOX:
-            self._say("no held-out guard: guard.source names no manifest of held-out tasks")
+            self._say(
+                "no held-out guard: guard.source names no manifest of held-out tasks; cgrpo data prompts makes one"
+            )
         self._conclude(first)
 
     def after(self, iteration: int) -> dict[str, float]:
@@ -59,8 +61,8 @@ class Watch:
         row = self.guard.check(iteration, self.rows)
         numbers = {f"guard/{name}": metric["difference"] for name, metric in row["metrics"].items()}
         numbers |= self.guard.report() | {"seconds/guard": time.perf_counter() - start}
-        for sentence in news(row, self.rows):
-            self._say(f"held-out guard, iteration {iteration}: {sentence}")
+        for warn in news(row, self.rows):
+            self._say(f"held-out guard, iteration {iteration}: {warn.text} (to change: {warn.cure})")
         if self.main:
             if row["best"]:
                 self.policy.save(self.record.best)

@@ -22,6 +22,12 @@ Row = Mapping[str, Any]
 Metrics = Mapping[str, Row]
 
 AXES = ("identity", "prompt")
+CURES = {
+    "hacked": "another reward for that axis, fewer iterations or a lower training.learning_rate; best/ is kept",
+    "fell": "give its axis more weight, or lower training.learning_rate; best/ is kept",
+    "moved": "look at the pictures in samples/; lower training.learning_rate if they changed for the worse",
+    "silent": "cgrpo data check says what the tasks lack for it",
+}
 FAR = 0.5  # of the base's spread over tasks: where a shift of a guard is worth a word
 
 
@@ -31,6 +37,11 @@ class Warn:
 
     kind: tuple[str, ...]
     text: str
+
+    @property
+    def cure(self) -> str:
+        """What to change, in a clause."""
+        return CURES[self.kind[0]]
 
 
 def shift(metric: Row) -> float:
@@ -141,7 +152,7 @@ def _moved(name: str, metric: Row) -> Warn:
     return Warn(("moved", name), f"{change}, {size}{end}")
 
 
-def news(row: Row, before: Sequence[Row]) -> list[str]:
-    """The sentences of a check that the check just before it did not say, whatever its numbers."""
+def news(row: Row, before: Sequence[Row]) -> list[Warn]:
+    """The warnings of a check that the check just before it did not give, whatever their numbers."""
     known = {warn.kind for warn in warnings(before[-1]["metrics"])} if before else set()
-    return [warn.text for warn in warnings(row["metrics"]) if warn.kind not in known]
+    return [warn for warn in warnings(row["metrics"]) if warn.kind not in known]
