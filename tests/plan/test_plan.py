@@ -133,6 +133,22 @@ def test_supervised_runs_have_no_rollout() -> None:
     assert "rewards" not in found.work.operations
 
 
+def test_preference_pairs_are_two_or_three_pictures_and_made_once() -> None:
+    """Winner, loser and reference; the frozen policy sees the first two. Making them is spread over the run."""
+    pairs = ("method=preference", "preference.batch=16")
+    found, given = plan(paper(*pairs), gpus=8), plan(paper(*pairs, "preference.pairs=votes.jsonl"), gpus=8)
+    assert (found.work.pairs, found.work.updates, found.work.micro_batch) == (6, 1, 3)
+    assert plan(paper(*pairs, "preference.similarity=0"), gpus=8).work.pairs == 4
+    assert found.work.operations["reference policy"] == pytest.approx(
+        2 / 3 * plan(paper(*pairs, "policy.rank=1"), gpus=8).work.operations["training, forward"], rel=1e-3
+    )
+    making = "making pairs, over the run"
+    assert making not in given.work.operations and set(given.memory.phases) == {"encode", "update", "step"}
+    twice = plan(paper(*pairs, "preference.tasks=384", "training.iterations=625"), gpus=8)
+    assert twice.work.operations[making] == pytest.approx(4 * found.work.operations[making])
+    assert {"sample", "decode", "reward"} <= set(found.memory.phases)
+
+
 def test_the_forward_process_trains_levels_and_asks_the_old_policy() -> None:
     """12 samples a process, 8 steps a rollout, 2 levels; the old policy sees the pairs of all updates but the first."""
     forward = paper("method=forward", "sampling.rollout_steps=8", "objective.levels=2")

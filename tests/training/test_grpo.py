@@ -132,6 +132,7 @@ def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
 def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
     _, count = load_config(recipe).share()
     short = (f"{count}=1", "training.iterations=2", "logging.tracker=none")
+    short += ("preference.tasks=2",) if load_config(recipe).method == "preference" else ()
     cfg = load_config(recipe, (*short, "evaluation.subjects=3", "evaluation.prompts_per_subject=4"))
     run = train(cfg, tmp_path / "run", name=recipe)
     summary = json.loads((run / "summary.json").read_text())

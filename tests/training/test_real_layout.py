@@ -32,7 +32,7 @@ from cgrpo.policies import (
 from cgrpo.policies.adapters.files import read_split
 
 REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
-GROUPS = [name for name in REAL if load_config(name).method != "sft"]
+GROUPS = [name for name in REAL if load_config(name).method in ("grpo", "forward")]
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,7 @@ def settings(world: Path, recipe: str, *more: str) -> list[str]:
         "training.iterations=2",
         f"{cfg.share()[1]}=2",
         *(["training.group_size=6"] if recipe in GROUPS else []),
+        *(["preference.candidates=2", "preference.prompt=0"] if load_config(recipe).method == "preference" else []),
         "logging.tracker=none",
     ]
     return [part for setting in (*given, *more) for part in ("--set", setting)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cgrpo.config import TOYBOX, Config
-from cgrpo.data import ManifestSource, Source, ToyboxSource
+from cgrpo.config import TOYBOX, Config, PreferenceConfig
+from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
 
 
 def make_source(cfg: Config) -> Source:
-    """The training tasks."""
+    """The training tasks; where pairs are given, theirs."""
+    if isinstance(cfg, PreferenceConfig) and cfg.preference.pairs:
+        return PairSource(Path(cfg.preference.pairs), cfg.policy.reference_alpha, cfg.data.limit)
     if cfg.data.source == TOYBOX:
         world = ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
         world.size = cfg.data.limit or None

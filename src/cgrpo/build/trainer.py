@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from cgrpo.config import Config, ForwardConfig, GrpoConfig, SftConfig
-from cgrpo.data import Source
+from cgrpo.config import Config, ForwardConfig, GrpoConfig, PreferenceConfig, SftConfig
+from cgrpo.data import PairSource, Source
+from cgrpo.errors import UserError
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.forward import Forward
 from cgrpo.training.grpo import GRPO
+from cgrpo.training.preference import Preference
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.sft import SFT
 from cgrpo.training.trainer import Trainer
@@ -22,3 +24,7 @@ def make_trainer(cfg: Config, policy: Policy, rewards: dict[str, Reward], source
             return Forward(cfg, policy, rewards, source, runtime)
         case SftConfig():
             return SFT(cfg, policy, rewards, source, runtime)
+        case PreferenceConfig():
+            if not isinstance(source, PairSource):
+                raise UserError("method preference trains on pairs: name a file of them as preference.pairs")
+            return Preference(cfg, policy, rewards, source, runtime)

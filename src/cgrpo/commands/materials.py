@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cgrpo.config import Config
-from cgrpo.data import ManifestSource, Source
+from cgrpo.config import Config, PreferenceConfig
+from cgrpo.data import ManifestSource, PairSource, Source
 from cgrpo.data.archives import is_private, length
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
@@ -50,7 +50,9 @@ def check_materials(
 def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:
     """What marks each material, by the setting that names it."""
     found = {}
-    if isinstance(source, ManifestSource):
+    if isinstance(source, PairSource) and isinstance(cfg, PreferenceConfig):
+        found[f"preference.pairs = {cfg.preference.pairs}"] = records_fingerprint([*source.records, *source.losing])
+    elif isinstance(source, ManifestSource):
         found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.records)
     names = {"path": cfg.policy.path, "start": cfg.policy.start}
     found |= {f"policy.{key} = {names[key]}": mark for key, mark in policy.materials().items()}

@@ -14,9 +14,10 @@ from tqdm import tqdm
 from cgrpo.build import make_final_tasks, make_policy, make_rewards, make_source, make_trainer
 from cgrpo.commands.finish import finish
 from cgrpo.commands.materials import check_materials
+from cgrpo.commands.pairs import pairs_of
 from cgrpo.commands.prompts import say_cut_tasks
 from cgrpo.commands.watch import Watch, tasks_to_watch
-from cgrpo.config import Config, parse_run
+from cgrpo.config import Config, PreferenceConfig, parse_run
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import json_text, write_text
@@ -54,6 +55,8 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         say_cut_tasks(policy, source)
         check_servers(record, rewards)
         check_materials(record, cfg, source, policy, rewards, resumed=bool(resume))
+    if isinstance(cfg, PreferenceConfig):
+        source = pairs_of(cfg, record.folder / "pairs", policy, rewards, source, runtime)
     trainer = make_trainer(cfg, policy, rewards, source, runtime)
     names, state = policy.trainable_parameters(), trainer.state()
     first = load_checkpoint(record.checkpoints, names, trainer.optimizer, state, (mark, began)) if resume else 0

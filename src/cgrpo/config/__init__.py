@@ -12,6 +12,7 @@ from cgrpo.config.groups import GroupRun
 from cgrpo.config.grpo import GrpoConfig
 from cgrpo.config.methods import METHODS, Config
 from cgrpo.config.policy import Policy
+from cgrpo.config.preference import PreferenceConfig
 from cgrpo.config.recipes import load_config, override, parse_config, parse_run, recipes
 from cgrpo.config.rewards import (
     REWARD_TYPES,
@@ -54,6 +55,7 @@ __all__ = [
     "ModelSettings",
     "PickScoreSettings",
     "Policy",
+    "PreferenceConfig",
     "RemoteSettings",
     "RewardSettings",
     "Section",

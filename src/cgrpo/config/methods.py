@@ -8,16 +8,18 @@ from typing import Any
 
 from cgrpo.config.forward import ForwardConfig
 from cgrpo.config.grpo import GrpoConfig
+from cgrpo.config.preference import PreferenceConfig
 from cgrpo.config.section import Section
 from cgrpo.config.sft import SftConfig
 
-Config = GrpoConfig | ForwardConfig | SftConfig
+Config = GrpoConfig | ForwardConfig | SftConfig | PreferenceConfig
 """A whole run: a closed union told apart by ``method``."""
 
-METHODS: dict[str, type[GrpoConfig] | type[ForwardConfig] | type[SftConfig]] = {
+METHODS: dict[str, type[GrpoConfig] | type[ForwardConfig] | type[SftConfig] | type[PreferenceConfig]] = {
     "grpo": GrpoConfig,
     "forward": ForwardConfig,
     "sft": SftConfig,
+    "preference": PreferenceConfig,
 }
 DEFAULT_METHOD = "grpo"
 

@@ -2,6 +2,7 @@
 
 from cgrpo.data.check import CheckReport, Problem, check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
+from cgrpo.data.pairs import PairSource
 from cgrpo.data.readers import read_records
 from cgrpo.data.records import ManifestSource, Source
 from cgrpo.data.syncd import Rules, filter_syncd, write_manifest
@@ -12,6 +13,7 @@ __all__ = [
     "CheckReport",
     "GroupNoise",
     "ManifestSource",
+    "PairSource",
     "Problem",
     "Rules",
     "Scorers",

@@ -88,9 +88,10 @@ def estimate_memory(
         # the sum arrives beside it.
         "step": (Part("gradients", adapter), Part("exchange and step", adapter if gpus == 1 else 2 * adapter)),
     }
-    if isinstance(cfg, GroupRun):
+    if work.sampling_batch:
         phases |= _sampling(cfg, shapes, tokens, work, precision, vae if cfg.policy.offload else 0)
-        most = max((model.work * min(work.samples, model.chunk) for model in rewards), default=0)
+        together = work.samples if isinstance(cfg, GroupRun) else work.sampling_batch
+        most = max((model.work * min(together, model.chunk) for model in rewards), default=0)
         phases["reward"] = (Part("a segmenter's attention at work (rough)", most),)
     unknown = tuple(f"reward {m.reward}: {m.model}" for m in rewards if m.memory is None)
     backward: dict[Checkpointing, int] = {mode: total(parts) for mode, parts in updates.items()}

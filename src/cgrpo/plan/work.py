@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cgrpo.config import Config, ForwardConfig, GrpoConfig, SftConfig
+from cgrpo.config import Config, ForwardConfig, GrpoConfig, PreferenceConfig, SftConfig
 from cgrpo.errors import UserError
 from cgrpo.plan import flops
 from cgrpo.plan.rewards import RewardModel
@@ -49,6 +49,8 @@ def estimate_work(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[Rew
             return _groups(cfg, shapes, tokens, rewards, tasks // gpus, sharded(cfg, gpus))
         case SftConfig():
             return _sft(cfg, shapes, tokens, tasks // gpus)
+        case PreferenceConfig():
+            return _preference(cfg, shapes, tokens, rewards, tasks // gpus, gpus)
 
 
 def _groups(
@@ -99,6 +101,40 @@ def _sft(cfg: SftConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> Work:
     }
     micro = min(cfg.training.micro_batch, pairs)
     return Work(pairs, 0, pairs, 1, micro, 0, 0, operations)
+
+
+def _preference(
+    cfg: PreferenceConfig, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], pairs: int, gpus: int
+) -> Work:
+    """Winner and loser, and the reference for the similarity loss; the frozen policy sees the first two."""
+    settings = cfg.preference
+    sides = 3 if settings.similarity else 2
+    encoded = sides * pairs * shapes.vae.encode_flops(cfg.policy.height * cfg.policy.width)
+    operations = {
+        **_training(cfg, shapes, tokens, sides * pairs),
+        "reference policy": 2 * pairs * flops.forward(shapes.flux, tokens, 0).total,
+        "text encoders": _text(cfg, shapes, pairs),
+        "autoencoder": encoded + _references(cfg, shapes, tokens, pairs),
+    }
+    micro = min(max(sides, cfg.training.micro_batch // sides * sides), sides * pairs)
+    pixels = cfg.policy.height * cfg.policy.width
+    if settings.pairs:
+        return Work(pairs, 0, sides * pairs, 1, micro, 0, 0, operations)
+    operations["making pairs, over the run"] = _making_pairs(cfg, shapes, tokens, rewards, gpus)
+    decoded = min(cfg.evaluation.batch, 64, max(1, PIXELS_AT_ONCE // pixels))
+    return Work(pairs, 0, sides * pairs, 1, micro, cfg.evaluation.batch, decoded, operations)
+
+
+def _making_pairs(
+    cfg: PreferenceConfig, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int
+) -> float:
+    """Of one process, spread evenly over the iterations; without references, and scored by the main process alone."""
+    settings, pixels = cfg.preference, cfg.policy.height * cfg.policy.width
+    alone = replace(tokens, references=0)
+    picture = cfg.sampling.steps * flops.forward(shapes.flux, alone, 0).total + shapes.vae.decode_flops(pixels)
+    made = settings.tasks * settings.candidates
+    whole = made * (picture / gpus + sum(model.flops or 0.0 for model in rewards)) + _text(cfg, shapes, made)
+    return whole / max(1, cfg.training.iterations)
 
 
 def _training(cfg: Config, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:

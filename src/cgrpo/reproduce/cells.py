@@ -135,6 +135,9 @@ def _arm(finished: Sequence[dict[str, Any]], metric: str, arm: str) -> Tensor:
 
 
 def _pictures(result: dict[str, Any]) -> int | None:
+    if result["config"]["method"] == "preference":
+        made = result["config"]["preference"]
+        return None if made["pairs"] else made["tasks"] * made["candidates"]
     settings = result["config"]["training"]
     group = settings.get("group_size")
     return group and result["iterations"] * settings["prompts_per_iteration"] * group

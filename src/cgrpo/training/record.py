@@ -22,6 +22,7 @@ class Record:
     config.json  environment.json  metrics.jsonl  samples/  adapter/  checkpoints/step-N/  summary.json  report.html
     materials.json  what the run is made of, by content
     scores.jsonl  benchmark.json  comparison.png  where base and trained are compared
+    pairs/  where preference pairs are made: pairs.jsonl and their pictures
     guard.jsonl  best/  where held-out tasks are watched
     """
 

@@ -53,12 +53,15 @@ def health_section(rows: Sequence[Row], config: Config) -> Section | None:
         curve(rows, "ratio_drift", "ratio drift", mark=drift, scale="log"),
         curve(rows, "clip_share", "share of clipped pairs"),
         curve(rows, "old_gap", "squared distance from the old policy's velocity", scale="log"),
+        curve(rows, "preference_margin", "preference margin"),
+        curve(rows, "preference_accuracy", "share of pairs with a margin above 0"),
         curve(rows, "gradient_norm", "gradient norm", mark=clipped),
     ]
     facts = _health_facts(rows)
     words = {
         "grpo": "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone.",
         "forward": "Before a collapse the gradient's norm rises; updates far above its median are left out.",
+        "preference": "The margin is by how much more than the base the policy prefers winners; it starts at 0.",
         "sft": "The loss has noise levels and noise of its own in every iteration, so its norm jumps.",
     }[config.method]
     shown = [Text(words, "muted"), Plots(drawn), Facts(facts)]
