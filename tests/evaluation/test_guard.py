@@ -16,7 +16,7 @@ from cgrpo.evaluation.guard.rules import is_best, rank
 from cgrpo.evaluation.pages.report.guard import guard_section, said
 from cgrpo.evaluation.statistics import clusters_of
 from cgrpo.rewards.base import EncodeOnce, Memory, own_memory
-from cgrpo.rewards.measures import measures
+from cgrpo.rewards.measures import brightness, measures
 from cgrpo.types import Batch
 
 NAN = math.nan
@@ -44,6 +44,8 @@ def test_brightness_is_mean_luma():
     half = flat(0, 0, 0)
     half[:4] = 255
     assert measured("brightness", half) == pytest.approx(0.5)
+    as_reward = brightness([Image.fromarray(image.numpy()) for image in (half, flat(255, 0, 0))], batch((), ()))
+    assert as_reward == pytest.approx([0.5, 0.299])
 
 
 def test_saturation_is_hsvs():

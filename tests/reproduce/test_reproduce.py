@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cgrpo.build import make_rewards
 from cgrpo.cli import main
 from cgrpo.commands.reproduce import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
@@ -78,6 +79,34 @@ def test_tables_share_trainings() -> None:
     assert key["table3"]["tanh"] == key["table4"]["0.7 : 0.3"] == key["table5"]["alpha 0.5, standard"] == full
     assert key["table3"]["linear 1:1.5"] == key["table2"]["naive GRPO 1:1.5"]
     assert key["table5"]["alpha 0.0, standard"] == key["table2"]["w/o synergy"]
+
+
+def test_two_rewards_of_the_three_are_table_2s_and_the_third_is_trained_on() -> None:
+    rows = {name: jobs_of(load_table(name), "toybox", "mild", [0]) for name in ("table2", "three-rewards")}
+    three = rows["three-rewards"]
+    assert three["two rewards, sum"][0].key == rows["table2"]["naive GRPO 1:1"][0].key
+    assert three["two rewards, SARS"][0].key == rows["table2"]["w/o TDW"][0].key
+    for name in ("three, sum", "three, raw sum", "three, SARS", "three, SARS + TDW"):
+        config = three[name][0].config
+        assert list(make_rewards(config)) == ["identity", "prompt", "light"] and config.weights.others == {"light": 0.5}
+
+
+def test_rivals_differ_from_the_naive_run_by_their_own_setting_alone() -> None:
+    for name in ("rivals", "rivals-forward"):
+        rows = jobs_of(load_table(name), "toybox", "mild", [0])
+        naive = rows["naive (sum of advantages)"][0].config.model_dump()
+        changed = {}
+        for row, (job,) in rows.items():
+            told = job.config.model_dump()
+            changed[row] = {
+                f"{table}.{key}"
+                for table in ("shaping", "weights", "training", "sampling", "objective")
+                for key, value in told[table].items()
+                if value != naive[table].get(key)
+            }
+        assert changed["raw sum"] == changed["GDPO"] == changed["after APEX"] == changed["SARS"] == {"shaping.type"}
+        assert changed["TempFlow's weights"] == {"weights.by_noise"}
+        assert changed["DyRef's focal weight"] == {"shaping.focal"}
 
 
 def test_a_table_is_trained_once_and_says_what_holds(

@@ -85,6 +85,12 @@ class Saturation(Measure):
         return ((high_NHW - low_NHW) / high_NHW.clamp(min=1)).mean((1, 2)).float()
 
 
+def brightness(pictures: list[Image.Image], batch: Batch) -> list[float]:
+    """Mean luma as a third reward, type "cgrpo.rewards.measures:brightness": at odds with a dark subject and a dark
+    scene alike, so not to be had together with identity and prompt following (tables/three-rewards.toml)."""
+    return [float(luma(to_tensor([picture])).mean()) for picture in pictures]
+
+
 def luma(images_NHWC: Tensor) -> Tensor:
     """uint8 [N, H, W, 3] -> float64 [N, H, W] in [0, 1]."""
     return images_NHWC.double() @ torch.tensor(LUMA, dtype=torch.float64, device=images_NHWC.device) / 255
