@@ -48,7 +48,7 @@ def foreign(table: Mapping[str, Any], method: str, prefix: str = "") -> Iterator
     """Settings and whole tables in ``table`` that other methods have and ``method`` has not, as dotted keys."""
     for name, value in table.items():
         key = prefix + name
-        methods = owners(key)
+        methods = [] if "." in name else owners(key)  # a quoted "a.b" is one odd name, not b in the table a
         if methods and method not in methods:
             yield key
         elif isinstance(value, Mapping) and _is_table(key, method):

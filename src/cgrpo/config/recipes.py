@@ -194,7 +194,7 @@ def _explain(error: ValidationError, method: str) -> str:
         near = difflib.get_close_matches(key, keys(method), 1, 0.5)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
     message, given = first["msg"].removeprefix("Value error, "), first["input"]
-    if first["type"] == "reward_type":
+    if first["type"] == "reward_type" and isinstance(given, dict):
         key, message, given = f"{key}.type", message.removeprefix("type "), given.get("type", "nothing")
     got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"
     return f"{key + ': ' if key else ''}{message}{got}"
