@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from cgrpo.data.folders import NOT_READ
 from cgrpo.errors import UserError
-from cgrpo.files import write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.pictures import ENDINGS, opened
 
 CLASS = "{class}"  # where a template names the subject
@@ -109,6 +108,6 @@ def write_tasks(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The manifest, whole or not at all. Raises UserError where it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        write_text(file, json_text(rows, indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UserError(f"{file}: can't be written ({error.strerror}); give another --out") from error

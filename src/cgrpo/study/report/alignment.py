@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.table import Cell, Table
 from cgrpo.evaluation.show.words import DASH, interval, number
-from cgrpo.files import without_nan, write_text
+from cgrpo.files import json_text, without_nan, write_text
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.tables import NAMES
 from cgrpo.study.report.write import read_answers
@@ -66,7 +65,7 @@ def write_alignment(folder: Path, scores: Path | None, out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         table = without_nan({"draws": DRAWS, "questions": [asdict(one) for one in found]})
-        write_text(out / "alignment.json", json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(out / "alignment.json", json_text(table, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "alignment.md", "\n\n".join([f"# {TITLE}", *(one.markdown() for one in shown)]) + "\n")
         write_text(out / "alignment.html", _page(found, shown).render())
     except OSError as error:
