@@ -17,7 +17,8 @@ from cgrpo.plan import plan
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "runs").glob("*.sh"))
 GPUS = {"paper-8gpu": ("a100-80gb", 8), "single-80gb": ("a100-80gb", 1), "single-24gb": ("rtx-4090-24gb", 1),
-        "two-nodes": ("a100-80gb", 16)}  # fmt: skip
+        "two-nodes": ("a100-80gb", 16), "klein-8gpu": ("a100-80gb", 8), "klein-80gb": ("a100-80gb", 1),
+        "klein-24gb": ("rtx-4090-24gb", 1)}  # fmt: skip
 
 
 def calls(script: Path, folder: Path, *arguments: str) -> list[list[str]]:

@@ -8,6 +8,7 @@ from measured import CASES, Case, Live, adapted, run, saved_bytes, small
 from torch.nn import functional as F
 
 from cgrpo.plan.activations import Checkpointing, Precision, activations, block_saved
+from cgrpo.plan.flux2 import Flux2
 from cgrpo.plan.transformer import Flux, Tokens
 from cgrpo.policies.checkpointing import set_checkpointing
 
@@ -44,36 +45,39 @@ def test_saved_tensors_with_cudas_norms(name: str, like_cuda: None) -> None:
     case = CASES[name]
     found = saved_bytes(adapted(case, torch.bfloat16), case, torch.bfloat16)
     assert planned(case, "off", Precision.of("bfloat16", "cuda")) == pytest.approx(found, rel=0.01)
-    assert planned(case, "off", Precision.of("bfloat16", "cpu")) < 0.97 * found
+    assert planned(case, "off", Precision.of("bfloat16", "cpu")) < 0.98 * found
 
 
 # Wide enough for what is per token to outweigh what is per sample, as it does in FLUX.
 WIDE = Case(small(1, 4, 2, 64), 16, 2, Tokens(64, 64, 32))
+WIDE2 = Case(Flux2(1, 4, 2, 64, 12, 12, 20), 16, 2, Tokens(64, 64, 32))
 
 
 @pytest.mark.parametrize("mode", ["off", "selective", "full"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_live_tensors(kind: str, mode: Checkpointing, like_cuda: None) -> None:
-    model = adapted(WIDE, KINDS[kind])
+@pytest.mark.parametrize("wide", [WIDE, WIDE2], ids=["flux", "flux2"])
+def test_live_tensors(wide: Case, kind: str, mode: Checkpointing, like_cuda: None) -> None:
+    model = adapted(wide, KINDS[kind])
     set_checkpointing(model, mode)
     precision = Precision.of(kind, "cuda")
-    found = activations(WIDE.flux, WIDE.tokens, WIDE.rank, WIDE.samples, mode, precision)
+    found = activations(wide.flux, wide.tokens, wide.rank, wide.samples, mode, precision)
     with Live() as live:
-        loss = run(model, WIDE, KINDS[kind]).float().square().sum()
-        assert planned(WIDE, mode, precision) == pytest.approx(live.now, rel=0.03)
+        loss = run(model, wide, KINDS[kind]).float().square().sum()
+        assert planned(wide, mode, precision) == pytest.approx(live.now, rel=0.03)
         loss.backward()
-    gradients = 4 * WIDE.flux.lora_parameters(WIDE.rank)
-    peak = planned(WIDE, mode, precision) + found.again + found.backward_work + gradients
+    gradients = 4 * wide.flux.lora_parameters(wide.rank)
+    peak = planned(wide, mode, precision) + found.again + found.backward_work + gradients
     assert peak == pytest.approx(live.peak, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_live_tensors_without_a_backward(kind: str, like_cuda: None) -> None:
-    model, precision = adapted(WIDE, KINDS[kind]), Precision.of(kind, "cuda")
-    found = activations(WIDE.flux, WIDE.tokens, WIDE.rank, WIDE.samples, "off", precision)
+@pytest.mark.parametrize("wide", [WIDE, WIDE2], ids=["flux", "flux2"])
+def test_live_tensors_without_a_backward(wide: Case, kind: str, like_cuda: None) -> None:
+    model, precision = adapted(wide, KINDS[kind]), Precision.of(kind, "cuda")
+    found = activations(wide.flux, wide.tokens, wide.rank, wide.samples, "off", precision)
     with torch.no_grad(), Live() as live:
-        run(model, WIDE, KINDS[kind])
-    copies = WIDE.flux.lora_parameters(WIDE.rank) * 2 if kind == "bfloat16" else 0
+        run(model, wide, KINDS[kind])
+    copies = wide.flux.lora_parameters(wide.rank) * 2 if kind == "bfloat16" else 0
     assert found.forward_work + copies == pytest.approx(live.peak, rel=0.15)
 
 

@@ -22,7 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from cgrpo.plan.transformer import Block, Flux, Tokens
+from cgrpo.plan.flux2 import Flux2
+from cgrpo.plan.transformer import Block, Tokens, Transformer
 
 Checkpointing = Literal["off", "selective", "full"]
 
@@ -62,17 +63,16 @@ class Activations:
 
 
 def activations(
-    flux: Flux, tokens: Tokens, rank: int, samples: int, mode: Checkpointing, precision: Precision
+    flux: Transformer, tokens: Tokens, rank: int, samples: int, mode: Checkpointing, precision: Precision
 ) -> Activations:
     """For one forward-backward of ``samples`` samples."""
-    saved = _outside(flux, tokens, samples, precision)
+    saved = _outside(flux, tokens, samples, precision) + samples * _shared(flux, mode) * precision.main
     if mode == "off":
         saved += sum(
             block_saved(flux, tokens, rank, samples, precision, double=number < flux.doubles, first=number == 0)
             for number in range(len(flux.blocks))
         )
     else:
-        saved += samples * flux.width * precision.main  # the time embedding, an input of every block
         saved += samples * len(flux.blocks) * tokens.all * flux.width * precision.main
     if mode == "selective":
         saved += sum(samples * _products(block, flux, tokens, precision) for block in flux.blocks)
@@ -84,13 +84,17 @@ def activations(
     copies = precision.main * _cast_parameters(flux, rank) if precision.autocast else 0
     # Autocast's conversions hold some results twice.
     work = (largest, largest * 5 // 4) if precision.autocast else (largest // 2, largest)
+    if isinstance(flux, Flux2):  # whose single blocks go through their widest results at the end of a forward
+        work = largest // 2, largest * 7 // 5
     return Activations(saved, copies, mode == "off", again, *work)
 
 
 def block_saved(
-    flux: Flux, tokens: Tokens, rank: int, samples: int, precision: Precision, *, double: bool, first: bool
+    flux: Transformer, tokens: Tokens, rank: int, samples: int, precision: Precision, *, double: bool, first: bool
 ) -> int:
     """Bytes that one block saves without checkpointing. ``first``: nothing trained lies before it."""
+    if isinstance(flux, Flux2):
+        return samples * _flux2_block(flux, tokens, rank, samples, precision, double=double, first=first)
     d, heads, main = flux.width, flux.heads, precision.main
     norms = (2 if double else 1) - (1 if first else 0)
     # In a first single block the MLP branch is reached by no gradient either.
@@ -108,7 +112,30 @@ def block_saved(
     return samples * (tokens.all * per_token + modulation)
 
 
-def _outside(flux: Flux, tokens: Tokens, samples: int, precision: Precision) -> int:
+def _flux2_block(
+    flux: Flux2, tokens: Tokens, rank: int, samples: int, precision: Precision, *, double: bool, first: bool
+) -> int:
+    """``block_saved`` of FLUX.2's blocks, for one of ``samples``.
+
+    Where they differ: q, k and v of a double block are three layers, of which v's result is not kept; a single block
+    has one projection of 3 D + 2 M numbers, all kept, and gives D + M of them to its last layer. The activation keeps
+    gate and values, 2 M, and what the gate lets through, M. Of the modulation 1 + scale alone is a block's own. Under
+    autocast each of q, k and v converts its input for itself.
+    """
+    d, m, main = flux.width, flux.hidden, precision.main
+    norms = (2 if double else 1) - (1 if first else 0)
+    if double:
+        inputs, middles = 4 * d if precision.autocast else d + (d if samples > 1 else 0), 4 * rank
+        projected = 2 * m + (3 * d if precision.autocast else 5 * d)
+    else:
+        inputs, middles = 2 * d + m, 2 * rank
+        projected = 2 * m + 5 * d
+    per_token = (inputs + middles + projected + d + m) * main + norms * (d + 2) * precision.norm
+    per_token += (3 * flux.heads + (2 * d if precision.autocast else 0)) * precision.stats
+    return tokens.all * per_token + (2 if double else 1) * norms * d * main
+
+
+def _outside(flux: Transformer, tokens: Tokens, samples: int, precision: Precision) -> int:
     """Rotary tables, shared by all samples and blocks, and the last norm."""
     rotary = 2 * tokens.all * flux.head_width * max(4, precision.stats)
     # The last norm reads a cut of the last block's tokens: the whole is kept, unless a float32 copy is.
@@ -117,15 +144,22 @@ def _outside(flux: Flux, tokens: Tokens, samples: int, precision: Precision) -> 
     return rotary + samples * (last + 2 * tokens.image * precision.norm + flux.width * precision.main)
 
 
-def _products(block: Block, flux: Flux, tokens: Tokens, precision: Precision) -> int:
+def _shared(flux: Transformer, mode: Checkpointing) -> int:
+    """Numbers a sample that all blocks have between them: FLUX.2's modulation, or the time embedding as an input."""
+    if isinstance(flux, Flux2):
+        return (12 * bool(flux.doubles) + 3 * bool(flux.singles)) * flux.width
+    return 0 if mode == "off" else flux.width
+
+
+def _products(block: Block, flux: Transformer, tokens: Tokens, precision: Precision) -> int:
     """Bytes of the results of one sample's matrix products (the base's, not the LoRA's) and attention in a block."""
     outputs = sum(tokens.rows(layer.stream) * layer.outputs for layer in block.linears)
     attention = tokens.all * (flux.width * precision.main + flux.heads * precision.stats)
     return outputs * precision.main + attention
 
 
-def _cast_parameters(flux: Flux, rank: int) -> int:
-    """LoRA numbers whose copies the backward reads: all but the first block's q, k, v inputs."""
+def _cast_parameters(flux: Transformer, rank: int) -> int:
+    """LoRA numbers whose copies the backward reads: all but the first block's As that read the embeddings."""
     first = flux.blocks[0].linears
-    unread = sum(rank * layer.inputs for layer in first if layer.lora and layer.outputs == 3 * flux.width)
+    unread = sum(rank * layer.inputs for layer in first if layer.lora and layer.entry)
     return flux.lora_parameters(rank) - unread

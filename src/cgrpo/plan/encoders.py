@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -112,11 +112,13 @@ class Vae:
     middle_attention: bool = True
     quant: bool = False
     post_quant: bool = False
+    decoder: tuple[int, ...] = ()  # its channels where they are others than the encoder's
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Vae:
         """From a vae/config.json; KeyError where it lacks a size."""
         return cls(
+            decoder=tuple(config.get("decoder_block_out_channels") or ()),
             channels=tuple(config["block_out_channels"]),
             depth=config["layers_per_block"],
             latent=config["latent_channels"],
@@ -132,8 +134,9 @@ class Vae:
 
     @property
     def parameters(self) -> int:
-        norms = self._norms(self.channels, self.depth) + self._norms(self.channels[::-1], self.depth + 1)
-        return norms + sum(layer.parameters for layer in [*self._encoder(), *self._decoder()])
+        half = self._as_decoder
+        norms = self._norms(self.channels, self.depth) + half._norms(half.channels[::-1], self.depth + 1)
+        return norms + sum(layer.parameters for layer in [*self._encoder(), *half._decoder()])
 
     def encode_flops(self, pixels: int) -> float:
         """For one picture."""
@@ -141,12 +144,18 @@ class Vae:
 
     def decode_flops(self, pixels: int) -> float:
         """For one picture."""
-        return sum(layer.flops(pixels) for layer in self._decoder()) + self._attention_flops(pixels)
+        half = self._as_decoder
+        return sum(layer.flops(pixels) for layer in half._decoder()) + half._attention_flops(pixels)
 
     def decode_memory(self, pixels: int, size: int) -> int:
         """Bytes at work while one picture is decoded, roughly: three of its largest map, numbers of ``size`` bytes."""
-        largest = max(layer.inputs * layer.scale**2 for layer in self._decoder())
+        largest = max(layer.inputs * layer.scale**2 for layer in self._as_decoder._decoder())
         return int(3 * largest * pixels * size)
+
+    @property
+    def _as_decoder(self) -> Vae:
+        """One whose decoder is this one's, and whose encoder is as wide."""
+        return replace(self, channels=self.decoder, decoder=()) if self.decoder else self
 
     def _attention_flops(self, pixels: int) -> float:
         positions = pixels / 4 ** (len(self.channels) - 1)

@@ -123,8 +123,7 @@ def _fits(memory: Memory, gpu: Gpu) -> bool:
 def _parameters(shapes: Shapes, rewards: list[RewardModel]) -> dict[str, int | None]:
     return {
         "transformer": shapes.flux.parameters,
-        "T5 text encoder": shapes.t5.parameters,
-        "CLIP text encoder": shapes.clip.parameters,
+        **{f"{text.name} text encoder": text.parameters for text in shapes.texts},
         "autoencoder": shapes.vae.parameters,
         **{f"reward {model.reward}: {model.model}": model.parameters for model in rewards},
     }

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cgrpo.plan.transformer import Flux, Linear, Tokens
+from cgrpo.plan.transformer import Linear, Tokens, Transformer
 
 ATTENTION_BACKWARD = 2.5
 
@@ -38,13 +38,13 @@ class Flops:
         return Flops(self.linear + other.linear, self.lora + other.lora, self.attention + other.attention)
 
 
-def forward(flux: Flux, tokens: Tokens, rank: int) -> Flops:
+def forward(flux: Transformer, tokens: Tokens, rank: int) -> Flops:
     """One forward of one sample; rank 0 is without the adapter."""
     ends = sum(_product(layer, tokens) for layer in flux.ends)
     return blocks_forward(flux, tokens, rank) + Flops(linear=ends)
 
 
-def blocks_forward(flux: Flux, tokens: Tokens, rank: int) -> Flops:
+def blocks_forward(flux: Transformer, tokens: Tokens, rank: int) -> Flops:
     """The blocks' part of a forward: what checkpointing "full" computes a second time; "selective" its ``lora``."""
     layers = [layer for block in flux.blocks for layer in block.linears]
     return Flops(
@@ -54,7 +54,7 @@ def blocks_forward(flux: Flux, tokens: Tokens, rank: int) -> Flops:
     )
 
 
-def backward(flux: Flux, tokens: Tokens, rank: int) -> Flops:
+def backward(flux: Transformer, tokens: Tokens, rank: int) -> Flops:
     """The backward of that sample, without what checkpointing repeats."""
     linear = float(_product(flux.ends[-1], tokens))
     lora = 0.0
@@ -67,15 +67,12 @@ def backward(flux: Flux, tokens: Tokens, rank: int) -> Flops:
     return Flops(linear, lora, attention)
 
 
-def _layers(flux: Flux) -> Iterator[tuple[Linear, bool]]:
+def _layers(flux: Transformer) -> Iterator[tuple[Linear, bool]]:
     """The blocks' layers, each with whether a gradient of its input is asked for."""
     for number, block in enumerate(flux.blocks):
         for layer in block.linears:
-            # In the first block attention comes first: its q, k, v read the embeddings, which nothing trained reaches.
-            # In a single block the MLP reads them too.
-            embedded = number == 0 and layer.inputs == flux.width
-            before = embedded and (layer.outputs == 3 * flux.width or flux.doubles == 0)
-            yield layer, layer.stream != "sample" and not before
+            # In the first block some layers read the embeddings, which nothing trained reaches.
+            yield layer, layer.stream != "sample" and not (number == 0 and layer.entry)
 
 
 def _product(layer: Linear, tokens: Tokens) -> int:

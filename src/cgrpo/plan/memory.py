@@ -9,7 +9,7 @@ from cgrpo.plan.activations import Activations, Checkpointing, Precision, activa
 from cgrpo.plan.rewards import RewardModel
 from cgrpo.plan.shapes import Shapes
 from cgrpo.plan.transformer import Tokens
-from cgrpo.plan.work import Work, sharded
+from cgrpo.plan.work import Work, guidance, sharded
 
 GIB = 2**30
 RESERVE_FLAT, RESERVE_SHARE = 1 * GIB, 0.03  # the driver and its libraries; pieces the allocator can't use
@@ -62,7 +62,7 @@ def estimate_memory(
     """The phases are those of an iteration; a method that draws no samples has fewer."""
     precision = Precision.of(cfg.policy.dtype)
     adapter = shapes.flux.lora_parameters(cfg.policy.rank) * _master(cfg)
-    text = (shapes.clip.parameters + shapes.t5.parameters) * precision.main if not cfg.data.cache else 0
+    text = sum(text.parameters for text in shapes.texts) * precision.main if not cfg.data.cache else 0
     vae = shapes.vae.parameters * _master(cfg)
     always = [
         Part("transformer", _transformer(cfg, shapes, precision, gpus)),
@@ -120,7 +120,8 @@ def _update(
     cfg: Config, shapes: Shapes, tokens: Tokens, work: Work, precision: Precision, mode: Checkpointing
 ) -> tuple[Part, ...]:
     """A forward-backward of one micro-batch, on gradients that others have left."""
-    found: Activations = activations(shapes.flux, tokens, cfg.policy.rank, work.micro_batch, mode, precision)
+    samples = work.micro_batch * guidance(cfg, shapes).together
+    found: Activations = activations(shapes.flux, tokens, cfg.policy.rank, samples, mode, precision)
     # Unless kept, the copies are gone when the backward begins to need room of its own.
     copies = found.copies if found.copies_kept else max(0, found.copies - found.again - found.backward_work)
     return (
@@ -138,7 +139,8 @@ def _sampling(
 ) -> dict[str, tuple[Part, ...]]:
     """Drawing the samples and decoding them. ``vae``: bytes of an autoencoder that is only now brought in."""
     flux, rank = shapes.flux, cfg.policy.rank
-    at_work = activations(flux, tokens, rank, work.sampling_batch, "off", precision).forward_work
+    samples = work.sampling_batch * guidance(cfg, shapes).together
+    at_work = activations(flux, tokens, rank, samples, "off", precision).forward_work
     copies = flux.lora_parameters(rank) * precision.main if precision.autocast else 0
     pixels = cfg.policy.height * cfg.policy.width
     trace = _trace(cfg, shapes, tokens, work, precision)

@@ -12,23 +12,37 @@ from typing import Any, TypeVar
 from cgrpo.config import TOYBOX, Policy
 from cgrpo.errors import UserError
 from cgrpo.plan.encoders import T5, ClipText, Vae
-from cgrpo.plan.transformer import Flux, Tokens
+from cgrpo.plan.flux2 import FLUX2_9B, QWEN3_8B, Flux2, Qwen3
+from cgrpo.plan.transformer import Flux, Tokens, Transformer
 
-TEXT_TOKENS = 512  # T5 tokens of a prompt, padding included; a checkpoint's tokenizer may ask for fewer
+TEXT_TOKENS = 512  # tokens of a prompt, padding included; a checkpoint's tokenizer may ask for fewer
+FLUX2_VAE = Vae(latent=32, quant=True, post_quant=True)
 
 Sizes = TypeVar("Sizes")
 
 
 @dataclass(frozen=True)
-class Shapes:
-    """Sizes of the policy's parts; ``assumed`` says in words what was not read but taken for granted."""
+class Text:
+    """A text encoder. ``flops``: of one prompt."""
 
-    flux: Flux
+    name: str
+    parameters: int
+    flops: float
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of the policy's parts; ``assumed`` says in words what was not read but taken for granted.
+
+    negative   whether its guidance is by a negative prompt: a second forward
+    """
+
+    flux: Transformer
     vae: Vae
-    clip: ClipText
-    t5: T5
+    texts: tuple[Text, ...]
     text_tokens: int
     assumed: tuple[str, ...]
+    negative: bool = False
 
     def tokens(self, policy: Policy, references: int) -> Tokens:
         """Tokens of a sample with square references. Raises UserError for sides that are no whole tokens."""
@@ -53,6 +67,8 @@ def policy_shapes(policy: Policy) -> Shapes:
     Raises UserError where a local folder lacks a config.json or that lacks a size.
     """
     folder = asset("policy") if policy.path == TOYBOX else Path(policy.path)
+    if _is_flux2(folder, policy.path):
+        return _flux2_shapes(policy, folder)
     if folder.is_dir():
         flux = _read(folder / "transformer", Flux.from_config)
         vae = _read(folder / "vae", Vae.from_config)
@@ -70,7 +86,36 @@ def policy_shapes(policy: Policy) -> Shapes:
         t5 = _other("t5", policy.t5, T5.from_config, T5(), "T5-XXL's encoder", assumed)
     if policy.start and policy.start_mode == "continue":
         assumed.append(f"the rank of {policy.start!r} is taken to be policy.rank ({policy.rank})")
-    return Shapes(flux, vae, clip, t5, length, tuple(assumed))
+    texts = Text("T5", t5.parameters, t5.flops(length)), Text("CLIP", clip.parameters, clip.flops())
+    return Shapes(flux, vae, texts, length, tuple(assumed))
+
+
+def _is_flux2(folder: Path, path: str) -> bool:
+    """By the folder, as far as there is one; else by its name."""
+    if not folder.is_dir():
+        return "flux.2" in path.lower()
+    file = folder / "transformer" / "config.json"
+    return file.is_file() and read_json(file).get("_class_name") == "Flux2Transformer2DModel"
+
+
+def _flux2_shapes(policy: Policy, folder: Path) -> Shapes:
+    if folder.is_dir():
+        flux, vae = _read(folder / "transformer", Flux2.from_config), _read(folder / "vae", Vae.from_config)
+        qwen, assumed = _read(folder / "text_encoder", Qwen3.from_config), []
+        length = _text_tokens(folder / "tokenizer")
+    else:
+        small = "9b" not in policy.path.lower()
+        flux, qwen = (Flux2(), Qwen3()) if small else (FLUX2_9B, QWEN3_8B)
+        vae, length = FLUX2_VAE, TEXT_TOKENS
+        name = f"FLUX.2-klein-{'4B' if small else '9B'}"
+        assumed = [f"policy.path {policy.path!r} is no local folder: the sizes of {name} are assumed"]
+    if policy.autoencoder:
+        what = "FLUX.2's autoencoder"
+        vae = _other("autoencoder", policy.autoencoder, Vae.from_config, FLUX2_VAE, what, assumed)
+    if policy.start and policy.start_mode == "continue":
+        assumed.append(f"the rank of {policy.start!r} is taken to be policy.rank ({policy.rank})")
+    text = Text("Qwen3", qwen.parameters, qwen.flops(length))
+    return Shapes(flux, vae, (text,), length, tuple(assumed), negative=True)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The FLUX transformer as a table of its linear layers: parameters, LoRA and matrix products follow from it."""
+"""A transformer as a table of its linear layers: parameters, LoRA and matrix products follow from it. FLUX.1's."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,12 +35,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer with bias: [rows, inputs] -> [rows, outputs]."""
+    """A linear layer: [rows, inputs] -> [rows, outputs]."""
 
     inputs: int
     outputs: int
     stream: Stream
     lora: bool = False  # carries an adapter: rows x inputs -> rank -> outputs
+    entry: bool = False  # reads what the block is given: in the first block, what nothing trained has touched
+    bias: bool = True
 
     @property
     def weights(self) -> int:
@@ -47,7 +50,7 @@ class Linear:
 
     @property
     def parameters(self) -> int:
-        return self.weights + self.outputs
+        return self.weights + (self.outputs if self.bias else 0)
 
     def lora_parameters(self, rank: int) -> int:
         return rank * (self.inputs + self.outputs) if self.lora else 0
@@ -69,8 +72,58 @@ class Block:
         return sum(layer.weights for layer in self.linears)
 
 
+class Transformer(ABC):
+    """Blocks of two kinds between what embeds and what projects out; all tokens attend to all in every one."""
+
+    doubles: int
+    singles: int
+    heads: int
+    head_width: int
+    in_channels: int
+    text_width: int
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_width
+
+    @property
+    @abstractmethod
+    def double(self) -> Block:
+        """Picture and text tokens apart but for the attention."""
+
+    @property
+    @abstractmethod
+    def single(self) -> Block:
+        """All tokens together, attention beside the MLP."""
+
+    @property
+    @abstractmethod
+    def ends(self) -> tuple[Linear, ...]:
+        """What lies outside of the blocks: embeddings, and the last layer at the end."""
+
+    @property
+    def blocks(self) -> list[Block]:
+        return [self.double] * self.doubles + [self.single] * self.singles
+
+    @property
+    def end_parameters(self) -> int:
+        return sum(layer.parameters for layer in self.ends)
+
+    @property
+    def block_parameters(self) -> int:
+        return sum(block.parameters for block in self.blocks)
+
+    @property
+    def parameters(self) -> int:
+        return self.block_parameters + self.end_parameters
+
+    def lora_parameters(self, rank: int) -> int:
+        """Of the adapter that ``cgrpo.policies.add_adapter`` adds."""
+        return sum(layer.lora_parameters(rank) for block in self.blocks for layer in block.linears)
+
+
 @dataclass(frozen=True)
-class Flux:
+class Flux(Transformer):
     """Sizes of a FluxTransformer2DModel; the defaults are FLUX.1-dev's."""
 
     doubles: int = 19
@@ -99,10 +152,6 @@ class Flux:
         )
 
     @property
-    def width(self) -> int:
-        return self.heads * self.head_width
-
-    @property
     def double(self) -> Block:
         """Picture and text tokens apart but for the attention. LoRA on the fused q, k, v and on the output."""
         d = self.width
@@ -112,7 +161,7 @@ class Flux:
             for stream in streams
             for layer in (
                 Linear(d, 6 * d, "sample"),
-                Linear(d, 3 * d, stream, lora=True),
+                Linear(d, 3 * d, stream, lora=True, entry=True),
                 Linear(d, d, stream, lora=True),
                 Linear(d, 4 * d, stream),
                 Linear(4 * d, d, stream),
@@ -126,15 +175,11 @@ class Flux:
         d = self.width
         linears = (
             Linear(d, 3 * d, "sample"),
-            Linear(d, 3 * d, "all", lora=True),
-            Linear(d, 4 * d, "all"),
+            Linear(d, 3 * d, "all", lora=True, entry=True),
+            Linear(d, 4 * d, "all", entry=True),
             Linear(5 * d, d, "all", lora=True),
         )
         return Block(linears, 2 * self.head_width)
-
-    @property
-    def blocks(self) -> list[Block]:
-        return [self.double] * self.doubles + [self.single] * self.singles
 
     @property
     def ends(self) -> tuple[Linear, ...]:
@@ -148,19 +193,3 @@ class Flux:
             Linear(d, 2 * d, "sample"),
             Linear(d, self.out_channels, "image"),
         )
-
-    @property
-    def end_parameters(self) -> int:
-        return sum(layer.parameters for layer in self.ends)
-
-    @property
-    def block_parameters(self) -> int:
-        return sum(block.parameters for block in self.blocks)
-
-    @property
-    def parameters(self) -> int:
-        return self.block_parameters + self.end_parameters
-
-    def lora_parameters(self, rank: int) -> int:
-        """Of the adapter that ``cgrpo.policies.add_adapter`` adds."""
-        return sum(layer.lora_parameters(rank) for block in self.blocks for layer in block.linears)

@@ -67,7 +67,7 @@ def _groups(
         steps, trained = cfg.sampling.steps, trained_steps(cfg)
     else:
         steps, trained = cfg.sampling.rollout_steps, cfg.objective.levels
-    forwards, pairs = samples * steps, samples * trained
+    forwards, pairs = samples * steps * guidance(cfg, shapes).forwards, samples * trained
     pixels = cfg.policy.height * cfg.policy.width
     operations = {
         "sampling": forwards * flops.forward(shapes.flux, tokens, cfg.policy.rank).total,
@@ -138,16 +138,32 @@ def _making_pairs(
 
 
 def _training(cfg: Config, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
-    flux, rank = shapes.flux, cfg.policy.rank
+    flux, rank, times = shapes.flux, cfg.policy.rank, guidance(cfg, shapes)
     found = {
-        "training, forward": pairs * flops.forward(flux, tokens, rank).total,
-        "training, backward": pairs * flops.backward(flux, tokens, rank).total,
+        "training, forward": pairs * times.forwards * flops.forward(flux, tokens, rank).total,
+        "training, backward": pairs * times.together * flops.backward(flux, tokens, rank).total,
     }
     again = flops.blocks_forward(flux, tokens, rank)
     if cfg.policy.checkpointing != "off":
         repeated = again.total if cfg.policy.checkpointing == "full" else again.lora
-        found["training, computed again"] = pairs * repeated
+        found["training, computed again"] = pairs * times.together * repeated
     return found
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a velocity takes while training: ``forwards`` of the transformer, ``together`` of them in one batch, and
+    with a backward."""
+
+    forwards: int
+    together: int
+
+
+def guidance(cfg: Config, shapes: Shapes) -> Guidance:
+    """A negative prompt doubles what is computed, unless the scale is 1."""
+    if not shapes.negative or cfg.policy.guidance == 1:
+        return Guidance(1, 1)
+    return Guidance(2, 1 if cfg.policy.guidance_gradient == "conditional" else 2)
 
 
 def _old_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
@@ -156,6 +172,7 @@ def _old_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens,
         return {}
     updates = cfg.training.updates_per_rollout
     seen = pairs if cfg.objective.old else pairs * (updates - 1) // updates
+    seen *= guidance(cfg, shapes).forwards
     return {"old policy": seen * flops.forward(shapes.flux, tokens, cfg.policy.rank).total}
 
 
@@ -165,13 +182,14 @@ def _reference_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: T
         return {}
     starts = cfg.policy.start and cfg.policy.start_mode == "continue"
     forward = flops.forward(shapes.flux, tokens, cfg.policy.rank if starts else 0)
-    return {"reference policy (kl)": pairs * forward.total}
+    return {"reference policy (kl)": pairs * guidance(cfg, shapes).forwards * forward.total}
 
 
 def _text(cfg: Config, shapes: Shapes, prompts: int) -> float:
     if cfg.data.cache:
         return 0.0
-    return prompts * (shapes.t5.flops(shapes.text_tokens) + shapes.clip.flops())
+    negative = guidance(cfg, shapes).forwards - 1
+    return (prompts + negative) * sum(text.flops for text in shapes.texts)
 
 
 def _references(cfg: Config, shapes: Shapes, tokens: Tokens, tasks: int) -> float:

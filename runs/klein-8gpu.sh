@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The paper's method on FLUX.2-klein-base-4B, one node of 8 x 80 GB: one prompt a process, groups of 12, 500 iterations.
+#   runs/klein-8gpu.sh MANIFEST [--set KEY=VALUE ...]
+# Prompts and references are encoded first, so that no process holds Qwen3 while training.
+set -euo pipefail
+manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
+shift
+out=${OUT:-outputs/klein}
+cgrpo data encode klein --set data.source="$manifest" --out "$out-encoded" "$@"
+exec torchrun --standalone --nproc_per_node 8 -m cgrpo train klein --out "$out" \
+    --set data.source="$manifest" --set data.cache="$out-encoded" "$@"
