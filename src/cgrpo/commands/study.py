@@ -1,4 +1,4 @@
-"""`cgrpo study`: a study's folder served, copied, and a rater taken out of it."""
+"""`cgrpo study`: a study's folder served, copied, exported, and a rater taken out of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cgrpo.errors import UserError
+from cgrpo.files import json_text, write_text
+from cgrpo.study import labelstudio
 from cgrpo.study.create import LINKS
 from cgrpo.study.database import DATABASE, Unavailable
+from cgrpo.study.exports import Pairs, write_pairs, write_ratings
+from cgrpo.study.labelstudio import Imported
 from cgrpo.study.manifest import MANIFEST, PICTURES, changed_pictures, read_study
-from cgrpo.study.store import Store
+from cgrpo.study.statistics.checks import kept
+from cgrpo.study.store import Response, Store
 
 SERVING = ".serving"
 
@@ -109,3 +114,37 @@ def forget_rater(folder: Path, number: int | None = None, link: str = "") -> tup
         if not known or known[0] is None:
             raise UserError(f"{folder}: no such rater; the numbers are in {LINKS} and in the report")
         return known[0].number, store.forget(known[0].number)
+
+
+def export_pairs(folder: Path, question: str, out: Path) -> Pairs:
+    """See ``cgrpo.study.exports``; raters whom the rule excludes don't count. Raises UserError."""
+    return write_pairs(read_study(folder), folder, _counted(folder), question, out)
+
+
+def export_scores(folder: Path, out: Path) -> int:
+    """The same for rows of scores."""
+    return write_ratings(read_study(folder), folder, _counted(folder), out)
+
+
+def _counted(folder: Path) -> list[Response]:
+    with opened(folder) as store:
+        return kept(read_study(folder), store.responses())
+
+
+def export_label_studio(folder: Path, url: str, out: Path) -> int:
+    """tasks.json and config.xml in ``out``; returns the number of tasks. Raises UserError."""
+    study = read_study(folder)
+    found = labelstudio.tasks(study, url)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "tasks.json", json_text(found, indent=1, ensure_ascii=False) + "\n")
+        write_text(out / "config.xml", labelstudio.config(study))
+    except OSError as error:
+        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
+    return len(found)
+
+
+def import_label_studio(folder: Path, file: Path) -> Imported:
+    """Answers that Label Studio exported into the study. Raises UserError."""
+    with opened(folder) as store:
+        return labelstudio.import_export(read_study(folder), store, file)

@@ -15,7 +15,7 @@ from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.table import Cell, Table
 from cgrpo.evaluation.show.words import DASH, interval, number
-from cgrpo.files import json_text, without_nan, write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.tables import NAMES
 from cgrpo.study.report.write import read_answers
@@ -64,7 +64,7 @@ def write_alignment(folder: Path, scores: Path | None, out: Path) -> Path:
     shown = [*map(_table, found), *(_differences(one) for one in found if one.differences), paper_table()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        table = without_nan({"draws": DRAWS, "questions": [asdict(one) for one in found]})
+        table = {"draws": DRAWS, "questions": [asdict(one) for one in found]}
         write_text(out / "alignment.json", json_text(table, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "alignment.md", "\n\n".join([f"# {TITLE}", *(one.markdown() for one in shown)]) + "\n")
         write_text(out / "alignment.html", _page(found, shown).render())
