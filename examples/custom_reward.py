@@ -1,9 +1,10 @@
 """A reward of your own: watched here, or trained on in place of the built-in one of its name.
 
-    cgrpo train --set rewards.saturation.type=examples.custom_reward:saturation     # watched only
-    cgrpo train --set rewards.prompt.type=examples.custom_reward:saturation         # trained on
+    python -m cgrpo train --set rewards.saturation.type=examples.custom_reward:saturation     # watched only
+    python -m cgrpo train --set rewards.prompt.type=examples.custom_reward:saturation         # trained on
 
-Run from the folder that holds ``examples``, or put the module anywhere on the Python path.
+Run from the folder that holds ``examples``: ``python -m`` finds modules in the folder that one is in, the command
+``cgrpo`` alone does not (it finds what is installed, or on PYTHONPATH).
 """
 
 import numpy as np

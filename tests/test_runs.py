@@ -21,17 +21,29 @@ GPUS = {"paper-8gpu": ("a100-80gb", 8), "single-80gb": ("a100-80gb", 1), "single
         "klein-24gb": ("rtx-4090-24gb", 1)}  # fmt: skip
 
 
-def calls(script: Path, folder: Path, *arguments: str) -> list[list[str]]:
+def calls(script: Path, folder: Path, *arguments: str, **more: str) -> list[list[str]]:
     """The arguments of every cgrpo that ``script`` runs, torchrun's own taken off; nothing is run."""
     record = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv))\n"
     for name in ("cgrpo", "torchrun"):
         (folder / name).write_text(record)
         (folder / name).chmod(0o755)
-    env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "MASTER": "host0", "NODE": "0"}
+    env = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "MASTER": "host0", "NODE": "0", **more}
     done = subprocess.run([script, *arguments], env=env, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     return [row[row.index("-m") + 2 :] if "-m" in row else row[1:] for row in found]
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.stem != "cpu"], ids=lambda path: path.stem)
+def test_run_again_after_a_crash_it_goes_on(script: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "outputs" / script.stem.removesuffix("-8gpu")
+    begun.mkdir(parents=True)
+    (begun / "config.json").write_text("{}")
+    more = {"RESUME": "1"} if script.stem == "two-nodes" else {}  # nodes that start one after another must agree
+    called = calls(script, tmp_path, "train.json", "--set", "training.iterations=9", **more)
+    train = parser().parse_args(called[-1])
+    assert (train.resume, train.recipe, train.out) == (begun.relative_to(tmp_path), None, None)
+    assert train.settings == ["training.iterations=9"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -112,6 +112,24 @@ def test_int8_halves_the_blocks_matrices() -> None:
     assert size(found, "transformer") == 2 * 11_901_408_320 - matrices
 
 
+def test_the_guards_scorers_and_offloaded_rewards_are_counted_where_they_are() -> None:
+    clip = ("data.source=train.json", "guard.every=10", "guard.scorers.judge.type=clip-i")
+    assert all("guard" not in part.name for part in plan(paper(*clip), gpus=8).memory.always)  # it has no tasks
+    watched = plan(paper(*clip, "guard.source=heldout.json"), gpus=8)
+    assert size(watched, "guard judge") == 4 * 151_277_313
+    away = plan(paper("rewards.prompt.offload=true"), gpus=8)
+    assert not any(part.name.startswith("reward prompt") for part in away.memory.always)
+    assert away.memory.phases["reward"][0].size == 2 * 8_288_000_000
+
+
+@pytest.mark.parametrize("recipe", ["uno-24gb", "uno-24gb-short"])
+def test_the_24_gb_recipes_fit_with_their_guard(recipe: str) -> None:
+    cfg = load_config(recipe, ["data.cache=encoded", "guard.source=heldout.json"])
+    found = plan(cfg, gpu="rtx-4090-24gb")
+    assert found.fits and not found.memory.unknown
+    assert any("read, and quantised, on the CPU" in note for note in found.notes)
+
+
 def test_kl_costs_a_forward_of_the_base_a_pair() -> None:
     without, with_kl = plan(paper(), gpus=8).work, plan(paper("objective.kl=0.01"), gpus=8).work
     extra = with_kl.total - without.total

@@ -33,13 +33,16 @@ def make_policy(
     ``spread``: the transformer stays on the CPU, since its blocks are about to be spread over processes.
     """
     settings = cfg.policy
-    policy = _make_base(cfg, torch.device(device), spread)
+    small = settings.quantise == "int8"  # and made so on the CPU: whole, the base may not fit where it is going
+    policy = _make_base(cfg, torch.device(device), spread or small)
     policy.origin = replace(policy.origin, base=settings.path)  # as the user calls it, not where the package lies
     start = locate(settings.start, "file") if settings.start else None
     if start and settings.start_mode == "merge":
         policy.begin_with(start, "merge")
-    if settings.quantise == "int8":
+    if small:
         quantise_blocks(policy.transformer, policy.layout)
+        if not spread:
+            policy.transformer.to(policy.device)
     if start and settings.start_mode == "continue":
         policy.begin_with(start, "continue")
     if adapter is not None:

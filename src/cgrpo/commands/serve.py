@@ -35,7 +35,7 @@ def serve(
     """
     for package in ("fastapi", "uvicorn"):
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"cgrpo rewards serve needs {package}: pip install 'customized-grpo[serve]'")
+            raise UserError(f"cgrpo rewards serve needs {package}: pip install fastapi httpx uvicorn")
     from cgrpo.serving.listening import listen, run
     from cgrpo.serving.server import create_app
 

@@ -29,7 +29,7 @@ def serve_study(folder: Path, host: str = "127.0.0.1", port: int = 8421) -> None
     """Serve a study until interrupted. Raises UserError, also where it is served already or pictures were changed."""
     for package in ("fastapi", "uvicorn"):
         if importlib.util.find_spec(package) is None:
-            raise UserError(f"cgrpo study serve needs {package}: pip install 'customized-grpo[study]'")
+            raise UserError(f"cgrpo study serve needs {package}: pip install fastapi httpx uvicorn")
     from cgrpo.serving.listening import listen, run
     from cgrpo.study.app.server import create_app
 

@@ -70,7 +70,7 @@ class Table:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            cure = "pip install 'customized-grpo[parquet]'"
+            cure = "pip install pyarrow"
             raise UserError(
                 f"{path}: the package pyarrow, which reads parquet files, is not installed: {cure}"
             ) from None

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from cgrpo.config import TOYBOX, Config, GroupRun, override
+from cgrpo.config import Config, GroupRun, override
 from cgrpo.errors import UserError
 from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.measured import ASSUMED
 from cgrpo.plan.measured import utilisation as measured_utilisation
 from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
-from cgrpo.plan.rewards import RewardModel, reward_models
+from cgrpo.plan.rewards import RewardModel, has_guard, reward_models
 from cgrpo.plan.shapes import Shapes, policy_shapes
 from cgrpo.plan.transformer import Tokens
 from cgrpo.plan.work import Work, estimate_work
@@ -177,11 +177,14 @@ def _notes(cfg: Config, shapes: Shapes, rewards: list[RewardModel]) -> tuple[str
         "moving offloaded models, checkpoints, or the comparison after the run"
     )
     guard = cfg.guard
-    if 0 < guard.every <= cfg.training.iterations and (guard.source or cfg.data.source == TOYBOX):
+    if has_guard(cfg):
         notes.append(
-            f"the held-out guard is not counted: its scorers' memory, and every {guard.every} iterations "
-            f"{guard.tasks} x {cfg.sampling.steps} forwards over all GPUs together"
+            f"the held-out guard's time is not counted: every {guard.every} iterations {guard.tasks} x "
+            f"{cfg.sampling.steps} forwards over all GPUs together; the memory of its own scorers is"
         )
+    notes.append(
+        "loading puts nothing on a GPU that is not there afterwards: models are read, and quantised, on the CPU"
+    )
     notes.append("the reserve (1 GiB and 3 %) stands for the driver, its libraries, and memory in unusable pieces")
     if cfg.policy.compile:
         notes.append("policy.compile is not counted: fused operations keep and move less")

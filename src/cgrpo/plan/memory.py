@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cgrpo.config import Config, ForwardConfig, GroupRun
 from cgrpo.plan.activations import Activations, Checkpointing, Precision, activations
-from cgrpo.plan.rewards import RewardModel
+from cgrpo.plan.rewards import RewardModel, guard_models
 from cgrpo.plan.shapes import Shapes
 from cgrpo.plan.transformer import Tokens
 from cgrpo.plan.work import Work, guidance, sharded
@@ -70,7 +70,7 @@ def estimate_memory(
         Part("optimizer (two moments)", 2 * adapter),
         *((Part("adapter's average", adapter),) if cfg.training.average else ()),
         *((Part("old policy's adapter", adapter),) if isinstance(cfg, ForwardConfig) and cfg.objective.old else ()),
-        *(Part(f"reward {model.reward}: {model.model}", model.memory) for model in rewards),
+        *_scorers(rewards, guard_models(cfg)),
     ]
     encoders = [Part("text encoders", text), Part("autoencoder", vae)]
     if not cfg.policy.offload:
@@ -92,10 +92,29 @@ def estimate_memory(
         phases |= _sampling(cfg, shapes, tokens, work, precision, vae if cfg.policy.offload else 0)
         together = work.samples if isinstance(cfg, GroupRun) else work.sampling_batch
         most = max((model.work * min(together, model.chunk) for model in rewards), default=0)
-        phases["reward"] = (Part("a segmenter's attention at work (rough)", most),)
+        phases["reward"] = (
+            Part("largest offloaded reward, brought in", _brought_in([*rewards, *guard_models(cfg)])),
+            Part("a segmenter's attention at work (rough)", most),
+        )
     unknown = tuple(f"reward {m.reward}: {m.model}" for m in rewards if m.memory is None)
     backward: dict[Checkpointing, int] = {mode: total(parts) for mode, parts in updates.items()}
     return Memory(tuple(always), phases, backward, unknown)
+
+
+def _scorers(rewards: list[RewardModel], guards: list[RewardModel]) -> list[Part]:
+    """The models of rewards and of the guard's scorers that are on the GPU throughout."""
+    named = [(f"reward {m.reward}: {m.model}", m) for m in rewards] + [
+        (f"guard {m.reward}: {m.model}", m) for m in guards
+    ]
+    return [Part(name, model.memory) for name, model in named if not model.offload]
+
+
+def _brought_in(models: list[RewardModel]) -> int:
+    sizes: dict[str, int] = {}
+    for model in models:
+        if model.offload:
+            sizes[model.reward] = sizes.get(model.reward, 0) + (model.memory or 0)
+    return max(sizes.values(), default=0)
 
 
 def _master(cfg: Config) -> int:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cgrpo.config import (
     TOYBOX,
+    Config,
     DinoSegSettings,
     FunctionSettings,
     HpsV3Settings,
+    ModelSettings,
     RemoteSettings,
     RewardSettings,
     VlmSettings,
@@ -30,6 +32,7 @@ KNOWN = {
     "dinov2-base": (86_580_480, 257),
     "dinov2-large": (304_368_640, 257),
     "dinov2-giant": (1_136_480_768, 257),
+    "dino-vits16": (21_665_664, 197),
     "clip-vit-base-patch32": (151_277_313, 50),
     "clip-vit-base-patch16": (149_620_737, 197),
     "clip-vit-large-patch14": (427_616_513, 257),
@@ -51,7 +54,7 @@ HPSV3_FLOPS = 2 * (7.6e9 * 900 + 0.68e9 * 1024)
 @dataclass(frozen=True)
 class RewardModel:
     """One model of one reward, sizes in bytes. ``flops`` and ``work`` (memory while it runs): for one picture,
-    ``chunk`` of which are scored at a time."""
+    ``chunk`` of which are scored at a time. ``offload``: it waits in the CPU's memory between calls."""
 
     reward: str
     model: str
@@ -60,11 +63,27 @@ class RewardModel:
     flops: float | None
     work: int = 0
     chunk: int = 1
+    offload: bool = False
 
 
 def reward_models(rewards: Mapping[str, RewardSettings]) -> list[RewardModel]:
     """The models of all rewards, in the configuration's order. Raises UserError for an unreadable local folder."""
-    return [model for name, settings in rewards.items() for model in _models(name, settings)]
+    return [
+        replace(model, offload=isinstance(settings, ModelSettings) and settings.offload)
+        for name, settings in rewards.items()
+        for model in _models(name, settings)
+    ]
+
+
+def guard_models(cfg: Config) -> list[RewardModel]:
+    """Those of the held-out guard's own scorers, where there is one."""
+    return reward_models(cfg.guard.scorers) if has_guard(cfg) else []
+
+
+def has_guard(cfg: Config) -> bool:
+    """Whether held-out tasks are watched while the run trains."""
+    guard = cfg.guard
+    return 0 < guard.every <= cfg.training.iterations and bool(guard.source or cfg.data.source == TOYBOX)
 
 
 def _models(name: str, settings: RewardSettings) -> Iterator[RewardModel]:

@@ -42,7 +42,7 @@ class Transport:
 
     def __init__(self, where: str, url: str, token_variable: str, timeout: float, patience: float):
         if importlib.util.find_spec("httpx") is None:
-            raise UserError(f"{where}: needs httpx: pip install 'customized-grpo[serve]'")
+            raise UserError(f"{where}: needs httpx: pip install httpx")
         import httpx
 
         self._where, self._patience, self.retries = where, patience, 0

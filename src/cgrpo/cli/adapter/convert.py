@@ -8,7 +8,8 @@ from pathlib import Path
 from cgrpo.cli.shared import add_verb
 
 EXAMPLES = """\
-cgrpo adapter convert outputs/paper/adapter --to diffusers --join dit_lora.safetensors --out for-flux-dev.safetensors
+cgrpo adapter convert outputs/paper/adapter --to diffusers --join bytedance-research/UNO/dit_lora.safetensors \\
+    --out for-flux-dev.safetensors
 cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors
 cgrpo adapter convert outputs/kontext/adapter --to comfyui --out ComfyUI/models/loras/toy.safetensors"""
 
@@ -22,9 +23,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
     convert.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
     convert.add_argument(
         "--join",
-        type=Path,
         metavar="START",
-        help="the starting adapter that was merged into the base: join both by rank, for the plain base",
+        help="the starting adapter that was merged into the base, a file or owner/name/file.safetensors of the hub: "
+        "join both by rank, for the plain base",
     )
     convert.add_argument(
         "--delta-only", action="store_true", help="of an adapter on a merged base: only what was trained on top"
@@ -33,5 +34,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> None:
     from cgrpo.commands.adapter import convert_adapter
+    from cgrpo.hub import locate
 
-    print(convert_adapter(options.file, options.to, options.out, options.join, only_delta=options.delta_only))
+    start = locate(options.join, "file") if options.join else None
+    print(convert_adapter(options.file, options.to, options.out, start, only_delta=options.delta_only))

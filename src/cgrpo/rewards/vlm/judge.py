@@ -41,7 +41,7 @@ class VlmJudge(Reward):
 
     def __init__(self, settings: VlmSettings):
         if importlib.util.find_spec("openai") is None:
-            raise UserError("a vlm judge needs the openai package: pip install 'customized-grpo[vlm]'")
+            raise UserError("a vlm judge needs the openai package: pip install openai")
         self.settings = settings
         self.axis: Axis = settings.task
         read_key(settings.key_variable)  # fails now rather than after hours; not kept
