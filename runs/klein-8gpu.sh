@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # The paper's method on FLUX.2-klein-base-4B, one node of 8 x 80 GB: one prompt a process, groups of 12, 500 iterations.
-#   runs/klein-8gpu.sh MANIFEST [--set KEY=VALUE ...]
+#   runs/klein-8gpu.sh MANIFEST [--set KEY=VALUE ...]        the same again after a crash goes on where it was
 # Prompts and references are encoded first, so that no process holds Qwen3 while training.
 set -euo pipefail
 manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
 shift
 out=${OUT:-outputs/klein}
 cgrpo data encode klein --set data.source="$manifest" --out "$out-encoded" "$@"
+if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
+    exec torchrun --standalone --nproc_per_node 8 -m cgrpo train --resume "$out" "$@"
+fi
 exec torchrun --standalone --nproc_per_node 8 -m cgrpo train klein --out "$out" \
     --set data.source="$manifest" --set data.cache="$out-encoded" "$@"
