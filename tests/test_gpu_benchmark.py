@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from undrawn import undrawn
+from warm import Started, module
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -17,6 +19,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    undrawn(monkeypatch)
 
 
 def lines_of(file: Path) -> list[dict]:
@@ -60,10 +63,9 @@ def test_out_of_memory_is_a_figure() -> None:
 
 
 def test_process_groups_start(tmp_path: Path) -> None:
-    runner = importlib.import_module("real_size")
     lines = tmp_path / "figures.jsonl"
-    ended = runner.run("processes", lines, tmp_path, 300, True)
-    assert ended["ended"] == "done", (tmp_path / "processes.log").read_text()
+    ended = Started(module, ["stages.processes", str(lines), "--tiny"]).wait()
+    assert ended.returncode == 0, ended.stderr
     ddp, fsdp = lines_of(lines)
     assert ddp["code"] == 0 and fsdp["largest_difference"] <= 1e-6 < fsdp["largest_gradient"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -85,6 +86,12 @@ class Started:
         code = next((code for code in codes if code), -signal.SIGKILL if running else 0)
         out, err = self._out.read_text(), self._err.read_text()
         return subprocess.CompletedProcess(self.command, code, out, err)
+
+
+def module(arguments: list[str]) -> None:
+    """``python -m ARGUMENTS``."""
+    sys.argv = arguments
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from stages.harness import Row, device, stage
 SETTINGS = [
     "training.prompts_per_iteration=2",
     "training.checkpoint_every=1",
+    "training.schedule=constant",  # a falling rate would make a longer run another one
     "evaluation.enabled=false",
     "guard.every=0",
     "guard.tasks=4",

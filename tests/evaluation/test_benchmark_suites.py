@@ -21,7 +21,7 @@ from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.pages.comparison import write_comparison
 from cgrpo.evaluation.scores import read_scores
 
-SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=6"]
+SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=4"]
 
 
 def means(out):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO
 
 import pytest
+from warm import Started
 
 from cgrpo.build import make_rewards
 from cgrpo.cli import main
@@ -49,6 +49,27 @@ better = "naive"
 worse = "base"
 axis = "prompt"
 """
+
+
+class Forked(Started):
+    """A training's process as ``jobs`` starts it, warm; what it says is in its log when it has ended."""
+
+    def __init__(self, words: list[str], *, stdout: IO[bytes], env: dict[str, str], **_: object):
+        super().__init__(main, words[words.index("cgrpo") + 1 :], threads=int(env["OMP_NUM_THREADS"]))
+        self._log, self.returncode = Path(str(stdout.name)), None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and super().poll() is not None:
+            ended = self.wait()
+            with self._log.open("a") as log:
+                log.write(ended.stdout + ended.stderr)
+            self.returncode = ended.returncode
+        return self.returncode
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cgrpo.reproduce.jobs.subprocess", SimpleNamespace(Popen=Forked, DEVNULL=subprocess.DEVNULL))
 
 
 @pytest.fixture
@@ -110,7 +131,7 @@ def test_rivals_differ_from_the_naive_run_by_their_own_setting_alone() -> None:
 
 
 def test_a_table_is_trained_once_and_says_what_holds(
-    two_rows: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    two_rows: str, forked: None, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "out"
     words = ["reproduce", two_rows, "--seeds", "2", "--jobs", "2", "--out", str(out)]
@@ -143,7 +164,7 @@ def test_a_table_is_trained_once_and_says_what_holds(
     assert (again / "reproduce.md").read_text() == (out / "reproduce.md").read_text()
 
 
-def test_a_failed_training_is_a_marked_cell(two_rows: str, tmp_path: Path) -> None:
+def test_a_failed_training_is_a_marked_cell(two_rows: str, forked: None, tmp_path: Path) -> None:
     boards, failed = reproduce([two_rows], tmp_path / "out", seeds=1, settings=[*TINY, "policy.path=nowhere"])
     (reason,) = failed.values()
     assert "nowhere" in reason and boards[0].lines[1].lacking == reason
@@ -154,21 +175,20 @@ def test_a_failed_training_is_a_marked_cell(two_rows: str, tmp_path: Path) -> No
 def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     """SIGKILL of the whole command while it trains: its trainings end with it, and the next call resumes them."""
     settings = [*(s for s in TINY if "iterations=1" not in s), "training.iterations=12", "training.checkpoint_every=1"]
-    words = [sys.executable, "-m", "cgrpo", "reproduce", two_rows, "--seeds", "1", "--out", str(tmp_path / "out")]
+    words = ["reproduce", two_rows, "--seeds", "1", "--out", str(tmp_path / "out")]
     words += [word for setting in settings for word in ("--set", setting)]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Started(main, words)
     (job,) = jobs_of(load_table(two_rows), "toybox", "mild", [0], settings)["naive"]
     run = tmp_path / "out" / "runs" / job.key
     deadline = time.monotonic() + 300
     while not list(run.glob("checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
     time.sleep(1)
     rows = (run / "metrics.jsonl").read_text().count("\n")
     time.sleep(2)
     assert 0 < rows < 12 and (run / "metrics.jsonl").read_text().count("\n") == rows  # nobody goes on unseen
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert main(words) == 0
     assert Results(tmp_path / "out" / "results").find(job.key)["iterations"] == 12
     assert "resume" not in (run / "log.txt").read_text().splitlines()[-1]
 

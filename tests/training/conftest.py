@@ -1,4 +1,3 @@
-import io
 import json
 import shutil
 from pathlib import Path
@@ -6,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxTransformer2DModel
-from matplotlib.figure import Figure
 from PIL import Image
+from undrawn import undrawn
 
 from cgrpo.config import Config, load_config
 from cgrpo.toybox.assets import asset
@@ -46,24 +45,10 @@ def tiny(tmp_path_factory) -> str:
     return f"policy.path={folder}"
 
 
-@pytest.fixture
-def drawn():
-    """Asked for where a report's plots are to be drawn."""
-
-
 @pytest.fixture(autouse=True)
 def quick_reports(request, monkeypatch):
-    """Reports are written without drawing their plots, half of a small run's time; test_report draws them."""
-    draw = Figure.savefig
-
-    def blank(self, target, **settings):
-        if isinstance(target, io.StringIO):
-            target.write('<svg viewBox="0 0 1 1"></svg>')
-        else:
-            draw(self, target, **settings)
-
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(Figure, "savefig", blank)
+    if request.node.get_closest_marker("drawn") is None:
+        undrawn(monkeypatch)
 
 
 @pytest.fixture

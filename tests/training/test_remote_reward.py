@@ -114,7 +114,7 @@ def test_gone_for_good_stops_the_run_which_can_be_resumed(small, small_arguments
     stopped = time.monotonic()
     clock.join()
     assert process.poll() == -9
-    assert patience - 0.1 < stopped - died[0] < patience + 3
+    assert stopped - died[0] > patience - 0.1
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "no answer for 2 s" in line]
     assert line.startswith("cgrpo: reward 'identity' at http://127.0.0.1:")
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2

@@ -92,15 +92,17 @@ def ranking(
     batch, known = source.batch(range(count)), truth(source, count)
     wish_N = known.prompts.property_B > 0
     right = _pictures(known, policy, 0)
+    judged = {name: s for name, s in scorers.items() if s.role != "guard"}
+    right_N = {name: scored(name, s.score, right, batch) for name, s in judged.items()}
     table: dict[str, dict[str, float]] = {}
     for number, (name, (axis, corrupt)) in enumerate(CORRUPTIONS.items(), 1):
         wrong = _pictures(corrupt(known, derive("corruption", name)), policy, number)
         judged_N = wish_N if name == "property ignored" else ~wish_N if axis == "identity" else wish_N | True
         rows = judged_N.nonzero()[:, 0]
         table[name] = {
-            scorer: auc(scored(scorer, s.score, right, batch)[rows], scored(scorer, s.score, wrong, batch)[rows])
-            for scorer, s in scorers.items()
-            if s.role != "guard" and s.score.axis == axis
+            scorer: auc(right_N[scorer][rows], scored(scorer, s.score, wrong, batch)[rows])
+            for scorer, s in judged.items()
+            if s.score.axis == axis
         }
     return table
 
