@@ -180,7 +180,7 @@ def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     process = Started(main, words)
     (job,) = jobs_of(load_table(two_rows), "toybox", "mild", [0], settings)["naive"]
     run = tmp_path / "out" / "runs" / job.key
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not list(run.glob("checkpoints/step-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.kill()

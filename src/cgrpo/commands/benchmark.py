@@ -141,7 +141,10 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
     for scorer in metrics.values():
         scorer.score.to(runtime.device)
-    return _score(table, metrics, items, suite, ask, runtime)
+    outcome = _score(table, metrics, items, suite, ask, runtime)
+    runtime.wait()
+    runtime.close()
+    return outcome
 
 
 def _folders(suite: Suite, ask: EvaluationRequest) -> dict[str, Path]:
