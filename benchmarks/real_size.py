@@ -4,7 +4,8 @@
 
 Each stage is a process of its own (``python -m stages.NAME``), so that one that is killed, hangs, or lacks a package
 leaves what it and the others measured. OUT/figures.jsonl gets a line ``{"stage": ..., ...}`` per figure, and per stage
-one with its seconds and how it ended; OUT/NAME.log what it printed. Model, sizes and settings: stages/model.py.
+one with its seconds and how it ended; OUT/NAME.log what it printed. Models, sizes and settings: stages/model.py
+and stages/klein.py.
 Weights and conditions are random: no checkpoint is needed, and time does not depend on their values.
 """
 
@@ -27,6 +28,7 @@ STAGES = {  # in order of worth -> seconds that it may take: about twice of what
     "exact": 60,
     "whole": 150,
     "compiled": 150,
+    "klein": 90,
 }
 LEAST = 15  # seconds under which no stage is begun
 

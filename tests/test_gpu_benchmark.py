@@ -26,7 +26,7 @@ def lines_of(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["chip", "flux", "int8", "compiled", "rewards", "toybox", "exact"])
+@pytest.mark.parametrize("name", ["chip", "flux", "int8", "compiled", "rewards", "toybox", "exact", "klein"])
 def test_a_stage_goes_its_whole_road(name: str) -> None:
     rows = list(importlib.import_module(f"stages.{name}").figures(True))
     assert rows and all("figure" in row and "out_of_memory" not in row for row in rows)

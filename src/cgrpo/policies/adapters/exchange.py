@@ -35,6 +35,8 @@ from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
 from cgrpo.policies.adapters.known import to_comfyui
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
+from cgrpo.policies.adapters.layouts import FLUX, FLUX2, refuse_other_family
+from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_transformer
 from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts, locate_base
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
@@ -105,19 +107,29 @@ def merge_adapter(file: str | Path, base: Checkpoint, out_folder: str | Path, st
         raise UserError(f"{folder}: is there already; give a new folder")
     place = locate_base(base)
     copied = place.is_dir() and not (base.autoencoder or base.clip or base.t5)
-    parts = load_parts(base, _precision(place), torch.device("cpu"), text_encoders=not copied)
-    here = Origin(base.path, transformer_fingerprint(parts.transformer))
+    parts, layout = None, FLUX
+    if is_flux2(base):
+        if not copied:
+            raise UserError(
+                f"{base.path}: a merged FLUX.2 checkpoint keeps its own parts; leave policy.autoencoder out"
+            )
+        transformer, layout = load_flux2_transformer(place, _precision(place)), FLUX2
+    else:
+        parts = load_parts(base, _precision(place), torch.device("cpu"), text_encoders=not copied)
+        transformer = parts.transformer
+    refuse_other_family(file, split, layout)
+    here = Origin(base.path, transformer_fingerprint(transformer))
     if start is not None:
         _check_start(start, read_split(start)[0], file, origin)
-        here = Origin(here.base, here.base_hash, merge_start(parts.transformer, start), "merge")
+        here = Origin(here.base, here.base_hash, merge_start(transformer, start, layout), "merge")
     check_origin(file, header, here)
-    merge_pairs(parts.transformer, split, file)
+    merge_pairs(transformer, split, file)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        if copied:
-            parts.transformer.save_pretrained(partial / "transformer")
+        if copied or parts is None:
+            transformer.save_pretrained(partial / "transformer")
             _copy_parts(place, partial)
         else:
             _save_pipeline(parts, place / "scheduler", partial)

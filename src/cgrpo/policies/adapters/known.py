@@ -25,8 +25,10 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.formats import State, pairs, to_split, uno_to_adapter
+from cgrpo.policies.adapters.layouts import family_of
 from cgrpo.policies.adapters.scales import Settings
 from cgrpo.policies.checkpoints.bfl import BLOCKS, SWAPPED
+from cgrpo.policies.checkpoints.bfl2 import BLOCKS as FLUX2_BLOCKS
 
 # What may stand before a module's name, of which layout that is; the longest first.
 _PREFIXES = {
@@ -47,10 +49,15 @@ _OTHERS = {  # kinds of adapters that are no B A
     ".diff": "a full difference of weights", ".bias": "a bias", "norm.scale": "a norm's weights",
 }  # fmt: skip
 _OURS = re.compile(
-    r"(single_)?transformer_blocks\.\d+\.|x_embedder$|context_embedder$|proj_out$|norm_out\.|time_text_embed\."
+    r"(single_)?transformer_blocks\.\d+\.|x_embedder$|context_embedder$|proj_out$|norm_out\.|time_(text|guidance)_embed\."
+    r"|(double|single)_stream_modulation(_img|_txt)?\.linear$"
 )
 _BLOCK = re.compile(r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)[._](\d+)[._](.+)")
-_BFL = {theirs: (ours, table) for ours, (theirs, table) in BLOCKS.items()}
+# BFL's layers whose shapes tell FLUX.2 by: rows (or inputs of the second two) to one of D, FLUX.1's and FLUX.2's.
+_TELLING = re.compile(r"(?:single_blocks[._]\d+[._](linear[12])|double_blocks[._]\d+[._](?:img|txt)_(mlp[._][02]))$")
+_FLUX2_RATIOS = {"linear1": (9, 1), "linear2": (1, 4), "mlp.0": (6, 1), "mlp.2": (1, 3)}
+
+Blocks = Mapping[str, tuple[str, Mapping[str, list[str]]]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     if not modules:
         what = "only a text encoder's part" if left_out else "no LoRA matrices"
         raise UserError(f"adapter: holds {what}; is this another file?")
-    named = {module: _named(module) for module in modules}
+    blocks = _blocks(downs, ups)
+    named = {module: _named(module, blocks) for module in modules}
     layouts = list(dict.fromkeys(layout for layout, _, _ in named.values()))
     if len(layouts) > 1:
         raise UserError(f"adapter: holds two layouts at once, {layouts[0]} and {layouts[1]}; leave one of them out")
@@ -136,11 +144,24 @@ def _refuse(unknown: list[str]) -> None:
     )
 
 
-def _named(module: str) -> tuple[str, str, list[str]]:
+def _blocks(downs: State, ups: State) -> Blocks:
+    """The tables of the family that the file is of; FLUX.1's where both would read it alike."""
+    if family_of(f"{module}." for module in downs) == "FLUX.2":
+        return FLUX2_BLOCKS
+    for module, down in downs.items():
+        found, up = _TELLING.search(module), ups.get(module)
+        if found and up is not None and down.ndim == up.ndim == 2:
+            rows, inputs = _FLUX2_RATIOS[(found[1] or found[2]).replace("_", ".")]
+            if up.shape[0] * inputs == down.shape[1] * rows:
+                return FLUX2_BLOCKS
+    return BLOCKS
+
+
+def _named(module: str, blocks: Blocks) -> tuple[str, str, list[str]]:
     """(layout, the name without prefix, the stock modules that are stacked in it, top to bottom)."""
     prefix, layout = next((prefix, layout) for prefix, layout in _PREFIXES.items() if module.startswith(prefix))
     plain = module.removeprefix(prefix)
-    parts = _underscored(plain) if layout == "kohya" else _dotted(plain)
+    parts = _underscored(plain, blocks) if layout == "kohya" else _dotted(plain, blocks)
     if parts is None and layout == "diffusers":
         parts = [plain]  # what the transformer lacks is told where it is loaded
     if parts is None:
@@ -149,21 +170,22 @@ def _named(module: str) -> tuple[str, str, list[str]]:
     return layout or ("diffusers" if parts == [plain] else "bfl"), plain, parts
 
 
-def _dotted(name: str) -> list[str] | None:
+def _dotted(name: str, blocks: Blocks) -> list[str] | None:
     if _OURS.match(name):
         return [name]
     block = _BLOCK.fullmatch(name)
-    ours, table = _BFL.get(block[1] if block else "", ("", {}))
+    bfl = {theirs: (ours, table) for ours, (theirs, table) in blocks.items()}
+    ours, table = bfl.get(block[1] if block else "", ("", {}))
     parts = table.get(block[3] if block else name)
     return parts and [".".join(filter(None, (ours, block[2] if block else "", part))) for part in parts]
 
 
-def _underscored(name: str) -> list[str] | None:
+def _underscored(name: str, blocks: Blocks) -> list[str] | None:
     """``double_blocks_0_img_attn_qkv`` as its dotted name: the tables hold every one."""
     block = _BLOCK.fullmatch(name)
     kind, rest = (block[1], block[3]) if block else ("", name)
     candidates: set[str] = set()
-    for ours, (theirs, table) in BLOCKS.items():
+    for ours, (theirs, table) in blocks.items():
         if kind == theirs:
             candidates |= table.keys()
         if kind == ours:
@@ -171,7 +193,7 @@ def _underscored(name: str) -> list[str] | None:
     found = next((candidate for candidate in candidates if candidate.replace(".", "_") == rest), None)
     if found is None:
         return None
-    return _dotted(f"{kind}.{block[2]}.{found}" if block else found)
+    return _dotted(f"{kind}.{block[2]}.{found}" if block else found, blocks)
 
 
 def _scale(
@@ -216,7 +238,8 @@ def to_comfyui(split: Mapping[str, Tensor]) -> State:
     with its own rank; rows of parts that the adapter lacks are zero."""
     state: State = {}
     left = dict(split)
-    for ours, (theirs, table) in BLOCKS.items():
+    flux2 = family_of(split) == "FLUX.2"
+    for ours, (theirs, table) in (FLUX2_BLOCKS if flux2 else BLOCKS).items():
         pattern = re.compile(rf"{ours}\.(\d+)\." if ours else "")
         numbers = dict.fromkeys(m[0] for key in split if (m := pattern.match(key)))
         for number in numbers:
@@ -228,6 +251,9 @@ def to_comfyui(split: Mapping[str, Tensor]) -> State:
                 if module == SWAPPED:
                     up = torch.cat(up.chunk(2)[::-1])
                 name = f"diffusion_model.{number.replace(ours, theirs, 1) if ours else ''}{module}"
+                if flux2:  # diffusers' reader of these names knows no alpha here; without one a scale is 1
+                    state |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up.contiguous()}
+                    continue
                 state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up.contiguous()}
                 state[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
     if left:

@@ -41,7 +41,7 @@ FLUX2 = Layout(
 
 _OWN = {  # what only that family's layers are called
     "FLUX.1": (".proj_out.", ".proj_mlp.", ".net.", ".norm.linear.", ".norm1.", "time_text_embed."),
-    "FLUX.2": (".to_qkv_mlp_proj.", ".linear_in.", ".linear_out.", "_modulation", "time_guidance_embed."),
+    "FLUX.2": (".to_qkv_mlp_proj.", ".linear_in.", ".linear_out.", "_stream_modulation", "time_guidance_embed."),
 }
 
 
