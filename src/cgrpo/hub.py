@@ -16,7 +16,37 @@ _KINDS = ("*.safetensors", *_SETTINGS)
 _PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
-def locate(text: str, wanted: Literal["folder", "file", "settings"]) -> Path:
+Wanted = Literal["folder", "file", "settings"]
+
+
+def whereabouts(text: str, wanted: Wanted) -> Literal["disk", "cache", "hub"]:
+    """Where ``locate`` would find it, without fetching anything: on disk, in the hub's cache, or maybe on the hub.
+
+    Raises UserError for what is neither a path nor a name on the hub.
+    """
+    if text and Path(text).expanduser().exists():
+        return "disk"
+    name = _name_of(text, wanted)
+    folder = Path(_cache() or _default_cache()) / f"models--{name['repo'].replace('/', '--')}" / "snapshots"
+    return "cache" if folder.is_dir() and any(folder.iterdir()) else "hub"
+
+
+def _default_cache() -> str:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE
+
+
+def _name_of(text: str, wanted: Wanted) -> re.Match[str]:
+    name = _REPOSITORY.fullmatch(text)
+    if name is None or (name["file"] is not None) != (wanted == "file"):
+        example = "owner/name/file.safetensors" if wanted == "file" else "owner/name"
+        kind = "file" if wanted == "file" else "folder"
+        raise UserError(f"{text}: no such {kind}; give a path, or {example} of the model hub")
+    return name
+
+
+def locate(text: str, wanted: Wanted) -> Path:
     """Where ``text`` lies on disk, downloaded first if it names something on the hub.
 
     An existing path wins. Else "folder" takes ``owner/name`` or ``owner/name@revision``, "settings" the same
@@ -29,11 +59,7 @@ def locate(text: str, wanted: Literal["folder", "file", "settings"]) -> Path:
     path = Path(text).expanduser()
     if text and path.exists():
         return path
-    name = _REPOSITORY.fullmatch(text)
-    if name is None or (name["file"] is not None) != (wanted == "file"):
-        example = "owner/name/file.safetensors" if wanted == "file" else "owner/name"
-        kind = "file" if wanted == "file" else "folder"
-        raise UserError(f"{text}: no such {kind}; give a path, or {example} of the model hub")
+    name = _name_of(text, wanted)
     if wanted == "file":
         return _fetched(text, lambda: _file(name["repo"], name["revision"], name["file"].removeprefix("/")))
     kinds = _SETTINGS if wanted == "settings" else _KINDS

@@ -12,11 +12,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from cgrpo.build.needs import missing, to_fetch, unfit
+from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, write_manifest
+from cgrpo.data.notes import shared_with
+from cgrpo.data.readers import scan_records
 from cgrpo.hub import locate
 from cgrpo.rewards.aesthetic import Aesthetic
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.dino import DinoSeg, Subject
+from cgrpo.types import Record
 
 
 def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> CheckReport:
@@ -26,6 +31,36 @@ def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> 
     if report.left_out:
         print(f"{report.left_out} of {report.rows} rows are left out by the set's own quality filter: docs/data.md")
     return report
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether it names a recipe: a packaged one, unless a file of that name is there, or a TOML file."""
+    return path.suffix == ".toml" or (not path.exists() and str(path) in recipes())
+
+
+def check_recipe(
+    recipe: str, settings: Sequence[str] = (), *, quick: bool = False
+) -> tuple[list[CheckReport], list[str], list[str]]:
+    """Every data set that a recipe names, what the run needs and lacks, and remarks; loads no model.
+
+    Raises UserError for settings that are wrong, and for sets that can't be read at all.
+    """
+    cfg = load_config(recipe, settings)
+    told, notes = missing(cfg), [f"fetched from the hub when the run begins: {line}" for line in to_fetch(cfg)]
+    root = Path(cfg.data.root) if cfg.data.root else None
+    sets = {} if cfg.data.source == TOYBOX else {cfg.data.source: root}
+    sets |= {path: None for path in (cfg.guard.source, cfg.evaluation.source) if path}
+    reports = [check_data(Path(path), root=place, quick=quick) for path, place in sets.items()]
+    rows = {
+        path: [row for row in scan_records(Path(path), place) if isinstance(row, Record)]
+        for path, place in sets.items()
+    }
+    training = rows.get(cfg.data.source, [])
+    for path, records in rows.items():
+        told += [f"{path}: {line}" for line in unfit(cfg, records, trained=path == cfg.data.source)]
+        if path != cfg.data.source:
+            told += [f"{path}: {line}" for line in shared_with(records, training)]
+    return reports, told, notes
 
 
 def filter_data(

@@ -12,12 +12,14 @@ import torch
 from tqdm import tqdm
 
 from cgrpo.build import make_final_tasks, make_policy, make_rewards, make_source, make_trainer
+from cgrpo.build.needs import check_needs
 from cgrpo.commands.finish import finish
 from cgrpo.commands.materials import check_materials
 from cgrpo.commands.pairs import pairs_of
 from cgrpo.commands.prompts import say_cut_tasks
 from cgrpo.commands.watch import Watch, tasks_to_watch
 from cgrpo.config import Config, PreferenceConfig, parse_run
+from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import json_text, write_text
@@ -47,6 +49,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     sharded = cfg.training.parallel == "fsdp2"
     source, watched, final = make_source(cfg), tasks_to_watch(cfg), make_final_tasks(cfg)
+    check_needs(cfg, source.records if isinstance(source, ManifestSource) else ())  # minutes before it would tell
     policy = make_policy(cfg, runtime.device, spread=sharded)
     rewards = make_rewards(cfg, runtime.device)
     if sharded:

@@ -17,6 +17,7 @@ from cgrpo.data.archives import is_file, is_member, is_private, length, read_byt
 from cgrpo.data.leftovers import leftover
 from cgrpo.data.looks import Look, alike, look_of
 from cgrpo.data.masks import fit_mask, mask_fault, read_mask
+from cgrpo.data.notes import notes_on
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
@@ -48,7 +49,8 @@ class Problem:
 class CheckReport:
     """``pictures`` counts distinct files; ``left_out`` those of the ``rows`` that the set's own quality filter drops.
 
-    ``quick``: no picture was decoded, so damage and likeness weren't looked for.
+    ``quick``: no picture was decoded, so damage and likeness weren't looked for. ``notes`` are about the whole set:
+    what is no fault of a row, and may yet not be meant.
     """
 
     manifest: str
@@ -57,6 +59,7 @@ class CheckReport:
     pictures: int
     quick: bool
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -119,7 +122,7 @@ def check_manifest(
     problems = [replace(one, id=_printable(one.id), message=_printable(one.message)) for one in problems]
     problems.sort(key=lambda problem: (problem.row, KINDS.index(problem.kind)))
     left_out = sum(isinstance(row, LeftOut) for row in rows)
-    return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems))
+    return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems), tuple(notes_on(rows)))
 
 
 def _printable(text: str) -> str:

@@ -4,29 +4,55 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_settings, add_verb
+from cgrpo.errors import UserError
 from cgrpo.files import json_text
 
-EXAMPLES = "cgrpo data check train.json --json problems.json"
+if TYPE_CHECKING:
+    from cgrpo.data import CheckReport
+
+EXAMPLES = """\
+cgrpo data check train.json --json problems.json
+cgrpo data check uno-24gb --set data.source=dog.json --set guard.source=dog.heldout.json"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     check = add_verb(verbs, "check", "every missing, broken, duplicate or suspicious row of a data set", run, EXAMPLES)
-    check.add_argument("path", type=Path, help="a manifest, a folder, or an archive")
+    check.add_argument(
+        "path", type=Path, help="a manifest, a folder, or an archive; or a recipe, with its data, tasks and rewards"
+    )
+    add_settings(check)
     check.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
     check.add_argument("--quick", action="store_true", help="open no picture: damage and likeness are not looked for")
     check.add_argument("--json", type=Path, metavar="FILE", help="also write the problems as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    from cgrpo.commands.data import check_data
+    from cgrpo.commands.data import check_data, check_recipe, is_recipe
 
-    report = check_data(options.path, root=options.root, quick=options.quick)
+    if is_recipe(options.path):
+        reports, needs, notes = check_recipe(str(options.path), options.settings, quick=options.quick)
+    elif options.settings:
+        raise UserError(f"--set goes with a recipe, and {options.path} is a data set; give it as data.source of one")
+    else:
+        reports, needs, notes = [check_data(options.path, root=options.root, quick=options.quick)], [], []
+    for report in reports:
+        _say(report)
+    remarks = [*(note for report in reports for note in report.notes), *notes]
+    for kind, lines in {"need": needs, "note": remarks}.items():
+        for line in lines:
+            print(f"{kind:15s} {line}")
+    if options.json:
+        tables = [report.as_dict() for report in reports]
+        told = tables[0] if len(tables) == 1 and not needs else {"sets": tables, "needs": needs, "notes": notes}
+        options.json.write_text(json_text(told, indent=2) + "\n")
+    return 1 if needs or any(report.problems for report in reports) else 0
+
+
+def _say(report: CheckReport) -> None:
     for problem in report.problems:
         print(f"{problem.kind:15s} {problem.id}: {problem.message}")
     counts = ", ".join(f"{count} {kind}" for kind, count in report.counts.items() if count) or "no problems"
-    print(f"{report.rows} rows, {report.pictures} pictures: {counts}")
-    if options.json:
-        options.json.write_text(json_text(report.as_dict(), indent=2) + "\n")
-    return 1 if report.problems else 0
+    print(f"{report.manifest}: {report.rows} rows, {report.pictures} pictures: {counts}")
