@@ -12,7 +12,7 @@ from still import Component, Endless, Still
 
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.analysis import Subject, measure_decisions
-from cgrpo.analysis.decisions import decisions, measured_weights, step_shares
+from cgrpo.analysis.decisions import decisions, step_shares, weights_from_shares
 from cgrpo.cli import main
 from cgrpo.config import load_config
 
@@ -29,7 +29,7 @@ def test_shares_and_weights_by_hand():
     shares = step_shares(torch.tensor([[8.0, 4.0], [6.0, 1.0], [2.0, 1.0], [0.0, 0.0]], dtype=torch.float64))
     assert shares[:, 0].tolist() == [0.25, 0.5, 0.25, 0.0]
     assert shares[:, 1].tolist() == [0.75, 0.0, 0.25, 0.0]
-    weights = measured_weights(prompt_K=shares[:, 1], identity_K=shares[:, 0])
+    weights = weights_from_shares(prompt_K=shares[:, 1], identity_K=shares[:, 0])
     assert weights.tolist() == [0.75, 0.0, 0.5, 0.5]  # 0.75 / 1, 0 / 0.5, 0.25 / 0.5; the last as before it
 
 
@@ -43,7 +43,7 @@ def test_a_reward_that_never_varies_decides_nothing():
     open_PKR = torch.zeros(3, 3, 1, dtype=torch.float64)
     found = decisions(open_PKR, ["prompt"], [1.0, 0.6, 0.3], 2)
     assert found.share_KR.isnan()[:, 0].tolist() == [True, True, True] and not len(found.prompt_K)
-    assert measured_weights(torch.zeros(2), torch.zeros(2)).tolist() == [0.5, 0.5]
+    assert weights_from_shares(torch.zeros(2), torch.zeros(2)).tolist() == [0.5, 0.5]
     found.draw("")
 
 

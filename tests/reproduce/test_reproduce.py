@@ -10,13 +10,14 @@ from types import SimpleNamespace
 from typing import IO
 
 import pytest
+from made_up import fake
 from warm import Started
 
 from cgrpo.build import make_rewards
 from cgrpo.cli import main
 from cgrpo.commands.reproduce import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
-from cgrpo.reproduce import Job, Results, jobs_of, load_table, scoreboard, tables, worlds
+from cgrpo.reproduce import Results, jobs_of, load_table, scoreboard, tables, worlds
 from cgrpo.reproduce.results import code_mark, without_words
 
 TINY = [
@@ -165,10 +166,10 @@ def test_a_table_is_trained_once_and_says_what_holds(
 
 
 def test_a_failed_training_is_a_marked_cell(two_rows: str, forked: None, tmp_path: Path) -> None:
-    boards, failed = reproduce([two_rows], tmp_path / "out", seeds=1, settings=[*TINY, "policy.path=nowhere"])
-    (reason,) = failed.values()
-    assert "nowhere" in reason and boards[0].lines[1].lacking == reason
-    assert boards[0].claims[0].verdict == "not run"
+    done = reproduce([two_rows], tmp_path / "out", seeds=1, settings=[*TINY, "policy.path=nowhere"])
+    (reason,) = done.failed.values()
+    assert "nowhere" in reason and done.boards[0].lines[1].lacking == reason
+    assert done.boards[0].claims[0].verdict == "not run"
     assert reason[:20] in (tmp_path / "out" / "reproduce.md").read_text()
 
 
@@ -191,24 +192,6 @@ def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     assert main(words) == 0
     assert Results(tmp_path / "out" / "results").find(job.key)["iterations"] == 12
     assert "resume" not in (run / "log.txt").read_text().splitlines()[-1]
-
-
-def fake(job: Job, gain: float, code: str | None = None) -> dict:
-    arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.41 + gain]}
-    metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
-    return {
-        "key": job.key,
-        "label": job.label,
-        "seed": job.seed,
-        "title": "",
-        "config": job.config.model_dump(mode="json"),
-        "iterations": 80,
-        "seconds": 10.0,
-        "device": "cpu",
-        "version": "0",
-        "code": code or code_mark(job.config.method),
-        "metrics": metrics,
-    }
 
 
 def test_the_codes_mark_does_not_hear_comments() -> None:
@@ -266,7 +249,7 @@ def test_verdicts_follow_the_interval(tmp_path: Path) -> None:
     [
         (["nothing"], "no table 'nothing'"),
         (["table2", "--world", "wild"], "no world 'wild'"),
-        ([], "name a table"),
+        ([], "name a table or figure"),
         (["table2", "--set", "shaping.alpha=-1"], "shaping.alpha"),
         (["table2", "--scale", "full", "--world", "mild"], "--world"),
     ],
@@ -290,3 +273,11 @@ def test_a_wrong_table_is_told(change: tuple[str, str], said: str, tmp_path: Pat
     (tmp_path / "wrong.toml").write_text(TWO_ROWS.replace(*change))
     with pytest.raises(UserError, match=said):
         load_table(str(tmp_path / "wrong.toml"))
+
+
+def test_a_row_with_another_reward_takes_none_of_the_worlds_settings_for_it() -> None:
+    rows = jobs_of(load_table("table7"), "toybox", "conflict", [0])
+    assert rows["CLIP-I, CLIP-T"][0].config.rewards["identity"].type == "clip-i"
+    assert rows["DINO-Seg, HPS-v3"][0].config.rewards["identity"].masks == "reference"
+    full = jobs_of(load_table("table7"), "full", "", [0])["DINO, CLIP-T"][0].config.rewards
+    assert (full["identity"].type, full["prompt"].type) == ("dino", "clip")

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from cgrpo.evaluation.show.table import Table
 from cgrpo.evaluation.show.words import number
 
 ALPHA = 0.5  # the paper's
+NEAR = 0.25
 KINDS = ("both good", "identity alone", "prompt alone", "both bad")
 NAIVE, SARS = MUTED, THIRD
 
@@ -54,7 +56,7 @@ class Conflict:
     beyond: Estimate
     correlation: Estimate
     kinds: Mapping[str, Kind]
-    adv_NR: Tensor
+    adv_N2: Tensor
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -96,10 +98,11 @@ class Conflict:
             (13.2, 3.4),
         )
         places, kinds = range(len(self.kinds)), list(self.kinds.values())
-        shares = left.bar(places, [kind.share for kind in kinds], 0.6, color=[IDENTITY, PROMPT, PROMPT, MUTED])
+        shares = left.bar(places, [kind.share for kind in kinds], 0.6, color=[THIRD, IDENTITY, PROMPT, MUTED])
         left.bar_label(shares, [f"{100 * kind.share:.1f} %" for kind in kinds], color=INK, fontsize=9, padding=2)
         expected = [kind.expected for kind in kinds]
-        left.plot(places, expected, "_", color=INK, markersize=34, label="if independent")
+        left.hlines(expected, [p - 0.36 for p in places], [p + 0.36 for p in places], color=INK, label="if independent")
+        left.set_ylim(top=1.3 * max(kind.share for kind in kinds))
         legend(left)
         for shift, colour, label, credits in (
             (-0.2, NAIVE, "plain sum", [kind.naive for kind in kinds]),
@@ -110,12 +113,16 @@ class Conflict:
         legend(right)
         for axes in (left, right):
             axes.set_xticks(list(places), [kind.replace(" ", "\n", 1) for kind in self.kinds])
-        near_N2 = self.adv_NR[(self.adv_NR[:, 1] - 1).abs() < 0.25]
-        draw_cross_section(curve, self.alpha, near_N2)
+        draw_cross_section(curve, self.alpha, near_one(self.adv_N2))
         return figure
 
 
-def draw_cross_section(axes: Any, alpha: float, near_N2: Tensor) -> None:
+def near_one(adv_N2: Tensor) -> Tensor:
+    """The samples whose prompt advantage is within NEAR of 1."""
+    return adv_N2[(adv_N2[:, 1] - 1).abs() < NEAR]
+
+
+def draw_cross_section(axes: Axes, alpha: float, near_N2: Tensor) -> None:
     """Figure 3: credit over identity's advantage where the prompt's is 1; samples that are near it as dots."""
     identity_N = torch.linspace(-2.5, 2.5, 201)
     line_1N2 = torch.stack([identity_N, torch.ones_like(identity_N)], -1)[None]
@@ -124,7 +131,7 @@ def draw_cross_section(axes: Any, alpha: float, near_N2: Tensor) -> None:
     axes.plot(identity_N.tolist(), shaped_N[0].tolist(), color=SARS, linewidth=2.2, label=f"SARS, alpha {alpha:g}")
     if len(near_N2):
         _, dots_N = credit_1to1(near_N2[None], alpha)
-        label = f"{len(near_N2)} samples, prompt within 0.25 of 1"
+        label = f"{len(near_N2)} samples, prompt within {NEAR:g} of 1"
         axes.plot(near_N2[:, 0].tolist(), dots_N[0].tolist(), ".", color=IDENTITY, markersize=4, alpha=0.5, label=label)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("identity's advantage")

@@ -68,9 +68,15 @@ class Decisions:
             for r, name in enumerate(self.names)
         }
         if len(self.prompt_K):
-            found["weights"] = {"prompt": [round(w, 3) for w in self.prompt_K.tolist()]}
-            found["weights"]["mean"] = self.prompt_K.mean().item()
+            found["weights"] = {"prompt": self._rounded(), "mean": self.prompt_K.mean().item(), "set": self.settings()}
         return found
+
+    def settings(self) -> list[str]:
+        """What ``--set`` takes to train with the measured weights."""
+        return ["weights.type=measured", f"weights.measured={self._rounded()}".replace(" ", "")]
+
+    def _rounded(self) -> list[float]:
+        return [round(w, 3) for w in self.prompt_K.tolist()]
 
     def tables(self) -> list[Table]:
         steps = range(len(self.sigmas))
@@ -96,6 +102,8 @@ class Decisions:
             f"{self.branches} branches each), the share of the whole that the step decides with its 95 % interval over "
             "tasks, and the weights measured from it."
         )
+        if len(self.prompt_K):
+            note += " To train with them: " + " ".join(f"--set '{setting}'" for setting in self.settings())
         return [Table("Which step decides which reward", note, head, rows, "r" * len(head))]
 
     def _share(self, k: int, r: int) -> str:
@@ -179,7 +187,7 @@ def decisions(open_PKR: Tensor, names: Sequence[str], sigmas: Sequence[float], b
     prompt_K = torch.zeros(0)
     if all(name in names for name in PAIR):
         identity, prompt = (share_KR[:, names.index(name)] for name in PAIR)
-        prompt_K = measured_weights(prompt, identity)
+        prompt_K = weights_from_shares(prompt, identity)
     return Decisions(tuple(names), tuple(sigmas), branches, open_PKR, share_KR, low_KR, high_KR, prompt_K)
 
 
@@ -203,7 +211,7 @@ def _falling(values_K: Tensor) -> Tensor:
     return torch.from_numpy(isotonic_regression(values_K.numpy(), increasing=False).x.copy())
 
 
-def measured_weights(prompt_K: Tensor, identity_K: Tensor) -> Tensor:
+def weights_from_shares(prompt_K: Tensor, identity_K: Tensor) -> Tensor:
     """The prompt reward's weight at each step: its share there over the sum of both shares.
 
     prompt_K, identity_K [K] >= 0, as ``step_shares`` gives them -> [K] in [0, 1]. A step that decides nothing of

@@ -10,14 +10,15 @@ from cgrpo.cli.shared import add_settings, add_verb, positive
 EXAMPLES = """\
 cgrpo reproduce table2 --seeds 3 --jobs 2 --out outputs/tables
 cgrpo reproduce table2 table5 --world mild --seeds 1 --set training.iterations=20 --out outputs/quick
+cgrpo reproduce figure1 figure2 figure7 gallery --out outputs/tables
 cgrpo reproduce table2 --scale full --gpu a100-80gb --gpus 8
 cgrpo reproduce --list"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     verb = add_verb(verbs, "reproduce", "the paper's tables: train every row, compare, say what holds", run, EXAMPLES)
-    verb.add_argument("names", nargs="*", metavar="NAME", help="tables by name, or TOML files")
-    verb.add_argument("--list", action="store_true", help="say which tables and worlds there are")
+    verb.add_argument("names", nargs="*", metavar="NAME", help="tables and figures by name, or TOML files of tables")
+    verb.add_argument("--list", action="store_true", help="say which tables, figures and worlds there are")
     verb.add_argument(
         "--scale",
         choices=("toybox", "full"),
@@ -32,6 +33,12 @@ def add(verbs: argparse._SubParsersAction) -> None:
         help="an embedded world in place of the table's own; more than once for several",
     )
     verb.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings a row (default: 3)")
+    verb.add_argument(
+        "--count",
+        type=positive,
+        metavar="N",
+        help="groups, tasks or rounds that a figure draws (default: each its own)",
+    )
     verb.add_argument("--jobs", type=positive, default=1, metavar="N", help="trainings side by side (default: 1)")
     verb.add_argument(
         "--out",
@@ -58,6 +65,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     from cgrpo.errors import UserError
     from cgrpo.reproduce.definition import load_table, tables, worlds
+    from cgrpo.reproduce.exhibits import EXHIBITS
 
     if options.list:
         for name in tables():
@@ -65,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
             print(
                 f"{name:10s} {table.title} ({table.source}), {len(table.rows)} rows; worlds {', '.join(table.worlds)}"
             )
+        for name, exhibit in EXHIBITS.items():
+            print(f"{name:10s} {exhibit.title} ({exhibit.source}); worlds {', '.join(exhibit.worlds)}")
         print(
             "worlds:",
             *(f"{name} ({' '.join(settings) or 'the default'})" for name, settings in worlds().items()),
@@ -72,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         )
         return 0
     if not options.names:
-        raise UserError(f"name a table: {', '.join(tables())}")
+        raise UserError(f"name a table or figure: {', '.join((*tables(), *EXHIBITS))}")
     from cgrpo.commands.reproduce import check_worlds, full_scale, reproduce
     from cgrpo.reproduce import board_tables
 
@@ -84,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"# {row['table']}, {row['row']}, seed {row['seed']}: {fits}, {row['hours']:.0f} h")
             print(row["command"], end="\n\n")
         return 0 if all(row["fits"] for row in rows) else 1
-    boards, failed = reproduce(
+    done = reproduce(
         options.names,
         options.out,
         seeds=options.seeds,
@@ -92,8 +102,14 @@ def run(options: argparse.Namespace) -> int:
         side_by_side=options.jobs,
         settings=options.settings,
         results=options.results,
+        count=options.count,
     )
-    for table in (table for board in boards for table in board_tables(board)):
+    shown = [table for exhibit in done.shown.values() for table in exhibit.tables]
+    for table in (*(table for board in done.boards for table in board_tables(board)), *shown):
         print(f"\n{table.title}\n{table.text()}")
+    for file in (file for exhibit in done.shown.values() for file in exhibit.pictures):
+        print(file)
+    for name, why in done.failed.items():
+        print(f"{name}: {why}")
     print(f"\ntables: {options.out / 'reproduce.html'}, reproduce.md, reproduce.json")
-    return 1 if failed else 0
+    return 1 if done.failed else 0

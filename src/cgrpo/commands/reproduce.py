@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,18 @@ from cgrpo.reproduce import (
     load_table,
     run_jobs,
     scoreboard,
+    tables,
 )
+from cgrpo.reproduce.exhibits import EXHIBITS, Exhibit, Made, Shown, rows_of
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """Tables, exhibits by name and world, and why trainings (by key) or exhibits (by name) failed."""
+
+    boards: list[Scoreboard]
+    shown: dict[str, Shown]
+    failed: dict[str, str]
 
 
 def reproduce(
@@ -33,42 +45,88 @@ def reproduce(
     side_by_side: int = 1,
     settings: Sequence[str] = (),
     results: Sequence[Path] = (),
-) -> tuple[list[Scoreboard], dict[str, str]]:
-    """Train what the tables still lack in the embedded world and write them to ``out``.
+    count: int | None = None,
+) -> Reproduced:
+    """Train what the tables and figures still lack in the embedded world and write them to ``out``.
 
-    names      tables by name or file; worlds: each table's own where none is given
+    names      tables by name or file, and exhibits (reproduce/exhibits); worlds: each one's own where none is given
     settings   ``key=value`` for every training that has such a setting
     results    more folders with finished trainings, read alone
+    count      groups, tasks or rounds of an exhibit, in place of its own
 
-    ``out`` gets results/ (a small file a training, named by content), runs/, and the tables as reproduce.md, .json and
-    .html. Returns the scoreboards and, by key, why trainings failed. Raises UserError for an unknown name or setting.
+    ``out`` gets results/ (a small file a training, named by content), runs/, figures/, and all of it as reproduce.md,
+    .json and .html. An exhibit that lacks a run says which, and the others go on. Raises UserError for an unknown name
+    or setting.
     """
-    wanted = [(table, world) for table in map(load_table, names) for world in worlds or table.worlds]
+    asked, exhibits = parted(names)
+    wanted = [(table, world) for table in asked for world in worlds or table.worlds]
     jobs = {(t.name, w): jobs_of(t, "toybox", w, range(seeds), settings) for t, w in wanted}
+    drawn = [(name, world) for name in exhibits for world in worlds or EXHIBITS[name].worlds]
+    needed = [
+        jobs_of(part, "toybox", world, range(seeds), settings)
+        for name, world in drawn
+        for part in _parts(EXHIBITS[name])
+    ]
     known = Results(out / "results", *results)
     # A seed of every row before the next seed, so that there is a whole table early.
-    order = [
-        job for seed in range(seeds) for rows in jobs.values() for row in rows.values() for job in row[seed : seed + 1]
-    ]
+    trained = [row for rows in (*jobs.values(), *needed) for row in rows.values()]
+    order = [job for seed in range(seeds) for row in trained for job in row[seed : seed + 1]]
     progress = run_jobs(order, known, out / "runs", side_by_side)
     boards = [scoreboard(t, w, jobs[t.name, w], known, progress.failed) for t, w in wanted]
-    write_boards(boards, out)
-    return boards, progress.failed
+    shown, failed = {}, dict(progress.failed)
+    for name, world in drawn:
+        place = f"{name}-{world}"
+        try:
+            (out / "figures").mkdir(parents=True, exist_ok=True)
+            made = Made(world, range(seeds), settings, known, out / "runs", count)
+            shown[place] = EXHIBITS[name].draw(made, out / "figures" / place)
+        except UserError as error:
+            failed[place] = str(error)
+    write_boards(boards, out, shown, {place: why for place, why in failed.items() if place not in progress.failed})
+    return Reproduced(boards, shown, failed)
 
 
-def write_boards(boards: Sequence[Scoreboard], out: Path) -> None:
-    """reproduce.md, reproduce.json and reproduce.html in ``out``, each whole or not at all. Raises OSError."""
+def parted(names: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """The tables among ``names``, and the exhibits. Raises UserError for a name that is neither."""
+    for name in names:
+        if name not in EXHIBITS and name not in tables() and not Path(name).exists():
+            raise UserError(f"no table {name!r}: give one of {', '.join((*tables(), *EXHIBITS))}, or a TOML file")
+    return [load_table(name) for name in names if name not in EXHIBITS], [name for name in names if name in EXHIBITS]
+
+
+def _parts(exhibit: Exhibit) -> list[Table]:
+    """The rows of tables that an exhibit needs."""
+    return [rows_of(table, rows) for table, rows in exhibit.rows.items()]
+
+
+def write_boards(
+    boards: Sequence[Scoreboard],
+    out: Path,
+    shown: Mapping[str, Shown] | None = None,
+    lacking: Mapping[str, str] | None = None,
+) -> None:
+    """reproduce.md, reproduce.json and reproduce.html in ``out``, each whole or not at all; exhibits by name, and why
+    some are ``lacking``. Raises OSError."""
     out.mkdir(parents=True, exist_ok=True)
+    shown, lacking = shown or {}, lacking or {}
     parts = [table.markdown() for board in boards for table in board_tables(board)]
+    for name, exhibit in shown.items():
+        parts += [f"## {name}", *(table.markdown() for table in exhibit.tables)]
+        parts += [f"![{name}]({file.relative_to(out).as_posix()})" for file in exhibit.pictures]
+    parts += [f"## {name}\n\n{why}" for name, why in lacking.items()]
     write_text(out / "reproduce.md", "\n\n".join(parts) + "\n")
     write_text(out / "reproduce.json", json_text([b.as_dict() for b in boards], indent=1) + "\n")
-    write_text(out / "reproduce.html", board_page(boards).render())
+    write_text(out / "reproduce.html", board_page(boards, shown, lacking).render())
 
 
 def full_scale(names: Sequence[str], seeds: int, gpu: str, gpus: int, settings: Sequence[str]) -> list[dict[str, Any]]:
-    """What each row takes with the real models: its command, peak memory and hours by plan. Trains nothing."""
+    """What each row takes with the real models: its command, peak memory and hours by plan. Trains nothing.
+
+    Of a figure, the rows of tables that it needs.
+    """
+    asked, exhibits = parted(names)
     found = []
-    for table in map(load_table, names):
+    for table in (*asked, *(part for name in exhibits for part in _parts(EXHIBITS[name]))):
         for row, jobs in jobs_of(table, "full", "", range(seeds), settings).items():
             found += [_row(table, row, job, gpu, gpus) for job in jobs]
     return found

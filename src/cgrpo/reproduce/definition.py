@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cgrpo.config import Section
 from cgrpo.errors import UserError
@@ -17,18 +17,27 @@ SCALES: tuple[Scale, ...] = ("toybox", "full")
 AXES = ("identity", "prompt")
 
 
+Printed = Annotated[float | None, BeforeValidator(lambda value: None if value == "-" else value)]
+
+
 class Row(Section):
     name: str
     set: tuple[str, ...] = ()
     """Settings on top of the table's recipe."""
+    full: tuple[str, ...] | None = None
+    """In place of ``set`` at full scale, where the rewards are other models."""
     recipe: dict[Scale, str] = Field(default_factory=dict)
     """Another recipe than the table's, by scale."""
     train: bool = True
     """False: the base itself."""
     best_of: Annotated[int, Field(ge=2)] | None = None
     """The base again, drawing so many pictures a task, of which the rewards choose one; embedded scale alone."""
-    paper: tuple[float | None, ...] = ()
-    """The paper's numbers, in the table's columns."""
+    paper: tuple[Printed, ...] = ()
+    """The paper's numbers, in the table's columns; "-" where it has none."""
+
+    def settings(self, scale: Scale) -> tuple[str, ...]:
+        """On top of the recipe at that scale."""
+        return self.set if scale == "toybox" or self.full is None else self.full
 
 
 class Claim(Section):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
 
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.plane import Spot, draw_plane
@@ -11,6 +14,7 @@ from cgrpo.evaluation.show.table import Cell, Table
 from cgrpo.evaluation.show.words import DASH, interval, number
 from cgrpo.evaluation.statistics import TwoLevel
 from cgrpo.reproduce.cells import Judged, Line, Scoreboard
+from cgrpo.reproduce.exhibits.made import Shown
 
 TONES = {"holds": "rose", "does not hold": "fell"}
 
@@ -42,8 +46,10 @@ def _verdict(judged: Judged | None) -> str | Cell:
     return Cell(f"{judged.verdict}: {_change(judged.difference)}, {seeds}", TONES.get(judged.verdict, ""))
 
 
-def board_page(boards: Sequence[Scoreboard]) -> Page:
-    """All scoreboards on one page, a section each."""
+def board_page(
+    boards: Sequence[Scoreboard], shown: Mapping[str, Shown] | None = None, lacking: Mapping[str, str] | None = None
+) -> Page:
+    """All scoreboards on one page, a section each, then exhibits by name, and why some are lacking."""
     sections = [
         Section(
             f"{board.table.name}-{board.world}",
@@ -51,6 +57,12 @@ def board_page(boards: Sequence[Scoreboard]) -> Page:
             [*_noted(board), Plots([_plane(board)])],
         )
         for board in boards
+    ]
+    sections += [
+        Section(name, name.replace("-", ", "), _exhibited(name, found)) for name, found in (shown or {}).items()
+    ]
+    sections += [
+        Section(name, name.replace("-", ", "), [Text(why, "caution")]) for name, why in (lacking or {}).items()
     ]
     lead: list[Block] = [
         Text(
@@ -64,6 +76,16 @@ def board_page(boards: Sequence[Scoreboard]) -> Page:
         whole = overview(boards)
         sections.insert(0, Section("overview", whole.title, whole.noted()))
     return Page("The paper's tables", lead, sections, wide=True, links=[(s.id, s.title) for s in sections])
+
+
+def _exhibited(name: str, shown: Shown) -> list[Block]:
+    """Tables, and pictures within the page."""
+    blocks: list[Block] = [block for table in shown.tables for block in table.noted()]
+    for file in shown.pictures:
+        code = base64.b64encode(file.read_bytes()).decode("ascii")
+        picture = '<img src="data:image/png;base64,{}" alt="{}" style="max-width: 100%; height: auto">'
+        blocks.append(Markup(picture).format(code, name))
+    return blocks
 
 
 def _noted(board: Scoreboard) -> list[Block]:

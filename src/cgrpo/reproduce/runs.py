@@ -62,12 +62,8 @@ def jobs_of(
             recipe = row.recipe.get(scale, table.recipe[scale])
             # Where nothing is trained, worlds that differ in training alone share their runs.
             fits = [s for s in common if not (settled and s.startswith("training."))]
-            whole = (
-                *[s for s in row.set if s.startswith("method=")],
-                *_fitting(fits, recipe, row.set),
-                *row.set,
-                *settled,
-            )
+            own = row.settings(scale)
+            whole = (*[s for s in own if s.startswith("method=")], *_fitting(fits, recipe, own), *own, *settled)
             found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})") for seed in seeds]
     return found
 
@@ -84,12 +80,15 @@ def _world(name: str) -> tuple[str, ...]:
 
 
 def _fitting(common: Sequence[str], recipe: str, own: Sequence[str]) -> list[str]:
-    """What of the common settings the row's method has: a baseline without sampling noise takes none."""
+    """What of the common settings the row has: a baseline without sampling noise takes none, and one with another
+    reward none of the common one's."""
     from cgrpo.config.methods import keys
 
     method = [s for s in own if s.startswith("method=")]
     known = keys(load_config(recipe, method).method)
-    return [setting for setting in common if _known(setting.split("=")[0].strip(), known)]
+    replaced = tuple(s.partition("type=")[0] for s in own if s.startswith("rewards.") and ".type=" in s)
+    fits = [setting for setting in common if _known(setting.split("=")[0].strip(), known)]
+    return [setting for setting in fits if not (replaced and setting.startswith(replaced))]
 
 
 def _known(key: str, known: Sequence[str]) -> bool:

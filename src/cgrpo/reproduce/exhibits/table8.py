@@ -1,0 +1,109 @@
+"""Table 8: seconds of an iteration by method, in one interleaved run, and what SARS and TDW take of them.
+
+The methods take turns, an iteration each, so that whatever else the machine does hits all of them alike; the first
+round is left out. What SARS and TDW add is the filling of the credit table: advantages, bonus, weights, their sum.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
+from cgrpo.config import Config, GroupRun, GrpoConfig, override
+from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.words import DASH, number
+from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.trainer import Iteration
+from cgrpo.training.weights import Filling
+
+PAPER = {"SFT": 2.32, "naive GRPO 1:1": 291.28, "Customized-GRPO": 311.82}
+BEYOND = {"SARS + TDW": "the same credit, forward process"}
+ROUNDS = 5
+FILLINGS = 50
+PHASES = ("encode", "sample", "reward", "update")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Medians over rounds: of an iteration and its phases; of filling the credit table, where one is filled."""
+
+    total: float
+    phases: dict[str, float]
+    filling: float | None
+
+
+def draw(made: Made, path: Path) -> Shown:
+    """``count`` rounds. No picture."""
+    configs = {row: made.jobs("table2", row)[0].config for row in PAPER}
+    configs |= {words: made.jobs("rivals-forward", row)[0].config for row, words in BEYOND.items()}
+    return Shown([seconds_table(take_turns(configs, made.count or ROUNDS), made.world)])
+
+
+def take_turns(configs: dict[str, Config], rounds: int) -> dict[str, Seconds]:
+    """An iteration of each in turn, ``rounds`` times after a first that warms up.
+
+    All train the adapter of one policy, which is what the first configuration says: what it learns is of no interest.
+    """
+    runtime, (first, *_) = Runtime(), configs.values()
+    policy, rewards = make_policy(first, runtime.device), make_rewards(first, runtime.device)
+    runs = {}
+    for name, cfg in configs.items():
+        cfg = override(cfg, [f"training.iterations={rounds + 1}"])
+        runs[name] = make_trainer(cfg, policy, rewards, make_source(cfg), runtime).run(0)
+    found: dict[str, list[Iteration]] = {name: [] for name in runs}
+    for _ in range(rounds + 1):
+        for name, iterations in runs.items():
+            found[name].append(next(iterations))
+    return {name: _medians(configs[name], done[1:]) for name, done in found.items()}
+
+
+def seconds_table(found: dict[str, Seconds], world: str) -> Table:
+    rows = [
+        [
+            name,
+            number(PAPER.get(name), 2),
+            number(seconds.total, 3),
+            *(number(seconds.phases.get(phase), 3) for phase in PHASES),
+            DASH if seconds.filling is None else f"{1000 * seconds.filling:.2f}",
+            DASH if seconds.filling is None else f"{100 * seconds.filling / seconds.total:.3f} %",
+        ]
+        for name, seconds in found.items()
+    ]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    note = (
+        f"Seconds of an iteration, medians over rounds in which methods take turns ({world}; {device}); the paper's "
+        "are of 8 A100. Filling: of the whole credit table (advantages, bonus, weights, sum), and its share."
+    )
+    head = ["method", "paper, s", "s", *PHASES, "filling, ms", "share"]
+    return Table("Seconds of an iteration (Table 8)", note, head, rows, "l" + "r" * (len(head) - 1))
+
+
+def fill_seconds(cfg: GroupRun) -> float:
+    """Median seconds of making the weights and filling the table once, from scores of an iteration's shape."""
+    shape = (cfg.training.prompts_per_iteration, cfg.training.group_size, len(cfg.rewards))
+    scores_PGR = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    sigmas = torch.linspace(1, 0, cfg.sampling.steps + 1)
+    kind, level = (cfg.sampling.kind, cfg.sampling.noise_level) if isinstance(cfg, GrpoConfig) else ("flow-grpo", 1.0)
+    taken = []
+    for _ in range(FILLINGS):
+        start = time.perf_counter()
+        Filling(cfg, list(cfg.rewards), sigmas, kind, level)(scores_PGR)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def _medians(cfg: Config, done: list[Iteration]) -> Seconds:
+    def median(key: str) -> float:
+        return statistics.median(iteration.metrics[key] for iteration in done)
+
+    phases = {phase: median(f"seconds/{phase}") for phase in PHASES if f"seconds/{phase}" in done[0].metrics}
+    return Seconds(median("seconds/total"), phases, fill_seconds(cfg) if isinstance(cfg, GroupRun) else None)
+
+
+EXHIBIT = Exhibit("Seconds of an iteration", "Table 8", draw)

@@ -1,0 +1,24 @@
+"""Results as trainings leave them, without any training."""
+
+from __future__ import annotations
+
+from cgrpo.reproduce import Job
+from cgrpo.reproduce.results import code_mark
+
+
+def fake(job: Job, gain: float, code: str | None = None) -> dict:
+    arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.41 + gain]}
+    metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
+    return {
+        "key": job.key,
+        "label": job.label,
+        "seed": job.seed,
+        "title": "",
+        "config": job.config.model_dump(mode="json"),
+        "iterations": 80,
+        "seconds": 10.0,
+        "device": "cpu",
+        "version": "0",
+        "code": code or code_mark(job.config.method),
+        "metrics": metrics,
+    }

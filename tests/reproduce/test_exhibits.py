@@ -1,0 +1,83 @@
+"""Every figure, and the table of seconds, from made-up results and untrained runs; and what a missing run is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from made_up import fake
+from PIL import Image
+
+from cgrpo.build import make_policy
+from cgrpo.cli import main
+from cgrpo.commands.reproduce import Reproduced, reproduce
+from cgrpo.reproduce import jobs_of, load_table
+from cgrpo.reproduce.exhibits import EXHIBITS, rows_of
+
+TINY = [
+    "training.iterations=2",
+    "training.prompts_per_iteration=1",
+    "training.group_size=4",
+    "sampling.steps=3",
+    "evaluation.subjects=2",
+    "evaluation.prompts_per_subject=1",
+    "supervised.batch=2",
+]
+EXACT = ["rewards.identity.type=exact_rewards:brightness", "rewards.prompt.type=exact_rewards:redness"]
+DRAWN = [name for name in EXHIBITS if name != "table8"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
+    """All of them at once, from what their trainings would have left."""
+    out, adapter = tmp_path_factory.mktemp("exhibits"), tmp_path_factory.mktemp("adapter")
+    (out / "results").mkdir()
+    settings = [*TINY, *EXACT]
+    parts = [rows_of(*part) for name in DRAWN for part in EXHIBITS[name].rows.items()]
+    jobs = [job for part in parts for row in jobs_of(part, "toybox", "mild", [0], settings).values() for job in row]
+    make_policy(jobs[0].config).save(adapter)
+    for place, job in enumerate({job.key: job for job in jobs}.values()):
+        (out / "results" / f"{job.key}.json").write_text(json.dumps(fake(job, 0.01 * place)))
+        run = out / "runs" / job.key
+        shutil.copytree(adapter, run / "adapter")
+        rows = [{"iteration": n, "reward/identity/mean": 0.1 * n, "reward/prompt/mean": None} for n in range(3)]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return out, reproduce(DRAWN, out, seeds=1, settings=settings, worlds=["mild"], count=4)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_exhibit_is_drawn(name: str, made: tuple[Path, Reproduced]) -> None:
+    out, done = made
+    assert not done.failed
+    (file,) = done.shown[f"{name}-mild"].pictures
+    with Image.open(file) as picture:
+        assert picture.width > 300 and len(picture.convert("RGB").resize((60, 40)).getcolors(2400)) > 10
+    assert f"figures/{name}-mild.png" in (out / "reproduce.md").read_text()
+    assert f'alt="{name}-mild"' in (out / "reproduce.html").read_text()
+
+
+def test_a_lost_run_is_told(made: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    """With results alone, what rests on them is drawn; what needs a run's weights says how to make it."""
+    results = made[0] / "results"
+    done = reproduce(
+        ["figure1", "figure4"], tmp_path, seeds=1, settings=[*TINY, *EXACT], worlds=["mild"], results=[results]
+    )
+    assert list(done.shown) == ["figure1-mild"] and not (tmp_path / "runs").exists()
+    assert "cgrpo train toybox --set" in done.failed["figure4-mild"]
+    assert "cgrpo train toybox --set" in (tmp_path / "reproduce.md").read_text()
+
+
+def test_table8_takes_turns(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    words = ["reproduce", "table8", "--world", "mild", "--count", "1", "--out", str(tmp_path)]
+    assert main(words + [word for setting in (*TINY, *EXACT) for word in ("--set", setting)]) == 0
+    shown = capsys.readouterr().out
+    assert all(row in shown for row in ("SFT", "naive GRPO 1:1", "Customized-GRPO", "forward process"))
+    assert "filling, ms" in (tmp_path / "reproduce.md").read_text() and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_exhibits_need_rows_that_there_are(name: str) -> None:
+    for table, rows in EXHIBITS[name].rows.items():
+        assert set(rows) - {"RPO"} <= {row.name for row in load_table(table).rows}
