@@ -12,6 +12,7 @@ from PIL import Image
 from studies import METHODS, small_study
 
 from cgrpo.cli import main
+from cgrpo.data import PairSource
 from cgrpo.evaluation.scores import read_scores
 from cgrpo.study.labelstudio import tasks
 from cgrpo.study.manifest import Study
@@ -55,6 +56,9 @@ def test_pairs_for_the_preference_method(made: Made, tmp_path: Path, capsys: pyt
         assert row["prompt"] == item.prompt and [Path(name).stem for name in row["references"]] == list(item.references)
         for name in (row["winner"], row["loser"], *row["references"]):
             Image.open(out.parent / name).verify()
+    source = PairSource(out)
+    _, winners, losers = source.preferences(range(3))
+    assert {picture.size for picture in (*winners, *losers)} == {(24, 24)}
     assert won[study.items[0].id]["margin"] == {"identity": 2.0, "prompt": 1.0}
     assert main([*words, "--question", "identity"]) == 0
     assert "3 pairs; 2 items undecided" in capsys.readouterr().out

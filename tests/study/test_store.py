@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -95,6 +97,41 @@ def test_a_locked_database_and_a_full_disk_change_nothing(store: Store, made: Ma
     _, revision = store.answers(1, item)
     store.save(1, item, {"identity": "right", "prompt": "right"}, True, revision)
     assert store.answers(1, item)[0]["prompt"] == "right"
+
+
+WRITER = """
+import itertools, sys
+from pathlib import Path
+from cgrpo.study.manifest import read_study
+from cgrpo.study.store import Store
+folder = Path(sys.argv[1])
+study, store = read_study(folder), Store(folder)
+for n in itertools.count():
+    item = study.items[n % len(study.items)].id
+    _, revision = store.answers(1, item)
+    choice = ("left", "tie", "right")[n // len(study.items) % 3]
+    store.save(1, item, {"identity": choice, "prompt": choice}, True, revision)
+    print(item, revision + 1, choice, flush=True)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_acknowledged(made: Made) -> None:
+    study, folder, _ = made
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [writer.stdout.readline() for _ in range(40)]
+        writer.kill()
+        told += [line for line in writer.stdout if line.endswith("\n")]
+    last = {item: (int(revision), choice) for item, revision, choice in map(str.split, told)}
+    store = Store(folder)
+    for item, (revision, choice) in last.items():
+        answers, known = store.answers(1, item)
+        assert known >= revision and len(answers) == 2
+        assert known > revision or set(answers.values()) == {choice}
+    with store.reading() as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+    store.close()
+    assert len(last) == len(study.items)
 
 
 def test_another_study_json_is_refused(made: Made) -> None:

@@ -92,8 +92,6 @@ def _line(winner: Place, loser: Place, margin: dict[str, float], folder: Path, h
         "loser": place(loser[0].pictures[loser[1]]),
         "margin": {key: round(value, 4) for key, value in margin.items()},
     }
-    if item.subject:
-        row["subject"] = item.subject
     return json_text(row, ensure_ascii=False)
 
 
