@@ -177,6 +177,7 @@ def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     """SIGKILL of the whole command while it trains: its trainings end with it, and the next call resumes them."""
     settings = [*(s for s in TINY if "iterations=1" not in s), "training.iterations=12", "training.checkpoint_every=1"]
     words = ["reproduce", two_rows, "--seeds", "1", "--out", str(tmp_path / "out")]
+    words += ["--jobs", "2"]  # one thread each, as the other tests have
     words += [word for setting in settings for word in ("--set", setting)]
     process = Started(main, words)
     (job,) = jobs_of(load_table(two_rows), "toybox", "mild", [0], settings)["naive"]
