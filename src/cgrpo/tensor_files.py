@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save, save_file
 from torch import Tensor
 
@@ -17,7 +20,7 @@ WORDS = "__metadata__"  # the header's entry for what is no tensor
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> None:
     """Replace ``path`` in one move, so that a kill leaves the old file or the new; ``words`` stand in its header.
 
-    Tensors may be of any device and layout, but not share memory. Raises OSError, SafetensorError.
+    Tensors may be of any device and layout, but not share memory. Raises OSError.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -27,10 +30,19 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str,
             file.seek(8)
             file.write(head)
         os.replace(partial, path)
+    except SafetensorError as error:  # the library says a full disk in a class of its own
+        _remove(partial)
+        told = re.search(r"os error (\d+)", str(error))
+        code = int(told[1]) if told else errno.EIO
+        raise OSError(code, os.strerror(code) if told else str(error), str(path)) from error
     except BaseException:
-        with suppress(OSError):
-            partial.unlink()
+        _remove(partial)
         raise
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):
+        partial.unlink()
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> bytes:

@@ -23,7 +23,8 @@ def check_ratio(drift: float, limit: float) -> None:
 def check_finite(norm: float) -> None:
     if not math.isfinite(norm):
         raise UserError(
-            f"the gradient's norm is {norm}; lower training.learning_rate, or look for a broken reward in metrics.jsonl"
+            f"the gradient's norm is {norm}; lower training.learning_rate, or look for a broken reward in "
+            "metrics.jsonl, or for a model that gives NaN"
         )
 
 
