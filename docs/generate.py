@@ -15,7 +15,7 @@ import runpy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cgrpo.cli import parser
 from cgrpo.config import METHODS, REWARD_TYPES, Section, recipes
@@ -46,7 +46,9 @@ def cli_page() -> str:
             if action.dest == "help":
                 continue
             words = ", ".join(action.option_strings) or (action.metavar or action.dest)
-            parts.append(f"- `{words}`: {action.help}")
+            choices = f" (one of {', '.join(map(str, action.choices))})" if action.choices else ""
+            more = ", one or more" if action.nargs == "+" else ""
+            parts.append(f"- `{words}`{more}: {action.help or 'see the examples'}{choices}")
         examples = (command.epilog or "").removeprefix("examples:\n")
         parts.append(f"\n```\n{examples}\n```\n")
     return "\n".join(parts)
@@ -60,7 +62,7 @@ def config_page() -> str:
         f"Recipes in the package: {', '.join(f'`{name}`' for name in recipes())}.\n",
     ]
     parts += ["## method\n", "| `method` | is |", "|---|---|"]
-    parts += [f"| `{name}` | {inspect.cleandoc(kind.__doc__ or '')} |" for name, kind in METHODS.items()]
+    parts += [f"| `{name}` | {' '.join((kind.__doc__ or '').split())} |" for name, kind in METHODS.items()]
     parts.append(
         f"\nThe default is `{DEFAULT_METHOD}`. A table that names methods is theirs alone: another refuses its keys.\n"
     )
@@ -79,10 +81,24 @@ def _type(kind: Any) -> str:
         return " | ".join(map(_type, get_args(kind)))
     if get_origin(kind) is Annotated:
         inner, *notes = get_args(kind)
-        return _type(inner) + "".join(f" {limit}" for note in notes for limit in getattr(note, "metadata", ()))
+        return _type(inner) + "".join(_limit(limit) for note in notes for limit in getattr(note, "metadata", ()))
     if get_origin(kind) is dict:
-        return "tables by name, see below"
+        return "numbers by name" if _type(get_args(kind)[1]).startswith("float") else "tables by name, see below"
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        return f"list of {_type(inner[0])}" if inner[-1] is ... else f"({', '.join(map(_type, inner))})"
+    if get_origin(kind) is Literal:
+        return " | ".join(json.dumps(value) for value in get_args(kind))
     return re.sub(r"typing\.|<class '|'>", "", str(kind))
+
+
+_LIMITS = {"Ge": ">=", "Gt": ">", "Le": "<=", "Lt": "<"}
+
+
+def _limit(limit: Any) -> str:
+    """A bound such as Ge(ge=0) in signs."""
+    sign = _LIMITS.get(type(limit).__name__)
+    return f" {sign} {getattr(limit, type(limit).__name__.lower()):g}" if sign else ""
 
 
 def _methods() -> list[str]:
@@ -121,8 +137,8 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
         if isinstance(default, dict):
             default = {key: value.model_dump() for key, value in default.items()}
         shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
-        limits = "".join(f" {c}" for c in map(str, field.metadata))
-        text = " ".join((field.description or "").split())
+        limits = "".join(map(_limit, field.metadata))
+        text = " ".join((field.description or ("Says which reward it is." if name == "type" else "")).split())
         yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 
 

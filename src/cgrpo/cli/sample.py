@@ -12,7 +12,7 @@ EXAMPLES = """\
 cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
 cgrpo sample outputs/identity --blend outputs/prompt=0.3 --reference toy.png --prompt "a toy in the snow" --out pictures
 cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
-    --shift uno --guidance 4 --seed 3407 --set policy.reference_size=320 --out uno"""
+    --shift uno --guidance 4 --seed 3407 --out uno"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -24,7 +24,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
     sample.add_argument("--prompt", action="append", required=True, metavar="TEXT", help="what to show; repeatable")
     sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
     sample.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures per prompt (default: 4)")
-    sample.add_argument("--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO: 3407)")
+    sample.add_argument(
+        "--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO's own begin at 3407)"
+    )
     sample.add_argument("--steps", metavar="T", help="denoising steps (default: as trained)")
     sample.add_argument("--shift", metavar="S", help="sigma schedule: a number, flux, or uno (default: as trained)")
     sample.add_argument("--guidance", metavar="G", help="guidance (default: as evaluated; UNO: 4)")
