@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         reports, needs, notes = [check_data(options.path, root=options.root, quick=options.quick)], [], []
     for report in reports:
         _say(report)
-    remarks = [*(note for report in reports for note in report.notes), *notes]
+    remarks = dict.fromkeys((*(note for report in reports for note in report.notes), *notes))
     for kind, lines in {"need": needs, "note": remarks}.items():
         for line in lines:
             print(f"{kind:15s} {line}")
