@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cgrpo.cli import parser
+from cgrpo.cli import main, parser
 from cgrpo.config import load_config, recipes
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +95,19 @@ def test_every_table_is_whole(page: Path) -> None:
         assert len(rows) > 1 and re.fullmatch(r"\|( *:?-+:? *\|)+", rows[1]), f"cut off: {rows[0][:80]}"
         for row in rows:
             assert row.endswith("|") and row.count("|") == rows[0].count("|"), row[:120]
+
+
+def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans: arithmetic."""
+    monkeypatch.chdir(tmp_path)
+    pages = [ROOT / "docs" / name for name in ("own-photos.md", "reproduce.md")]
+    told = {tuple(words) for page in pages for words in commands(page.read_text(encoding="utf-8"))}
+    cheap = sorted(words for words in told if words[0] == "plan")
+    assert len(cheap) == 2
+    for words in cheap:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert main(list(words)) == 0, words
+        assert said.getvalue()
 
 
 def test_what_is_checked_is_there() -> None:
