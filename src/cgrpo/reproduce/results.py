@@ -23,6 +23,7 @@ from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
 
 DECIDES = ("algorithm", "training", "toybox/assets")
+DECIDES_NOTHING = {"__init__", "checkpoint", "checks", "record", "runtime", "timer"}  # they keep, watch and hand on
 DIGITS = 5
 
 
@@ -34,7 +35,7 @@ def code_mark(method: str) -> str:
     whole = hashlib.sha256()
     for path in sorted(path for folder in DECIDES for path in (root / folder).rglob("*")):
         name = path.relative_to(root).as_posix().encode()
-        if path.suffix == ".py" and path.stem not in METHODS.keys() - {method}:
+        if path.suffix == ".py" and path.stem not in DECIDES_NOTHING | (METHODS.keys() - {method}):
             whole.update(name + b"\0" + without_words(path.read_text(encoding="utf-8")).encode())
         elif path.suffix == ".safetensors":
             whole.update(name + b"\0" + path.read_bytes())
