@@ -15,8 +15,11 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import random
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -266,11 +269,7 @@ def read_only(folder: Path) -> str:
 
 def reward_server(folder: Path) -> str:
     """Killed for good: one line after the patience. There again: the run goes on to what it would have been."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     serve = ["", "rewards", "serve", "--reward", "prompt", "--port", str(port), *given(TINY)]
     remote = ["type=remote", f"url=http://127.0.0.1:{port}", "reward=prompt", "patience=20", "axis=prompt"]
     words = train("toybox", [*GROUPS, *(f"rewards.prompt.{setting}" for setting in remote)])
@@ -291,6 +290,51 @@ def reward_server(folder: Path) -> str:
         return again.stderr[-300:] if again.returncode else differs(left(folder / "whole"), left(folder / "run"))
     finally:
         server.kill()
+
+
+def nodes(folder: Path) -> str:
+    """Two nodes by torchrun over loopback, one of them killed: begun again on both, the run of two processes."""
+    words = train(*METHODS["GRPO"])
+    done = Started(child, ["", *words(folder / "whole")], 2).wait()
+    if done.returncode:
+        return done.stderr[-300:]
+
+    def launch() -> list[subprocess.Popen[bytes]]:
+        port, env = _free_port(), os.environ | {"OMP_NUM_THREADS": "1"}
+        env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "benchmarks"), env.get("PYTHONPATH", "")])
+        node = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"]
+        node += ["--master_addr", "127.0.0.1", "--master_port", str(port), "--max_restarts", "0"]
+        command = ["-m", "cgrpo", *words(folder / "run")]
+        with (folder / "nodes.log").open("ab") as log:
+            return [
+                subprocess.Popen(
+                    [*node, "--node_rank", str(rank), *command], env=env, stdout=log, stderr=log, start_new_session=True
+                )
+                for rank in range(2)
+            ]
+
+    rows, running = folder / "run" / "metrics.jsonl", launch()
+    while running[0].poll() is None and not (rows.exists() and rows.read_text().count("\n") >= 2):
+        time.sleep(0.02)
+    os.killpg(running[1].pid, signal.SIGKILL)
+    try:
+        running[0].wait(timeout=300)
+    except subprocess.TimeoutExpired:
+        return "the other node waits for ever"
+    finally:
+        for node in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+    if any(node.wait() for node in launch()):
+        return f"begun again it fails: {(folder / 'nodes.log').read_text()[-300:]}"
+    return differs(left(folder / "whole"), left(folder / "run"))
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
@@ -314,6 +358,7 @@ def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
         "NaN from a reward, always": all_unscored,
         "a clock that jumps back": clock,
         "a reward server killed": reward_server,
+        "one of two nodes killed": nodes,
         "a full disk": full_disk,
         "a read-only disk": read_only,
     }
