@@ -316,19 +316,32 @@ def nodes(folder: Path) -> str:
     rows, running = folder / "run" / "metrics.jsonl", launch()
     while running[0].poll() is None and not (rows.exists() and rows.read_text().count("\n") >= 2):
         time.sleep(0.02)
-    os.killpg(running[1].pid, signal.SIGKILL)
+    _kill_tree(running[1].pid)
     try:
         running[0].wait(timeout=300)
     except subprocess.TimeoutExpired:
         return "the other node waits for ever"
     finally:
         for node in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(node.pid, signal.SIGKILL)
+            _kill_tree(node.pid)
             node.wait()
     if any(node.wait() for node in launch()):
         return f"begun again it fails: {(folder / 'nodes.log').read_text()[-300:]}"
     return differs(left(folder / "whole"), left(folder / "run"))
+
+
+def _kill_tree(process: int) -> None:
+    """SIGKILL to a process and all that it started, which torchrun puts into sessions of their own."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    doomed = [process]
+    for one in doomed:
+        doomed += [child for child, parent in parents.items() if parent == one]
+    for one in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def _free_port() -> int:
