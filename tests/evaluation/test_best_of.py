@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from cgrpo.build import make_policy
+from cgrpo.build import make_final_tasks, make_policy
 from cgrpo.commands.train import train
 from cgrpo.config import load_config
 from cgrpo.evaluation.heldout import sample_arms
@@ -51,12 +51,12 @@ def test_the_first_is_the_bases_picture_and_seeds_draw_others():
     made = {}
     for seed in (0, 1):
         cfg = load_config("toybox", [*TINY, "evaluation.best_of=3", f"training.seed={seed}"])
-        made[seed] = sample_arms(cfg, make_policy(cfg), ALONE)
+        made[seed] = sample_arms(cfg, make_final_tasks(cfg), make_policy(cfg), ALONE)
     pictures = [made[0]["base"], *made[0]["trained"], *made[1]["trained"][1:]]
     assert torch.equal(made[0]["base"], made[0]["trained"][0]) and torch.equal(made[0]["base"], made[1]["trained"][0])
     assert len({picture.numpy().tobytes() for picture in pictures}) == 5
     one = load_config("toybox", TINY)
-    assert sample_arms(one, make_policy(one), ALONE)["trained"].shape == made[0]["base"].shape
+    assert sample_arms(one, make_final_tasks(one), make_policy(one), ALONE)["trained"].shape == made[0]["base"].shape
 
 
 def test_a_run_of_no_iterations_keeps_the_best(tmp_path):

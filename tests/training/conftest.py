@@ -19,6 +19,7 @@ COMMON = (
     "training.micro_batch=5",
     "training.checkpoint_every=1",
     "training.schedule=constant",  # a falling rate would depend on the length
+    "training.average=0",
     "sampling.steps=4",
     "policy.rank=4",
     "rewards.identity.type=exact_rewards:brightness",

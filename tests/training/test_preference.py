@@ -26,7 +26,7 @@ def settings(small_sft, tiny):
     """Of a small run; ``small_sft`` brings the rewards' folder and the policy."""
     shared = ["rewards.identity.type=exact_rewards:brightness", *BRIGHT, tiny]
     shared += ["training.iterations=3", "training.micro_batch=4", "training.checkpoint_every=1", "sampling.steps=4"]
-    shared += ["policy.rank=4", "evaluation.enabled=false", "logging.tracker=none"]
+    shared += ["policy.rank=4", "evaluation.enabled=false", "logging.tracker=none", "training.schedule=constant"]
     return [*shared, "preference.tasks=5", "preference.candidates=3", "preference.batch=2"]
 
 
@@ -184,7 +184,7 @@ def test_given_pairs_are_trained_on(settings, given, tmp_path):
     folder = train(cfg, tmp_path / "run")
     assert not (folder / "pairs").exists() and moved(folder) > 0
     assert f"preference.pairs = {file}" in json.loads((folder / "materials.json").read_text())
-    store = encode(cfg, tmp_path / "encoded")
+    store = encode(load_config("rpo", [*settings, f"preference.pairs={file}", "guard.every=0"]), tmp_path / "encoded")
     assert (store.texts_made, store.references_made) == (3, 3)
     Image.effect_noise((32, 32), 61).convert("RGB").save(tmp_path / "loser1.png", compress_level=0)
     with pytest.raises(UserError, match="preference.pairs"):
