@@ -11,7 +11,7 @@ from typing import Literal
 from cgrpo.errors import UserError
 
 _REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.safetensors)?")
-_SETTINGS = ("*.json", "*.txt", "*.model")
+_SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _KINDS = ("*.safetensors", *_SETTINGS)
 _PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 

@@ -94,6 +94,11 @@ def test_what_guidance_costs() -> None:
     for name in ("training, backward", "training, computed again"):
         assert parts(both, name) == 2 * parts(without, name) and parts(one, name) == parts(without, name)
     assert parts(both, "text encoders") == 9 / 8 * parts(without, "text encoders")  # the negative prompt, too
+    told = [
+        next(note for note in plan(klein("guard.source=x", *settings)).notes if "guard's time" in note)
+        for settings in (["policy.guidance=1"], ["policy.guidance=1", "policy.evaluation_guidance=4"], [])
+    ]
+    assert ["64 x 10 f" in told[0], "64 x 20 f" in told[1], "64 x 20 f" in told[2]] == [True] * 3
     kept = [found.memory.backward["full"] for found in (without, both, one)]
     assert kept[1] > 1.5 * kept[0] and kept[2] == kept[0]
     drawn = [sum(part.size or 0 for part in found.memory.phases["sample"]) for found in (without, both, one)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -192,9 +193,20 @@ def test_all_faults_of_a_folder_in_one_line(tiny_flux2_folder: Path, tmp_path: P
 
 def test_parts_of_different_checkpoints(tiny_flux2_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_flux2_folder, tmp_path / "klein")
+    template = folder / "tokenizer" / "chat_template.jinja"
+    template.rename(tmp_path / template.name)
+    told(folder, match="its tokenizer has no chat template")
+    (tmp_path / template.name).rename(template)
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["MistralForCausalLM"]}))
     told(folder, match="holds a MistralForCausalLM, not a Qwen3Model")
+
+
+def test_a_transformer_without_guidance_refuses_a_scale_of_its_own(tiny_folder: Path) -> None:
+    config = FluxTransformer2DModel.load_config(tiny_folder / "transformer")
+    transformer = FluxTransformer2DModel.from_config({**config, "guidance_embeds": False})
+    with pytest.raises(UserError, match=r"policy\.evaluation_guidance = 4: this transformer takes none"):
+        FluxPolicy(transformer, None, None, **SIZES, evaluation_guidance=4.0)
 
 
 def test_adapters_of_the_other_family(tiny_flux2_folder: Path, tiny_folder: Path, read: Flux2Policy, tmp_path) -> None:

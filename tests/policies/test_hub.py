@@ -112,7 +112,7 @@ def test_only_the_parts_of_a_pipeline_are_fetched(cache: Path, monkeypatch: pyte
     assert "transformer/*.safetensors" in asked[-1] and "tokenizer_2/*.model" in asked[-1]
     assert not any(pattern.startswith("*") for pattern in asked[-1])
     locate("owner/encoder", "folder")
-    assert asked[-1] == ["*.safetensors", "*.json", "*.txt", "*.model"]
+    assert asked[-1] == ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 class NetworkError(Exception):

@@ -150,6 +150,7 @@ def test_encoded_data_trains_without_the_text_encoder(small, world: Path, tmp_pa
 
 def test_two_processes_and_a_sharded_base_give_the_run_of_one(small, world: Path, tmp_path: Path) -> None:
     exact = ("policy.dtype=float64", "policy.checkpointing=full", "training.iterations=1")
+    exact = (*exact, "policy.guidance_gradient=conditional")  # two forwards a velocity, one of them without gradients
     one = load_file(train(small(*exact), tmp_path / "one") / ADAPTER)
     for kind in ("ddp", "fsdp2"):
         asked = arguments(given(world, *exact, f"training.parallel={kind}"))

@@ -15,7 +15,7 @@ from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
 from cgrpo.plan.rewards import RewardModel, has_guard, reward_models
 from cgrpo.plan.shapes import Shapes, policy_shapes
 from cgrpo.plan.transformer import Tokens
-from cgrpo.plan.work import Work, estimate_work
+from cgrpo.plan.work import Work, estimate_work, heldout_forwards
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ def _notes(cfg: Config, shapes: Shapes, rewards: list[RewardModel]) -> tuple[str
     if has_guard(cfg):
         notes.append(
             f"the held-out guard's time is not counted: every {guard.every} iterations {guard.tasks} x "
-            f"{cfg.sampling.steps} forwards over all GPUs together; the memory of its own scorers is"
+            f"{cfg.sampling.steps * heldout_forwards(cfg, shapes)} forwards over all GPUs together; the memory of its "
+            "own scorers is"
         )
     notes.append(
         "loading puts nothing on a GPU that is not there afterwards: models are read, and quantised, on the CPU"

@@ -166,6 +166,11 @@ def guidance(cfg: Config, shapes: Shapes) -> Guidance:
     return Guidance(2, 1 if cfg.policy.guidance_gradient == "conditional" else 2)
 
 
+def heldout_forwards(cfg: Config, shapes: Shapes) -> int:
+    """Forwards of the transformer that a velocity takes while evaluating."""
+    return 2 if shapes.negative and (cfg.policy.evaluation_guidance or cfg.policy.guidance) != 1 else 1
+
+
 def _old_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
     """On the forward process the old policy sees the pairs, too: the first update's only where it is another policy."""
     if isinstance(cfg, GrpoConfig):

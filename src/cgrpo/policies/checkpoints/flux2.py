@@ -118,7 +118,14 @@ def _encoders(
     if not text_encoder:
         return vae, None, None
     qwen = faults.kept(lambda: _qwen(base / "text_encoder", dtype).to(device))
-    return vae, qwen, faults.kept(lambda: read_tokenizer(base / "tokenizer"))
+    return vae, qwen, faults.kept(lambda: _tokenizer(base / "tokenizer"))
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = read_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise UserError(f"{folder}: its tokenizer has no chat template; copy chat_template.jinja there, too")
+    return tokenizer
 
 
 def _refuse_foreign(checkpoint: Checkpoint) -> None:

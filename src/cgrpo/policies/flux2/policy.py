@@ -223,7 +223,7 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
                 encoder_hidden_states=cond.text_NLC.to(self.dtype),
                 timestep=sigma_N,
                 img_ids=cond.ids_LD,
-                txt_ids=word_ids(cond.text_NLC.shape[1]).to(cond.ids_LD),
+                txt_ids=word_ids(cond.text_NLC.shape[1], cond.ids_LD.device),
                 return_dict=False,
             )
         return v_NLC[:, : x_NLC.shape[1]].to(x_NLC.dtype)

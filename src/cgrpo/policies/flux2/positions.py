@@ -22,10 +22,10 @@ def position_ids(target: tuple[int, int], references: Sequence[tuple[int, int]])
     return torch.cat([_grid(size, number) for size, number in zip((target, *references), numbers, strict=True)])
 
 
-def word_ids(count: int) -> Tensor:
+def word_ids(count: int, device: torch.device | str = "cpu") -> Tensor:
     """Ids of ``count`` text tokens, float32 [L, 4]: they differ in the word alone."""
-    ids_LD = torch.zeros(count, 4)
-    ids_LD[:, 3] = torch.arange(count)
+    ids_LD = torch.zeros(count, 4, device=device)
+    ids_LD[:, 3] = torch.arange(count, device=device)
     return ids_LD
 
 
