@@ -129,6 +129,9 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     """
     runtime = Runtime()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
+    toys = not ask.images and cfg.policy.path == TOYBOX and suite.mark["benchmark"] != "toybox"
+    if toys and runtime.is_main:
+        print("cgrpo: these pictures are the embedded toy policy's; --recipe names another base", file=sys.stderr)
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.
     metrics = _metrics(cfg, ask.metrics or own)
     folders = {ask.name: ask.images} if ask.images else _folders(suite, ask)
