@@ -81,7 +81,7 @@ def _type(kind: Any) -> str:
         return " | ".join(map(_type, get_args(kind)))
     if get_origin(kind) is Annotated:
         inner, *notes = get_args(kind)
-        return _type(inner) + "".join(_limit(limit) for note in notes for limit in getattr(note, "metadata", ()))
+        return _type(inner) + ",".join(_limit(limit) for note in notes for limit in getattr(note, "metadata", ()))
     if get_origin(kind) is dict:
         return "numbers by name" if _type(get_args(kind)[1]).startswith("float") else "tables by name, see below"
     if get_origin(kind) is tuple:
@@ -137,7 +137,7 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
         if isinstance(default, dict):
             default = {key: value.model_dump() for key, value in default.items()}
         shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
-        limits = "".join(map(_limit, field.metadata))
+        limits = ",".join(map(_limit, field.metadata))
         text = " ".join((field.description or ("Says which reward it is." if name == "type" else "")).split())
         yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 

@@ -38,6 +38,12 @@ def arms(gaps, **keys):
     return rows
 
 
+def test_of_one_subject_nothing_speaks_of_others():
+    alone, several = arms({"can": [0.1, 0.2]}), arms({"can": [0.1, 0.2], "clock": [0.1, 0.3]})
+    (caution,) = compare_methods(alone).cautions
+    assert caution.startswith("All pictures show one subject, can") and compare_methods(several).cautions == []
+
+
 # -- tests of significance -------------------------------------------------------------------------
 
 

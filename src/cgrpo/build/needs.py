@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cgrpo.config import (
@@ -89,7 +89,7 @@ def _of_segmented(name: str, settings: DinoSegSettings, records: Sequence[Record
     return _told(records, wordless, cure)
 
 
-def _told(records: Sequence[Record], lacks, words: str) -> list[str]:
+def _told(records: Sequence[Record], lacks: Callable[[Record], bool], words: str) -> list[str]:
     found = [record.id for record in records if lacks(record)]
     return [f"{len(found)} of {len(records)} rows, the first of them {found[0]}, have {words}"] if found else []
 
@@ -129,14 +129,16 @@ def checkpoints(cfg: Config) -> Iterator[tuple[str, str, Wanted]]:
     for name, settings in scored_by(cfg).items():
         match settings:
             case HpsV3Settings():
-                listed += [(f"{name}.path", settings.path, "file"), (f"{name}.backbone", settings.backbone, "settings")]
+                listed.append((f"{name}.path", settings.path, "file"))
+                listed.append((f"{name}.backbone", settings.backbone, "settings"))
             case DinoSegSettings():
                 listed.append((f"{name}.path", settings.path, "folder"))
                 if settings.masks != "none":
                     listed.append((f"{name}.segmenter", settings.segmenter, "folder"))
                     listed.append((f"{name}.detector", settings.detector, "folder"))
             case AestheticSettings():
-                listed += [(f"{name}.path", settings.path, "folder"), (f"{name}.head", settings.head, "file")]
+                listed.append((f"{name}.path", settings.path, "folder"))
+                listed.append((f"{name}.head", settings.head, "file"))
             case PickScoreSettings():
                 listed.append((f"{name}.path", settings.path, "folder"))
                 listed.append((f"{name}.processor", settings.processor, "settings"))

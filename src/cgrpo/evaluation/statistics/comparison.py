@@ -230,6 +230,12 @@ def _tradeoffs(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) 
 def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> list[str]:
     """What a glad table might hide."""
     told = []
+    shown = {pair.subject for column in cells.values() for name in methods for pair in column.get(name, {})}
+    if len(shown) == 1 and len(methods) > 1:
+        told.append(
+            f"All pictures show one subject, {next(iter(shown))}: nothing here speaks of others, and the intervals "
+            "over these items speak of its prompts alone."
+        )
     table = {(mean.method, mean.column): mean for mean in means if mean.group == ALL}
     for column in cells:
         real, copied = (table.get((name, column.label)) for name in (REAL, COPY))
