@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from guarded import GUARDED, JUDGED
 from PIL import Image
 from test_equivalence import distance, moved, run
 
@@ -39,6 +40,7 @@ def made(cfg, folder) -> PairSource:
 
 
 def test_a_run_makes_its_pairs_learns_and_resumes_bit_for_bit(settings, tmp_path):
+    settings = [*settings, *GUARDED, *JUDGED]
     whole = train(load_config("rpo", settings), tmp_path / "whole")
     rows = lines(whole / "pairs")
     assert len(rows) == 5 and [row["task"] for row in rows] == list(range(5))
@@ -56,13 +58,16 @@ def test_a_run_makes_its_pairs_learns_and_resumes_bit_for_bit(settings, tmp_path
     before = {path: path.stat().st_mtime_ns for path in (part / "pairs").iterdir()}
     again = train(load_config("rpo", settings), resume=part)
     assert distance(whole, again) == 0
+    assert (whole / "guard.jsonl").read_text() == (again / "guard.jsonl").read_text()
+    states = [(run / "checkpoints" / "step-3" / "state.safetensors").read_bytes() for run in (whole, again)]
+    assert states[0] == states[1]
     assert before == {path: path.stat().st_mtime_ns for path in (part / "pairs").iterdir()}  # made once
 
 
-def test_two_processes_give_the_run_of_one(settings, tmp_path, monkeypatch):
+def test_two_processes_with_a_sharded_base_give_the_run_of_one(settings, tmp_path):
     double = [*settings, "policy.dtype=float64"]
     one = train(load_config("rpo", double), tmp_path / "one")
-    given = [part for setting in double for part in ("--set", setting)]
+    given = [part for setting in (*double, "training.parallel=fsdp2") for part in ("--set", setting)]
     two = run(2, "none", "train", "rpo", *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert lines(one / "pairs") == lines(tmp_path / "two" / "pairs")
