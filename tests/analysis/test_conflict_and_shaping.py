@@ -40,6 +40,8 @@ def test_opposed_rewards_are_always_in_conflict():
     scores = torch.tensor([[[1.0, -1.0], [2.0, -2.0], [6.0, -6.0]]])
     found = conflict(scores)
     assert found.share.mean == 1 and found.correlation.mean == pytest.approx(-1)
+    assert found.kinds["identity alone"].share == pytest.approx(1 / 3)  # the third alone
+    assert found.kinds["prompt alone"].share == pytest.approx(2 / 3)
     # Identity: 1 above, 2 below; prompt: 2 above, 1 below; so 1/3 * 1/3 + 2/3 * 2/3.
     assert found.expected == pytest.approx(5 / 9) and found.beyond.mean == pytest.approx(4 / 9)
 

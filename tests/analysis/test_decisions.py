@@ -30,7 +30,8 @@ def test_shares_and_weights_by_hand():
     assert shares[:, 0].tolist() == [0.25, 0.5, 0.25, 0.0]
     assert shares[:, 1].tolist() == [0.75, 0.0, 0.25, 0.0]
     weights = weights_from_shares(prompt_K=shares[:, 1], identity_K=shares[:, 0])
-    assert weights.tolist() == [0.75, 0.0, 0.5, 0.5]  # 0.75 / 1, 0 / 0.5, 0.25 / 0.5; the last as before it
+    # Averaged 2:1 at the ends, 1:2:1 between: prompt 1/2, 1/4, 1/6 and identity 1/3, 3/8, 1/3; the last as before it.
+    assert weights.tolist() == pytest.approx([3 / 5, 2 / 5, 1 / 3, 1 / 3])
 
 
 def test_open_variance_that_seems_to_rise_is_levelled():
@@ -43,7 +44,7 @@ def test_a_reward_that_never_varies_decides_nothing():
     open_PKR = torch.zeros(3, 3, 1, dtype=torch.float64)
     found = decisions(open_PKR, ["prompt"], [1.0, 0.6, 0.3], 2)
     assert found.share_KR.isnan()[:, 0].tolist() == [True, True, True] and not len(found.prompt_K)
-    assert weights_from_shares(torch.zeros(2), torch.zeros(2)).tolist() == [0.5, 0.5]
+    assert weights_from_shares(torch.zeros(3), torch.zeros(3)).tolist() == [0.5, 0.5, 0.5]
     found.draw("")
 
 
@@ -59,10 +60,10 @@ def test_branching_finds_the_known_variance():
         g = 0.0 if last else 0.5
         gain.append(1 + (v - g * g / 2 * score) * d)
         noise.append(g * (-d) ** 0.5)
-    for r in range(2):
+    for name in ("first", "second"):
         for k in range(STEPS):
             wanted = sum(noise[j] ** 2 * torch.tensor(gain[j + 1 :]).prod().item() ** 2 for j in range(k, STEPS))
-            assert found.open_PKR[:, k, r].mean().item() == pytest.approx(wanted, rel=0.1)
+            assert found.open[name][k].mean == pytest.approx(wanted, rel=0.1)
     assert found.share_KR.sum(0).tolist() == pytest.approx([1.0, 1.0]) and found.low_KR.shape == (STEPS, 2)
 
 
@@ -72,7 +73,7 @@ def test_a_branch_that_could_not_be_scored_is_left_out():
             return torch.where(torch.arange(len(images)) % 2 == 0, super().__call__(images, batch), torch.nan)
 
     found = measure_decisions(subject(half=Half(0), whole=Component(0)), tasks=20, branches=100)
-    half, whole = found.open_PKR[:, 0].mean(0).tolist()
+    half, whole = (found.open[name][0].mean for name in ("half", "whole"))
     assert half == pytest.approx(whole, rel=0.2) and half > 0
 
 

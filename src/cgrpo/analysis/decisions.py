@@ -8,14 +8,14 @@ own; the variance of their final rewards, averaged over tasks, is what steps k, 
 By the law of total variance open[k] - open[k + 1] is what step k decides, and its share of open[0] the step's share.
 The premise of Timestep-Aware Dynamic Weighting is that prompt following is decided before identity.
 
-*Measured* weights put it to use: the prompt's weight at a step is its share there over the sum of both rewards' shares,
-in place of Eq. 12's sigmoid.
+*Measured* weights put it to use: the prompt's weight at a step is its share there and thereabouts over the sum of both
+rewards' shares, in place of Eq. 12's sigmoid.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from cgrpo.algorithm import Noise, all_steps, rollout, sigmoid_weights
-from cgrpo.analysis.estimates import estimate
+from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import PAIR, Subject
 from cgrpo.config import Config, GrpoConfig
 from cgrpo.data import derive
@@ -42,25 +42,26 @@ DRAWS = 1000  # resamplings of the tasks, for the shares' intervals
 class Decisions:
     """What was found, R rewards by ``names``.
 
-    open_PKR   [P, K, R]  each task's variance that is still open before step k; NaN where it could not be scored
+    open       by reward, the variance that is still open before each step
     share_KR   [K, R]     what each step decides of it; low_KR, high_KR the 95 % interval over tasks
     prompt_K   [K]        measured weights of the prompt reward; empty without both rewards
     """
 
     names: tuple[str, ...]
     sigmas: tuple[float, ...]
+    tasks: int
     branches: int
-    open_PKR: Tensor
+    open: Mapping[str, Sequence[Estimate]]
     share_KR: Tensor
     low_KR: Tensor
     high_KR: Tensor
     prompt_K: Tensor
 
     def as_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"tasks": len(self.open_PKR), "branches": self.branches, "sigmas": self.sigmas}
+        found: dict[str, Any] = {"tasks": self.tasks, "branches": self.branches, "sigmas": self.sigmas}
         found["rewards"] = {
             name: {
-                "open": [asdict(estimate(self.open_PKR[:, k, r])) for k in range(self.open_PKR.shape[1])],
+                "open": [asdict(found) for found in self.open[name]],
                 "decided": self.share_KR[:, r].tolist(),
                 "decided_low": self.low_KR[:, r].tolist(),
                 "decided_high": self.high_KR[:, r].tolist(),
@@ -91,14 +92,14 @@ class Decisions:
             [
                 str(k),
                 number(self.sigmas[k]),
-                *(number(estimate(self.open_PKR[:, k, r]).mean, 5) for r in range(len(self.names))),
+                *(number(self.open[name][k].mean, 5) for name in self.names),
                 *(self._share(k, r) for r in range(len(self.names))),
                 *([number(self.prompt_K[k].item())] if len(self.prompt_K) else []),
             ]
             for k in steps
         ]
         note = (
-            f"Variance of the final reward that is still open before a step (mean over {len(self.open_PKR)} tasks, "
+            f"Variance of the final reward that is still open before a step (mean over {self.tasks} tasks, "
             f"{self.branches} branches each), the share of the whole that the step decides with its 95 % interval over "
             "tasks, and the weights measured from it."
         )
@@ -116,10 +117,11 @@ class Decisions:
         figure, (left, right) = panels([f"Variance still open before a step: {name}", "Decided at a step"], (9.2, 3.2))
         steps = range(len(self.sigmas))
         for r, reward in enumerate(self.names):
-            colour, whole = axis_colour(reward), self.open_PKR[:, 0, r].nanmean()
-            found = [estimate(self.open_PKR[:, k, r] / whole) for k in steps]
-            left.plot(steps, [e.mean for e in found], color=colour, marker="o", markersize=4, label=reward)
-            low, high = [e.low for e in found], [e.high for e in found]
+            colour, whole = axis_colour(reward), self.open[reward][0].mean or float("nan")
+            mean, low, high = zip(
+                *((e.mean / whole, e.low / whole, e.high / whole) for e in self.open[reward]), strict=True
+            )
+            left.plot(steps, mean, color=colour, marker="o", markersize=4, label=reward)
             left.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0)
             shift = (r - (len(self.names) - 1) / 2) * 0.8 / len(self.names)
             places, shares = [k + shift for k in steps], self.share_KR[:, r]
@@ -178,7 +180,8 @@ def measure_decisions(subject: Subject, tasks: int = 24, branches: int = 12) -> 
 
 
 def decisions(open_PKR: Tensor, names: Sequence[str], sigmas: Sequence[float], branches: int) -> Decisions:
-    """From the open variances of each task to shares, intervals by resampling tasks, and weights."""
+    """From each task's variance that is still open before each step [P, K, R], NaN where it could not be scored, to
+    shares, their intervals by resampling tasks, and weights."""
     share_KR = step_shares(open_PKR.nanmean(0))
     generator = derive("tasks resampled")
     again = [torch.randint(len(open_PKR), (len(open_PKR),), generator=generator) for _ in range(DRAWS)]
@@ -188,7 +191,8 @@ def decisions(open_PKR: Tensor, names: Sequence[str], sigmas: Sequence[float], b
     if all(name in names for name in PAIR):
         identity, prompt = (share_KR[:, names.index(name)] for name in PAIR)
         prompt_K = weights_from_shares(prompt, identity)
-    return Decisions(tuple(names), tuple(sigmas), branches, open_PKR, share_KR, low_KR, high_KR, prompt_K)
+    found = {name: [estimate(column) for column in open_PKR[..., r].T] for r, name in enumerate(names)}
+    return Decisions(tuple(names), tuple(sigmas), len(open_PKR), branches, found, share_KR, low_KR, high_KR, prompt_K)
 
 
 def step_shares(open_KR: Tensor) -> Tensor:
@@ -214,14 +218,25 @@ def _falling(values_K: Tensor) -> Tensor:
 def weights_from_shares(prompt_K: Tensor, identity_K: Tensor) -> Tensor:
     """The prompt reward's weight at each step: its share there over the sum of both shares.
 
-    prompt_K, identity_K [K] >= 0, as ``step_shares`` gives them -> [K] in [0, 1]. A step that decides nothing of
-    either, such as the last, has the weight of the step before (the first: 0.5).
+    prompt_K, identity_K [K] >= 0, as ``step_shares`` gives them -> [K] in [0, 1]. Shares are first averaged with those
+    of the steps beside, 1 : 2 : 1, since the ratio of two small ones is mostly noise. The last step, which decides
+    nothing, and one about which nothing is decided have the weight of the step before (the first: 0.5).
     """
+    prompt, identity = _averaged(prompt_K[:-1]), _averaged(identity_K[:-1])
     weights, before = [], 0.5
-    for prompt, identity in zip(prompt_K.tolist(), identity_K.tolist(), strict=True):
-        before = prompt / (prompt + identity) if prompt + identity > 0 else before
+    for p, i in zip(prompt, identity, strict=True):
+        before = p / (p + i) if p + i > 0 else before
         weights.append(before)
-    return torch.tensor(weights, dtype=torch.float64)
+    return torch.tensor([*weights, before], dtype=torch.float64)
+
+
+def _averaged(shares_K: Tensor) -> list[float]:
+    """With their neighbours, which are one at either end."""
+    shares, found = shares_K.tolist(), []
+    for k, share in enumerate(shares):
+        beside = shares[max(0, k - 1) : k] + shares[k + 1 : k + 2]
+        found.append((2 * share + sum(beside)) / (2 + len(beside)))
+    return found
 
 
 def _trajectory(subject: Subject, cfg: GrpoConfig, numbers: list[int], sigmas: Tensor, cond: Condition) -> Tensor:

@@ -21,7 +21,8 @@ class Estimate:
     count: int
 
     def __str__(self) -> str:
-        return f"{number(self.mean)} [{interval(self.low, self.high, signed=False)}]"
+        bounds = "" if math.isnan(self.low) else f" [{interval(self.low, self.high, signed=False)}]"
+        return f"{number(self.mean)}{bounds}"
 
 
 def estimate(values_P: Tensor, level: float = 0.95) -> Estimate:

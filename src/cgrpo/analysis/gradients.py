@@ -6,7 +6,7 @@ weights 1:1, and SARS on it. Groups are dealt to blocks, and of all blocks' grad
 
 cosine     of the summed gradients: what one update over so many groups feels
 expected   of the gradients' expectations: products of different blocks alone, in which the noise of one block's samples
-           does not meet itself; NaN where one of the two is not told from 0
+           does not meet itself; NaN where the interval of one's squared length reaches down to 0
 signal     squared length of a reward's expected gradient at a step over its sum over steps: where there is something to
            learn for it
 
@@ -79,8 +79,9 @@ class Gradients:
             for k, at in enumerate(self.at)
         ]
         note = (
-            f"Cosine of identity's and the prompt's gradients over {self.groups} groups and of their expectations, the "
-            f"share of each reward's squared expected gradient, and the cosine of the plain sum's gradient and SARS' "
+            f"Cosine of identity's and the prompt's gradients over {self.groups} groups, and of their expectations (a "
+            "dash where one of them is not told from 0), the share of each reward's squared expected gradient, and the "
+            "cosine of the plain sum's gradient and SARS' "
             f"(weights 1:1, alpha {self.alpha:g})."
         )
         return [Table(f"The rewards' gradients by {self.where}", note, head, rows, "rrrrrrr")]
@@ -148,12 +149,20 @@ def compare_gradients(gram_KBCBC: Tensor, sigmas: Sequence[float]) -> tuple[At, 
         At(
             sigma,
             jackknife(functools.partial(_cosine, inner=_summed, first=0, second=1), gram),
-            jackknife(functools.partial(_cosine, inner=_across, first=0, second=1), gram),
+            _expected(gram),
             jackknife(functools.partial(_cosine, inner=_summed, first=2, second=3), gram),
             *share[k],
         )
         for k, (gram, sigma) in enumerate(zip(gram_KBCBC, sigmas, strict=True))
     )
+
+
+def _expected(gram_BCBC: Tensor) -> Estimate:
+    """Cosine of identity's and the prompt's expected gradients; NaN unless both squared lengths lie above 0."""
+    lengths = [jackknife(functools.partial(_across, first=r, second=r), gram_BCBC) for r in (0, 1)]
+    if not all(length.low > 0 for length in lengths):
+        return Estimate(float("nan"), float("nan"), float("nan"), len(gram_BCBC))
+    return jackknife(functools.partial(_cosine, inner=_across, first=0, second=1), gram_BCBC)
 
 
 def jackknife(number_of: Callable[[Tensor], float], gram_BCBC: Tensor) -> Estimate:
