@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One 24 GB GPU (recipe uno-24gb, which says what differs from the paper's). By plan 54 hours on a 4090, 125 on a 3090;
-# RECIPE=uno-24gb-short: 10 and 24 hours. Neither was measured.
+# RECIPE=uno-24gb-short: 10 and 23 hours. Neither was measured.
 #   runs/single-24gb.sh MANIFEST [--set KEY=VALUE ...]        the same again after a crash goes on where it was
 # Needs torchao: pip install '.[int8]' in this folder.
 set -euo pipefail

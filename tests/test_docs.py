@@ -13,6 +13,7 @@ import pytest
 
 from cgrpo.cli import main, parser
 from cgrpo.config import load_config, recipes
+from cgrpo.plan import plan
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(p for p in (ROOT / "docs").rglob("*.md") if ".template" not in p.name)])
@@ -108,6 +109,26 @@ def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.Monk
         with contextlib.redirect_stdout(io.StringIO()) as said:
             assert main(list(words)) == 0, words
         assert said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "gpu", "hours"),
+    [
+        ("klein-24gb", "rtx-4090-24gb", "18"),
+        ("klein-24gb", "rtx-3090-24gb", "43"),
+        ("uno-24gb-short", "rtx-4090-24gb", "10"),
+        ("uno-24gb", "rtx-4090-24gb", "54"),
+        ("uno-24gb-short", "rtx-3090-24gb", "23"),
+        ("uno-24gb", "rtx-3090-24gb", "125"),
+    ],
+)
+def test_hours_and_memory_of_one_card_are_the_plans(recipe: str, gpu: str, hours: str) -> None:
+    found = plan(load_config(recipe, ["data.cache=encoded", "guard.source=heldout.json"]), gpu=gpu)
+    peak = f"{found.memory.peak / 2**30:.1f} GiB"
+    assert f"{found.hours:.0f}" == hours
+    for name in ("own-photos.md", "hardware.md"):
+        rows = [line for line in (ROOT / "docs" / name).read_text().splitlines() if recipe in line and peak in line]
+        assert any(re.search(rf"\b{hours}\b", row) for row in rows), (name, recipe, hours, peak)
 
 
 def test_what_is_checked_is_there() -> None:
