@@ -88,6 +88,10 @@ def _add_files(app: FastAPI, course: Course) -> None:
     def keys() -> Response:
         return Response(script, media_type="text/javascript", headers={"cache-control": "max-age=3600"})
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(status_code=204)
+
     @app.get("/r/{token}/pictures/{name}.png")
     def picture(token: str, name: str) -> Response:
         if not course.may_see(_known(course, token), name):

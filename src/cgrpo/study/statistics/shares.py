@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -104,11 +105,15 @@ def _intervals(counts_C3: NDArray[np.float64]) -> list[Interval]:
     return [percentiles(column, len(counts_C3)) for column in (*share_D3.T, rate_D)]
 
 
+@functools.lru_cache(maxsize=4)  # the same draws for every row, and for all of a report's columns
 def resampled(clusters: int, draws: int = DRAWS) -> NDArray[np.float64]:
-    """How often each cluster is drawn [D, C] in a bootstrap; empty below two clusters."""
+    """How often each cluster is drawn [D, C] in a bootstrap, not to be written to; empty below two clusters."""
     if clusters < 2:
         return np.empty((0, clusters))
-    return np.random.default_rng(SEED).multinomial(clusters, np.full(clusters, 1 / clusters), size=draws).astype(float)
+    drawn_DC = np.random.default_rng(SEED).multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
+    drawn_DC = drawn_DC.astype(float)
+    drawn_DC.flags.writeable = False
+    return drawn_DC
 
 
 def percentiles(value_D: NDArray[np.float64], clusters: int) -> Interval:
