@@ -21,7 +21,8 @@ def harmonic_mean(identity: Tensor, prompt: Tensor, weight: float = 0.5) -> Tens
         shapes = f"{list(identity.shape)} and {list(prompt.shape)}, weight {weight}"
         raise ValueError(f"need scores of one shape and a weight in [0, 1], got {shapes}")
     counted = [(score, share) for score, share in ((prompt, weight), (identity, 1 - weight)) if share]
-    mean = 1 / sum(share / score.clamp(min=torch.finfo(score.dtype).tiny) for score, share in counted)  # NaN stays
+    parts = [share / score.clamp(min=torch.finfo(score.dtype).tiny) for score, share in counted]  # NaN stays
+    mean = 1 / torch.stack(parts).sum(dim=0)
     bad = torch.stack([score <= 0 for score, _ in counted]).any(dim=0)
     return torch.where(bad & ~mean.isnan(), torch.zeros_like(mean), mean)
 
