@@ -23,9 +23,9 @@ from cgrpo.config import load_config
 from cgrpo.training.record import Record
 
 SMALL = [
-    "training.prompts_per_iteration=2", "training.group_size=4", "training.micro_batch=8", "sampling.steps=4",
-    "policy.rank=4", "logging.tracker=none", "evaluation.enabled=false", "guard.every=50", "guard.tasks=8",
-    "training.checkpoint_every=10",
+    "training.prompts_per_iteration=1", "training.group_size=4", "training.micro_batch=8", "sampling.steps=3",
+    "policy.rank=4", "logging.tracker=none", "evaluation.enabled=false", "guard.every=100", "guard.tasks=8",
+    "training.checkpoint_every=20",
 ]  # fmt: skip
 WARM, BLOCK = 50, 25
 

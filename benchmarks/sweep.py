@@ -242,7 +242,7 @@ def table(file: Path) -> None:
         for split in ("validation", "test"):
             told = []
             for metric in metrics:
-                gains = [row[split][metric]["difference"] for row in found if split in row]
+                gains = [row[split][metric]["difference"] for row in found if isinstance(row.get(split), dict)]
                 if gains:
                     told.append(f"{sum(gains) / len(gains):+.3f} [{min(gains):+.3f}, {max(gains):+.3f}]")
             if told:
