@@ -65,3 +65,13 @@ def test_a_comparison_may_have_tasks_of_its_own_without_any_guard(small_sft, man
     assert summary["heldout"] | {"source": ""} == {"source": "", "tasks": 5, "over": "subjects", "clusters": 4}
     assert {m["role"] for m in summary["metrics"].values()} == {"reward", "guard"}
     assert not (folder / "guard.jsonl").exists() and (Path(folder) / "comparison.png").exists()
+
+
+def test_targets_of_several_sizes_are_trained_on(small_sft, tmp_path) -> None:
+    """Each stretched to the policy's size, on the sheet of samples, too."""
+    for number, size in enumerate([(32, 32), (48, 20), (16, 40)]):
+        Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{number}.png")
+    table = [{"prompt": "a toy", "references": ["0.png"], "target": f"{number}.png"} for number in range(3)]
+    (tmp_path / "pairs.json").write_text(json.dumps(table))
+    run = train(small_sft(f"data.source={tmp_path / 'pairs.json'}", "guard.every=0"), tmp_path / "run")
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3 and list((run / "samples").glob("*.png"))

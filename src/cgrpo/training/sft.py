@@ -57,7 +57,9 @@ class SFT:
                 self.average.join(number + 1)
             nothing = {f"reward/{name}/{what}": math.nan for name in self.names for what in ("mean", "std")}
             numbers |= timer.seconds() | self.runtime.peak_memory()
-            yield Iteration(number, nothing | numbers, batch, to_tensor(targets))
+            size = (self.cfg.policy.width, self.cfg.policy.height)  # what the policy is shown; targets are of any
+            shown = to_tensor([picture if picture.size == size else picture.resize(size) for picture in targets])
+            yield Iteration(number, nothing | numbers, batch, shown)
 
     def _update(self, x0_NLC: Tensor, parts: list[tuple[list[int], Condition]], number: int) -> dict[str, float]:
         streams = [derive(self.cfg.training.seed, "pair noise", number, position) for position in self.positions]
