@@ -28,7 +28,7 @@ from cgrpo.algorithm import awm_loss, clipped_surrogate, group_advantages, nft_l
 from cgrpo.analysis.conflict import ALPHA, credit_1to1
 from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import Drawn, Subject, draw_groups, grouped
-from cgrpo.config import Config, ForwardConfig, GroupRun, GrpoConfig
+from cgrpo.config import Config, ForwardConfig, GrpoConfig
 from cgrpo.data import derive
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
@@ -112,11 +112,12 @@ class Gradients:
         return figure
 
 
-def with_gradients(cfg: Config) -> GroupRun:
+def with_gradients(cfg: Config) -> GrpoConfig | ForwardConfig:
     """The configuration as one whose gradient is known here. Raises UserError."""
-    if not isinstance(grouped(cfg), GrpoConfig | ForwardConfig):
+    run = grouped(cfg)
+    if not isinstance(run, GrpoConfig | ForwardConfig):
         raise UserError(f"method {cfg.method!r}: this analysis knows the gradients of grpo and forward alone")
-    return grouped(cfg)
+    return run
 
 
 def measure_gradients(subject: Subject, groups: int = 24) -> Gradients:

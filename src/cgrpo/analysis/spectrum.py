@@ -71,7 +71,8 @@ class Spectrum:
 
     def draw(self, name: str) -> Figure:
         figure = Figure(figsize=(9.2, 4.6), layout="constrained")
-        above, below = figure.subfigures(2, 1, height_ratios=(1, 3))
+        rows = figure.add_gridspec(2, 1, height_ratios=(1, 3))
+        above, below = figure.add_subfigure(rows[0, 0]), figure.add_subfigure(rows[1, 0])
         count = len(self.strip_KHWC)
         for place, k in enumerate(sorted({round(n * (count - 1) / (SHOWN - 1)) for n in range(SHOWN)})):
             axes = above.add_subplot(1, min(SHOWN, count), place + 1)
