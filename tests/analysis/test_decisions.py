@@ -17,7 +17,7 @@ from cgrpo.cli import main
 from cgrpo.config import load_config
 
 STEPS = 4
-SMALL = ("sampling.steps=4", "sampling.noise_level=0.5")
+SMALL = ("sampling.steps=4", "sampling.noise_level=0.5", "sampling.batch=2000")  # ten tasks of 200 branches at a time
 
 
 def subject(**rewards) -> Subject:

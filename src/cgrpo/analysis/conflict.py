@@ -19,7 +19,7 @@ from torch import Tensor
 from cgrpo.algorithm import group_advantages, synergy
 from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import Subject, draw_scores, grouped
-from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
+from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table
 from cgrpo.evaluation.show.words import number
 
@@ -99,7 +99,9 @@ class Conflict:
         )
         places, kinds = range(len(self.kinds)), list(self.kinds.values())
         shares = left.bar(places, [kind.share for kind in kinds], 0.6, color=[THIRD, IDENTITY, PROMPT, MUTED])
-        left.bar_label(shares, [f"{100 * kind.share:.1f} %" for kind in kinds], color=INK, fontsize=9, padding=2)
+        left.bar_label(
+            shares, [f"{100 * kind.share:.1f} %" for kind in kinds], label_type="center", color=PAPER, fontsize=9
+        )
         expected = [kind.expected for kind in kinds]
         left.hlines(expected, [p - 0.36 for p in places], [p + 0.36 for p in places], color=INK, label="if independent")
         left.set_ylim(top=1.3 * max(kind.share for kind in kinds))
