@@ -167,7 +167,8 @@ def test_a_sharded_base_makes_the_same_pictures(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(rows))
     ask = ["evaluate", "manifest", str(tmp_path / "m.json"), "--seeds", "2", "--metric", "copy_paste"]
     ask += ["--set", "sampling.steps=2"]
-    assert main([*ask, "--out", str(tmp_path / "one")]) == 1  # rows without a score: the broken picture's
+    one = Started(main, [*ask, "--out", str(tmp_path / "one")], threads=1).wait()  # as many as each of the two has
+    assert one.returncode == 1  # rows without a score: the broken picture's
     for file in (tmp_path / "one").glob("pictures/base/*/00_3407.png"):
         if file.parent.name == "toy-3":
             copy = tmp_path / "two" / file.relative_to(tmp_path / "one")
