@@ -19,6 +19,7 @@ from torch import Tensor
 from cgrpo.algorithm import group_advantages, synergy
 from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import Subject, draw_scores, grouped
+from cgrpo.config import GroupRun
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table
 from cgrpo.evaluation.show.words import number
@@ -142,9 +143,13 @@ def draw_cross_section(axes: Axes, alpha: float, near_N2: Tensor) -> None:
 
 def measure_conflict(subject: Subject, groups: int = 300) -> Conflict:
     """Draw ``groups`` groups as training does. Raises UserError for methods without groups, or without both rewards."""
-    shaping = grouped(subject.cfg).shaping
     scores_PG2 = draw_scores(subject, groups)[..., subject.pair()]
-    return conflict(scores_PG2, shaping.alpha if shaping.type == "tanh" else ALPHA)
+    return conflict(scores_PG2, alpha_of(grouped(subject.cfg)))
+
+
+def alpha_of(cfg: GroupRun) -> float:
+    """The strength of the run's own SARS, the paper's where its credit has none."""
+    return cfg.shaping.alpha if cfg.shaping.type == "tanh" else ALPHA
 
 
 def conflict(scores_PG2: Tensor, alpha: float = ALPHA) -> Conflict:

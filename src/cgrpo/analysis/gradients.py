@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.algorithm import awm_loss, clipped_surrogate, group_advantages, nft_loss, noised, replay_logp
-from cgrpo.analysis.conflict import ALPHA, credit_1to1
+from cgrpo.analysis.conflict import alpha_of, credit_1to1
 from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import Drawn, Subject, draw_groups, grouped
 from cgrpo.config import Config, ForwardConfig, GrpoConfig
@@ -124,7 +124,7 @@ def measure_gradients(subject: Subject, groups: int = 24) -> Gradients:
     """Of ``groups`` groups, at least 2. Raises UserError as ``with_gradients`` does, and without both rewards."""
     cfg, policy = with_gradients(subject.cfg), subject.policy
     drawn = list(draw_groups(subject, groups))
-    pair, alpha = subject.pair(), cfg.shaping.alpha if cfg.shaping.type == "tanh" else ALPHA
+    pair, alpha = subject.pair(), alpha_of(cfg)
     credits = [
         _credits(part.scores_PGR[..., pair], alpha).clamp(-cfg.training.clamp, cfg.training.clamp) for part in drawn
     ]

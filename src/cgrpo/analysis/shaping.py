@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cgrpo.analysis.conflict import ALPHA, credit_1to1, telling_advantages
+from cgrpo.analysis.conflict import ALPHA, alpha_of, credit_1to1, telling_advantages
 from cgrpo.analysis.subject import Subject, draw_scores, grouped
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table
@@ -112,9 +112,8 @@ class ShapingFound:
 
 def measure_shaping(subject: Subject, groups: int = 300) -> ShapingFound:
     """Draw ``groups`` groups as training does. Raises UserError for methods without groups, or without both rewards."""
-    shaping = grouped(subject.cfg).shaping
     scores_PG2 = draw_scores(subject, groups)[..., subject.pair()]
-    return shaping_against_sum(scores_PG2, shaping.alpha if shaping.type == "tanh" else ALPHA)
+    return shaping_against_sum(scores_PG2, alpha_of(grouped(subject.cfg)))
 
 
 def shaping_against_sum(scores_PG2: Tensor, alpha: float = ALPHA) -> ShapingFound:
