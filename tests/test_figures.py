@@ -1,0 +1,131 @@
+"""What the README and docs/first-run.md promise of a run is found in stored results of the recipe they tell to type.
+
+A changed default has another key, no stored result, and fails here: train again (`cgrpo reproduce`, docs/first_run.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pytest
+
+from cgrpo.config import load_config
+from cgrpo.reproduce import Results
+from cgrpo.reproduce.runs import content_key
+
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "docs" / "results"
+README, FIRST_RUN = ROOT / "README.md", ROOT / "docs" / "first-run.md"
+METRICS = {"identity reward": "identity", "prompt reward": "prompt", "identity judge": "identity_readback",
+           "prompt judge": "prompt_readback"}  # fmt: skip
+
+
+def on_gpu(recipe: str) -> list[dict[str, Any]]:
+    """The stored trainings of ``recipe`` as it is now, seeds 0 to 2."""
+    results = Results(STORED / "runs")
+    found = [results.find(content_key(load_config(recipe, [f"training.seed={seed}"]))) for seed in range(3)]
+    assert all(found), f"{recipe} has other defaults than its stored results: train it again"
+    return [result for result in found if result]
+
+
+@pytest.fixture(scope="module")
+def on_cpu() -> list[dict[str, Any]]:
+    """Whole commands, `cgrpo train` as it is now, seed 0."""
+    rows = [json.loads(file.read_text()) for file in sorted((STORED / "first-run").glob("*.json"))]
+    now = content_key(load_config())
+    assert rows and all(row["key"] == now for row in rows), "the default recipe changed: train it again"
+    return rows
+
+
+@pytest.fixture(scope="module")
+def runs(on_cpu: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*on_gpu("toybox"), *on_cpu]
+
+
+def changes(rows: list[dict[str, Any]], metric: str) -> list[float]:
+    return [mean(row["metrics"][metric]["trained"]) - mean(row["metrics"][metric]["base"]) for row in rows]
+
+
+def span(values: list[float], form: str) -> str:
+    return f"{min(values):{form}} to {max(values):{form}}"
+
+
+def cells(page: Path) -> dict[str, list[str]]:
+    """The rows of a page's tables by their first cell."""
+    rows = [line.strip().strip("|").split("|") for line in page.read_text().splitlines() if line.startswith("|")]
+    return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
+
+
+def test_the_readme_expects_what_was_measured(runs: list[dict[str, Any]]) -> None:
+    told = cells(README)
+    for words, metric in METRICS.items():
+        base = {f"{mean(row['metrics'][metric]['base']):.3f}" for row in runs}
+        assert told[words] == [*base, span([mean(row["metrics"][metric]["trained"]) for row in runs], ".3f")]
+
+
+def test_the_first_run_expects_what_was_measured(runs: list[dict[str, Any]]) -> None:
+    told = cells(FIRST_RUN)
+    for metric, kept in runs[0]["metrics"].items():
+        base = {f"{mean(row['metrics'][metric]['base']):.3f}" for row in runs}
+        trained = span([mean(row["metrics"][metric]["trained"]) for row in runs], ".3f")
+        assert told[metric] == [kept["role"], kept["axis"], *base, trained, span(changes(runs, metric), "+.3f")]
+
+
+def test_naive_stands_level_as_said() -> None:
+    rows = on_gpu("naive")
+    for axis, metric in (("identity", "identity_readback"), ("prompt", "prompt_readback")):
+        assert f"{axis} judge {span(changes(rows, metric), '+.3f')}" in FIRST_RUN.read_text()
+
+
+def test_forward_gains_two_to_three_times_as_much(runs: list[dict[str, Any]]) -> None:
+    """Both judges' gains together, of the recipe's trainings and of the default's, on the same split."""
+    rows = [json.loads(line) for line in (STORED / "forward-h200.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["name"] == "forward: SARS, 1:1, old .7, cosine (the recipe)" and row["done"]]
+    asked = {s.split("=")[0]: s.split("=")[1] for s in rows[0]["set"] if "seed" not in s}
+    recipe = load_config("forward")
+    assert all(json.dumps(_at(recipe.model_dump(mode="json"), key)).strip('"') == asked[key] for key in asked)
+    forward = mean(sum(row["test"][m]["difference"] for m in ("identity_readback", "prompt_readback")) for row in rows)
+    default = mean(changes(runs, "identity_readback")) + mean(changes(runs, "prompt_readback"))
+    assert 2 <= forward / default <= 3
+    for page in (README, FIRST_RUN):
+        assert "gains two to three times as much" in page.read_text()
+
+
+def _at(settings: dict[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        settings = settings[part]
+    return settings
+
+
+def test_durations_are_those_of_a_whole_command(on_cpu: list[dict[str, Any]]) -> None:
+    (timed,) = [row for row in on_cpu if row["wall_seconds"]]
+    minutes, seconds = divmod(round(timed["wall_seconds"]), 60)
+    for page in (README, FIRST_RUN):
+        assert f"{minutes} minutes {seconds} seconds" in " ".join(page.read_text().split())
+    assert f"{timed['seconds'] / 60:.0f} of them training" in " ".join(FIRST_RUN.read_text().split())
+    assert cells(ROOT / "docs" / "hardware.md")["`runs/cpu.sh`, the toy world"][-1] == f"{minutes} minutes, measured"
+
+
+def test_healthy_is_what_stored_runs_were(on_cpu: list[dict[str, Any]]) -> None:
+    told = {name.strip("`"): row[0] for name, row in cells(FIRST_RUN).items()}
+    health = {key: [row["health"][key] for row in on_cpu] for key in on_cpu[0]["health"]}
+    every = {key: [value for run in runs for value in run] for key, runs in health.items()}
+    later = [share for run in health["clip_share"] for share in run[1:]]
+    correlation = round(mean(every["reward_correlation"]), 2) + 0.0  # no -0.00
+    stds = every["reward/identity/std"] + every["reward/prompt/std"]
+    expected = {
+        "reward/NAME/std": span(stds, ".2f"),
+        "conflict_share": f"{span(every['conflict_share'], '.2f')}, mean {mean(every['conflict_share']):.2f}",
+        "reward_correlation": f"{span(every['reward_correlation'], '.2f')}, mean {correlation:.2f}",
+        "ratio_drift": f"{max(every['ratio_drift']):g};",
+        "ratio_spread": f"{health['ratio_spread'][0][0]:.0e} at first".replace("e-0", "e-"),
+        "clip_share": f"{health['clip_share'][0][0]:.2f} at first, then {max(later):.2f} and less",
+        "gradient_norm": span(every["gradient_norm"], ".3f"),
+        "bonus_shift": span(every["bonus_shift"], ".2f"),
+    }
+    assert {key: told[key][: len(text)] for key, text in expected.items()} == expected
+    assert re.search(rf"whole runs \({len(on_cpu[0]['health']['clip_share'])} iterations", FIRST_RUN.read_text())
