@@ -67,7 +67,9 @@ class Record:
         except FileNotFoundError:
             raise UserError(f"{self.folder} is no run directory: it has no config.json") from None
         except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"{self.folder / 'config.json'}: can't be read ({error})") from error
+            raise UserError(
+                f"{self.folder / 'config.json'}: can't be read ({error}); restore it, or start a new run"
+            ) from error
         if not isinstance(table, dict):
             raise UserError(f"{self.folder / 'config.json'}: must be one JSON object")
         return table
