@@ -74,7 +74,7 @@ def one(table: dict[str, Any], threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    from cgrpo.build import make_policy, make_rewards, make_scorers, make_source, make_trainer
+    from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers, make_source, make_trainer
     from cgrpo.config import load_config
     from cgrpo.training.runtime import Runtime
 
@@ -85,7 +85,7 @@ def one(table: dict[str, Any], threads: int) -> None:
     policy = make_policy(cfg, runtime.device)
     rewards = make_rewards(cfg, runtime.device)
     trainer = make_trainer(cfg, policy, rewards, make_source(cfg), runtime)
-    evaluate = Evaluation(cfg, policy, make_scorers(rewards), table["subjects"])
+    evaluate = Evaluation(cfg, policy, make_scorers(rewards, make_judges()), table["subjects"])
     row = {key: value for key, value in table.items() if key != "test"}  # where a row has it, it is the split
     row |= {"device": str(runtime.device), "threads": threads, "config": cfg.model_dump(mode="json")}
     splits = ("validation", "test") if table["test"] else ("validation",)
