@@ -116,9 +116,9 @@ def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("klein-24gb", "rtx-4090-24gb", "18"),
         ("klein-24gb", "rtx-3090-24gb", "43"),
-        ("uno-24gb-short", "rtx-4090-24gb", "10"),
+        ("uno-24gb-short", "rtx-4090-24gb", "9"),
         ("uno-24gb", "rtx-4090-24gb", "54"),
-        ("uno-24gb-short", "rtx-3090-24gb", "23"),
+        ("uno-24gb-short", "rtx-3090-24gb", "20"),
         ("uno-24gb", "rtx-3090-24gb", "125"),
     ],
 )

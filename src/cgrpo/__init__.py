@@ -47,6 +47,7 @@ _ALGORITHM = (
     "rollout",
     "scored_mask",
     "sde_transition",
+    "shared_lead",
     "shifted_sigmas",
     "sigmoid_weights",
     "sliding_window",

@@ -12,6 +12,7 @@ from cgrpo.algorithm import (
     random_fraction,
     replay_logp,
     rollout,
+    shared_lead,
     sde_transition,
     shifted_sigmas,
     sliding_window,
@@ -97,6 +98,32 @@ def test_rollout_is_the_loop_written_out():
     assert trace.step_M.tolist() == [2] * N + [3] * N + [4] * N
 
 
+def test_what_a_group_shares_is_followed_once():
+    window, group = sliding_window(T, N, start=3, size=2), 2
+    bias_P = BIAS_N[::group]
+    start_NLC, bias_N = X_NLC[::group].repeat_interleave(group, 0), bias_P.repeat_interleave(group)
+    seen = []
+
+    def counted(x_PLC, sigma_P):
+        seen.append(len(x_PLC))
+        return toy(THETA_C, bias_P)(x_PLC, sigma_P)
+
+    lead_NLC = shared_lead(counted, X_NLC[::group], SIGMAS, window).repeat_interleave(group, 0)
+    assert seen == [N // group] * 3
+    velocity = toy(THETA_C, bias_N)
+    trace = rollout(velocity, lead_NLC, SIGMAS, window, noise, first=window.lead)
+    long_way = rollout(velocity, start_NLC, SIGMAS, window, noise)
+    for name in ("x_NLC", "sample_M", "step_M", "before_MLC", "after_MLC", "logp_M"):
+        torch.testing.assert_close(getattr(trace, name), getattr(long_way, name), rtol=0, atol=1e-6)
+    assert not trace.x_NLC[0].equal(trace.x_NLC[1])
+
+
+def test_without_a_lead_nothing_is_followed():
+    asked = []
+    assert shared_lead(lambda x, s: asked.append(x), X_NLC, SIGMAS, random_window()).equal(X_NLC.float())
+    assert asked == []
+
+
 def test_ode_steps_draw_nothing_and_have_no_log_probability():
     asked = []
     trace = rollout(
@@ -159,6 +186,7 @@ def test_arithmetic_keeps_the_latents_precision():
     ("call", "message"),
     [
         (lambda v: rollout(v, X_NLC, SIGMAS, all_steps(T + 1, N), noise), "window"),
+        (lambda v: rollout(v, X_NLC, SIGMAS, sliding_window(T, N, 2, 2), noise, first=3), "first must be 0 .. 2"),
         (lambda v: rollout(v, X_NLC, SIGMAS, all_steps(T, N), lambda k: noise(k)[:1]), "noise"),
         (lambda v: rollout(v, X_NLC, SIGMAS, all_steps(T, N), noise, "ode"), "ode"),
         (lambda v: rollout(v, X_NLC[0], SIGMAS, all_steps(T, N), noise), r"\[N, L, C\]"),

@@ -141,7 +141,12 @@ def test_references_and_windows() -> None:
     found = plan(paper("policy.reference_size=320"), gpus=8, references=2)
     assert found.tokens.references == 2 * 20 * 20
     assert plan(paper("sampling.window.type=all"), gpus=8).work.pairs == 12 * 24
-    assert plan(paper("sampling.window.type=sliding", "sampling.window.size=4"), gpus=8).work.pairs == 12 * 4
+    sliding = plan(paper("sampling.window.type=sliding", "sampling.window.size=4"), gpus=8).work
+    assert sliding.pairs == 12 * 4
+    # T = 25: the window begins at 0 .. 20, at 10 on average; until there a group of 12 is one.
+    assert sliding.sampling_forwards == 12 * 15 + 10
+    wide = plan(paper("sampling.window.type=sliding", "sampling.window.size=4", "sampling.window.stride=9"), gpus=8)
+    assert wide.work.sampling_forwards == round(12 * (25 - 47 / 4) + 47 / 4)  # at 0, 9, 18 and 20
 
 
 def test_supervised_runs_have_no_rollout() -> None:

@@ -122,6 +122,22 @@ def test_every_window_and_sampler_trains(small, kind, sde):
     assert all(row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-4 for row in rows)
 
 
+def test_a_group_takes_the_steps_before_its_window_once(small, monkeypatch):
+    cfg = small("sampling.window.type=sliding", "sampling.window.size=2", "training.iterations=2", "sampling.steps=5")
+    made, seen = trainer(cfg), []
+    velocity = made.policy.velocity
+
+    def counted(x_NLC, sigma_N, cond):
+        if not torch.is_grad_enabled():
+            seen.append((len(x_NLC), round(sigma_N[0].item(), 3)))
+        return velocity(x_NLC, sigma_N, cond)
+
+    monkeypatch.setattr(made.policy, "velocity", counted)
+    list(made.run(0))
+    prompts, samples = cfg.training.prompts_per_iteration, cfg.training.prompts_per_iteration * cfg.training.group_size
+    assert [count for count, _ in seen] == [samples] * 5 + [prompts] + [samples] * 4
+
+
 def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
     monkeypatch.setattr(GRPO, "_step", lambda self: 1.0)
     with pytest.raises(UserError, match="did not move"):

@@ -32,7 +32,7 @@ from cgrpo.algorithm.rivals import (
     noise_weights,
     raw_sum,
 )
-from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout
+from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout, shared_lead
 from cgrpo.algorithm.weights import constant_weights, measured_weights, reward_weights, sigmoid_weights
 from cgrpo.algorithm.windows import Window, all_steps, random_fraction, sliding_window, window_start
 
@@ -81,6 +81,7 @@ __all__ = [
     "rollout",
     "scored_mask",
     "sde_transition",
+    "shared_lead",
     "shifted_sigmas",
     "sigmoid_weights",
     "sliding_window",

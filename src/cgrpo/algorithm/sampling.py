@@ -24,6 +24,20 @@ Noise = Callable[[int], Tensor]
 
 
 @torch.no_grad()
+def shared_lead(velocity: Velocity, x_PLC: Tensor, sigmas: Tensor, window: Window) -> Tensor:
+    """The ODE's steps before the window's first stochastic one, followed once for all samples of a group.
+
+    x_PLC [P, L, C] at sigmas[0], the start that a group shares -> at sigmas[window.lead]; as it was where the first
+    step is stochastic. Raises ValueError for other sigmas or shapes.
+    """
+    x_PLC, sigmas = _start(x_PLC, sigmas)
+    for k in range(window.lead):
+        here_P, next_P = sigmas[k].expand(len(x_PLC)), sigmas[k + 1].expand(len(x_PLC))
+        x_PLC, _ = _transition(velocity, x_PLC, here_P, next_P, "ode")
+    return x_PLC
+
+
+@torch.no_grad()
 def rollout(
     velocity: Velocity,
     x_NLC: Tensor,
@@ -32,11 +46,13 @@ def rollout(
     noise: Noise,
     kind: Kind = "constant",
     noise_level: float = 0.4,
+    first: int = 0,
 ) -> Rollout:
     """Draw N samples and keep the transitions that will be trained. Eq. 13; Algorithm 1's sampling phase.
 
-    x_NLC [N, L, C] at sigmas[0]; sigmas [K + 1] falling from at most 1 to 0; window for N samples and K steps; noise
-    is called for stochastic steps only; kind and noise_level as in sde_transition(), kind not "ode".
+    x_NLC [N, L, C] at sigmas[first], 0 <= first <= window.lead; sigmas [K + 1] falling from at most 1 to 0; window for
+    N samples and K steps; noise is called for stochastic steps only; kind and noise_level as in sde_transition(),
+    kind not "ode".
     All arithmetic but the velocity's own is float32, or float64 if x_NLC is.
     -> Rollout with its M pairs ordered by step, then sample. Raises ValueError for shapes or values out of range.
     """
@@ -46,8 +62,10 @@ def rollout(
         raise ValueError(
             f"window is for (N, K) = {tuple(window.trained_NK.shape)}, not {(len(x_NLC), len(sigmas) - 1)}"
         )
+    if not 0 <= first <= window.lead:
+        raise ValueError(f"first must be 0 .. {window.lead}, where the window begins, got {first}")
     sample_M, step_M, before_MLC, after_MLC, logp_M = [], [], [], [], []
-    for k, stochastic in enumerate(window.stochastic_K.tolist()):
+    for k, stochastic in enumerate(window.stochastic_K.tolist()[first:], first):
         here_N, next_N = sigmas[k].expand(len(x_NLC)), sigmas[k + 1].expand(len(x_NLC))
         if not stochastic:
             x_NLC, _ = _transition(velocity, x_NLC, here_N, next_N, "ode", noise_level)

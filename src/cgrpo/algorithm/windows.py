@@ -37,6 +37,11 @@ class Window:
         if not self.trained_NK.any():
             raise ValueError("no (sample, step) pair is trained")
 
+    @property
+    def lead(self) -> int:
+        """Steps before the first stochastic one: samples of one start and one condition are alike until there."""
+        return int(self.stochastic_K.nonzero()[0])
+
 
 def all_steps(num_steps: int, num_samples: int) -> Window:
     """Every step but the last is stochastic and trained, for every sample (DanceGRPO, Flow-GRPO).

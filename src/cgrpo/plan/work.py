@@ -39,6 +39,15 @@ def trained_steps(cfg: GrpoConfig) -> int:
     return counts[window.type]
 
 
+def lead_steps(cfg: GrpoConfig) -> float:
+    """Steps before a sliding window, on average over its positions: a group takes them once."""
+    window, last = cfg.sampling.window, cfg.sampling.steps - 1 - cfg.sampling.window.size
+    if window.type != "sliding":
+        return 0.0
+    starts = [min(start, last) for start in range(0, last + window.stride, window.stride)]
+    return sum(starts) / len(starts)
+
+
 def estimate_work(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int) -> Work:
     """Raises UserError where the tasks can't be dealt evenly to the GPUs."""
     tasks, key = cfg.share()
@@ -64,10 +73,11 @@ def _groups(
     settings, group = cfg.training, cfg.training.group_size
     samples = prompts * group
     if isinstance(cfg, GrpoConfig):
-        steps, trained = cfg.sampling.steps, trained_steps(cfg)
+        steps, trained, lead = cfg.sampling.steps, trained_steps(cfg), lead_steps(cfg)
     else:
-        steps, trained = cfg.sampling.rollout_steps, cfg.objective.levels
-    forwards, pairs = samples * steps * guidance(cfg, shapes).forwards, samples * trained
+        steps, trained, lead = cfg.sampling.rollout_steps, cfg.objective.levels, 0.0
+    followed = round(samples * (steps - lead) + prompts * lead)
+    forwards, pairs = followed * guidance(cfg, shapes).forwards, samples * trained
     pixels = cfg.policy.height * cfg.policy.width
     operations = {
         "sampling": forwards * flops.forward(shapes.flux, tokens, cfg.policy.rank).total,

@@ -24,6 +24,7 @@ from cgrpo.algorithm import (
     random_fraction,
     replay_logp,
     rollout,
+    shared_lead,
     sliding_window,
     window_start,
 )
@@ -93,7 +94,7 @@ class GRPO:
                 conds = self.policy.encode_parts(batch, alike)
             with timer("sample"):
                 pairs = zip(alike, conds, strict=True)
-                parts = [self._sample(number, rows, cond.repeat(group)) for rows, cond in pairs]
+                parts = [self._sample(number, rows, cond) for rows, cond in pairs]
             with timer("reward"):
                 images_NHWC = self._decode(parts)
                 scores_PGR = self._score(images_NHWC, batch.repeat(group))
@@ -108,11 +109,14 @@ class GRPO:
         settings, group, seed = self.cfg.sampling, self.cfg.training.group_size, self.cfg.training.seed
         positions = [self.positions[row] for row in rows]
         noise = GroupNoise(seed, iteration, positions, group, self.policy.latent_shape)
-        velocity = functools.partial(self.policy.velocity, cond=cond)
-        x_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
-        window = self._window(iteration, noise)
-        roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, settings.kind, settings.noise_level)
-        return Part(rows, positions, cond, roll)
+        window, each = self._window(iteration, noise), cond.repeat(group)
+        start_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
+        lead = functools.partial(self.policy.velocity, cond=cond)
+        x_NLC = shared_lead(lead, start_NLC[::group], self.sigmas, window).repeat_interleave(group, 0)
+        velocity = functools.partial(self.policy.velocity, cond=each)
+        kind, level = settings.kind, settings.noise_level
+        roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, kind, level, window.lead)
+        return Part(rows, positions, each, roll)
 
     def _decode(self, parts: list[Part]) -> Tensor:
         """The pictures of all parts, in the order of this process's prompts."""
