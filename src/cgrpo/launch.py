@@ -1,8 +1,17 @@
-"""What a launcher such as torchrun says in the environment, read in one place."""
+"""What a launcher such as torchrun says in the environment, read in one place; and a training as a process.
+
+Light on purpose: on a cluster's node it is all that is loaded beside the training itself.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from cgrpo.errors import UserError
 
@@ -31,3 +40,70 @@ def launched() -> tuple[int, int]:
     if not 0 < int(told["MASTER_PORT"]) < 2**16:
         raise UserError(f"environment: MASTER_PORT must be from 1 to 65535, got {told['MASTER_PORT']}")
     return rank, world
+
+
+@dataclass(frozen=True)
+class Training:
+    """``cgrpo train`` as a process of its own, writing to log.txt in its run directory; what has begun is resumed.
+
+    fresh    the words after ``cgrpo train`` for a run that has not begun
+    gpus     above 1: so many processes, by torchrun
+    threads  of each process; None: as many as there are
+    owner    the process that it ends with where that is no parent; None: it outlives who started it
+    """
+
+    run: Path
+    fresh: tuple[str, ...]
+    gpus: int = 1
+    threads: int | None = None
+    owner: int | None = None
+
+    def command(self) -> list[str]:
+        """Decided when it starts, so that a job that is queued again goes on."""
+        several = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(self.gpus), "-m"]
+        words = ["--resume", str(self.run)] if (self.run / "metrics.jsonl").exists() else self.fresh
+        return [sys.executable, "-m", *(several if self.gpus > 1 else []), "cgrpo", "train", *words]
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | ({"OMP_NUM_THREADS": str(self.threads)} if self.threads else {})
+
+    def __call__(self) -> int:
+        """Train to the end, on a node; the exit code, 1 where its owner has gone."""
+        with (self.run / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment()
+            )
+            try:
+                while process.poll() is None:
+                    if self.owner is not None and not _alive(self.owner):
+                        return 1
+                    time.sleep(0.2)
+                return process.returncode
+            finally:  # ended from outside, a time limit perhaps
+                _end(process)
+
+    def checkpoint(self) -> Any:
+        """submitit's hook before a time limit or a preemption: the same once more, which goes on."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kindly, so that torchrun ends its workers, then by force."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

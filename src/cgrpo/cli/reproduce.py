@@ -12,6 +12,8 @@ cgrpo reproduce table2 --seeds 3 --jobs 2 --out outputs/tables
 cgrpo reproduce table2 table5 --world mild --seeds 1 --set training.iterations=20 --out outputs/quick
 cgrpo reproduce figure1 figure2 figure7 gallery --out outputs/tables
 cgrpo reproduce table2 --scale full --gpu a100-80gb --gpus 8
+cgrpo reproduce table2 --cluster slurm --cluster-set partition=long --cluster-set timeout_min=240
+cgrpo reproduce table2 --scale full --train --set data.source=train.json --set evaluation.source=test.json
 cgrpo reproduce --list"""
 
 
@@ -25,6 +27,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         default="toybox",
         help="the embedded world (default), or the real models: commands, memory and hours",
     )
+    verb.add_argument("--train", action="store_true", help="full scale: train the rows, not only say what they take")
     verb.add_argument(
         "--world",
         action="append",
@@ -39,7 +42,23 @@ def add(verbs: argparse._SubParsersAction) -> None:
         metavar="N",
         help="groups, tasks or rounds that a figure draws (default: each its own)",
     )
-    verb.add_argument("--jobs", type=positive, default=1, metavar="N", help="trainings side by side (default: 1)")
+    verb.add_argument(
+        "--jobs", type=positive, metavar="N", help="trainings side by side (default: 1; on SLURM all of them)"
+    )
+    verb.add_argument(
+        "--cluster",
+        choices=("slurm", "local"),
+        default="",
+        help="trainings as jobs of a cluster, by submitit; local: its executor on this machine, to try it out",
+    )
+    verb.add_argument(
+        "--cluster-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what the jobs ask for, as submitit names it: partition, timeout_min (default: a day; a training takes as "
+        "many jobs as it needs), mem_gb, cpus_per_task, gpus_per_node",
+    )
     verb.add_argument(
         "--out",
         type=Path,
@@ -58,7 +77,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--gpu", default="a100-80gb", metavar="NAME", help="full scale: a GPU by name (default: a100-80gb)"
     )
-    verb.add_argument("--gpus", type=positive, default=8, metavar="N", help="full scale: how many (default: 8)")
+    verb.add_argument("--gpus", type=positive, default=8, metavar="N", help="full scale: how many a row (default: 8)")
     add_settings(verb)
 
 
@@ -83,11 +102,11 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.names:
         raise UserError(f"name a table or figure: {', '.join((*tables(), *EXHIBITS))}")
-    from cgrpo.commands.reproduce import check_worlds, full_scale, reproduce
+    from cgrpo.commands.reproduce import Where, check_words, full_scale, reproduce
     from cgrpo.reproduce import board_tables
 
-    check_worlds(options.scale, options.world)
-    if options.scale == "full":
+    check_words(options.scale, options.world, options.cluster, options.cluster_set)
+    if options.scale == "full" and not options.train:
         rows = full_scale(options.names, options.seeds, options.gpu, options.gpus, options.settings)
         for row in rows:
             fits = f"{row['peak_gib']:.1f} GiB ({'fits' if row['fits'] else 'does NOT fit'})"
@@ -99,10 +118,11 @@ def run(options: argparse.Namespace) -> int:
         options.out,
         seeds=options.seeds,
         worlds=options.world,
-        side_by_side=options.jobs,
+        where=Where(options.jobs, options.gpus if options.scale == "full" else 1, options.cluster, options.cluster_set),
         settings=options.settings,
         results=options.results,
         count=options.count,
+        scale=options.scale,
     )
     shown = [table for exhibit in done.shown.values() for table in exhibit.tables]
     for table in (*(table for board in done.boards for table in board_tables(board)), *shown):

@@ -1,7 +1,8 @@
-"""`cgrpo reproduce`: the paper's tables in the embedded world, or what they take at full scale."""
+"""`cgrpo reproduce`: the paper's tables in the embedded world or at full scale, or what they take there."""
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.plan import plan
 from cgrpo.reproduce import (
+    Cluster,
     Job,
     Results,
     Scoreboard,
@@ -24,7 +26,33 @@ from cgrpo.reproduce import (
     scoreboard,
     tables,
 )
+from cgrpo.reproduce.definition import Scale
 from cgrpo.reproduce.exhibits import EXHIBITS, Exhibit, Made, Shown, rows_of
+from cgrpo.reproduce.jobs import Start
+
+FULL = "full"  # in a world's place at full scale, which has but one
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where trainings run: ``side_by_side`` at a time (None: one here, all on SLURM) of ``gpus`` processes each, here
+    or as jobs of ``cluster`` ("slurm" or "local") with submitit's ``parameters``, each ``key=value``."""
+
+    side_by_side: int | None = None
+    gpus: int = 1
+    cluster: str = ""
+    parameters: Sequence[str] = ()
+
+    def at_once(self, trainings: int) -> int:
+        return self.side_by_side or (max(1, trainings) if self.cluster == "slurm" else 1)
+
+    def start(self, out: Path, scale: Scale, at_once: int) -> Start | None:
+        """None: as processes of this machine. Raises UserError."""
+        if not self.cluster:
+            return None
+        threads = max(1, (os.cpu_count() or 1) // at_once) if self.cluster == "local" else None
+        gpus = self.gpus if scale == "full" else 0
+        return Cluster(self.cluster, out / "cluster", self.parameters, gpus, threads)
 
 
 @dataclass(frozen=True)
@@ -42,25 +70,29 @@ def reproduce(
     *,
     seeds: int = 3,
     worlds: Sequence[str] = (),
-    side_by_side: int = 1,
+    where: Where | None = None,
     settings: Sequence[str] = (),
     results: Sequence[Path] = (),
     count: int | None = None,
+    scale: Scale = "toybox",
 ) -> Reproduced:
-    """Train what the tables and figures still lack in the embedded world and write them to ``out``.
+    """Train what the tables and figures still lack and write them to ``out``.
 
     names      tables by name or file, and exhibits (reproduce/exhibits); worlds: each one's own where none is given
     settings   ``key=value`` for every training that has such a setting
     results    more folders with finished trainings, read alone
     count      groups, tasks or rounds of an exhibit, in place of its own
+    scale      "full": the real models, tables alone; ``settings`` say where data and held-out tasks are
 
     ``out`` gets results/ (a small file a training, named by content), runs/, figures/, and all of it as reproduce.md,
     .json and .html. An exhibit that lacks a run says which, and the others go on. Raises UserError for an unknown name
     or setting.
     """
     asked, exhibits = parted(names)
-    wanted = [(table, world) for table in asked for world in worlds or table.worlds]
-    jobs = {(t.name, w): jobs_of(t, "toybox", w, range(seeds), settings) for t, w in wanted}
+    wanted = [(table, world) for table in asked for world in ((FULL,) if scale == "full" else worlds or table.worlds)]
+    jobs = {(t.name, w): jobs_of(t, scale, w, range(seeds), settings) for t, w in wanted}
+    if scale == "full":
+        _check_full(exhibits, jobs)
     drawn = [(name, world) for name in exhibits for world in worlds or EXHIBITS[name].worlds]
     needed = [
         jobs_of(part, "toybox", world, range(seeds), settings)
@@ -71,7 +103,10 @@ def reproduce(
     # A seed of every row before the next seed, so that there is a whole table early.
     trained = [row for rows in (*jobs.values(), *needed) for row in rows.values()]
     order = [job for seed in range(seeds) for row in trained for job in row[seed : seed + 1]]
-    progress = run_jobs(order, known, out / "runs", side_by_side)
+    where = where or Where()
+    at_once = where.at_once(len(order))
+    start = where.start(out, scale, at_once)
+    progress = run_jobs(order, known, out / "runs", at_once, gpus=where.gpus, start=start)
     boards = [scoreboard(t, w, jobs[t.name, w], known, progress.failed) for t, w in wanted]
     shown, failed = {}, dict(progress.failed)
     for name, world in drawn:
@@ -84,6 +119,17 @@ def reproduce(
             failed[place] = str(error)
     write_boards(boards, out, shown, {place: why for place, why in failed.items() if place not in progress.failed})
     return Reproduced(boards, shown, failed)
+
+
+def _check_full(exhibits: Sequence[str], jobs: Mapping[tuple[str, str], Mapping[str, Sequence[Job]]]) -> None:
+    """Raises UserError where days of training would end with nothing to compare."""
+    if exhibits:
+        raise UserError(f"{exhibits[0]} is drawn of the embedded world; at full scale: cgrpo analyze RUN")
+    for job in (job for rows in jobs.values() for row in rows.values() for job in row):
+        told = job.config
+        if not (told.evaluation.enabled and (told.evaluation.source or told.guard.source)):
+            cure = "--set evaluation.source=FILE"
+            raise UserError(f"evaluation.source: name held-out tasks that rows are compared on: {cure}")
 
 
 def parted(names: Sequence[str]) -> tuple[list[Table], list[str]]:
@@ -127,7 +173,7 @@ def full_scale(names: Sequence[str], seeds: int, gpu: str, gpus: int, settings: 
     asked, exhibits = parted(names)
     found = []
     for table in (*asked, *(part for name in exhibits for part in _parts(EXHIBITS[name]))):
-        for row, jobs in jobs_of(table, "full", "", range(seeds), settings).items():
+        for row, jobs in jobs_of(table, "full", FULL, range(seeds), settings).items():
             found += [_row(table, row, job, gpu, gpus) for job in jobs]
     return found
 
@@ -147,7 +193,9 @@ def _row(table: Table, row: str, job: Job, gpu: str, gpus: int) -> dict[str, Any
     }
 
 
-def check_worlds(scale: str, worlds: Sequence[str]) -> None:
-    """Raises UserError where worlds are asked for that full scale has not."""
+def check_words(scale: str, worlds: Sequence[str], cluster: str, parameters: Sequence[str]) -> None:
+    """Raises UserError for options that do not go together."""
     if scale == "full" and worlds:
         raise UserError("--world is of the embedded scale; leave it out with --scale full")
+    if parameters and not cluster:
+        raise UserError("--cluster-set is for a cluster's jobs; say which with --cluster")

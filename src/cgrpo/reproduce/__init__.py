@@ -4,6 +4,7 @@ definition -> runs -> jobs -> results -> cells -> page.
 """
 
 from cgrpo.reproduce.cells import Scoreboard, scoreboard
+from cgrpo.reproduce.cluster import CLUSTERS, Cluster
 from cgrpo.reproduce.definition import SCALES, Table, load_table, tables, worlds
 from cgrpo.reproduce.jobs import Progress, run_jobs
 from cgrpo.reproduce.page import board_page, board_tables, overview
@@ -11,7 +12,9 @@ from cgrpo.reproduce.results import Results, code_mark
 from cgrpo.reproduce.runs import Job, jobs_of
 
 __all__ = [
+    "CLUSTERS",
     "SCALES",
+    "Cluster",
     "Job",
     "Progress",
     "Results",

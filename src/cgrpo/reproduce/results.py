@@ -113,15 +113,17 @@ def result_of(job: Job, run: Path) -> dict[str, Any]:
         "config": cfg.model_dump(mode="json"),
         "iterations": summary["iterations"],
         "seconds": summary["seconds"]["training"],
-        "device": _device(),
+        "device": _device(run),
         "version": __version__,
         "code": code_mark(cfg.method),
         "metrics": _by_subject(run, summary["metrics"]),
     }
 
 
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def _device(run: Path) -> str:
+    """Where it was trained, a cluster's node perhaps; this machine's where an earlier version's run does not say."""
+    told = json.loads((run / "environment.json").read_text()).get("device")
+    return told or (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
 
 
 def _by_subject(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cgrpo import __version__
 from cgrpo.config import Config, parse_run
 from cgrpo.errors import UserError
@@ -128,5 +130,6 @@ def _environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **{name: metadata.version(name) for name in packages},
     }
