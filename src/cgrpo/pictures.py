@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from cgrpo.errors import UserError
+from cgrpo.text import cure_for, first_bytes
 
 Alpha = Literal["white", "drop"]
 
@@ -55,7 +56,7 @@ def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Im
     with opened(content, name) as found:
         found.seek(0)
         found.load()
-        picture = _eight_bits(upright(found), name)
+        picture = _eight_bits(upright(found), name, found.format)
         return picture if alpha == "drop" else _on_white(picture)
 
 
@@ -70,7 +71,8 @@ def opened(file: bytes | Path, name: str | Path) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(f"{name}: more than {MAX_PIXELS or 0:,} pixels; scale the picture down first") from None
     except UnidentifiedImageError:  # whose text names a buffer in memory
-        raise UserError(f"{name}: can't be read as a picture (no known format); save it anew as PNG or JPEG") from None
+        cure = cure_for(first_bytes(file) if isinstance(file, Path) else file[:64], "save it anew as PNG or JPEG")
+        raise UserError(f"{name}: can't be read as a picture (no known format); {cure}") from None
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
@@ -91,7 +93,9 @@ def upright(picture: Image.Image) -> Image.Image:
     return turned
 
 
-def _eight_bits(picture: Image.Image, name: str | Path) -> Image.Image:
+def _eight_bits(picture: Image.Image, name: str | Path, kind: str | None) -> Image.Image:
+    if picture.mode == "I" and kind == "PPM":  # Pillow's mode for 16 bits there
+        return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise UserError(f"{name}: has 32-bit pixels (mode {picture.mode}); save it with 8 or 16 bits per channel")
     if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture

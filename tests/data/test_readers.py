@@ -273,7 +273,7 @@ def test_odd_rows_are_faults(tmp_path: Path, row: dict) -> None:
         ("m.csv", "file_name,text\na.png," + "x" * 200_000, "CSV"),
         ("m.json", "[" * 100_000, "JSON"),
         ("m.json", "[" + "9" * 5000 + "]", "JSON"),
-        ("m.json", json.dumps([ROW]).encode("utf-16").decode("latin-1"), "JSON"),
+        ("m.json", json.dumps([ROW]).encode("utf-16-le").decode("latin-1"), "JSON"),  # without its mark
         ("m.json", json.dumps({"records": [ROW], "root": {"a": 1}}), "root"),
         ("m.json", json.dumps({"records": [ROW], "root": "a\0b"}), "root"),
     ],
@@ -296,7 +296,7 @@ def test_names_as_people_have_them(tmp_path: Path) -> None:
     lines = [json.dumps({"prompt": "a cat " * 20_000, "references": [name]}) for name in names]
     (folder / "m.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     found = [(problem.id, problem.kind) for problem in check_manifest(folder / "m.jsonl").problems]
-    assert found == [("1", "duplicate"), ("2", "missing"), ("3", "missing")]
+    assert found == [("1", "duplicate"), ("2", "missing"), ("3", "row")]
 
 
 def test_syncd_release_and_generator_layout() -> None:

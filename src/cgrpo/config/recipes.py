@@ -17,6 +17,7 @@ from cgrpo.config.moved import MOVED, renamed, say
 from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.config.section import TOYBOX, Section
 from cgrpo.errors import UserError
+from cgrpo.text import read_text
 
 
 def recipes() -> dict[str, Path]:
@@ -39,11 +40,12 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     known = recipes()
     path = known.get(recipe, Path(recipe))
     try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table: dict[str, Any] = tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except FileNotFoundError:
         raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"recipe {path}: {error}") from error
+    except (OSError, ValueError) as error:  # a number of thousands of digits, too
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"recipe {path}: {reason}") from error
     table, old = renamed(table, f"recipe {path}")
     say(old)
     base = table.pop("extends", None)
@@ -167,7 +169,7 @@ def _setting(setting: str) -> tuple[str, Any, str]:
         raise UserError(f"--set {setting}: write it as dotted.key=value")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # plain words; a number of thousands of digits, too
         value = text
     if key in MOVED:
         say((key,))

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import re
 import tarfile
 import threading
+import unicodedata
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from PIL.Image import Image
 
@@ -23,6 +26,7 @@ from cgrpo.data.columns import Place, Table
 from cgrpo.data.composites import HALVES, half
 from cgrpo.errors import UserError
 from cgrpo.pictures import Alpha, read_picture
+from cgrpo.text import cure_for, first_bytes
 
 INSIDE = "!/"
 _ARCHIVE = re.compile(r"(.+?\.(?:zip|tar|parquet))!/(.*)", re.IGNORECASE | re.DOTALL)
@@ -39,19 +43,20 @@ class _Archive:
                 self.names = {_member(item.filename): item for item in self._zip.infolist() if not item.is_dir()}
             else:
                 self._zip, self._tar = None, tarfile.open(path, "r:")  # noqa: SIM115 - stays open
-                self.names = {_member(item.name): item for item in self._tar.getmembers() if item.isfile()}
+                self.names = _linked(self._tar.getmembers())
         except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{path}: can't be opened as an archive ({error}); fetch it anew") from error
+            cure = cure_for(first_bytes(path), "fetch it anew")
+            raise UserError(f"{path}: can't be opened as an archive ({error}); {cure}") from error
 
     def has(self, name: str) -> bool:
-        return name in self.names
+        return _member(name) in self.names
 
     def length(self, name: str) -> int:
-        item = self.names[name]
+        item = self.names[_member(name)]
         return item.file_size if isinstance(item, zipfile.ZipInfo) else item.size
 
     def read(self, name: str) -> bytes:
-        item = self.names[name]
+        item = self.names[_member(name)]
         with self._lock:
             if self._zip is not None:
                 assert isinstance(item, zipfile.ZipInfo)
@@ -63,8 +68,27 @@ class _Archive:
 
 
 def _member(name: str) -> str:
-    """A member's name as a path has it: ``tar cf x.tar .`` writes ./a.png, which as a path is a.png."""
-    return str(PurePosixPath(name))
+    """A member's name as all are compared: ``tar cf x.tar .`` writes ./a.png, ``tar -P`` /a.png, programs on Windows
+    b\\a.png, and those on a Mac write accents as letters of their own."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))).lstrip("/"))
+
+
+def _linked(items: list[tarfile.TarInfo]) -> dict[str, tarfile.TarInfo]:
+    """The files of a tar by name, under the names of links to them too: tar keeps a file with two names once."""
+    found, links = {}, {}
+    for item in items:
+        name = _member(item.name)
+        if item.isfile():
+            found[name] = item
+        elif item.islnk() or item.issym():
+            place = posixpath.dirname(item.name) if item.issym() else ""
+            links[name] = _member(posixpath.normpath(posixpath.join(place, item.linkname)))
+    for name, target in links.items():
+        for _ in range(8):  # links to links; they may lead in a circle
+            target = links.get(target, target)
+        if target in found:
+            found[name] = found[target]
+    return found
 
 
 class _Cells:
@@ -202,8 +226,17 @@ class Files:
         return self.packed.get(_member(name)) if self._zips else None
 
     def path(self, name: str) -> Path:
-        """Where ``name`` is, or would be; backslashes of a manifest written on Windows are understood."""
-        found = self.find(name) if self._zips or "\\" in name else None
-        if found is None and "\\" in name:
-            return self.path(name.replace("\\", "/"))
-        return found or self.root / name
+        """Where ``name`` is, or would be; understood are backslashes of a manifest written on Windows, and accents that
+        are letters of their own in names on a Mac."""
+        plain = name.replace("\\", "/")
+        spelt = [name, plain] if name.isascii() else [name, plain, *(_normal(form, plain) for form in ("NFC", "NFD"))]
+        spellings = list(dict.fromkeys(spelt))
+        if self._zips or len(spellings) > 1:
+            found = next(filter(None, map(self.find, spellings)), None)
+            if found is not None:
+                return found
+        return self.root / plain
+
+
+def _normal(form: Literal["NFC", "NFD"], name: str) -> str:
+    return unicodedata.normalize(form, name)

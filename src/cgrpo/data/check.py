@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgrpo.data.archives import is_file, is_member, is_private, length, read_bytes
+from cgrpo.data.folders import is_captioned
 from cgrpo.data.leftovers import leftover
 from cgrpo.data.looks import Look, alike, look_of
 from cgrpo.data.masks import fit_mask, mask_fault, read_mask
-from cgrpo.data.notes import notes_on
+from cgrpo.data.notes import notes_of, notes_on
 from cgrpo.data.readers import scan_records
 from cgrpo.data.rows import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
@@ -122,7 +123,8 @@ def check_manifest(
     problems = [replace(one, id=_printable(one.id), message=_printable(one.message)) for one in problems]
     problems.sort(key=lambda problem: (problem.row, KINDS.index(problem.kind)))
     left_out = sum(isinstance(row, LeftOut) for row in rows)
-    return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems), tuple(notes_on(rows)))
+    notes = (*notes_on(rows), *(notes_of(path) if path.is_dir() and is_captioned(path) else ()))
+    return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems), notes)
 
 
 def _printable(text: str) -> str:

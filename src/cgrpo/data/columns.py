@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cgrpo.data.blocks import Store, store_of
 from cgrpo.errors import UserError
+from cgrpo.text import cure_for, first_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,8 +80,11 @@ class Table:
             self._file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
             schema = self._file.schema_arrow
         except self._broken as error:
-            raise UserError(f"{path}: can't be read as parquet ({_line(error)}); fetch it anew") from error
+            cure = cure_for(first_bytes(path), "fetch it anew")
+            raise UserError(f"{path}: can't be read as parquet ({_line(error)}); {cure}") from error
         self.columns = {field.name: _column(field.type) for field in schema}
+        if twice := [name for name in self.columns if schema.names.count(name) > 1]:
+            raise UserError(f"{path}: has two columns {twice[0]}; leave one out")
         metadata = self._file.metadata
         groups = range(metadata.num_row_groups)
         self._leaves: dict[str, list[int]] = {}
@@ -95,7 +99,8 @@ class Table:
         return self._starts[-1]
 
     def rows(self, values: Sequence[str], pictures: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The rows in order: of ``values`` the values (None where they are no Unicode), of ``pictures`` their Items.
+        """The rows in order: of ``values`` the values (None where Python has no such
+        text or date), of ``pictures`` their Items.
 
         Pictures' bytes are not read unless there is no other way to tell which rows have one: in columns without
         a path where the file does not say that all rows do, and in lists of plain bytes.
@@ -245,14 +250,14 @@ def _column(kind: pa.DataType) -> Column:
 def _values(array: pa.Array) -> list[Any]:
     try:
         return array.to_pylist()
-    except UnicodeDecodeError:  # of one row; which one?
+    except (ValueError, OverflowError):  # of one row: no UTF-8, a date before or after all calendars; which one?
         return [_value(scalar) for scalar in array]
 
 
 def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):
         return None
 
 

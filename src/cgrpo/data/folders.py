@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from cgrpo.data.rows import PICTURE_KEYS, PROMPT_KEYS, Fault, Rows, load_rows, p
 from cgrpo.data.syncd_files import metadata_files, scan_syncd
 from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
+from cgrpo.text import decoded, is_blank, parse_json, read_text
 from cgrpo.types import Record
 
 NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
+CAPTIONS = (".txt", ".caption")  # the other is kohya's
 LISTS = ("metadata.jsonl", "metadata.csv")  # of HF imagefolders
 
 
@@ -52,31 +55,65 @@ def _scan_listed(listed: Path) -> Rows:
 
 
 def _scan_captioned(folder: Path) -> Rows:
-    """picture.png with picture.txt, in sub-folders too: the picture is the reference, the text the prompt.
+    """picture.png with picture.txt or .caption, in sub-folders too: the picture is the reference, the text the prompt.
 
     A file that has a text, but an ending of no picture that is read, is a Fault.
     """
     rows: Rows = []
-    for picture in sorted(path for path in folder.rglob("*") if path.is_file()):
+    texts = captions(folder)
+    for picture in files_in(folder):
         name = picture.relative_to(folder).with_suffix("").as_posix()
-        if name.startswith(".") or "/." in name:  # a desktop's or a downloader's own
-            continue
-        text = picture.with_suffix(".txt")
-        ending = picture.suffix.lower()
+        text, ending = texts.get(picture.with_suffix("")), picture.suffix.lower()
         if ending not in ENDINGS:
-            if ending in NOT_READ and text.is_file():
+            if ending in NOT_READ and text:
                 rows.append(Fault(name, f"{picture}: no picture that is read, by its ending; save it as PNG or JPEG"))
             continue
         try:
-            prompt = text.read_text(encoding="utf-8-sig").strip() if text.is_file() else ""
-        except (OSError, UnicodeDecodeError) as error:
+            prompt = read_text(text).strip() if text else ""
+        except (OSError, ValueError) as error:
             rows.append(Fault(name, f"{text}: can't be read as text ({error})"))
             continue
-        if prompt:
+        if not is_blank(prompt):
             rows.append(Record(id=name, prompt=prompt, references=(picture,)))
         else:
-            rows.append(Fault(name, f"{picture}: has no prompt; write it into {text.name} beside it"))
+            beside = picture.with_suffix(".txt").name
+            rows.append(Fault(name, f"{picture}: has no prompt; write it into {beside} beside it"))
     return rows
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below, sorted; folders that are links too, each once. Hidden ones, a desktop's or a downloader's own,
+    are passed over."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            seen.add(real)
+            found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def captions(folder: Path) -> dict[Path, Path]:
+    """The texts below by what a picture beside each would be called without its ending; .txt before .caption."""
+    texts = [path for path in files_in(folder) if path.suffix.lower() in CAPTIONS]
+    return {path.with_suffix(""): path for path in sorted(texts, key=lambda path: path.suffix.lower() == ".txt")}
+
+
+def unread(folder: Path) -> Counter[str]:
+    """Of a folder of captioned pictures: the files that are neither, and the captions of none, by their endings."""
+    files = files_in(folder)
+    pictures = {path.with_suffix("") for path in files if path.suffix.lower() in ENDINGS}
+    left = [path for path in files if path.suffix.lower() not in ENDINGS]
+    told = [path for path in left if not (path.suffix.lower() in CAPTIONS and path.with_suffix("") in pictures)]
+    return Counter(path.suffix.lower() or path.name for path in told)
+
+
+def is_captioned(folder: Path) -> bool:
+    """Whether no other layout of a folder is found."""
+    lists = any(any(folder.glob(pattern)) for name in LISTS for pattern in (name, f"*/{name}"))
+    return not (lists or metadata_files(folder) or any(folder.glob("*.tar")) or parquet_files(folder))
 
 
 def scan_tars(shards: list[Path]) -> Rows:
@@ -108,11 +145,12 @@ def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
     row: dict[str, Any] = {"id": key}
     try:
         if "json" in parts:
-            told = json.loads(read_bytes(within(shard, parts["json"])).decode("utf-8-sig"))
+            told = parse_json(decoded(read_bytes(within(shard, parts["json"]))))
             # Names of pictures in it are those that they had before they were packed.
             row |= {name: value for name, value in told.items() if plain(name) not in PICTURE_KEYS}
-        if "txt" in parts and not any(row.get(key) for key in PROMPT_KEYS):
-            row["prompt"] = read_bytes(within(shard, parts["txt"])).decode("utf-8-sig").strip()
+        text = next((parts[ending[1:]] for ending in CAPTIONS if ending[1:] in parts), None)
+        if text and all(is_blank(str(row.get(key) or "")) for key in PROMPT_KEYS):
+            row["prompt"] = decoded(read_bytes(within(shard, text))).strip()
     except (ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{shard}, sample {key}: its json or txt can't be read ({error})") from error
     pictures = {ext.split(".")[0]: within(shard, name) for ext, name in parts.items() if _is_picture(ext)}
@@ -124,6 +162,9 @@ def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
         row["masks"] = [mask and str(mask) for mask in masks] if any(masks) else []
     elif len(bare) == 1:
         row["references"] = bare
+    else:
+        held = ", ".join(f".{ending}" for ending in parts)
+        raise UserError(f"{shard}, sample {key}: needs one picture, {key}.jpg, or {key}.ref0.jpg, ...; it has {held}")
     if "target" in pictures:
         row["target"] = str(pictures["target"])
     return record_of(row, f"sample {key}", str(shard), Files(None))

@@ -6,7 +6,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from cgrpo.data.archives import is_private
+from cgrpo.data.folders import CAPTIONS, unread
 from cgrpo.data.rows import Rows
+from cgrpo.text import read_text
 from cgrpo.types import Record
 
 
@@ -26,6 +28,14 @@ def notes_on(rows: Rows) -> Iterator[str]:
         )
     if len(records) > 1 and len({subject_of(record) for record in records}) == 1:
         yield "all rows show one subject: hold out prompts rather than subjects, as cgrpo data prompts does"
+
+
+def notes_of(folder: Path) -> Iterator[str]:
+    """What a folder of captioned pictures holds besides."""
+    left = unread(folder)
+    if left:
+        listed = ", ".join(f"{ending} ({count})" for ending, count in left.most_common(8))
+        yield f"{left.total()} files are left out, no picture with its prompt: {listed}"
 
 
 def subject_of(record: Record) -> Hashable:
@@ -58,8 +68,8 @@ def _words(record: Record) -> str:
 def _is_own_caption(record: Record) -> bool:
     if len(record.references) != 1 or is_private(record.references[0]) or record.target is not None:
         return False
-    text = Path(record.references[0]).with_suffix(".txt")
+    beside = [Path(record.references[0]).with_suffix(ending) for ending in CAPTIONS]
     try:
-        return text.is_file() and text.read_text(encoding="utf-8-sig").strip() == record.prompt
-    except (OSError, UnicodeDecodeError):
+        return any(text.is_file() and read_text(text).strip() == record.prompt for text in beside)
+    except (OSError, ValueError):
         return False

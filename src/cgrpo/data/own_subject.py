@@ -12,6 +12,7 @@ from cgrpo.data.folders import NOT_READ
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.pictures import ENDINGS, opened
+from cgrpo.text import read_text
 
 CLASS = "{class}"  # where a template names the subject
 
@@ -53,8 +54,8 @@ def photographs(folder: Path) -> tuple[list[Path], list[str]]:
 def read_templates(file: Path) -> list[Template]:
     """A prompt a line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over."""
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in read_text(file).splitlines()]
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read as text ({error}); give a file with a prompt a line") from error
     return [Template(line) for line in dict.fromkeys(lines) if line and not line.startswith("#")]
 

@@ -24,6 +24,7 @@ from cgrpo.data.rows import (
     Fault,
     LeftOut,
     Rows,
+    is_address,
     plain,
     record_of,
     scan_files,
@@ -90,7 +91,7 @@ def _named(file: Path, row: dict[str, Any], pictures: list[str]) -> dict[str, An
     def name(item: Item) -> str | None:
         if isinstance(item, Place):
             return str(within(file, str(item)))
-        return str(file.parent / item) if item else None
+        return item if not item or is_address(item) else str(file.parent / item)
 
     for key in pictures:
         items = row[key]

@@ -16,6 +16,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from typing import Any
 
 from cgrpo.data.archives import Files
 from cgrpo.errors import UserError
+from cgrpo.text import cure_for, decoded, first_bytes, is_blank, parse_json
 from cgrpo.types import Record
 
 PROMPT_KEYS = ("prompt", "text", "caption")
@@ -33,6 +35,8 @@ SINGLE = ("reference", "reference_image", "image", "file_name")  # may name one 
 TARGET_KEYS = ("target", "target_image", "image_tgt_path")
 MASK_KEYS = ("masks", "mask")
 PICTURE_KEYS = (*REFERENCE_KEYS, *IMAGE_KEYS, *TARGET_KEYS, *MASK_KEYS)
+MOST_BYTES = 4095  # of a path
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
 VALUE_KEYS = (*PROMPT_KEYS, "id", "subject", "item", "mask_threshold", "meta")
 
 
@@ -64,13 +68,11 @@ def load_rows(path: Path) -> tuple[list[Any], str]:
         text, ending = _text(path)
         if ending in _TABLES:
             return _table(text, f"manifest {path}", _TABLES[ending]), ""
-        if ending in (".jsonl", ".ndjson"):
-            lines = [(number, line) for number, line in enumerate(text.split("\n")) if line.strip()]
-            return [_line(line, f"manifest {path}, line {number + 1}") for number, line in lines], ""
-        rows = json.loads(text)
+        rows = _json(text, f"manifest {path}", lines=ending in (".jsonl", ".ndjson"))
     except (OSError, ValueError, EOFError, RecursionError, zlib.error, csv.Error) as error:
         kind = "CSV" if set(path.suffixes) & _TABLES.keys() else "JSON"
-        raise UserError(f"manifest {path}: can't be read as {kind} ({error})") from error
+        cure = cure_for(first_bytes(path), "")
+        raise UserError(f"manifest {path}: can't be read as {kind} ({error}){cure and f'; {cure}'}") from error
     given = ""
     if isinstance(rows, dict) and "records" in rows:
         rows, given = rows["records"], rows.get("root") or ""
@@ -108,12 +110,27 @@ def _text(path: Path) -> tuple[str, str]:
     content = path.read_bytes()
     if name.endswith(".gz"):
         content, name = gzip.decompress(content), name.removesuffix(".gz")
-    return content.decode("utf-8-sig"), Path(name).suffix
+    return decoded(content), Path(name).suffix
+
+
+def _json(text: str, where: str, *, lines: bool) -> Any:
+    """A list or a table, or a list of what its ``lines`` hold; of either under the other's name, what it is.
+
+    Raises ValueError.
+    """
+    if not lines or text.lstrip()[:1] == "[":
+        try:
+            return parse_json(text)
+        except json.JSONDecodeError as error:
+            if not lines and error.msg != "Extra data":  # what follows a whole value is the next line
+                raise
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_line(line, f"{where}, line {number}") for number, line in numbered]
 
 
 def _line(line: str, where: str) -> Any:
     try:
-        return json.loads(line)
+        return parse_json(line)
     except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
         return Fault(where.rpartition(" ")[2], f"{where}: not JSON ({error}); one row a line")
 
@@ -121,7 +138,12 @@ def _line(line: str, where: str) -> Any:
 def _table(text: str, where: str, delimiter: str) -> list[Any]:
     """Rows of CSV or TSV with a header; empty cells are left out."""
     rows: list[Any] = []
-    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    names = [name.strip() for name in reader.fieldnames or ()]
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UserError(f"{where}: has two columns {twice[0]}; leave one out")
+    reader.fieldnames = names
+    for row in reader:
         if None in row:
             rows.append(Fault(str(len(rows)), f"{where}, record {len(rows)}: has more cells than the header"))
             continue
@@ -167,8 +189,8 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
     if not isinstance(row, dict):
         raise UserError(f"{where}: must be an object with prompt and references")
     row = {plain(key): value for key, value in row.items() if plain(key) != key} | row
-    prompt = _first(row, PROMPT_KEYS)
-    if not isinstance(prompt, str) or not prompt.strip() or not is_unicode(prompt):
+    prompt = next((row[key] for key in PROMPT_KEYS if row.get(key) is not None and not _is_empty(row[key])), None)
+    if not isinstance(prompt, str) or not is_unicode(prompt):
         raise UserError(f"{where}: prompt is missing, empty or no text{_names(row, PROMPT_KEYS)}")
     references, target = _first(row, REFERENCE_KEYS), _first(row, TARGET_KEYS)
     if references is None:
@@ -180,6 +202,9 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
     if not isinstance(references, list) or not references or not all(names_file(item) for item in references):
         instead = _names(row, (*REFERENCE_KEYS, *IMAGE_KEYS))
         raise UserError(f"{where}: references (or image_paths) must be a list of picture files{instead}")
+    for item in (*references, target):
+        if isinstance(item, str):
+            refuse_address(item, where)
     if target is not None and not names_file(target):
         raise UserError(f"{where}: target must be a picture file")
     masks = _masks(row)
@@ -232,6 +257,26 @@ def _masks(row: dict[str, Any]) -> list[Any]:
 
 def _first(row: dict[str, Any], keys: tuple[str, ...]) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
+
+
+def _is_empty(prompt: Any) -> bool:
+    return isinstance(prompt, str) and is_blank(prompt)
+
+
+def is_address(item: str) -> bool:
+    """Whether it names something on the net, or is the picture itself, rather than a file."""
+    return _ADDRESS.match(item) is not None
+
+
+def refuse_address(item: str, where: str) -> None:
+    """Raises UserError for what is no file's name, but people write where one is asked for."""
+    if is_address(item):
+        raise UserError(f"{where}: {item[:80]} is an address; pictures are read from disk: fetch it, name the file")
+    if len(item.encode(errors="surrogateescape")) > MOST_BYTES:
+        raise UserError(
+            f"{where}: {item[:30]}... ({len(item)} characters) is no file's name; if it is the picture itself, save "
+            "it to a file"
+        )
 
 
 def names_file(item: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from cgrpo.study import pictures
 from cgrpo.study.manifest import FIRST, SECOND, TIE, Arm, Item, Kind, Mode, Rules
 from cgrpo.study.pictures import Shelf, Size
 from cgrpo.study.sources import Sources, Task
+from cgrpo.text import parse_json, read_text
 
 SHARE, LEAST = 0.05, 5  # of checks among a rater's items
 FAILED = 0.25  # of the checks: more than this share excludes a rater
@@ -190,7 +190,7 @@ class Gates:
 
 def _read_tutorial(file: Path) -> list[Any]:
     try:
-        table = json.loads(file.read_text(encoding="utf-8-sig"))
+        table = parse_json(read_text(file))
         if not isinstance(table, list) or not table:
             raise ValueError("no list of items")
         return table

@@ -6,7 +6,6 @@ task is a place on a rater's list, so that sides stay balanced; it names no meth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +16,7 @@ from xml.sax.saxutils import quoteattr
 from cgrpo.errors import UserError
 from cgrpo.study.manifest import CHOICES, Mode, Study
 from cgrpo.study.store import Response, Store
+from cgrpo.text import parse_json, read_text
 
 LABELS: dict[Mode, tuple[str, ...]] = {"pairwise": ("A", "Tie", "B"), "rating": CHOICES["rating"]}
 ORIGIN = "label-studio"
@@ -104,7 +104,7 @@ def import_export(study: Study, store: Store, file: Path) -> Imported:
 
 def _read(file: Path) -> list[Any]:
     try:
-        table = json.loads(file.read_text(encoding="utf-8-sig"))
+        table = parse_json(read_text(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read ({error}); give what Label Studio exported as JSON") from None
     if not isinstance(table, list):

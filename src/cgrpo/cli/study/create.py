@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cgrpo.cli.shared import add_verb, count, positive, seed
 from cgrpo.errors import UserError
+from cgrpo.text import read_text
 
 EXAMPLES = """\
 cgrpo study create dreambench-scores --method uno --method ours --out study
@@ -99,6 +100,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8-sig").strip()
+        return read_text(file).strip()
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read ({error}); give a text file as --consent") from None
