@@ -12,8 +12,8 @@ from cgrpo.algorithm import (
     random_fraction,
     replay_logp,
     rollout,
-    shared_lead,
     sde_transition,
+    shared_lead,
     shifted_sigmas,
     sliding_window,
 )
