@@ -1,4 +1,5 @@
-"""Draws docs/loop.png: a group of samples of one prompt, their scores, advantages and credit, by the program itself.
+"""Draws docs/loop.png, a group of samples of one prompt with their scores, advantages and credit, by the program
+itself, and docs/toy.png, its reference.
 
 python docs/loop.py
 """
@@ -48,3 +49,4 @@ row = [batch.references[0][0], *to_pictures(images_NHWC)]
 columns = ["reference", *(f"sample {g + 1}" for g in range(GROUP))]
 sheet = grid([row], batch.prompts, columns, [notes], size=row[-1].size)
 sheet.save(Path(__file__).parent / "loop.png", optimize=True)
+row[0].save(Path(__file__).parent / "toy.png", optimize=True)

@@ -75,6 +75,18 @@ def test_every_command_parses(page: Path) -> None:
             load_config(str(recipe), getattr(options, "settings", ()))
 
 
+# What a newcomer reads from the first line to the last: a line of code that is wider has to be scrolled.
+WALKED = ("start", "concepts", "first-run", "own-photos", "reproduce", "models", "use-it", "rewards", "troubleshooting")
+READ_THROUGH = ["README.md", *(f"docs/{name}.md" for name in WALKED)]
+WIDTH = 97
+
+
+@pytest.mark.parametrize("page", READ_THROUGH)
+def test_code_that_newcomers_read_needs_no_scrolling(page: str) -> None:
+    shown = [line for _, content in blocks((ROOT / page).read_text(encoding="utf-8")) for line in content.splitlines()]
+    assert not [line for line in shown if len(line) > WIDTH]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
