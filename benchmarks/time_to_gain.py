@@ -1,8 +1,8 @@
 """What a sweep's rows say: gains with intervals, the front of identity and prompt, and how soon both judges gain.
 
-    python benchmarks/time_to_gain.py rows.jsonl [--plots DIR]
+    python benchmarks/time_to_gain.py ROWS.jsonl... [--plots DIR]
 
-``rows.jsonl`` is benchmarks/sweep.py's. Gains are changes of the held-out judges against the base, with the 95 %
+ROWS are benchmarks/sweep.py's, of one kind of machine where seconds are to be compared. Gains are changes of the held-out judges against the base, with the 95 %
 interval over training seeds and subjects together; "until" counts to the first evaluation (on the validation split, as
 often as the list said) at which both judges have gained that much. Seconds are of training alone, whatever ran beside.
 """
@@ -10,6 +10,7 @@ often as the list said) at which both judges have gained that much. Seconds are 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ GAINS = (0.03, 0.05, 0.08)
 Rows = dict[str, list[dict[str, Any]]]
 
 
-def read(file: Path) -> Rows:
+def read(files: list[Path]) -> Rows:
     """All rows by the trainings' name."""
     found: Rows = {}
-    for line in file.read_text().splitlines():
+    for line in itertools.chain.from_iterable(file.read_text().splitlines() for file in files):
         row = json.loads(line)
         if "validation" in row:
             found.setdefault(row["name"], []).append(row)
@@ -134,7 +135,7 @@ def _lesser(rows: list[dict[str, Any]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
+    parser.add_argument("rows", type=Path, nargs="+")
     parser.add_argument("--plots", type=Path, help="a folder for front.png and gain.png")
     given = parser.parse_args()
     rows = read(given.rows)
