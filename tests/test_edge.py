@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.cli import main
+from cgrpo.cli import main, parser
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
 from cgrpo.launch import launched
@@ -189,3 +189,51 @@ def test_a_reader_that_has_seen_enough():
     command = f"{shlex.quote(sys.executable)} -m cgrpo plan | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stderr == "" and len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["training.seed", "training.learning_rate"])
+def test_a_truth_value_is_no_number(key):
+    with pytest.raises(UserError, match=f"{key}: must be a number, got true"):
+        load_config("toybox", [f"{key}=true"])
+
+
+def test_a_number_of_thousands_of_digits(tmp_path):
+    (tmp_path / "mine.toml").write_text(f"[training]\nseed = {'9' * 5000}\n")
+    for recipe, settings in ((str(tmp_path / "mine.toml"), []), ("toybox", [f"training.seed={'9' * 5000}"])):
+        with pytest.raises(UserError):
+            load_config(recipe, settings)
+
+
+def test_a_recipe_in_utf16(tmp_path):
+    (tmp_path / "mine.toml").write_text("[training]\r\niterations = 7\r\n", encoding="utf-16")
+    assert load_config(str(tmp_path / "mine.toml")).training.iterations == 7
+
+
+def test_home_is_found_where_no_shell_looks(capfd, tmp_path, monkeypatch):
+    """--out=~/x and key=~/x come as they are; a recipe no shell ever sees."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set.json").write_text("[]")
+    (tmp_path / "mine.toml").write_text('[data]\nsource = "~/set.json"\n[guard]\nsource = "~nobody-here/x"\n')
+    cfg = load_config("mine.toml", ["policy.path=~/flux"])
+    assert (cfg.data.source, cfg.policy.path) == (f"{tmp_path}/set.json", f"{tmp_path}/flux")
+    assert cfg.guard.source == "~nobody-here/x"
+    assert f"{tmp_path}/set.json: holds no records" in refused(capfd, "data", "check", "~/set.json")
+    assert parser().parse_args(["train", "--out=~/run"]).out == tmp_path / "run"
+
+
+def test_a_prompt_that_shows_nothing(capfd, tmp_path):
+    assert "--prompt is empty" in refused(capfd, "sample", "--prompt", "\u200b \u2060", "--out", tmp_path / "x")
+
+
+def test_what_is_cut_is_counted_before_the_training(capfd, tmp_path):
+    """By data check of a recipe, and by data encode."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    rows = [{"prompt": prompt, "subject": "toy", "image": "0.png"} for prompt in ("a toy", "a toy " * 600)]
+    (tmp_path / "m.json").write_text(json.dumps(rows))
+    setting = ("--set", f"data.source={tmp_path / 'm.json'}")
+    assert main(["data", "check", "toybox", "--quick", *setting]) == 0
+    said = capfd.readouterr().out
+    assert "1 of 2 prompts are cut by CLIP at" in said and "1 of 2 prompts are cut by T5 at" in said
+    assert main(["data", "encode", "toybox", *setting, "--out", str(tmp_path / "store")]) == 0
+    assert "1 of 2 prompts are cut by T5 at" in capfd.readouterr().err

@@ -8,7 +8,6 @@ import math
 import os
 import string
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cgrpo.cli import parser
+from cgrpo.cli.shared import path
 from cgrpo.config import METHODS, load_config, parse_config, parse_run
 from cgrpo.config.methods import keys
 from cgrpo.data import check_manifest, read_records
@@ -27,7 +27,8 @@ from cgrpo.launch import NEEDED, launched
 ODD = [
     "", " ", "\t", "\n", "0", "-0", "-1", "1e999", "-1e999", "nan", "NaN", "inf", "0x10", "1_000", "٣", "1.", ".5",
     "1e3",
-    "9" * 30, "true", "null", "[]", "{}", "[1", '"', "'", "=", "a=b", "a=b=c", "--", "-x", "..", "/", "~", "\\", "%s",
+    "9" * 30, "9" * 5000, "true", "null", "[]", "{}", "[1", '"', "'", "=", "a=b", "a=b=c", "--", "-x", "..", "/", "~",
+    "~/x", "~nobody/x", "\\", "%s",
     "{0}", "${HOME}", "é", "猫", "\u202e", "\0", "\x1b[31m", "\ud800", "a" * 5000, "1,2", "1:1", "2026-01-01",
     "[1, 2]", "{a = 1}", "1979-05-27T07:32:00Z", "[[1]]", "inf = 3", "1#", "# x", '"""', "1" * 40 + ".5",
 ]  # fmt: skip
@@ -184,4 +185,4 @@ def test_an_environment_is_read_or_refused(told: dict[str, str]) -> None:
 
 def test_the_walk_finds_the_commands() -> None:
     assert {"sample seed", "plan gpus", "train out", "rewards serve port"} <= CONVERTED.keys() and len(CONVERTED) > 60
-    assert Path in set(CONVERTED.values())
+    assert path in set(CONVERTED.values())

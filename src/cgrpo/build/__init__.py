@@ -1,7 +1,7 @@
 """The composition root: configuration -> objects. The only room that knows every name."""
 
 from cgrpo.build.data import make_source
-from cgrpo.build.encodings import make_encoder
+from cgrpo.build.encodings import make_cut, make_encoder
 from cgrpo.build.guard import make_final_tasks, make_guard, make_guard_tasks, make_held_out_judges
 from cgrpo.build.policy import load_policy, make_checkpoint, make_policy
 from cgrpo.build.rewards import load_reward, make_judges, make_reward, make_rewards, make_scorers, make_segmenter
@@ -12,6 +12,7 @@ __all__ = [
     "load_policy",
     "load_reward",
     "make_checkpoint",
+    "make_cut",
     "make_encoder",
     "make_final_tasks",
     "make_guard",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,13 +12,15 @@ import torch
 from cgrpo.build.policy import DTYPES, make_checkpoint, make_mark
 from cgrpo.config import Config
 from cgrpo.policies import LatentCodec, PromptEncoder, prepare_references
-from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_encoders
-from cgrpo.policies.checkpoints.loading import load_encoders
+from cgrpo.policies.checkpoints.flux2 import flux2_places, is_flux2, load_flux2_encoders
+from cgrpo.policies.checkpoints.loading import load_encoders, part_places
+from cgrpo.policies.checkpoints.parts import read_tokenizer
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, encode_records
-from cgrpo.policies.encodings.text import Prompts
+from cgrpo.policies.encodings.text import Prompts, cut_prompts
 from cgrpo.policies.flux2.latents import Flux2Codec
 from cgrpo.policies.flux2.policy import NEGATIVE
 from cgrpo.policies.flux2.text import Flux2PromptEncoder
+from cgrpo.policies.flux2.text import cut_prompts as flux2_cut
 from cgrpo.types import Batch
 
 
@@ -41,6 +43,18 @@ def make_encoder(cfg: Config, out: Path, device: torch.device) -> Callable[..., 
         return encode_records(itertools.chain(beside, batches), prompts, codec, store, prepare, progress)
 
     return encode
+
+
+def make_cut(cfg: Config) -> Callable[[Sequence[str]], dict[str, list[int]]]:
+    """What tells which prompts the base's text encoders don't read to the end, from its tokenizers alone.
+
+    Raises UserError where one is missing.
+    """
+    checkpoint = make_checkpoint(cfg)
+    if is_flux2(checkpoint):
+        return functools.partial(flux2_cut, read_tokenizer(flux2_places(checkpoint)["tokenizer"]))
+    places = part_places(checkpoint)
+    return functools.partial(cut_prompts, *(read_tokenizer(places[f"{name}_tokenizer"]) for name in ("clip", "t5")))
 
 
 def _encoders(cfg: Config, device: torch.device) -> tuple[LatentCodec, Prompts, list[Batch]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import RECIPE, add_settings, add_verb, count, finite, positive
+from cgrpo.cli.shared import RECIPE, add_settings, add_verb, count, finite, path, positive
 from cgrpo.files import json_text
 
 DOES = "parameters, FLOPs, memory and hours of a recipe, before loading anything"
@@ -29,7 +28,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         help="share of its bf16 peak, 0 to 1 (default: as measured on that GPU, else 0.4)",
     )
     plan.add_argument("--references", type=count, default=1, metavar="N", help="references per task (default: 1)")
-    plan.add_argument("--json", type=Path, metavar="FILE", help="also write the plan as JSON")
+    plan.add_argument("--json", type=path, metavar="FILE", help="also write the plan as JSON")
 
 
 def run(options: argparse.Namespace) -> None:

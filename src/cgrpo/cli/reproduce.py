@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cgrpo.cli.shared import add_settings, add_verb, positive
+from cgrpo.cli.shared import add_settings, add_verb, path, positive
 
 EXAMPLES = """\
 cgrpo reproduce table2 --seeds 3 --jobs 2 --out outputs/tables
@@ -61,14 +61,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument(
         "--out",
-        type=Path,
+        type=path,
         default=Path("outputs/reproduce"),
         metavar="DIR",
         help="where tables, results and runs go (default: outputs/reproduce)",
     )
     verb.add_argument(
         "--results",
-        type=Path,
+        type=path,
         action="append",
         default=[],
         metavar="DIR",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import RUN, add_settings, add_verb, positive, seed, share
+from cgrpo.cli.shared import RUN, add_settings, add_verb, path, positive, seed, share
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
@@ -17,12 +16,12 @@ cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     sample = add_verb(verbs, "sample", "make pictures of a subject", run, EXAMPLES)
-    sample.add_argument("run", nargs="?", type=Path, help=RUN)
+    sample.add_argument("run", nargs="?", type=path, help=RUN)
     sample.add_argument(
-        "--reference", type=Path, nargs="+", default=[], metavar="FILE", help="pictures of the subject (default: none)"
+        "--reference", type=path, nargs="+", default=[], metavar="FILE", help="pictures of the subject (default: none)"
     )
     sample.add_argument("--prompt", action="append", required=True, metavar="TEXT", help="what to show; repeatable")
-    sample.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    sample.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the pictures")
     sample.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures per prompt (default: 4)")
     sample.add_argument(
         "--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO's own begin at 3407)"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
@@ -60,9 +61,14 @@ def share(text: str) -> tuple[Path, float]:
     try:
         if not equals or not run:
             raise ValueError
-        return Path(run), float(number)
+        return path(run), float(number)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text}: write it as RUN=SHARE, such as outputs/naive=0.3") from None
+
+
+def path(text: str) -> Path:
+    """A path, as argparse takes types; ``--out=~/x`` is none of a shell's business, so ~ is read here."""
+    return Path(os.path.expanduser(text))
 
 
 def finite(text: str) -> float:

@@ -7,7 +7,7 @@ import json
 import math
 from pathlib import Path
 
-from cgrpo.cli.shared import RECIPE, add_settings, add_verb
+from cgrpo.cli.shared import RECIPE, add_settings, add_verb, path
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
@@ -20,8 +20,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     train = add_verb(verbs, "train", "train a policy, compare it with its base, write a report", run, EXAMPLES)
     train.add_argument("recipe", nargs="?", help=RECIPE)
     add_settings(train)
-    train.add_argument("--out", type=Path, metavar="DIR", help="run directory (default: outputs/RECIPE-TIME)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this directory")
+    train.add_argument("--out", type=path, metavar="DIR", help="run directory (default: outputs/RECIPE-TIME)")
+    train.add_argument("--resume", type=path, metavar="RUN", help="continue the run in this directory")
 
 
 def run(options: argparse.Namespace) -> None:

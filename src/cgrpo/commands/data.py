@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from cgrpo.build import make_cut
 from cgrpo.build.needs import missing, to_fetch, unfit
-from cgrpo.config import TOYBOX, load_config, recipes
+from cgrpo.commands.prompts import cut_lines, prompts_of
+from cgrpo.config import TOYBOX, Config, load_config, recipes
 from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, write_manifest
 from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan_records
-from cgrpo.hub import locate
+from cgrpo.errors import UserError
+from cgrpo.hub import locate, whereabouts
 from cgrpo.rewards.aesthetic import Aesthetic
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.dino import DinoSeg, Subject
@@ -56,11 +59,24 @@ def check_recipe(
         for path, place in sets.items()
     }
     training = rows.get(cfg.data.source, [])
+    cut = _counter(cfg)
     for path, records in rows.items():
         told += [f"{path}: {line}" for line in unfit(cfg, records, trained=path == cfg.data.source)]
+        notes += [f"{path}: {line}" for line in cut_lines(cut(prompts_of(records)[0]), prompts_of(records)[1])]
         if path != cfg.data.source:
             told += [f"{path}: {line}" for line in shared_with(records, training)]
     return reports, told, notes
+
+
+def _counter(cfg: Config) -> Callable[[Sequence[str]], dict[str, list[int]]]:
+    """What tells the prompts that are cut; nothing where the base isn't here, as is told of it anyway."""
+    policy = cfg.policy
+    try:
+        if policy.path == TOYBOX or whereabouts(policy.path, "folder") != "hub":
+            return make_cut(cfg)
+    except UserError:  # a single file, whose parts lie beside it or nowhere; or none
+        pass
+    return lambda prompts: {}
 
 
 def filter_data(

@@ -28,7 +28,7 @@ def check_materials(
     """Keep what the run is made of in materials.json; a resumed one must find it as it was.
 
     Data set, base, start, and rewards that are computed here (of a server's, servers.json knows). Raises UserError
-    that names what is another one, and where the run began: paths in its settings are relative to that folder.
+    that names what is another one, and where the run began: paths in its settings are looked up there first.
     """
     file = record.folder / "materials.json"
     found = _materials(cfg, source, policy, rewards)
@@ -45,6 +45,14 @@ def check_materials(
                 )
     except (ValueError, AttributeError, LookupError) as error:
         raise UserError(f"{file}: can't be read ({error}); delete it, if nothing has changed") from error
+
+
+def began_in(record: Record) -> Path:
+    """The folder in which a run began, and in which its relative paths are looked up; this one where that is gone."""
+    try:
+        return Path(json.loads((record.folder / "materials.json").read_text(encoding="utf-8-sig"))["folder"])
+    except (OSError, ValueError, LookupError, TypeError):  # of an earlier version; check_materials tells of the rest
+        return Path.cwd()
 
 
 def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cgrpo.data import ManifestSource, Source
 from cgrpo.policies.base import Policy
+from cgrpo.types import Record
+
+
+def cut_lines(cut: Mapping[str, Sequence[int]], names: Sequence[str]) -> Iterator[str]:
+    """How many of the prompts of these names are ``cut``, by what, and whose is the first."""
+    for what, rows in cut.items():
+        if rows:
+            yield f"{len(rows)} of {len(names)} prompts are cut by {what}, the first of them {names[rows[0]]}'s"
 
 
 def say_cut(policy: Policy, prompts: Sequence[str], names: Sequence[str]) -> None:
-    """On stderr: how many prompts are cut, by what, and whose is the first."""
-    for what, rows in policy.cut_prompts(prompts).items():
-        if rows:
-            told = f"{len(rows)} of {len(prompts)} prompts are cut by {what}, the first of them {names[rows[0]]}'s"
-            print(f"cgrpo: {told}", file=sys.stderr)
+    """``cut_lines`` on stderr."""
+    for line in cut_lines(policy.cut_prompts(prompts), names):
+        print(f"cgrpo: {line}", file=sys.stderr)
 
 
 def say_cut_tasks(policy: Policy, source: Source) -> None:
     """``say_cut`` for the records of a data set; the toy world's prompts are short."""
     if isinstance(source, ManifestSource):
-        records = source.records
-        say_cut(policy, [record.prompt for record in records], [f"record {record.id}" for record in records])
+        say_cut(policy, *prompts_of(source.records))
+
+
+def prompts_of(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """The prompts of records, and what each is called."""
+    return [record.prompt for record in records], [f"record {record.id}" for record in records]

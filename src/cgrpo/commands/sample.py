@@ -16,6 +16,7 @@ from cgrpo.evaluation.sampling import follow, seed_noise
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
+from cgrpo.text import is_blank
 from cgrpo.training.record import Record
 from cgrpo.types import Batch
 
@@ -60,7 +61,7 @@ def sample(
     Without ``references`` the prompt stands alone. ``recipe`` describes the base where ``run`` is no run directory.
     Raises UserError where one of the files is there already.
     """
-    if not prompts or not all(prompt.strip() for prompt in prompts):
+    if not prompts or any(map(is_blank, prompts)):
         raise UserError("--prompt is empty; say what the picture should show")
     cfg, adapter = configuration(run, load_config(recipe), settings)
     with TemporaryDirectory() as scratch:

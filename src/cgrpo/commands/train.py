@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from tqdm import tqdm
 from cgrpo.build import make_final_tasks, make_policy, make_rewards, make_source, make_trainer
 from cgrpo.build.needs import check_needs
 from cgrpo.commands.finish import finish
-from cgrpo.commands.materials import check_materials
+from cgrpo.commands.materials import began_in, check_materials
 from cgrpo.commands.pairs import pairs_of
 from cgrpo.commands.prompts import say_cut_tasks
 from cgrpo.commands.watch import Watch, tasks_to_watch
-from cgrpo.config import Config, PreferenceConfig, parse_run
+from cgrpo.config import Config, PreferenceConfig, parse_run, settled
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
@@ -48,10 +49,12 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     sharded = cfg.training.parallel == "fsdp2"
-    source, watched, final = make_source(cfg), tasks_to_watch(cfg), make_final_tasks(cfg)
-    check_needs(cfg, source.records if isinstance(source, ManifestSource) else ())  # minutes before it would tell
-    policy = make_policy(cfg, runtime.device, spread=sharded)
-    rewards = make_rewards(cfg, runtime.device)
+    placed = settled(cfg, began_in(record)) if resume else cfg  # the same settings, paths as they were meant
+    source, watched, final = make_source(placed), tasks_to_watch(placed), make_final_tasks(placed)
+    check_needs(placed, source.records if isinstance(source, ManifestSource) else ())  # minutes before it would tell
+    policy = make_policy(placed, runtime.device, spread=sharded)
+    policy.origin = replace(policy.origin, base=cfg.policy.path)
+    rewards = make_rewards(placed, runtime.device)
     if sharded:
         policy.shard(runtime.shard)
     if runtime.is_main:

@@ -31,7 +31,7 @@ from cgrpo.config.rewards import (
     RewardSettings,
     VlmSettings,
 )
-from cgrpo.config.section import TOYBOX, Section
+from cgrpo.config.section import TOYBOX, Section, settled
 from cgrpo.config.sft import SftConfig
 from cgrpo.config.training import Training
 
@@ -69,4 +69,5 @@ __all__ = [
     "parse_config",
     "parse_run",
     "recipes",
+    "settled",
 ]

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import Positive, Section
+from cgrpo.config.section import Place, Positive, Section
 
 
 class Evaluation(Section):
     enabled: bool = True
     """Compare base and trained policy on held-out tasks after the run, where there are any."""
-    source: str = ""
+    source: Place = ""
     """A manifest of held-out tasks. Empty: the toy world's split, or with a data set of one's own guard.source."""
     tasks: Positive = 64
     """Of a manifest, at most its first so many tasks."""

@@ -7,13 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from cgrpo.config.rewards import RewardSettings
-from cgrpo.config.section import Positive, Section
+from cgrpo.config.section import Place, Positive, Section
 
 
 class Guard(Section):
     every: Annotated[int, Field(ge=0)] = 10
     """Iterations between two checks on held-out tasks while training; 0 is off."""
-    source: str = ""
+    source: Place = ""
     """A manifest of held-out tasks. Empty: the toy world's validation split, and no guard over a data set of one's
     own."""
     tasks: Positive = 64

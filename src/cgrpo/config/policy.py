@@ -6,21 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import TOYBOX, Positive, Section
+from cgrpo.config.section import TOYBOX, Place, Positive, Section
 
 
 class Policy(Section):
-    path: str = TOYBOX
+    path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
     flux1-dev.safetensors, or "toybox"."""
-    autoencoder: str = ""
+    autoencoder: Place = ""
     """An autoencoder file (ae.safetensors) or folder in place of the checkpoint's own; empty: its own, or
     ae.safetensors beside a BFL file."""
-    clip: str = ""
+    clip: Place = ""
     """Folder or hub id of a CLIP text encoder with its tokenizer, in place of the checkpoint's own."""
-    t5: str = ""
+    t5: Place = ""
     """Folder or hub id of a T5 encoder with its tokenizer, in place of the checkpoint's own."""
-    start: str = ""
+    start: Place = ""
     """A LoRA to start from, such as UNO's dit_lora.safetensors: a file, a folder, or a file on the hub."""
     start_mode: Literal["merge", "continue"] = "merge"
     """Merge ``start`` into the base and train a fresh adapter on top (the paper), or train it on; then the frozen

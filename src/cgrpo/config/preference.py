@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cgrpo.config.run import Run
-from cgrpo.config.section import Positive, Section, Share
+from cgrpo.config.section import Place, Positive, Section, Share
 
 
 class Preferences(Section):
-    pairs: str = ""
+    pairs: Place = ""
     """Pairs as JSON lines (docs/data.md). Empty: they are made before the training, and kept in the run: of pictures
     that the frozen base draws from the prompt alone, the harmonic mean of the rewards picks winner and loser."""
     tasks: Positive = 192

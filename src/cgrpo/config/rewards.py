@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from cgrpo.config.section import TOYBOX, Positive, Section, Seed
+from cgrpo.config.section import TOYBOX, Place, Positive, Section, Seed
 
 AxisName = Literal["identity", "prompt"]
 
@@ -26,12 +26,12 @@ class DinoSegSettings(ModelSettings):
     """Identity: DINOv2 similarity of the segmented subjects (the paper)."""
 
     type: Literal["dino-seg"] = "dino-seg"
-    path: str = TOYBOX
+    path: Place = TOYBOX
     """Folder or hub id of a DINOv2 (or DINOv3) checkpoint, or "toybox" (the paper: DINOv2-large)."""
-    segmenter: str = TOYBOX
+    segmenter: Place = TOYBOX
     """Folder or hub id of the segmenter: SAM with a ``detector``, SAM 3, or a Segformer that knows the subject's word;
     or "toybox". Empty with masks = "reference": the data set's own masks alone."""
-    detector: str = ""
+    detector: Place = ""
     """Folder or hub id of a GroundingDINO checkpoint that finds the box SAM segments; empty for none."""
     masks: Literal["both", "reference", "none"] = "both"
     """What is segmented: both pictures (the paper), the reference alone (the release), or nothing (plain DINO)."""
@@ -41,7 +41,7 @@ class DinoSettings(ModelSettings):
     """Identity: DreamBench's DINO, DINO v1 ViT-S/16 similarity of whole pictures."""
 
     type: Literal["dino"] = "dino"
-    path: str = "facebook/dino-vits16"
+    path: Place = "facebook/dino-vits16"
     """Folder or hub id of DINO v1 ViT-S/16."""
 
 
@@ -49,7 +49,7 @@ class ClipSettings(ModelSettings):
     """Prompt: CLIP similarity of picture and text (DreamBench's CLIP-T: ViT-B/32, there clamped at 0)."""
 
     type: Literal["clip"] = "clip"
-    path: str = TOYBOX
+    path: Place = TOYBOX
     """Folder or hub id of a CLIP checkpoint, or "toybox"."""
 
 
@@ -57,7 +57,7 @@ class ClipImageSettings(ModelSettings):
     """Identity: CLIP similarity of whole pictures (DreamBench's CLIP-I: ViT-B/32)."""
 
     type: Literal["clip-i"] = "clip-i"
-    path: str = "openai/clip-vit-base-patch32"
+    path: Place = "openai/clip-vit-base-patch32"
     """Folder or hub id of a CLIP checkpoint, or "toybox"."""
 
 
@@ -65,9 +65,9 @@ class AestheticSettings(ModelSettings):
     """Prompt: LAION's aesthetic score of the picture alone, V1 or V2 as the head is."""
 
     type: Literal["aesthetic"] = "aesthetic"
-    path: str = "openai/clip-vit-large-patch14"
+    path: Place = "openai/clip-vit-large-patch14"
     """Folder or hub id of OpenAI's CLIP ViT-L/14."""
-    head: str
+    head: Place
     """The head as safetensors: `cgrpo rewards convert` makes it once from LAION's .pth file."""
 
 
@@ -75,7 +75,7 @@ class HpsV2Settings(ModelSettings):
     """Prompt: HPSv2's human preference score (v2.1)."""
 
     type: Literal["hpsv2"] = "hpsv2"
-    path: str
+    path: Place
     """Folder that `cgrpo rewards convert` makes once from HPS_v2.1_compressed.pt."""
     chunk: Positive = 16
     """Pictures per forward."""
@@ -85,9 +85,9 @@ class PickScoreSettings(ModelSettings):
     """Prompt: PickScore's human preference logit."""
 
     type: Literal["pickscore"] = "pickscore"
-    path: str = "yuvalkirstain/PickScore_v1"
+    path: Place = "yuvalkirstain/PickScore_v1"
     """Folder or hub id of PickScore's weights."""
-    processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    processor: Place = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     """Folder or hub id of its tokenizer and preprocessing; empty: those in ``path``."""
     chunk: Positive = 16
     """Pictures per forward."""
@@ -97,7 +97,7 @@ class ImageRewardSettings(ModelSettings):
     """Prompt: ImageReward's human preference score."""
 
     type: Literal["image-reward"] = "image-reward"
-    path: str
+    path: Place
     """Folder that `cgrpo rewards convert` makes once from ImageReward.pt."""
     chunk: Positive = 16
     """Pictures per forward."""
@@ -107,11 +107,11 @@ class HpsV3Settings(ModelSettings):
     """Prompt: HPSv3's human preference score (the paper)."""
 
     type: Literal["hpsv3"] = "hpsv3"
-    path: str
+    path: Place
     """HPSv3.safetensors, or a hub id that holds it."""
-    backbone: str
+    backbone: Place
     """Folder or hub id with Qwen2-VL-7B-Instruct's configuration and tokenizer."""
-    template: str = ""
+    template: Place = ""
     """File with the prompt template (.txt, or the .py of the hpsv3 package); empty: the installed hpsv3 package's."""
     rotary: Literal["reference", "fp32"] = "reference"
     """Rotary tables rounded to bfloat16 as HPSv3 was trained, or exact."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 TOYBOX = "toybox"  # in place of a path: what the package carries
 
@@ -13,7 +15,43 @@ Seed = Annotated[int, Field(ge=0, le=2**62)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _at_home(text: str) -> str:
+    """``~`` is the shell's, which leaves it alone in ``--set key=~/x`` and never sees a recipe."""
+    return os.path.expanduser(text) if text.startswith("~") else text
+
+
+PLACE = AfterValidator(_at_home)
+Place = Annotated[str, PLACE]  # a path, or a name on the model hub
+
+
 class Section(BaseModel):
     """A table of the configuration: frozen, unknown keys refused, and numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise ValueError("must be a number")
+        return value
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def settled(section: AnySection, began: Path) -> AnySection:
+    """``section`` with its relative places in ``began``, where that folder has them."""
+    changes: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            changes[name] = settled(value, began)
+        elif isinstance(value, dict):
+            changes[name] = {
+                key: settled(one, began) if isinstance(one, Section) else one for key, one in value.items()
+            }
+        elif PLACE in field.metadata and value not in ("", TOYBOX) and (began / value).exists():
+            changes[name] = str(began / value)
+    return section.model_copy(update=changes)

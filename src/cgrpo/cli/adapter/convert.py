@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, path
 
 EXAMPLES = """\
 cgrpo adapter convert outputs/paper/adapter --to diffusers --join bytedance-research/UNO/dit_lora.safetensors \\
@@ -17,10 +16,10 @@ cgrpo adapter convert outputs/kontext/adapter --to comfyui --out ComfyUI/models/
 def add(verbs: argparse._SubParsersAction) -> None:
     convert = add_verb(verbs, "convert", "write an adapter in another format", run, EXAMPLES)
     convert.add_argument(
-        "file", type=Path, help="an adapter file or folder: ours, diffusers', peft's, UNO's, kohya's, ComfyUI's"
+        "file", type=path, help="an adapter file or folder: ours, diffusers', peft's, UNO's, kohya's, ComfyUI's"
     )
     convert.add_argument("--to", choices=["diffusers", "uno", "comfyui"], required=True, help="format of the result")
-    convert.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+    convert.add_argument("--out", type=path, required=True, metavar="FILE", help="file to write")
     convert.add_argument(
         "--join",
         metavar="START",

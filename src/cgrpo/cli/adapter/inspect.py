@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, path
 from cgrpo.files import json_text
 
 EXAMPLES = "cgrpo adapter inspect outputs/paper/adapter"
@@ -13,7 +12,7 @@ EXAMPLES = "cgrpo adapter inspect outputs/paper/adapter"
 
 def add(verbs: argparse._SubParsersAction) -> None:
     inspect = add_verb(verbs, "inspect", "what an adapter file holds", run, EXAMPLES)
-    inspect.add_argument("file", type=Path, help="an adapter file or folder")
+    inspect.add_argument("file", type=path, help="an adapter file or folder")
 
 
 def run(options: argparse.Namespace) -> None:

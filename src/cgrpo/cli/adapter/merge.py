@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_settings, add_verb
+from cgrpo.cli.shared import add_settings, add_verb, path
 
 EXAMPLES = "cgrpo adapter merge outputs/paper/adapter --recipe uno-dinoseg-hpsv3 --out merged-flux"
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     merge = add_verb(verbs, "merge", "write a whole diffusers folder with the adapter in its weights", run, EXAMPLES)
-    merge.add_argument("file", type=Path, help="an adapter file or folder")
+    merge.add_argument("file", type=path, help="an adapter file or folder")
     merge.add_argument("--recipe", default="toybox", help="describes the base")
     add_settings(merge)
-    merge.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    merge.add_argument("--out", type=path, required=True, metavar="DIR", help="folder to write")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, path
 
 DOES = "which reward agrees with people's ratings, and how far anything could (Table 6)"
 EXAMPLES = """\
@@ -15,14 +14,14 @@ cgrpo analyze alignment ratings --scores more-scores --out alignment"""
 
 def add(verbs: argparse._SubParsersAction) -> None:
     verb = add_verb(verbs, "alignment", DOES, run, EXAMPLES)
-    verb.add_argument("study", type=Path, help="folder of a study made with cgrpo study create --mode rating")
+    verb.add_argument("study", type=path, help="folder of a study made with cgrpo study create --mode rating")
     verb.add_argument(
         "--scores",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="scores of the same pictures, the --out of cgrpo evaluate (default: those the study was made from)",
     )
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for alignment.json, .md and .html")
+    verb.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for alignment.json, .md and .html")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import RUN, add_settings, seed
+from cgrpo.cli.shared import RUN, add_settings, path, seed
 
 if TYPE_CHECKING:
     from cgrpo.commands.analyze import Analysis, AnalysisRequest
@@ -14,9 +13,9 @@ if TYPE_CHECKING:
 
 def add_analysis(verb: argparse.ArgumentParser) -> None:
     """The options that all of them have."""
-    verb.add_argument("run", nargs="?", type=Path, help=RUN)
+    verb.add_argument("run", nargs="?", type=path, help=RUN)
     verb.add_argument("--base", action="store_true", help="the untrained policy, with the run's settings")
-    verb.add_argument("--out", type=Path, metavar="DIR", help="where json and plot go (default: RUN/analysis)")
+    verb.add_argument("--out", type=path, metavar="DIR", help="where json and plot go (default: RUN/analysis)")
     verb.add_argument(
         "--split",
         choices=("train", "validation", "test"),

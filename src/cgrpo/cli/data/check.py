@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import add_settings, add_verb
+from cgrpo.cli.shared import add_settings, add_verb, path
 from cgrpo.errors import UserError
 from cgrpo.files import json_text
 
@@ -21,12 +20,12 @@ cgrpo data check uno-24gb --set data.source=dog.json --set guard.source=dog.held
 def add(verbs: argparse._SubParsersAction) -> None:
     check = add_verb(verbs, "check", "every missing, broken, duplicate or suspicious row of a data set", run, EXAMPLES)
     check.add_argument(
-        "path", type=Path, help="a manifest, a folder, or an archive; or a recipe, with its data, tasks and rewards"
+        "path", type=path, help="a manifest, a folder, or an archive; or a recipe, with its data, tasks and rewards"
     )
     add_settings(check)
-    check.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
+    check.add_argument("--root", type=path, metavar="DIR", help="where the pictures lie, if not beside it")
     check.add_argument("--quick", action="store_true", help="open no picture: damage and likeness are not looked for")
-    check.add_argument("--json", type=Path, metavar="FILE", help="also write the problems as JSON")
+    check.add_argument("--json", type=path, metavar="FILE", help="also write the problems as JSON")
 
 
 def run(options: argparse.Namespace) -> int:

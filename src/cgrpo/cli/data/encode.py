@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import RECIPE, add_settings, add_verb
+from cgrpo.cli.shared import RECIPE, add_settings, add_verb, path
 
 DOES = "encode all prompts and references once, so that training needs no T5"
 EXAMPLES = "cgrpo data encode uno-dinoseg-hpsv3 --set data.source=train.json --out encoded"
@@ -15,7 +14,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     encode = add_verb(verbs, "encode", DOES, run, EXAMPLES)
     encode.add_argument("recipe", nargs="?", default="toybox", help=RECIPE)
     add_settings(encode)
-    encode.add_argument("--out", type=Path, required=True, metavar="DIR", help="the cache; use it as data.cache")
+    encode.add_argument("--out", type=path, required=True, metavar="DIR", help="the cache; use it as data.cache")
 
 
 def run(options: argparse.Namespace) -> None:

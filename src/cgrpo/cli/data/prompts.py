@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb, count, positive
+from cgrpo.cli.shared import add_verb, count, path, positive
 
 EXAMPLES = """\
 cgrpo data prompts photos --subject dog --out dog.json
@@ -15,11 +14,11 @@ cgrpo data prompts photos --subject "ceramic mug" --prompts mine.txt --count 60 
 def add(verbs: argparse._SubParsersAction) -> None:
     does = "from photographs of one subject to a data set, some prompts held out"
     verb = add_verb(verbs, "prompts", does, run, EXAMPLES)
-    verb.add_argument("folder", type=Path, help="the subject's photographs")
+    verb.add_argument("folder", type=path, help="the subject's photographs")
     verb.add_argument("--subject", required=True, metavar="WORD", help="what it is, as a prompt would say: dog")
-    verb.add_argument("--out", type=Path, required=True, metavar="FILE.json", help="the data set to write")
+    verb.add_argument("--out", type=path, required=True, metavar="FILE.json", help="the data set to write")
     verb.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a prompt a line, {class} for the subject (default: DreamBench's)"
+        "--prompts", type=path, metavar="FILE", help="a prompt a line, {class} for the subject (default: DreamBench's)"
     )
     verb.add_argument(
         "--kind",

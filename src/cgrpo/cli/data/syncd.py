@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb, finite, positive, seed
+from cgrpo.cli.shared import add_verb, finite, path, positive, seed
 from cgrpo.errors import UserError
 from cgrpo.files import json_text
 
@@ -16,9 +15,9 @@ cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.8
 
 def add(verbs: argparse._SubParsersAction) -> None:
     syncd = add_verb(verbs, "syncd", "choose SynCD's best pairs (the paper's training set)", run, EXAMPLES)
-    syncd.add_argument("root", type=Path, help="SynCD's folder, unpacked or with its zips")
+    syncd.add_argument("root", type=path, help="SynCD's folder, unpacked or with its zips")
     syncd.add_argument("--top", type=positive, default=10000, metavar="N", help="objects to keep (default: 10000)")
-    syncd.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest to write (.json)")
+    syncd.add_argument("--out", type=path, required=True, metavar="FILE", help="the manifest to write (.json)")
     syncd.add_argument("--seed", type=seed, default=0, help="of the pair taken from each object (default: 0)")
     syncd.add_argument(
         "--max-similarity", type=finite, default=0.98, metavar="S", help="near-duplicates lie above (default: 0.98)"
@@ -32,7 +31,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     )
     syncd.add_argument("--dino", default="", metavar="FOLDER", help="compute similarities with this DINOv2")
     syncd.add_argument("--clip", default="", metavar="FOLDER", help="compute aesthetics with this CLIP ViT-L/14")
-    syncd.add_argument("--head", type=Path, metavar="FILE", help="and this converted LAION head")
+    syncd.add_argument("--head", type=path, metavar="FILE", help="and this converted LAION head")
 
 
 def run(options: argparse.Namespace) -> None:

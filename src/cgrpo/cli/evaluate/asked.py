@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import RUN, add_settings, positive, seed
+from cgrpo.cli.shared import RUN, add_settings, path, positive, seed
 
 if TYPE_CHECKING:
     from cgrpo.commands.benchmark import EvaluationRequest, Outcome
@@ -14,13 +13,13 @@ if TYPE_CHECKING:
 
 def add_benchmark(bench: argparse.ArgumentParser) -> None:
     """The options that all of them have."""
-    bench.add_argument("run", nargs="?", type=Path, help=RUN)
+    bench.add_argument("run", nargs="?", type=path, help=RUN)
     bench.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="pictures and scores; go on where it ended"
+        "--out", type=path, required=True, metavar="DIR", help="pictures and scores; go on where it ended"
     )
     bench.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures a prompt (default: 4)")
     bench.add_argument("--first-seed", type=seed, default=3407, metavar="S", help="default: 3407, as the paper's code")
-    bench.add_argument("--images", type=Path, metavar="DIR", help="score these instead of generating")
+    bench.add_argument("--images", type=path, metavar="DIR", help="score these instead of generating")
     bench.add_argument(
         "--layout",
         default="rows",

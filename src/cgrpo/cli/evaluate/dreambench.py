@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from cgrpo.cli.evaluate.asked import add_benchmark, request, say_outcome
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, path
 
 DOES = "DreamBench: generate and score, or score pictures of any system"
 EXAMPLES = """\
@@ -19,7 +18,7 @@ cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" 
 def add(verbs: argparse._SubParsersAction) -> None:
     bench = add_verb(verbs, "dreambench", DOES, run, EXAMPLES)
     add_benchmark(bench)
-    bench.add_argument("--data", type=Path, required=True, metavar="DIR", help="the photographs: SUBJECT/NN.jpg")
+    bench.add_argument("--data", type=path, required=True, metavar="DIR", help="the photographs: SUBJECT/NN.jpg")
     bench.add_argument("--list", choices=["single", "multi"], default="single", help="the official list")
     bench.add_argument("--subjects", nargs="+", default=[], metavar="NAME", help="some of its subjects (default: all)")
 

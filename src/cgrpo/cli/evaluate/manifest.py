@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from cgrpo.cli.evaluate.asked import add_benchmark, request, say_outcome
-from cgrpo.cli.shared import add_verb, count
+from cgrpo.cli.shared import add_verb, count, path
 
 EXAMPLES = """\
 cgrpo evaluate manifest my-subjects.json outputs/paper --out my-scores
@@ -15,9 +14,9 @@ cgrpo evaluate manifest my-subjects.json --images theirs --method theirs --out m
 
 def add(verbs: argparse._SubParsersAction) -> None:
     own = add_verb(verbs, "manifest", "the same for references and prompts of your own", run, EXAMPLES)
-    own.add_argument("manifest", type=Path, help="a data set: a manifest, a folder, or an archive")
+    own.add_argument("manifest", type=path, help="a data set: a manifest, a folder, or an archive")
     add_benchmark(own)
-    own.add_argument("--root", type=Path, metavar="DIR", help="where the pictures lie, if not beside it")
+    own.add_argument("--root", type=path, metavar="DIR", help="where the pictures lie, if not beside it")
     own.add_argument("--limit", type=count, default=0, metavar="N", help="its first N rows alone (default: 0, all)")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from pathlib import Path
 
-from cgrpo.cli.shared import add_settings, add_verb
+from cgrpo.cli.shared import add_settings, add_verb, path
 
 EXAMPLES = """\
 cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" pictures/*.png --sheet scores.png
@@ -16,7 +15,7 @@ cgrpo rewards score --reward clip=openai/clip-vit-base-patch32 --prompt "a cat" 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     score = add_verb(verbs, "score", "a table of scores of pictures, best first", run, EXAMPLES)
-    score.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="pictures to score")
+    score.add_argument("images", type=path, nargs="+", metavar="IMAGE", help="pictures to score")
     score.add_argument(
         "--reward",
         action="append",
@@ -24,13 +23,13 @@ def add(verbs: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="a reward of the recipe, or TYPE=PATH; repeatable (default: all of the recipe)",
     )
-    score.add_argument("--reference", type=Path, nargs="+", default=[], metavar="FILE", help="pictures of the subject")
+    score.add_argument("--reference", type=path, nargs="+", default=[], metavar="FILE", help="pictures of the subject")
     score.add_argument("--prompt", default="", metavar="TEXT", help="what the pictures should show")
     score.add_argument("--subject", default="", metavar="WORD", help="what a segmenter looks for")
     score.add_argument("--recipe", default="toybox", help="where the rewards are described (default: toybox)")
     add_settings(score)
-    score.add_argument("--sheet", type=Path, metavar="FILE", help="also write the pictures in that order (PNG)")
-    score.add_argument("--json", type=Path, metavar="FILE", help="also write the table as JSON")
+    score.add_argument("--sheet", type=path, metavar="FILE", help="also write the pictures in that order (PNG)")
+    score.add_argument("--json", type=path, metavar="FILE", help="also write the table as JSON")
 
 
 def run(options: argparse.Namespace) -> int:

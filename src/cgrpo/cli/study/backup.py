@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, path
 
 EXAMPLES = "cgrpo study backup study --out study-monday"
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     backup = add_verb(verbs, "backup", "a whole copy of a study, also while it is served", run, EXAMPLES)
-    backup.add_argument("study", type=Path, help="folder that cgrpo study create wrote")
-    backup.add_argument("--out", type=Path, required=True, metavar="DIR", help="the copy's new folder")
+    backup.add_argument("study", type=path, help="folder that cgrpo study create wrote")
+    backup.add_argument("--out", type=path, required=True, metavar="DIR", help="the copy's new folder")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cgrpo.cli.shared import add_verb, count, positive, seed
+from cgrpo.cli.shared import add_verb, count, path, positive, seed
 from cgrpo.errors import UserError
 from cgrpo.text import read_text
 
@@ -17,8 +17,8 @@ cgrpo study create dreambench-scores --method ours --mode rating --out ratings -
 
 def add(verbs: argparse._SubParsersAction) -> None:
     create = add_verb(verbs, "create", "draw and freeze a study of evaluated pictures", run, EXAMPLES)
-    create.add_argument("scores", type=Path, help="the --out of cgrpo evaluate")
-    create.add_argument("--out", type=Path, required=True, metavar="DIR", help="the study's new folder")
+    create.add_argument("scores", type=path, help="the --out of cgrpo evaluate")
+    create.add_argument("--out", type=path, required=True, metavar="DIR", help="the study's new folder")
     create.add_argument(
         "--method",
         action="append",
@@ -44,12 +44,12 @@ def add(verbs: argparse._SubParsersAction) -> None:
         help="hidden items with a known answer, the same for each rater (default: 5 %% of a rater's, 5 at least)",
     )
     create.add_argument(
-        "--tutorial", type=Path, metavar="FILE", help="JSON list of items to learn from (default: four, made)"
+        "--tutorial", type=path, metavar="FILE", help="JSON list of items to learn from (default: four, made)"
     )
     create.add_argument(
         "--pass-mark", type=share, default=0.75, metavar="SHARE", help="of right tutorial answers (default: 0.75)"
     )
-    create.add_argument("--consent", type=Path, metavar="FILE", help="text that raters agree to (default: a short one)")
+    create.add_argument("--consent", type=path, metavar="FILE", help="text that raters agree to (default: a short one)")
     create.add_argument("--completion-code", default="", metavar="CODE", help="shown at the end, for paid panels")
     create.add_argument(
         "--url", default="http://127.0.0.1:8421", help="where raters reach the server, for the links (default: here)"

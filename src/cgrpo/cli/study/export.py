@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from cgrpo.cli.shared import add_verb
+from cgrpo.cli.shared import add_verb, path
 
 EXAMPLES = """\
 cgrpo study export study --to pairs --out pairs.jsonl
@@ -15,14 +14,14 @@ cgrpo study export study --to label-studio --url http://127.0.0.1:8099 --out for
 
 def add(verbs: argparse._SubParsersAction) -> None:
     export = add_verb(verbs, "export", "to training, to other statistics, or to Label Studio", run, EXAMPLES)
-    export.add_argument("study", type=Path, help="folder that cgrpo study create wrote; it may be served meanwhile")
+    export.add_argument("study", type=path, help="folder that cgrpo study create wrote; it may be served meanwhile")
     export.add_argument(
         "--to",
         choices=["pairs", "scores", "label-studio"],
         required=True,
         help="pairs: for method preference; scores: rows for cgrpo evaluate compare; label-studio: tasks and interface",
     )
-    export.add_argument("--out", type=Path, required=True, metavar="PATH", help="file of pairs, or a folder")
+    export.add_argument("--out", type=path, required=True, metavar="PATH", help="file of pairs, or a folder")
     export.add_argument(
         "--question",
         choices=["both", "identity", "prompt"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.adapters.scales import config_settings, header_settings
 from cgrpo.policies.checkpoints.strict import refuse_not_finite
 from cgrpo.tensor_files import write_tensors
+from cgrpo.text import cure_for, first_bytes
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 NAMES = (FILE_NAME, "adapter_model.safetensors")  # the other is peft's
@@ -51,21 +53,27 @@ def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
     file = adapter_file(path)
     if not file.is_file():
         raise UserError(f"{file}: no such adapter; give a safetensors file or a folder with {FILE_NAME}")
+    pieces = re.search(r"-\d{5}-of-(\d{5})$", file.stem)
+    if pieces and int(pieces[1]) > 1:
+        raise UserError(f"{file}: one of {int(pieces[1])} pieces of an adapter; save it in one, and give that")
     try:
         with safe_open(file, "pt") as opened:
             header = opened.metadata() or {}
             state = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error}); only safetensors are read") from error
+        cure = cure_for(first_bytes(file), "only safetensors are read")
+        raise UserError(f"{file}: not a readable safetensors file ({error}); {cure}") from error
     refuse_not_finite(file, state)
     return file, state, header
 
 
 def adapter_file(path: Path) -> Path:
-    """``path``, or the adapter in the folder that it is."""
+    """``path``, or the adapter in the folder that it is: of a known name, or the only one there."""
     if not path.is_dir():
         return path
-    return next((path / name for name in NAMES if (path / name).is_file()), path / FILE_NAME)
+    others = sorted(path.glob("*.safetensors"))
+    only = others[0] if len(others) == 1 else path / FILE_NAME
+    return next((path / name for name in NAMES if (path / name).is_file()), only)
 
 
 def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:

@@ -32,6 +32,7 @@ from cgrpo.policies.checkpoints.bfl2 import BLOCKS as FLUX2_BLOCKS
 
 # What may stand before a module's name, of which layout that is; the longest first.
 _PREFIXES = {
+    "base_model.model.diffusion_model.": "peft",
     "base_model.model.transformer.": "peft",
     "base_model.model.": "peft",
     "model.diffusion_model.": "comfyui",
@@ -42,11 +43,13 @@ _PREFIXES = {
     "": "",
 }
 _TEXT = re.compile(r"(base_model\.model\.)?(text_(encoder|model)|lora_te\d?_)")  # text_encoders., text_encoder_2. too
-_MATRIX = re.compile(r"(.+)\.(lora_A|lora_down|lora\.down|lora_B|lora_up|lora\.up)(?:\.default)?\.weight")
+_MATRIX = re.compile(r"(.+)\.(lora_A|lora_down|lora\.down|lora_B|lora_up|lora\.up)(?:\.(?!weight)(\w+))?\.weight")
+_WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")  # of processes that share a model, and of torch.compile
 _DOWN = ("lora_A", "lora_down", "lora.down")
 _OTHERS = {  # kinds of adapters that are no B A
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", ".lokr_": "LoKr", ".hada_": "LoHa", ".oft_": "OFT",
-    ".diff": "a full difference of weights", ".bias": "a bias", "norm.scale": "a norm's weights",
+    ".lora_mid": "LoCon's convolution", "scale_weight": "a scale of 8-bit numbers", ".alpha": "an alpha of many numbers",
+    "scaled_fp8": "a scale of 8-bit numbers", ".diff": "a full difference of weights", ".bias": "a bias", "norm.scale": "a norm's weights",
 }  # fmt: skip
 _OURS = re.compile(
     r"(single_)?transformer_blocks\.\d+\.|x_embedder$|context_embedder$|proj_out$|norm_out\.|time_(text|guidance)_embed\."
@@ -86,6 +89,7 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
         found = to_split(uno_to_adapter(state))
         pairs(found)
         return Known("uno", found, {})
+    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
     left_out = tuple(key for key in state if _TEXT.match(key))
     downs, ups, alphas = _sorted({key: value for key, value in state.items() if not _TEXT.match(key)})
     modules = dict.fromkeys([*downs, *ups, *alphas])
@@ -101,7 +105,8 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     scales = {}
     for module, (layout, plain, parts) in named.items():
         down, up = downs.get(module), ups.get(module)
-        if down is None or up is None or not down.ndim == up.ndim == 2 or down.shape[0] != up.shape[1]:
+        whole = down is not None and up is not None and down.ndim == up.ndim == 2 and down.numel() > 0
+        if not whole or down.shape[0] != up.shape[1]:
             raise UserError(f"adapter: A and B of {module} don't go together; save the adapter anew")
         scales[plain] = _scale(plain, down.shape[0], alphas, module, settings, others=layout != "kohya")
         for part, piece in zip(parts, _pieces(module, parts, _times(up, scales[plain]), down.shape[1]), strict=True):
@@ -118,12 +123,15 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]
     ups: State = {}
     alphas: dict[str, float] = {}
     unknown = []
+    names: set[str | None] = set()  # peft's, where a file has not left it out
     for key, value in state.items():
         if found := _MATRIX.fullmatch(key):
+            names.add(found[3])
             if not value.is_floating_point():
                 kind = str(value.dtype).removeprefix("torch.")
                 raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
-            (downs if found[2] in _DOWN else ups)[found[1]] = value
+            flat = value.flatten(1) if value.shape[2:] == (1, 1) else value  # of a convolution over one pixel
+            (downs if found[2] in _DOWN else ups)[found[1]] = flat
         elif key.endswith(".alpha") and value.numel() == 1:
             alphas[key.removesuffix(".alpha")] = float(value)
         else:
@@ -134,6 +142,8 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]
                 raise UserError(f"adapter: {key} is {kind}, which is no B A; merge it into its base by its own program")
     if unknown:
         _refuse(unknown)
+    if len(names) > 1:
+        raise UserError(f"adapter: holds {len(names)} adapters, {', '.join(sorted(map(str, names)))}; save one alone")
     return downs, ups, alphas
 
 

@@ -64,6 +64,8 @@ def config_settings(file: Path) -> Settings | None:
 
 
 def _settings(table: Mapping[str, Any]) -> Settings | None:
+    if not isinstance(table, Mapping):
+        raise ValueError("no table")
     if not table:
         return None
     if table.get("use_dora"):

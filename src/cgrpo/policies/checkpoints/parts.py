@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from cgrpo.errors import UserError
 from cgrpo.policies.checkpoints.strict import refuse_misfit, refuse_not_finite
+from cgrpo.text import cure_for, first_bytes, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +62,9 @@ def _read(part: Path, load: Callable[[Path], Part]) -> Part:
         return load(part)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{part}: can't be loaded ({reason}); only whole safetensors checkpoints are read") from error
+        told = (cure_for(first_bytes(file), "") for file in sorted(part.iterdir()))
+        cure = next(filter(None, told), "only whole safetensors checkpoints are read")
+        raise UserError(f"{part}: can't be loaded ({reason}); {cure}") from error
 
 
 def read_weights(part: Path, kind: Any, settings: dict[str, Any]) -> Any:
@@ -72,7 +75,7 @@ def read_weights(part: Path, kind: Any, settings: dict[str, Any]) -> Any:
 
     def load(folder: Path) -> Any:
         name = kind.__name__
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads(read_text(folder / "config.json"))
         found = config.get("_class_name") or (config.get("architectures") or [name])[0]
         if found not in _HOLDS.get(name, (name,)):
             raise UserError(f"{folder}: holds a {found}, not a {name}; give a FLUX checkpoint")

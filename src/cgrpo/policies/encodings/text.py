@@ -46,8 +46,8 @@ class PromptEncoder:
         self.clip = clip.requires_grad_(False).eval()
         self.t5 = t5.requires_grad_(False).eval()
         self.clip_tokenizer, self.t5_tokenizer = clip_tokenizer, t5_tokenizer
-        self.clip_length = min(CLIP_LENGTH, clip_tokenizer.model_max_length)
-        self.t5_length = min(T5_LENGTH, t5_tokenizer.model_max_length)
+        self.clip_length = _window(clip_tokenizer, CLIP_LENGTH)
+        self.t5_length = _window(t5_tokenizer, T5_LENGTH)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -56,12 +56,7 @@ class PromptEncoder:
 
     def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
         """The prompts that are longer than an encoder reads, as numbers, by "CLIP at 77 tokens" and "T5 at 512"."""
-        windows = {"CLIP": (self.clip_tokenizer, self.clip_length), "T5": (self.t5_tokenizer, self.t5_length)}
-        found = {}
-        for name, (tokenizer, length) in windows.items():
-            lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False, verbose=False).input_ids]
-            found[f"{name} at {length} tokens"] = [n for n, count in enumerate(lengths) if count > length]
-        return found
+        return cut_prompts(self.clip_tokenizer, self.t5_tokenizer, prompts)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -75,6 +70,23 @@ class PromptEncoder:
             text = self.t5(t5_ids).last_hidden_state
         rows = torch.tensor([unique.index(p) for p in prompts], device=device)
         return text[rows], pooled[rows]
+
+
+def cut_prompts(
+    clip_tokenizer: PreTrainedTokenizerBase, t5_tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]
+) -> dict[str, list[int]]:
+    """The prompts that are longer than an encoder reads; see ``PromptEncoder.cut``."""
+    windows = {"CLIP": (clip_tokenizer, CLIP_LENGTH), "T5": (t5_tokenizer, T5_LENGTH)}
+    found = {}
+    for name, (tokenizer, most) in windows.items():
+        length = _window(tokenizer, most)
+        lengths = [len(ids) for ids in tokenizer(list(prompts), truncation=False, verbose=False).input_ids]
+        found[f"{name} at {length} tokens"] = [n for n, count in enumerate(lengths) if count > length]
+    return found
+
+
+def _window(tokenizer: PreTrainedTokenizerBase, most: int) -> int:
+    return min(most, tokenizer.model_max_length)
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, prompts: list[str], length: int) -> Tensor:

@@ -24,7 +24,7 @@ class Flux2PromptEncoder:
 
     def __init__(self, qwen: Qwen3Model, tokenizer: PreTrainedTokenizerBase) -> None:
         self.qwen, self.tokenizer = qwen.requires_grad_(False).eval(), tokenizer
-        self.length = min(FLUX2_LENGTH, tokenizer.model_max_length)
+        self.length = _window(tokenizer)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -33,8 +33,7 @@ class Flux2PromptEncoder:
 
     def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
         """The prompts that are longer than is read, as numbers, by "Qwen3 at 512 tokens"."""
-        ids = self.tokenizer(self._asked(prompts), truncation=False, verbose=False).input_ids
-        return {f"Qwen3 at {self.length} tokens": [n for n, row in enumerate(ids) if len(row) > self.length]}
+        return cut_prompts(self.tokenizer, prompts)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -42,7 +41,11 @@ class Flux2PromptEncoder:
         unique = list(dict.fromkeys(prompts))
         device = self.qwen.device
         found = self.tokenizer(
-            self._asked(unique), return_tensors="pt", padding="max_length", truncation=True, max_length=self.length
+            _asked(self.tokenizer, unique),
+            return_tensors="pt",
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
         ).to(device)
         with torch.autocast(device.type, enabled=False):
             states = self.qwen(
@@ -55,16 +58,28 @@ class Flux2PromptEncoder:
         rows = torch.tensor([unique.index(prompt) for prompt in prompts], device=device)
         return text_NLC[rows], text_NLC.new_zeros(len(prompts), 0)
 
-    def _asked(self, prompts: Sequence[str]) -> list[str]:
-        """As a user's message; the answer would begin behind an empty thought."""
-        return [
-            str(
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": prompt}],
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    enable_thinking=False,
-                )
+
+def cut_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> dict[str, list[int]]:
+    """The prompts that are longer than is read; see ``Flux2PromptEncoder.cut``."""
+    length = _window(tokenizer)
+    ids = tokenizer(_asked(tokenizer, prompts), truncation=False, verbose=False).input_ids
+    return {f"Qwen3 at {length} tokens": [n for n, row in enumerate(ids) if len(row) > length]}
+
+
+def _window(tokenizer: PreTrainedTokenizerBase) -> int:
+    return min(FLUX2_LENGTH, tokenizer.model_max_length)
+
+
+def _asked(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
+    """As a user's message; the answer would begin behind an empty thought."""
+    return [
+        str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
             )
-            for prompt in prompts
-        ]
+        )
+        for prompt in prompts
+    ]
