@@ -14,7 +14,7 @@ import time
 import torch
 
 from cgrpo.build import make_policy, make_rewards, make_source
-from cgrpo.config import load_config
+from cgrpo.config import GrpoConfig, load_config
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 
@@ -47,6 +47,8 @@ def main() -> None:
     options = parser.parse_args()
     count = options.repeats + 1  # the first is a warm-up
     cfg = load_config("toybox", [*options.settings, f"training.iterations={count}"])
+    if not isinstance(cfg, GrpoConfig):
+        raise SystemExit("this times method grpo alone: leave the setting of another out")
     trainer = GRPO(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
     samples = cfg.training.group_size * cfg.training.prompts_per_iteration
     pairs = samples * max(1, int(cfg.sampling.window.fraction * (cfg.sampling.steps - 1)))

@@ -57,7 +57,7 @@ def study(rng: np.random.Generator, subject_S: np.ndarray, careless: int) -> tup
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--draws", type=int, default=400)
     draws = options.parse_args().draws
     failed = rules("pairwise", CHECKS, 0.75).failed_at_most

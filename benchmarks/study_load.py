@@ -144,7 +144,7 @@ def audit(folder: Path, study: Study, raters: list[Rater]) -> Counter[str]:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--raters", type=int, default=16)
     options.add_argument("--pages", type=int, default=100, help="a rater's")

@@ -75,7 +75,7 @@ def one(table: dict[str, Any], threads: int) -> None:
 
     torch.set_num_threads(threads)
     from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers, make_source, make_trainer
-    from cgrpo.config import load_config
+    from cgrpo.config import GroupRun, load_config
     from cgrpo.training.runtime import Runtime
 
     began = time.perf_counter()
@@ -110,7 +110,8 @@ def one(table: dict[str, Any], threads: int) -> None:
         if table["keep"]:
             policy.save(Path(table["keep"]))
         scores = {split: evaluate(split) for split in splits}
-    samples = done * cfg.training.prompts_per_iteration * cfg.training.group_size if cfg.method != "sft" else 0
+    per_iteration = cfg.training.prompts_per_iteration * cfg.training.group_size if isinstance(cfg, GroupRun) else 0
+    samples = done * per_iteration
     say(
         row
         | {"done": True, "iterations": done, "seconds": seconds, "pictures": samples, "stopped": trainer.stopped}

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import torch
 
-from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.checkpointing import Checkpointing, set_checkpointing
+from cgrpo.rewards import Reward
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 from stages.harness import Row, cuda, measure, stage
 from stages.model import RandomReward, RandomSource, TensorPolicy, build, config
 
-MODES = ("full", "selective", "off")
+MODES: tuple[Checkpointing, ...] = ("full", "selective", "off")
 
 
 def figures(tiny: bool) -> Iterator[Row]:
@@ -59,12 +60,12 @@ def optimizer_step(policy: TensorPolicy):
     return step
 
 
-def iteration(policy: TensorPolicy, tiny: bool, mode: str, micro: int, *settings: str) -> Iterator[Row]:
+def iteration(policy: TensorPolicy, tiny: bool, mode: Checkpointing, micro: int, *settings: str) -> Iterator[Row]:
     """One whole iteration of the trainer, decode and rewards left out."""
-    set_checkpointing(policy.transformer, mode)  # pyright: ignore[reportArgumentType]
+    set_checkpointing(policy.transformer, mode)
     cfg = config(tiny, f"training.micro_batch={micro}", "training.iterations=1", *settings)
     runtime = Runtime()
-    rewards = {"identity": RandomReward(), "prompt": RandomReward()}
+    rewards: dict[str, Reward] = {"identity": RandomReward(), "prompt": RandomReward()}
     if cuda():
         torch.cuda.empty_cache()
     about = {"figure": "iteration", "checkpointing": mode, "micro_batch": micro, "sampling_batch": cfg.sampling.batch}

@@ -11,7 +11,8 @@ import torch
 
 from cgrpo.config import load_config
 from cgrpo.policies import Flux2Condition, Flux2Policy
-from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.checkpointing import Checkpointing, set_checkpointing
+from cgrpo.policies.guidance import GuidanceGradient
 from stages.harness import Row, cuda, device, measure, stage
 
 REAL: dict[str, Any] = {
@@ -22,6 +23,16 @@ TINY = REAL | {
     "num_layers": 1, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 32,
     "joint_attention_dim": 64, "axes_dims_rope": (8, 8, 8, 8),
 }  # fmt: skip
+
+
+# Checkpointing, micro-batch, which half of the guidance gradients go through, and its scale.
+REPLAYED: tuple[tuple[Checkpointing, int, GuidanceGradient, float], ...] = (
+    ("full", 1, "conditional", 4.0),
+    ("off", 1, "both", 4.0),
+    ("full", 4, "both", 1.0),
+    ("full", 4, "both", 4.0),
+    ("full", 4, "conditional", 4.0),
+)
 
 
 def build(tiny: bool) -> Flux2Policy:
@@ -55,13 +66,7 @@ def figures(tiny: bool) -> Iterator[Row]:
     for batch, scale in ((1, 1.0), (1, 4.0), (4, 4.0), (12, 1.0), (12, 4.0)):
         work = functools.partial(rollout_step, policy, batch, scale)
         yield {"figure": "rollout step", "batch": batch, "guidance": scale, **measure(work)}
-    for mode, micro, gradient, scale in (
-        ("full", 1, "conditional", 4.0),
-        ("off", 1, "both", 4.0),
-        ("full", 4, "both", 1.0),
-        ("full", 4, "both", 4.0),
-        ("full", 4, "conditional", 4.0),
-    ):
+    for mode, micro, gradient, scale in REPLAYED:
         set_checkpointing(policy.transformer, mode)
         policy.guidance_gradient = gradient
         work = functools.partial(replay_step, policy, micro, scale)

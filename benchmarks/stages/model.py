@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from cgrpo.config import Config, load_config, override
+from cgrpo.config import GrpoConfig, load_config, override
+from cgrpo.errors import UserError
 from cgrpo.policies import FluxCondition, FluxPolicy
 from cgrpo.policies.checkpointing import set_checkpointing
 from cgrpo.policies.quantise import quantise_blocks
@@ -53,11 +55,14 @@ class TensorPolicy(FluxPolicy):
 class RandomSource:
     """Tasks without content, without end."""
 
-    size = None
+    size: int | None = None
 
     def batch(self, indices: Sequence[int]) -> Batch:
         count = len(indices)
         return Batch(("0",) * count, ("",) * count, ((),) * count, ("",) * count)
+
+    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
+        raise UserError("tasks without content have no targets")
 
 
 class RandomReward(Reward):
@@ -67,11 +72,13 @@ class RandomReward(Reward):
         return torch.rand(len(images_NHWC))
 
 
-def config(tiny: bool, *settings: str) -> Config:
+def config(tiny: bool, *settings: str) -> GrpoConfig:
     """The paper's recipe with one prompt: what one of its processes does."""
     # Rollout and replay share no batch shape here; how far they drift apart in bfloat16 is a figure, not a stop.
     common = ["training.prompts_per_iteration=1", "training.max_ratio_drift=10", "logging.tracker=none"]
-    return override(load_config(RECIPE), [*common, *(SMALL if tiny else []), *settings])
+    cfg = override(load_config(RECIPE), [*common, *(SMALL if tiny else []), *settings])
+    assert isinstance(cfg, GrpoConfig)
+    return cfg
 
 
 def build(tiny: bool, quantise: bool = False) -> TensorPolicy:

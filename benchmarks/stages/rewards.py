@@ -39,8 +39,20 @@ from stages.harness import Row, device, measure, stage
 
 PICTURES, SIDE = 12, 512
 TEXT_TOKENS = 640  # HPSv3's template and a prompt, by Qwen's tokenizer about that many; a picture has 256
-DINO = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 518, "patch_size": 14}
-SWIN = {"image_size": 224, "embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}
+DINO: Any = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 518,
+    "patch_size": 14,
+}
+SWIN: Any = {
+    "image_size": 224,
+    "embed_dim": 96,
+    "depths": [2, 2, 6, 2],
+    "num_heads": [3, 6, 12, 24],
+    "window_size": 7,
+}
 QWEN = {
     "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
     "num_key_value_heads": 4, "vocab_size": 151658, "max_position_embeddings": 32768,
@@ -48,12 +60,26 @@ QWEN = {
     "image_token_id": 151655, "video_token_id": 151656,
     "vision_config": {"depth": 32, "embed_dim": 1280, "num_heads": 16, "mlp_ratio": 4, "hidden_size": 3584},
 }  # fmt: skip
-TINY_DINO = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-TINY_SWIN = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
-TINY_DETECTOR = {"encoder_layers": 1, "decoder_layers": 2, "num_queries": 10}  # with one decoder layer boxes don't fit
-TINY_TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-TINY_SAM = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "global_attn_indexes": [1]}
-TINY_QWEN = {
+TINY_DINO: Any = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY_SWIN: Any = {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}
+TINY_DETECTOR: Any = {
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "num_queries": 10,
+}  # with one decoder layer boxes don't fit
+TINY_TEXT: Any = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+TINY_SAM: Any = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "global_attn_indexes": [1],
+}
+TINY_QWEN: Any = {
     "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 1, "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
     "vision_config": {"depth": 1, "embed_dim": 32, "num_heads": 1, "mlp_ratio": 2, "hidden_size": 64},
@@ -85,7 +111,9 @@ def dino_seg(folder: Path, tiny: bool) -> DinoSeg:
         size={"shortest_edge": 256}, crop_size={"height": 224, "width": 224}, resample=3
     ).save_pretrained(folder / "dino")
     detector = GroundingDinoConfig(
-        backbone_config=SwinConfig(**(SWIN | (TINY_SWIN if tiny else {})), out_features=["stage2", "stage3", "stage4"]),
+        backbone_config=SwinConfig(
+            **(SWIN | (TINY_SWIN if tiny else {}) | {"out_features": ["stage2", "stage3", "stage4"]})
+        ),
         text_config=BertConfig(**(TINY_TEXT if tiny else {})),
         **(TINY_DETECTOR if tiny else {}),
     )

@@ -26,16 +26,24 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 
 def make_policy(
-    cfg: Config, device: torch.device | str = "cpu", adapter: Path | None = None, *, spread: bool = False
+    cfg: Config,
+    device: torch.device | str = "cpu",
+    adapter: Path | None = None,
+    *,
+    spread: bool = False,
+    called: str = "",
 ) -> Policy:
     """The base policy with ``adapter`` (a file or folder), or with a fresh one that, for now, changes nothing.
 
-    ``spread``: the transformer stays on the CPU, since its blocks are about to be spread over processes.
+    ``spread``: the transformer stays on the CPU, since its blocks are about to be spread over processes. ``called``:
+    what adapters of it say that they were trained on, where that isn't policy.path.
     """
     settings = cfg.policy
     small = settings.quantise == "int8"  # and made so on the CPU: whole, the base may not fit where it is going
     policy = _make_base(cfg, torch.device(device), spread or small)
-    policy.origin = replace(policy.origin, base=settings.path)  # as the user calls it, not where the package lies
+    policy.origin = replace(
+        policy.origin, base=called or settings.path
+    )  # as the user calls it, not where the package lies
     start = locate(settings.start, "file") if settings.start else None
     if start and settings.start_mode == "merge":
         policy.begin_with(start, "merge")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -52,8 +51,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     placed = settled(cfg, began_in(record)) if resume else cfg  # the same settings, paths as they were meant
     source, watched, final = make_source(placed), tasks_to_watch(placed), make_final_tasks(placed)
     check_needs(placed, source.records if isinstance(source, ManifestSource) else ())  # minutes before it would tell
-    policy = make_policy(placed, runtime.device, spread=sharded)
-    policy.origin = replace(policy.origin, base=cfg.policy.path)
+    policy = make_policy(placed, runtime.device, spread=sharded, called=cfg.policy.path)
     rewards = make_rewards(placed, runtime.device)
     if sharded:
         policy.shard(runtime.shard)

@@ -48,8 +48,9 @@ _WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")  # of processes that share a 
 _DOWN = ("lora_A", "lora_down", "lora.down")
 _OTHERS = {  # kinds of adapters that are no B A
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", ".lokr_": "LoKr", ".hada_": "LoHa", ".oft_": "OFT",
-    ".lora_mid": "LoCon's convolution", "scale_weight": "a scale of 8-bit numbers", ".alpha": "an alpha of many numbers",
-    "scaled_fp8": "a scale of 8-bit numbers", ".diff": "a full difference of weights", ".bias": "a bias", "norm.scale": "a norm's weights",
+    ".lora_mid": "LoCon's convolution", ".alpha": "an alpha of many numbers", "norm.scale": "a norm's weights",
+    "scale_weight": "a scale of 8-bit numbers", "scaled_fp8": "a scale of 8-bit numbers",
+    ".diff": "a full difference of weights", ".bias": "a bias",
 }  # fmt: skip
 _OURS = re.compile(
     r"(single_)?transformer_blocks\.\d+\.|x_embedder$|context_embedder$|proj_out$|norm_out\.|time_(text|guidance)_embed\."
@@ -105,8 +106,7 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     scales = {}
     for module, (layout, plain, parts) in named.items():
         down, up = downs.get(module), ups.get(module)
-        whole = down is not None and up is not None and down.ndim == up.ndim == 2 and down.numel() > 0
-        if not whole or down.shape[0] != up.shape[1]:
+        if down is None or up is None or not down.ndim == up.ndim == 2 or not down.numel() or len(down) != up.shape[1]:
             raise UserError(f"adapter: A and B of {module} don't go together; save the adapter anew")
         scales[plain] = _scale(plain, down.shape[0], alphas, module, settings, others=layout != "kohya")
         for part, piece in zip(parts, _pieces(module, parts, _times(up, scales[plain]), down.shape[1]), strict=True):
