@@ -1,11 +1,12 @@
 """What a run survives: kills at random moments, full disks, a clock that jumps, NaN, a reward server that dies.
 
-    python benchmarks/faults.py [--kills 20] [--only WORD] [--seed 0] [--out DIR]
+    python benchmarks/faults.py [--kills 20 | --quick] [--only WORD] [--seed 0] [--out DIR]
 
 A line a fault, and a count at the end; exit code 1 if one was not survived. To survive is: what a command left is
 whole, it ends in one line and exit code 2 or goes on as documented, and done again it gives what it would have given
 undisturbed, byte for byte (times apart). Processes are forked from a warm one, so that a kill costs no imports.
-Needs Linux; full and read-only disks need the right to mount, and are said to be left out without it.
+--quick is the half that CI runs. Needs Linux; full and read-only disks need the right to mount, and are said to be
+left out without it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ TINY = [
     "rewards.identity.type=faults:brightness", "rewards.prompt.type=faults:redness",
     "guard.every=2", "guard.tasks=4",
 ]  # fmt: skip
+QUICK = ["evaluation.enabled=false", "guard.every=0", "logging.samples_every=100"]
 GROUPS = ["training.prompts_per_iteration=2", "training.group_size=4"]
 METHODS = {
     "GRPO": ("toybox", GROUPS),
@@ -198,17 +200,30 @@ def kills(words: Callable[[Path], list[str]], folder: Path, count: int, rng: ran
     return ""
 
 
+WHOLE: dict[tuple[str, ...], Path] = {}
+
+
+def undisturbed(words: Callable[[Path], list[str]], folder: Path) -> Path:
+    """A run without a fault, made once for all faults that it is compared with. Raises RuntimeError if it fails."""
+    key = tuple(words(Path()))
+    if key not in WHOLE:
+        done = Started(child, ["", *words(folder / "whole")]).wait()
+        if done.returncode:
+            raise RuntimeError(f"undisturbed it fails: {done.stderr.strip()[-300:]}")
+        WHOLE[key] = folder / "whole"
+    return WHOLE[key]
+
+
 def stopped(fault: str, settings: Sequence[str], says: str) -> Callable[[Path], str]:
     """The run ends in one line, its rows are whole, and without the fault it goes on to what it would have been."""
 
     def check(folder: Path) -> str:
         words = train("toybox", [*GROUPS, *settings])
-        done = Started(child, ["", *words(folder / "whole")]).wait()
-        broken = Started(child, [fault, *words(folder / "run")]).wait()
-        if done.returncode or (said := refused(broken, says)):
-            return said if not done.returncode else done.stderr[-300:]
+        whole = undisturbed(words, folder)
+        if said := refused(Started(child, [fault, *words(folder / "run")]).wait(), says):
+            return said
         again = Started(child, ["", *words(folder / "run")]).wait()
-        return again.stderr[-300:] if again.returncode else differs(left(folder / "whole"), left(folder / "run"))
+        return again.stderr[-300:] if again.returncode else differs(left(whole), left(folder / "run"))
 
     return check
 
@@ -228,11 +243,8 @@ def all_unscored(folder: Path) -> str:
 
 def clock(folder: Path) -> str:
     words = train("toybox", GROUPS)
-    for fault, out in (("", "whole"), ("clock", "run")):
-        done = Started(child, [fault, *words(folder / out)]).wait()
-        if done.returncode:
-            return done.stderr[-300:]
-    return differs(left(folder / "whole"), left(folder / "run"))
+    whole, done = undisturbed(words, folder), Started(child, ["clock", *words(folder / "run")]).wait()
+    return done.stderr[-300:] if done.returncode else differs(left(whole), left(folder / "run"))
 
 
 @contextlib.contextmanager
@@ -251,14 +263,13 @@ def disk(folder: Path, size: str) -> Iterator[Path]:
 def full_disk(folder: Path) -> str:
     """It ends in one line; what was written is whole; where there is room, it goes on."""
     words = train("toybox", GROUPS)
-    done = Started(child, ["", *words(folder / "whole")]).wait()
     with disk(folder / "small", "1500k") as small:
-        broken = Started(child, ["", *words(small / "run")]).wait()
-        if done.returncode or (said := refused(broken, "No space left")):
-            return said if not done.returncode else done.stderr[-300:]
+        whole = undisturbed(words, folder)
+        if said := refused(Started(child, ["", *words(small / "run")]).wait(), "No space left"):
+            return said
         shutil.copytree(small / "run", folder / "run")
     again = Started(child, ["", *words(folder / "run")]).wait()
-    return again.stderr[-300:] if again.returncode else differs(left(folder / "whole"), left(folder / "run"))
+    return again.stderr[-300:] if again.returncode else differs(left(whole), left(folder / "run"))
 
 
 def read_only(folder: Path) -> str:
@@ -350,6 +361,10 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
+SYNCD = "data syncd: killed"
+SHORT = ("NaN", "a clock", "a full disk", "a read-only disk", SYNCD)  # what --quick tries, by how the names begin
+
+
 def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
     """Every fault by name."""
 
@@ -363,7 +378,7 @@ def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
     encode = ["data", "encode", "toybox", *given(["data.limit=12"]), "--out"]
     found["data encode: killed"] = killed(lambda out: [*encode, str(out)])
     syncd = ["data", "syncd", str(ROOT / "tests" / "data" / "syncd_mini" / "release"), "--top", "2", "--out"]
-    found["data syncd: killed"] = killed(lambda out: [*syncd, str(out / "train.json")])
+    found[SYNCD] = killed(lambda out: [*syncd, str(out / "train.json")])
     found |= {
         "NaN in a velocity": stopped("velocity", [], "NaN"),
         "NaN in a gradient": stopped("gradient", [], "norm is nan"),
@@ -381,14 +396,18 @@ def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each command that is killed")
+    parser.add_argument("--quick", action="store_true", help="what is quickly tried, with two kills")
     parser.add_argument("--only", default="", metavar="WORD", help="faults whose name holds it")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, help="keep what the commands leave, here")
     options = parser.parse_args()
+    if options.quick:
+        options.kills = 2
+        TINY.extend(QUICK)
     folder = options.out or Path(tempfile.mkdtemp(prefix="faults-"))
     tried = survived = 0
     for name, check in cases(options.kills, random.Random(options.seed)).items():
-        if options.only not in name:
+        if options.only not in name or (options.quick and not name.startswith(SHORT)):
             continue
         began = time.monotonic()
         place = folder / "".join(c if c.isalnum() else "-" for c in name)
@@ -398,10 +417,14 @@ def main() -> int:
         except PermissionError as error:
             print(f"{name:40s} left out: {error}", flush=True)
             continue
+        except RuntimeError as error:
+            found = str(error)
         tried, survived = tried + 1, survived + (not found)
         print(f"{name:40s} {found or 'survived'} ({time.monotonic() - began:.0f} s)", flush=True)
-        if options.out is None:
+        if options.out is None and place / "whole" not in WHOLE.values():
             shutil.rmtree(place, ignore_errors=True)
+    if options.out is None:
+        shutil.rmtree(folder, ignore_errors=True)
     print(f"{tried} faults tried, {survived} survived")
     return 0 if tried == survived else 1
 
