@@ -88,6 +88,11 @@ def test_code_that_newcomers_read_needs_no_scrolling(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_nothing_presumes_a_published_package(page: Path) -> None:
+    assert not re.search(r"pip install[^\n`]*customized-grpo", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
         if re.match(r"https?://", target):

@@ -46,7 +46,7 @@ class Cluster:
         try:
             import submitit
         except ImportError:
-            raise UserError("--cluster needs submitit: pip install 'customized-grpo[submitit]'") from None
+            raise UserError("--cluster needs submitit: pip install submitit") from None
         self.kind, self.threads = kind, threads
         self._folder = folder.absolute() / "%j"
         try:
