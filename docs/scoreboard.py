@@ -5,9 +5,21 @@ A training's file gets there from `cgrpo reproduce NAME --out DIR`: DIR/results/
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from cgrpo.reproduce import Results, Scoreboard, board_tables, jobs_of, load_table, overview, scoreboard, tables, worlds
+from cgrpo.reproduce import (
+    Results,
+    Scoreboard,
+    board_tables,
+    every_claim,
+    headlines,
+    jobs_of,
+    load_table,
+    scoreboard,
+    tables,
+    worlds,
+)
 
 HERE = Path(__file__).parent
 FIRST = ("table2", "rivals")  # the others follow by name
@@ -30,14 +42,20 @@ def boards() -> list[Scoreboard]:
 def page() -> str:
     """The page's text."""
     found = boards()
-    whole = overview(found)
     text = (HERE / "results.template.md").read_text(encoding="utf-8")
     told = [
         f"### {table.title}\n\n{table.note}\n\n{_bare(table.markdown())}"
         for b in found
         for table in board_tables(b)[-1:]
     ]
-    return text.replace("{overview}", f"{whole.note}\n\n{_bare(whole.markdown())}").replace("{tables}", "\n".join(told))
+    for place, table in (("{headlines}", headlines(found)), ("{claims}", every_claim(found))):
+        text = text.replace(place, f"{table.note}\n\n{_bold(_bare(table.markdown()))}")
+    return text.replace("{tables}", "\n".join(told))
+
+
+def _bold(markdown: str) -> str:
+    """Verdicts first and bold, so that a reader sees them before the numbers."""
+    return re.sub(r"\| (holds|does not hold|in part|unclear)(?=: )", r"| **\1**", markdown)
 
 
 def _bare(markdown: str) -> str:

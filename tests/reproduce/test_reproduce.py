@@ -46,8 +46,9 @@ paper = [0.5, 3.0]
 
 [[claims]]
 says = "naive gains prompt following"
-better = "naive"
-worse = "base"
+row = "naive"
+lies = "above"
+against = "base"
 axis = "prompt"
 """
 
@@ -228,21 +229,14 @@ def test_every_table_is_shown(name: str, tmp_path: Path) -> None:
     board = scoreboard(table, table.worlds[0], jobs, results)
     write_boards([board], tmp_path)
     text = (tmp_path / "reproduce.md").read_text()
-    assert all(row.name in text for row in table.rows) and "* made by an earlier version" in text
+    assert (
+        all(row.name in text for row in table.rows if row.paper or row.train or row.best_of)
+        and "* made by an earlier version" in text
+    )
+    assert "* made by an earlier version" in text
+    assert all(row.name in text for row in table.rows if row.paper or row.train or row.best_of)
     assert all(judged.verdict in ("holds", "does not hold", "unclear") for judged in board.claims)
     assert "<svg" in (tmp_path / "reproduce.html").read_text()
-
-
-def test_verdicts_follow_the_interval(tmp_path: Path) -> None:
-    table, results = load_table("table3"), Results(tmp_path)
-    jobs = jobs_of(table, "toybox", "conflict", [0])
-    gains = {"max": 0.3, "tanh": 0.1, "harmonic mean": 0.1, "min": 0.0}
-    for name, gain in gains.items():
-        (tmp_path / f"{jobs[name][0].key}.json").write_text(json.dumps(fake(jobs[name][0], gain)))
-    verdicts = {judged.claim.says: judged.verdict for judged in scoreboard(table, "conflict", jobs, results).claims}
-    assert verdicts["max gains more identity than tanh"] == "holds"
-    assert verdicts["max loses prompt following against tanh"] == "does not hold"  # it gains there
-    assert verdicts["tanh keeps identity better than the harmonic mean"] == "unclear"  # equal: no interval, at 0
 
 
 @pytest.mark.parametrize(
@@ -265,8 +259,10 @@ def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.Captu
     ("change", "said"),
     [
         (("paper = [1.0, 2.0]", "paper = [1.0]"), "1 numbers for 2 columns"),
-        (('better = "naive"', 'better = "nobody"'), "no row 'nobody'"),
+        (('row = "naive"', 'row = "nobody"'), "no row 'nobody'"),
         (('name = "naive"', 'name = "base"'), "two rows"),
+        (('lies = "above"', 'lies = "beside"'), "lies"),
+        (('axis = "prompt"', 'axis = "prompt"\nheadline = "best"'), "no headline 'best'"),
         (('title = "Two rows"', 'titel = "Two rows"'), "titel"),
     ],
 )

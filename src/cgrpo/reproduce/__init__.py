@@ -4,10 +4,11 @@ definition -> runs -> jobs -> results -> cells -> page.
 """
 
 from cgrpo.reproduce.cells import Scoreboard, scoreboard
+from cgrpo.reproduce.claims import every_claim, headlines
 from cgrpo.reproduce.cluster import CLUSTERS, Cluster
 from cgrpo.reproduce.definition import SCALES, Table, load_table, tables, worlds
 from cgrpo.reproduce.jobs import Progress, run_jobs
-from cgrpo.reproduce.page import board_page, board_tables, overview
+from cgrpo.reproduce.page import board_page, board_tables
 from cgrpo.reproduce.results import Results, code_mark
 from cgrpo.reproduce.runs import Job, jobs_of
 
@@ -23,9 +24,10 @@ __all__ = [
     "board_page",
     "board_tables",
     "code_mark",
+    "every_claim",
+    "headlines",
     "jobs_of",
     "load_table",
-    "overview",
     "run_jobs",
     "scoreboard",
     "tables",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.evaluation.statistics import TwoLevel, two_level
-from cgrpo.reproduce.definition import AXES, Claim, Row, Table
+from cgrpo.reproduce.definition import AXES, LEVEL, Claim, Row, Table
 from cgrpo.reproduce.results import Results, code_mark
 from cgrpo.reproduce.runs import Job
 
@@ -25,6 +25,7 @@ class Line:
     seconds     of training, mean over seeds; pictures: generated while training, of one seed
     drawn       pictures for each that is shown: of best of n, n
     lacking     why there are fewer seeds than asked for, or none; "" where all are there
+    failed      whether one was tried in vain
     older       whether any of it was made by other code than this
     """
 
@@ -36,11 +37,17 @@ class Line:
     older: bool
     devices: tuple[str, ...] = ()
     drawn: int = 1
+    failed: bool = False
+
+    @property
+    def untrained(self) -> bool:
+        """Nothing to show yet but what the paper has, and nothing that went wrong."""
+        return bool(self.lacking) and not self.change and not self.failed
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim of the paper's, and what the runs here say: the difference better - worse on its axis' judge."""
+    """A claim of the paper's, and what the runs here say: ``row`` - ``against`` on its axis' judge."""
 
     claim: Claim
     verdict: Verdict
@@ -116,12 +123,12 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
     if len(finished) < len(jobs):
         lacking = reasons[0] if reasons else f"{len(finished)} of {len(jobs)} seeds trained"
     if not finished:
-        return Line(row, {}, None, None, lacking, False)
+        return Line(row, {}, None, None, lacking, False, failed=bool(reasons))
     change = {name: two_level(_gaps(finished, name)) for name in finished[0]["metrics"]}
     seconds = sum(result["seconds"] for result in finished) / len(finished)
     older = any(result["code"] != code_mark(result["config"]["method"]) for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
-    return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1)
+    return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1, bool(reasons))
 
 
 def _gaps(finished: Sequence[dict[str, Any]], metric: str) -> Tensor:
@@ -146,12 +153,21 @@ def _pictures(result: dict[str, Any]) -> int | None:
 def _judge(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges: Mapping[str, str]) -> Judged:
     """Seeds that both rows have are paired; the base itself has no seeds and counts as no change."""
     metric = judges.get(claim.axis)
-    sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.better, claim.worse) if name in finished}
+    sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.row, claim.against) if name in finished}
     seeds = sorted(set.intersection(*(set(side) for side in sides.values()))) if sides else []
     if metric is None or not seeds:
         return Judged(claim, "not run", None)
     gaps = {name: _gaps([side[seed] for seed in seeds], metric) for name, side in sides.items()}
     nothing = torch.zeros_like(next(iter(gaps.values())))
-    gap = two_level(gaps.get(claim.better, nothing) - gaps.get(claim.worse, nothing))
-    verdict: Verdict = "holds" if gap.low > 0 else "does not hold" if gap.high < 0 else "unclear"
-    return Judged(claim, verdict, gap)
+    gap = two_level(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing))
+    return Judged(claim, verdict_of(claim, gap), gap)
+
+
+def verdict_of(claim: Claim, gap: TwoLevel) -> Verdict:
+    """Told where the whole interval lies on one side: of 0, or of what is level still."""
+    if claim.lies == "level":
+        inside, outside = gap.low > -LEVEL and gap.high < LEVEL, gap.low > LEVEL or gap.high < -LEVEL
+    else:
+        above, below = gap.low > 0, gap.high < 0
+        inside, outside = (above, below) if claim.lies == "above" else (below, above)
+    return "holds" if inside else "does not hold" if outside else "unclear"

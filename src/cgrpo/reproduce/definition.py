@@ -15,6 +15,20 @@ from cgrpo.errors import UserError
 Scale = Literal["toybox", "full"]
 SCALES: tuple[Scale, ...] = ("toybox", "full")
 AXES = ("identity", "prompt")
+LEVEL = 0.01  # on judges between 0 and 1: two rows are level where the interval of their difference lies within this
+# What the paper says, in a reader's order; a table's claims say which of these they are part of.
+HEADLINES = {
+    "degradation": "Competitive degradation: naive GRPO 1:1 gains identity and loses prompt following",
+    "full": "The full method gains both, and follows prompts better than naive GRPO",
+    "sars": "SARS helps: without it the full method is worse on both axes",
+    "tdw": "TDW helps: without it the full method is worse on both axes",
+    "inverted": "The inverted schedule collapses: below the base and the standard one",
+    "alpha": "alpha = 0.5 is best: above 0 on both axes; 1.0 gains identity, loses prompt following",
+    "bounds": "Bounds 0.7 : 0.3 are best: narrower lose both, wider gain identity and lose prompt following",
+    "harmonic": "The harmonic mean lies below tanh on both axes",
+    "rpo": "RPO copies the reference: identity up, prompt following down",
+    "sft": "SFT is flat: level with the base",
+}
 
 
 Printed = Annotated[float | None, BeforeValidator(lambda value: None if value == "-" else value)]
@@ -41,12 +55,15 @@ class Row(Section):
 
 
 class Claim(Section):
-    """What the paper says: on ``axis``, ``better`` lies above ``worse``."""
+    """What the paper says: on ``axis``, ``row`` lies above, below or level with ``against``."""
 
     says: str
-    better: str
-    worse: str
+    row: str
+    lies: Literal["above", "below", "level"]
+    against: str
     axis: Literal["identity", "prompt"]
+    headline: str = ""
+    """Which of HEADLINES it is part of."""
 
 
 class Table(Section):
@@ -74,8 +91,10 @@ class Table(Section):
             if row.paper and len(row.paper) != len(self.columns):
                 raise ValueError(f"row {row.name}: {len(row.paper)} numbers for {len(self.columns)} columns")
         for claim in self.claims:
-            for name in {claim.better, claim.worse} - set(names):
+            for name in {claim.row, claim.against} - set(names):
                 raise ValueError(f"claim {claim.says!r}: no row {name!r}")
+            if claim.headline and claim.headline not in HEADLINES:
+                raise ValueError(f"claim {claim.says!r}: no headline {claim.headline!r}, only {', '.join(HEADLINES)}")
         return self
 
 

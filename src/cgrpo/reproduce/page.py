@@ -10,40 +10,16 @@ from markupsafe import Markup
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.plane import Spot, draw_plane
 from cgrpo.evaluation.show.plots import IDENTITY, MUTED, canvas, svg
-from cgrpo.evaluation.show.table import Cell, Table
-from cgrpo.evaluation.show.words import DASH, interval, number
-from cgrpo.evaluation.statistics import TwoLevel
-from cgrpo.reproduce.cells import Judged, Line, Scoreboard
+from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.words import DASH, number
+from cgrpo.reproduce.cells import Line, Scoreboard
+from cgrpo.reproduce.claims import UNTRAINED, claims_table, every_claim, headlines, signed
 from cgrpo.reproduce.exhibits.made import Shown
-
-TONES = {"holds": "rose", "does not hold": "fell"}
 
 
 def board_tables(board: Scoreboard) -> list[Table]:
     """The claims, and the rows beside the paper's numbers."""
-    return [_claims(board), _rows(board)] if board.claims else [_rows(board)]
-
-
-def overview(boards: Sequence[Scoreboard]) -> Table:
-    """Every claim once, and what the runs of each world say of it."""
-    worlds = list(dict.fromkeys(board.world for board in boards))
-    found: dict[tuple[str, str], dict[str, Judged]] = {}
-    for board in boards:
-        for judged in board.claims:
-            found.setdefault((judged.claim.says, board.table.source), {})[board.world] = judged
-    rows = [
-        [says, source.partition(";")[0], *(_verdict(told.get(world)) for world in worlds)]
-        for (says, source), told in found.items()
-    ]
-    note = "Difference on the claim's axis, by a judge that is not trained on; 95 % over seeds and subjects together."
-    return Table("What holds here", note, ["claim", "in", *worlds], rows, "ll" + "l" * len(worlds))
-
-
-def _verdict(judged: Judged | None) -> str | Cell:
-    if judged is None or judged.difference is None:
-        return DASH
-    seeds = f"{judged.difference.seeds} seed{'s' if judged.difference.seeds > 1 else ''}"
-    return Cell(f"{judged.verdict}: {_change(judged.difference)}, {seeds}", TONES.get(judged.verdict, ""))
+    return [claims_table(board), _rows(board)] if board.claims else [_rows(board)]
 
 
 def board_page(
@@ -73,8 +49,8 @@ def board_page(
         )
     ]
     if any(board.claims for board in boards):
-        whole = overview(boards)
-        sections.insert(0, Section("overview", whole.title, whole.noted()))
+        blocks = [block for table in (headlines(boards), every_claim(boards)) for block in table.noted()]
+        sections.insert(0, Section("overview", "What holds here", blocks))
     return Page("The paper's tables", lead, sections, wide=True, links=[(s.id, s.title) for s in sections])
 
 
@@ -92,26 +68,6 @@ def _noted(board: Scoreboard) -> list[Block]:
     return [block for table in board_tables(board) for block in table.noted()]
 
 
-def _claims(board: Scoreboard) -> Table:
-    rows = [
-        [
-            judged.claim.says,
-            judged.claim.axis,
-            Cell(judged.verdict, TONES.get(judged.verdict, "")),
-            _change(judged.difference),
-            _seeds(judged),
-        ]
-        for judged in board.claims
-    ]
-    who = "What the paper says" if board.table.columns else "What is claimed"
-    note = (
-        f"{who}, and the difference found here on that axis' judge ({_judges(board)}). It holds, or does not, where "
-        "the interval leaves out 0."
-    )
-    head = ["claim", "axis", "here", "difference", "seeds"]
-    return Table(f"{board.table.source}: what holds here, {board.world}", note, head, rows, "lllrr")
-
-
 def _rows(board: Scoreboard) -> Table:
     metrics = list(dict.fromkeys(name for line in board.lines for name in line.change))
     shown = [*board.judges.values(), *(name for name in metrics if name not in board.judges.values())]
@@ -120,11 +76,12 @@ def _rows(board: Scoreboard) -> Table:
         [
             line.row.name + ("*" if line.older else ""),
             *(number(value, 2 if value and value > 1 else 3) for value in _paper(board, line)),
-            *(_change(line.change.get(name)) for name in shown),
+            *(signed(line.change.get(name)) for name in shown),
             _counted(line),
             number(line.seconds, 0),
         ]
         for line in board.lines
+        if not line.untrained and (line.row.paper or line.change or line.lacking)  # a base without the paper's numbers
     ]
     columns = ", ".join(board.table.columns)
     notes = [f"Left, the paper's numbers ({columns}); then the change from the base here."] if columns else []
@@ -141,6 +98,8 @@ def _rows(board: Scoreboard) -> Table:
         notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, with other trainings beside.")
     if any(line.older for line in board.lines):
         notes.append("* made by an earlier version of the code that decides numbers.")
+    if lacking := [line.row.name for line in board.lines if line.untrained]:
+        notes.append(f"{UNTRAINED.capitalize()}: {', '.join(lacking)}.")
     if board.table.note:
         notes.append(board.table.note)
     align = "l" + "r" * (len(head) - 3) + "lr"
@@ -155,20 +114,6 @@ def _counted(line: Line) -> str:
     if line.lacking:
         return line.lacking
     return str(next(iter(line.change.values())).seeds) if line.change else DASH
-
-
-def _seeds(judged: Judged) -> str:
-    return str(judged.difference.seeds) if judged.difference else DASH
-
-
-def _change(change: TwoLevel | None) -> str:
-    if change is None:
-        return DASH
-    return f"{number(change.mean, signed=True)} [{interval(change.low, change.high)}]"
-
-
-def _judges(board: Scoreboard) -> str:
-    return ", ".join(f"{axis}: {name}" for axis, name in board.judges.items()) or "none yet"
 
 
 def _plane(board: Scoreboard) -> str:

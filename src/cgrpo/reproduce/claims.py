@@ -1,0 +1,143 @@
+"""What the paper says, and what the runs here say of it: headlines first, each of a few claims, then every claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cgrpo.evaluation.show.table import Cell, Table
+from cgrpo.evaluation.show.words import DASH, interval, number
+from cgrpo.evaluation.statistics import TwoLevel
+from cgrpo.reproduce.cells import Judged, Scoreboard
+from cgrpo.reproduce.definition import HEADLINES, LEVEL
+
+TONES = {"holds": "rose", "does not hold": "fell"}
+UNTRAINED = "not trained yet"
+SHORT = 2  # claims of which a headline's cell tells each; of more it counts
+
+
+def headlines(boards: Sequence[Scoreboard]) -> Table:
+    """A row a headline, a column a world. One that no board has a claim of is left out."""
+    worlds = _worlds(boards)
+    rows: list[list[str | Cell]] = []
+    for name, says in HEADLINES.items():
+        judged = {world: _part(boards, name, world) for world in worlds}
+        if any(judged.values()):
+            rows.append([says, *(_headline(judged[world]) for world in worlds)])
+    note = (
+        "It holds where all that it says does, in part where some does and the rest is unclear, and it does not where "
+        "any of it is reversed. Differences as the words say, on judges that are not trained on, with 95 % intervals "
+        f"over seeds and subjects together; level is within {LEVEL:g}."
+    )
+    return Table("What holds here", note, ["the paper says", *worlds], rows, "l" * (1 + len(worlds)))
+
+
+def every_claim(boards: Sequence[Scoreboard]) -> Table:
+    """Every claim of which something was trained in some world; the note counts the others."""
+    worlds = _worlds(boards)
+    found: dict[tuple[str, str], dict[str, Judged]] = {}
+    for board in boards:
+        for judged in board.claims:
+            found.setdefault((board.table.title, judged.claim.says), {})[board.world] = judged
+    rows, lacking = [], Counter[str]()
+    for (title, says), told in found.items():
+        if all(judged.difference is None for judged in told.values()):
+            lacking[title] += 1
+            continue
+        claim = next(iter(told.values())).claim
+        rows.append([says, title, compared(claim.row, claim.against), *(_one(told.get(world)) for world in worlds)])
+    note = "Every difference is that of the column beside the claim, in this order."
+    if lacking:
+        few = (f"{title} ({count} claim{'' if count == 1 else 's'})" for title, count in lacking.items())
+        note += f" {UNTRAINED.capitalize()}: {'; '.join(few)}."
+    head = ["claim", "in", "difference of", *worlds]
+    return Table("Every claim", note, head, rows, "l" * len(head))
+
+
+def claims_table(board: Scoreboard) -> Table:
+    """One board's claims."""
+    rows = [
+        [
+            judged.claim.says,
+            judged.claim.axis,
+            compared(judged.claim.row, judged.claim.against),
+            signed(judged.difference),
+            _toned(judged.verdict if judged.difference else UNTRAINED),
+            str(judged.difference.seeds) if judged.difference else DASH,
+        ]
+        for judged in board.claims
+    ]
+    judges = ", ".join(f"{axis}: {name}" for axis, name in board.judges.items()) or "none yet"
+    note = (
+        f"{'What the paper says' if board.table.columns else 'What is claimed'}, and the difference found here on that "
+        f"axis' judge ({judges}). Told where the interval leaves out 0; level is within {LEVEL:g}."
+    )
+    head = ["claim", "axis", "difference of", "found", "so it", "seeds"]
+    return Table(f"{board.table.source}: what holds here, {board.world}", note, head, rows, "lllrlr")
+
+
+def compared(row: str, against: str) -> str:
+    """The difference in words; from the base it is the change."""
+    return f"{row}, change" if against == "base" else f"{row} less {against}"
+
+
+def signed(change: TwoLevel | None) -> str:
+    """With its interval."""
+    if change is None:
+        return DASH
+    return f"{number(change.mean, signed=True)} [{interval(change.low, change.high)}]"
+
+
+def _worlds(boards: Sequence[Scoreboard]) -> list[str]:
+    return list(dict.fromkeys(board.world for board in boards))
+
+
+def _part(boards: Sequence[Scoreboard], headline: str, world: str) -> list[Judged]:
+    return [
+        judged
+        for board in boards
+        for judged in board.claims
+        if board.world == world and judged.claim.headline == headline
+    ]
+
+
+def _headline(judged: Sequence[Judged]) -> str | Cell:
+    told = [one for one in judged if one.difference is not None]
+    if not judged:
+        return DASH
+    if not told:
+        return UNTRAINED
+    verdict = _whole(told)
+    seeds = sorted({one.difference.seeds for one in told if one.difference})
+    if len(judged) <= SHORT:
+        words = [f"{one.claim.axis} {signed(one.difference)}" for one in told]
+    else:
+        kinds = {"holds": "as told", "does not hold": "reversed", "unclear": "unclear"}
+        counts = Counter(one.verdict for one in told)
+        words = [f"{counts[kind]} {word}" for kind, word in kinds.items() if counts[kind]]
+        words[0] = f"of {len(told)} claims {words[0]}" if len(told) > 1 else words[0]
+    words[-1] += f" ({'-'.join(map(str, seeds))} seed{'' if seeds == [1] else 's'})"
+    rest = f"; {len(judged) - len(told)} {UNTRAINED}" if len(told) < len(judged) else ""
+    return Cell(f"{verdict}: {', '.join(words)}{rest}", TONES.get(verdict, ""))
+
+
+def _whole(told: Sequence[Judged]) -> str:
+    verdicts = {one.verdict for one in told}
+    if "does not hold" in verdicts:
+        return "does not hold"
+    if verdicts == {"holds"}:
+        return "holds"
+    return "in part" if "holds" in verdicts else "unclear"
+
+
+def _one(judged: Judged | None) -> str | Cell:
+    if judged is None:
+        return DASH
+    if judged.difference is None:
+        return UNTRAINED
+    seeds = f"{judged.difference.seeds} seed{'s' if judged.difference.seeds > 1 else ''}"
+    return Cell(f"{judged.verdict}: {signed(judged.difference)}, {seeds}", TONES.get(judged.verdict, ""))
+
+
+def _toned(verdict: str) -> Cell:
+    return Cell(verdict, TONES.get(verdict, ""))

@@ -1,0 +1,87 @@
+"""What the paper says and what results say of it: verdicts, headlines, and what is not trained yet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from made_up import fake
+
+from cgrpo.evaluation.statistics import TwoLevel
+from cgrpo.reproduce import (
+    Results,
+    Scoreboard,
+    board_tables,
+    every_claim,
+    headlines,
+    jobs_of,
+    load_table,
+    scoreboard,
+    tables,
+)
+from cgrpo.reproduce.cells import verdict_of
+from cgrpo.reproduce.definition import HEADLINES
+
+
+def told(name: str, gains: dict[str, float], folder: Path) -> Scoreboard:
+    """A board of one seed, from made-up gains of some rows: alike on nearly all subjects, so intervals are narrow."""
+    table, results = load_table(name), Results(folder)
+    jobs = jobs_of(table, "toybox", table.worlds[0], [0])
+    for row, gain in gains.items():
+        (folder / f"{jobs[row][0].key}.json").write_text(json.dumps(fake(jobs[row][0], gain)))
+    return scoreboard(table, table.worlds[0], jobs, results)
+
+
+def test_verdicts_follow_the_interval(tmp_path: Path) -> None:
+    board = told("table3", {"max": 0.3, "tanh": 0.1, "harmonic mean": 0.1, "min": 0.0}, tmp_path)
+    judged = {one.claim.says: one for one in board.claims}
+    assert judged["max gains more identity than tanh"].verdict == "holds"
+    loses = judged["max loses prompt following against tanh"]
+    assert loses.verdict == "does not hold" and loses.difference.mean == pytest.approx(0.2)  # max less tanh: it gains
+    fewer = judged["min gains less identity than tanh"]
+    assert fewer.verdict == "holds" and fewer.difference.mean == pytest.approx(-0.1)
+    assert judged["tanh keeps identity better than the harmonic mean"].verdict == "unclear"  # equal: no interval, at 0
+
+
+@pytest.mark.parametrize(
+    ("change", "lies", "verdict"),
+    [
+        ((-0.001, -0.008, 0.006), "level", "holds"),
+        ((-0.012, -0.017, -0.008), "level", "unclear"),
+        ((-0.02, -0.03, -0.011), "level", "does not hold"),
+        ((0.02, 0.011, 0.03), "level", "does not hold"),
+        ((0.02, 0.011, 0.03), "above", "holds"),
+        ((0.02, 0.011, 0.03), "below", "does not hold"),
+        ((-0.02, -0.03, -0.011), "below", "holds"),
+        ((-0.02, -0.03, 0.011), "below", "unclear"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval(change: tuple[float, float, float], lies: str, verdict: str) -> None:
+    claim = load_table("table2").claims[0].model_copy(update={"lies": lies})
+    assert verdict_of(claim, TwoLevel(*change, seeds=1, subjects=3)) == verdict
+
+
+def test_a_headline_says_in_a_word_what_its_claims_come_to(tmp_path: Path) -> None:
+    gains = {"naive GRPO 1:1": 0.05, "Customized-GRPO": 0.05, "w/o synergy": -0.05, "RPO": -0.02, "SFT": -0.002}
+    rows = {row[0]: str(row[1]) for row in headlines([told("table2", gains, tmp_path)]).rows}
+    cell = {key: rows[says] for key, says in HEADLINES.items() if says in rows}
+    assert cell["sars"].startswith("holds: identity +0.100 [") and cell["sars"].endswith("(1 seed)")
+    assert cell["degradation"].startswith("does not hold: ")  # it gains identity, and does not lose prompt following
+    assert cell["full"].startswith("in part: of 3 claims 2 as told, 1 unclear")
+    assert cell["rpo"].startswith("does not hold: ")  # prompt following down as told, identity not up
+    assert cell["tdw"] == "not trained yet" and "inverted" not in cell
+
+
+def test_what_is_not_trained_is_told_in_a_line(tmp_path: Path) -> None:
+    board = told("table3", {"tanh": 0.1, "max": 0.0}, tmp_path)
+    claims, rows = board_tables(board)
+    assert "Not trained yet: linear 1:1.5, min, harmonic mean." in rows.note
+    assert [str(row[0]) for row in rows.rows] == ["base", "max", "tanh"]
+    assert [str(row[4]) for row in claims.rows].count("not trained yet") == 3
+    every = every_claim([board, told("table4", {}, tmp_path)])
+    assert len(every.rows) == 2 and "Bounds of the dynamic weights, w_max : w_min (4 claims)" in every.note
+
+
+def test_every_headline_has_its_claims() -> None:
+    assert {claim.headline for name in tables() for claim in load_table(name).claims} - {""} == HEADLINES.keys()
