@@ -84,7 +84,9 @@ def test_naive_stands_level_as_said() -> None:
 def test_forward_gains_two_to_three_times_as_much(runs: list[dict[str, Any]]) -> None:
     """Both judges' gains together, of the recipe's trainings and of the default's, on the same split."""
     rows = [json.loads(line) for line in (STORED / "forward-cpu.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row["name"] == "forward: SARS, prompt .55, 150 iterations (the recipe)" and row["done"]]
+    rows = [
+        row for row in rows if row["name"] == "forward: SARS, prompt .55, 150 iterations (the recipe)" and row["done"]
+    ]
     asked = {s.split("=")[0]: s.split("=")[1] for s in rows[0]["set"] if "seed" not in s}
     recipe = load_config("forward")
     assert all(json.dumps(_at(recipe.model_dump(mode="json"), key)).strip('"') == asked[key] for key in asked)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from cgrpo.algorithm import credit_table, replay_logp
+from cgrpo.algorithm import Window, credit_table, replay_logp
 from cgrpo.build import make_policy, make_rewards, make_source
 from cgrpo.commands.train import train
 from cgrpo.config import TOYBOX, load_config, recipes
@@ -136,6 +136,17 @@ def test_a_group_takes_the_steps_before_its_window_once(small, monkeypatch):
     list(made.run(0))
     prompts, samples = cfg.training.prompts_per_iteration, cfg.training.prompts_per_iteration * cfg.training.group_size
     assert [count for count, _ in seen] == [samples] * 5 + [prompts] + [samples] * 4
+
+
+def test_steps_taken_once_give_the_pictures_of_steps_taken_by_each(small, monkeypatch):
+    cfg = small("sampling.window.type=sliding", "sampling.window.size=2", "training.iterations=3", "sampling.steps=5",
+                "training.prompts_per_iteration=2", "training.learning_rate=1e-9", "sampling.batch=96")  # fmt: skip
+    once = [done.images_NHWC for done in trainer(cfg).run(0)]
+    monkeypatch.setattr(Window, "lead", 0)
+    each = [done.images_NHWC for done in trainer(cfg).run(0)]
+    for a, b in zip(once, each, strict=True):
+        assert (a.int() - b.int()).abs().max() <= 1  # pictures of 8 bits, from batches of other shapes
+    assert not once[2][0].equal(once[2][1])
 
 
 def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
