@@ -123,19 +123,23 @@ def test_every_window_and_sampler_trains(small, kind, sde):
 
 
 def test_a_group_takes_the_steps_before_its_window_once(small, monkeypatch):
-    cfg = small("sampling.window.type=sliding", "sampling.window.size=2", "training.iterations=2", "sampling.steps=5")
+    cfg = small("sampling.window.type=sliding", "sampling.window.size=2", "training.iterations=2", "sampling.steps=5",
+                "training.prompts_per_iteration=2", "sampling.batch=96")  # fmt: skip
     made, seen = trainer(cfg), []
     velocity = made.policy.velocity
 
     def counted(x_NLC, sigma_N, cond):
         if not torch.is_grad_enabled():
-            seen.append((len(x_NLC), round(sigma_N[0].item(), 3)))
+            seen.append(x_NLC)
         return velocity(x_NLC, sigma_N, cond)
 
     monkeypatch.setattr(made.policy, "velocity", counted)
     list(made.run(0))
-    prompts, samples = cfg.training.prompts_per_iteration, cfg.training.prompts_per_iteration * cfg.training.group_size
-    assert [count for count, _ in seen] == [samples] * 5 + [prompts] + [samples] * 4
+    group = cfg.training.group_size
+    assert [len(x_NLC) for x_NLC in seen] == [2 * group] * 5 + [2] + [2 * group] * 4
+    first_NLC, lead_PLC = seen[0], seen[5]
+    assert first_NLC[group - 1].equal(first_NLC[0]) and not first_NLC[group].equal(first_NLC[0])
+    assert not lead_PLC[0].equal(lead_PLC[1])  # each prompt's own start
 
 
 def test_steps_taken_once_give_the_pictures_of_steps_taken_by_each(small, monkeypatch):
