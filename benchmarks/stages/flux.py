@@ -24,7 +24,8 @@ def figures(tiny: bool) -> Iterator[Row]:
         yield {"figure": "model", "allocated_gib": torch.cuda.memory_allocated() / 2**30}
     for batch in (1, 4, 12):
         yield {"figure": "rollout step", "batch": batch, **measure(functools.partial(rollout_step, policy, batch))}
-    for mode, micro in ((mode, micro) for micro in ((2,) if tiny else (1, 2, 4)) for mode in MODES):
+    replayed: list[tuple[Checkpointing, int]] = [(mode, n) for n in ((2,) if tiny else (1, 2, 4)) for mode in MODES]
+    for mode, micro in replayed:
         set_checkpointing(policy.transformer, mode)
         work = functools.partial(replay_step, policy, micro)
         yield {"figure": "replay step", "micro_batch": micro, "checkpointing": mode, **measure(work, 2)}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from real_size import read
 
+from cgrpo.policies.checkpointing import Checkpointing
 from stages.flux import iteration
 from stages.harness import Row, cuda, stage
 from stages.model import build
@@ -20,7 +21,7 @@ def figures(tiny: bool) -> Iterator[Row]:
     yield from iteration(build(tiny), tiny, mode, micro)
 
 
-def fastest(rows: list[Row]) -> tuple[str, int]:
+def fastest(rows: list[Row]) -> tuple[Checkpointing, int]:
     """Checkpointing and micro-batch with the fewest seconds a pair among those that leave room for the optimizer."""
     room = max((row.get("memory_gib", 0) for row in rows), default=0) if cuda() else float("inf")
     fit = [

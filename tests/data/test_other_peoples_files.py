@@ -17,6 +17,7 @@ from PIL import Image
 from cgrpo.data import check_manifest, read_records
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.layouts import find_picture
 
 COLOURS = ("red", "green", "blue")
 ROW = {"prompt": "a café", "image": "0.png"}
@@ -195,3 +196,11 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
         read_records(tmp_path / "b.parquet")
     pq.write_table(pa.table({"prompt": ["a"], "image": ["https://a.b/0.png"]}), tmp_path / "c.parquet")
     assert "https://a.b/0.png is an address" in fault(tmp_path / "c.parquet")
+
+
+def test_pictures_of_a_method_as_they_are_called(tmp_path: Path) -> None:
+    nfd = unicodedata.normalize("NFD", "é_0")
+    folder(tmp_path, {"0_0.WebP": b"", f"{nfd}.jpg": b"", "1_0.png": b"", "1_0.jpg": b""})
+    assert [find_picture(tmp_path, name) for name in ("0_0", "é_0", "2_0")] == ["0_0.WebP", f"{nfd}.jpg", "2_0.png"]
+    with pytest.raises(UserError, match=r"1_0.png and 1_0.jpg are both there"):
+        find_picture(tmp_path, "1_0")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from cgrpo.cli import main
-from cgrpo.commands.materials import records_fingerprint
+from cgrpo.commands.materials import pictures_fingerprint, records_fingerprint
 from cgrpo.commands.train import train
 from cgrpo.data import read_records
 from cgrpo.errors import UserError
@@ -66,6 +67,23 @@ def test_what_counts_in_a_data_set(tmp_path):
     with (other / "1.png").open("ab") as file:
         file.write(os.urandom(1))
     assert mark(other) != first
+
+
+def test_pictures_count_by_what_is_in_them(tmp_path):
+    """Where the names and sizes are the same: a bitmap of another colour, a shard packed anew."""
+
+    def marks(colour: str) -> list[str]:
+        Image.new("RGB", (8, 8), colour).save(tmp_path / "a.bmp")
+        (tmp_path / "a.txt").write_text("a toy")
+        (tmp_path / "m.json").write_text('[{"prompt": "a toy", "image": "a.bmp"}]')
+        with tarfile.open(tmp_path / "s.tar", "w") as shard:
+            for name in ("a.bmp", "a.txt"):
+                shard.add(tmp_path / name, name)
+        return [pictures_fingerprint(read_records(tmp_path / name)) for name in ("m.json", "s.tar")]
+
+    red = marks("red")
+    assert [one == other for one, other in zip(red, marks("blue"), strict=True)] == [False, False]
+    assert marks("red")[0] == red[0]
 
 
 @pytest.mark.parametrize(("words", "says"), [(["naive"], "a recipe"), (["--out", "other"], "--out")])

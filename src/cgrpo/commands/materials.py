@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cgrpo.config import Config, PreferenceConfig
 from cgrpo.data import ManifestSource, PairSource, Source
-from cgrpo.data.archives import is_private, length
+from cgrpo.data.archives import container, is_private, length
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.policies.base import Policy
@@ -20,6 +22,7 @@ from cgrpo.training.record import Record
 from cgrpo.types import Record as Task
 
 SIZES = 4096  # pictures whose bytes are counted, evenly spaced: a look at each of a million would take minutes
+PIECE = 1 << 14  # bytes of a file's beginning and of its end
 
 
 def check_materials(
@@ -59,9 +62,12 @@ def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str
     """What marks each material, by the setting that names it."""
     found = {}
     if isinstance(source, PairSource) and isinstance(cfg, PreferenceConfig):
-        found[f"preference.pairs = {cfg.preference.pairs}"] = records_fingerprint([*source.records, *source.losing])
+        records = [*source.records, *source.losing]
+        found[f"preference.pairs = {cfg.preference.pairs}"] = records_fingerprint(records)
+        found[f"preference.pairs = {cfg.preference.pairs}, its pictures"] = pictures_fingerprint(records)
     elif isinstance(source, ManifestSource):
         found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.records)
+        found[f"data.source = {cfg.data.source}, its pictures"] = pictures_fingerprint(source.records)
     names = {"path": cfg.policy.path, "start": cfg.policy.start}
     found |= {f"policy.{key} = {names[key]}": mark for key, mark in policy.materials().items()}
     for name, reward in rewards.items():
@@ -84,6 +90,21 @@ def records_fingerprint(records: Sequence[Task]) -> str:
         digest.update(f"{json.dumps(row)}\n".encode())
     for place in range(min(len(files), SIZES)):
         digest.update(f"{_size(files[place * len(files) // min(len(files), SIZES)])}\n".encode())
+    return digest.hexdigest()
+
+
+def pictures_fingerprint(records: Sequence[Task]) -> str:
+    """SHA-256 over the beginnings and ends of up to 4,096 of the files that hold the records' pictures, archives too:
+    another picture of as many bytes is another one, and so is a shard packed anew."""
+    paths = (path for record in records for path in (*record.references, record.target, *record.masks))
+    files = list(dict.fromkeys(container(path) for path in paths if path is not None))
+    digest = hashlib.sha256()
+    for place in range(min(len(files), SIZES)):
+        with suppress(OSError), files[place * len(files) // min(len(files), SIZES)].open("rb") as file:
+            digest.update(file.read(PIECE))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - PIECE, 0))
+            digest.update(file.read(PIECE) + f"{end}\n".encode())
     return digest.hexdigest()
 
 

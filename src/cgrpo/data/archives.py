@@ -160,6 +160,12 @@ def is_member(path: Path) -> bool:
     return _split(path) is not None
 
 
+def container(path: Path) -> Path:
+    """The file on disk that holds it: the archive, or itself."""
+    parts = _split(path)
+    return parts[0] if parts else path
+
+
 def is_file(path: Path) -> bool:
     """Whether there is such a file, or such a member of an archive."""
     parts = _split(path)

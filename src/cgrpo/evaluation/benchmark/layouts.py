@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import string
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from cgrpo.data.archives import is_file
@@ -60,6 +62,27 @@ def slug(text: str) -> str:
 
 
 def find_picture(folder: Path, name: str) -> str:
-    """The name with the ending that is there (pictures.ENDINGS, in any usual case), else with .png."""
-    suffixes = [spelt for suffix in ENDINGS for spelt in (suffix, suffix.upper(), f".{suffix[1:].capitalize()}")]
-    return next((name + suffix for suffix in suffixes if is_file(folder / (name + suffix))), f"{name}.png")
+    """The name as the picture there is called (an ending of pictures.ENDINGS, whatever its case and however accents
+    are spelt), else with .png. Raises UserError where several are."""
+    suffixes = [spelt for suffix in ENDINGS for spelt in (suffix, suffix.upper())]
+    found = [name + suffix for suffix in suffixes if is_file(folder / (name + suffix))]
+    if not found:
+        found = [str(Path(name).parent / other) for other in _others((folder / name).parent, Path(name).name)]
+    if len(found) > 1:
+        raise UserError(f"{folder}: {' and '.join(found)} are both there, and which one is meant is not; move one away")
+    return found[0] if found else f"{name}.png"
+
+
+def _others(folder: Path, stem: str) -> list[str]:
+    """Pictures in ``folder`` whose names without the ending are ``stem`` spelt another way."""
+    with suppress(OSError, ValueError):  # no folder, or none that could be one
+        return [
+            file
+            for file in sorted(os.listdir(folder))
+            if Path(file).suffix.lower() in ENDINGS and _composed(Path(file).stem) == _composed(stem)
+        ]
+    return []
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
