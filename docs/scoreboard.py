@@ -58,6 +58,12 @@ def _bold(markdown: str) -> str:
     return re.sub(r"\| (holds|does not hold|in part|unclear)(?=: )", r"| **\1**", markdown)
 
 
+NARROW = {"identity_readback": "identity judge", "prompt_readback": "prompt judge", "copy_paste": "copy paste"}
+
+
 def _bare(markdown: str) -> str:
-    """The rows alone."""
-    return "\n".join(line for line in markdown.splitlines() if line.startswith("|")) + "\n"
+    """The rows alone, under heads that may be broken over two lines."""
+    head, *rows = (line for line in markdown.splitlines() if line.startswith("|"))
+    for name, words in NARROW.items():
+        head = head.replace(f"| {name} ", f"| {words} ")
+    return "\n".join([head, *rows]) + "\n"
