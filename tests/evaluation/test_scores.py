@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import asdict
 
 import pytest
 
@@ -93,3 +95,20 @@ def test_a_last_row_without_a_line_break_counts(tmp_path, capsys):
         (tmp_path / "scores.part0.jsonl").write_text(text)
         open_part(tmp_path, 0).close()
         assert (tmp_path / "scores.part0.jsonl").read_text().splitlines() == whole.splitlines()[:kept]
+
+
+def test_rows_as_other_programs_write_them(tmp_path, capsys):
+    """NaN for what failed, a kill within a letter; what is no number is no score."""
+    told = asdict(ScoreRow("uno", "x", 7, "a cat", 3407, "dino", "one", 0.5, "a.png", None))
+    lines = [json.dumps(told | {"subject": "é"}, ensure_ascii=False), json.dumps(told | {"score": math.nan})]
+    whole, torn = "\n".join(lines).encode(), lines[0].encode()
+    (tmp_path / "scores.jsonl").write_bytes(whole + b"\n" + torn[: torn.index("é".encode()) + 1])
+    assert [(found.subject, found.score) for found in read_scores(tmp_path)] == [("é", 0.5), ("x", None)]
+    assert "its last line was cut off" in capsys.readouterr().err
+    for wrong in ("true", '"0.5"', "1e400", "[1]"):
+        (tmp_path / "scores.jsonl").write_text(lines[1].replace("NaN", wrong) + "\n")
+        with pytest.raises(UserError, match="line 1: no row of scores .*is no number"):
+            read_scores(tmp_path)
+    (tmp_path / "scores.jsonl").write_bytes(b"\xff{}\n{}\n")
+    with pytest.raises(UserError, match="is no UTF-8"):
+        read_scores(tmp_path)

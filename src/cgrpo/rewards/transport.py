@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import os
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -113,7 +114,11 @@ def _bearer(where: str, variable: str) -> dict[bytes, bytes]:
 
 def is_local(host: str) -> bool:
     """Whether only this machine itself can reach ``host``."""
+    host = host.lower().rstrip(".")
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        own = mapped or address
+        return own.is_loopback or own.is_unspecified  # 0.0.0.0 is what servers print
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost") or host == socket.gethostname().lower()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores.earlier import earlier_metrics, earlier_row
 from cgrpo.evaluation.scores.rows import Key, ScoreRow
 from cgrpo.files import json_text, write_text
+from cgrpo.text import decoded, parse_json
 
 SCORES = "scores.jsonl"
 
@@ -35,7 +37,7 @@ def _parts(out: Path) -> list[Path]:
 def _read(file: Path) -> Iterable[ScoreRow]:
     if not file.is_file():
         return
-    lines = file.read_text(encoding="utf-8-sig").split("\n")
+    lines = _text(file).split("\n")
     metrics = functools.cache(earlier_metrics)
     if not lines[-1].strip() or _torn(lines[-1]):
         if lines[-1].strip():
@@ -43,14 +45,36 @@ def _read(file: Path) -> Iterable[ScoreRow]:
         del lines[-1]
     for number, line in enumerate(lines, 1):
         try:
-            table = json.loads(line)
+            table = parse_json(line)
+            _check_score(table)
             yield earlier_row(table, metrics(file.parent)) if "arm" in table else ScoreRow(**table)
         except LookupError as error:
             raise UserError(
                 f"{file}, line {number}: no summary.json beside it says what {error} is; give the whole run directory"
             ) from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{file}, line {number}: no row of scores ({error}); delete the line") from None
+
+
+def _text(file: Path) -> str:
+    content = file.read_bytes()
+    try:
+        return decoded(content)
+    except ValueError:  # cut off within a letter, perhaps
+        whole = content[: content.rfind(b"\n") + 1]
+    try:
+        return decoded(whole) + "{"
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _check_score(table: dict[str, Any]) -> None:
+    """Raises ValueError for a score that is no number. Other programs write NaN for one that failed."""
+    score = table.get("score")
+    if isinstance(score, float) and math.isnan(score):
+        table["score"] = None
+    elif score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or math.isinf(score)):
+        raise ValueError(f"score {score!r} is no number")
 
 
 def _torn(line: str) -> bool:

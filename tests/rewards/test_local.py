@@ -1,0 +1,22 @@
+"""Which hosts no proxy stands before."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cgrpo.rewards.transport import is_local
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST.", "vllm.localhost", "127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"],
+)
+def test_this_machine(host: str) -> None:
+    assert is_local(host) and is_local(socket.gethostname())
+
+
+@pytest.mark.parametrize("host", ["", "example.org", "localhost.example.org", "10.0.0.1", "192.168.1.2", "fe80::1"])
+def test_others(host: str) -> None:
+    assert not is_local(host)
