@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from cgrpo.evaluation.show.plots import MUTED, RULE, THIRD, dress
 
 Point = tuple[float, float]  # identity, prompt
+# Where a note may stand, in points from its mark: right or left of it, above or below, near or farther.
+PLACES = [(side, up) for up in (5, -12, 17, -24) for side in (7, -7)]
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,36 @@ def draw_plane(axes: Axes, spots: Sequence[Spot], across: str, up: str, margin: 
     axes.grid(axis="both", color=RULE, linewidth=0.8)
     for spot in spots:
         axes.plot(*spot.point, spot.mark, color=spot.colour, markersize=spot.size, label=spot.name or "_")
-        if spot.note:
-            write_beside(axes, spot.note, spot.point, spot.colour)
     axes.margins(margin)
+    axes.autoscale_view()
+    _write_notes(axes, spots)
     axes.set_xlabel(across, color=MUTED, parse_math=False)
     axes.set_ylabel(up, color=MUTED, parse_math=False)
 
 
-def write_beside(axes: Axes, words: str, point: Point, colour: str = MUTED, size: float = 8.5) -> None:
-    axes.annotate(
+def write_beside(axes: Axes, words: str, point: Point, colour: str = MUTED, size: float = 8.5) -> Annotation:
+    return axes.annotate(
         words, point, (7, 5), textcoords="offset points", fontsize=size, color=colour, clip_on=True, parse_math=False
     )
+
+
+def _write_notes(axes: Axes, spots: Sequence[Spot]) -> None:
+    """Each beside its mark where it covers no other note and no mark, or where it covers fewest."""
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in (axes.transData.transform(spot.point) for spot in spots)]
+    for spot in (spot for spot in spots if spot.note):
+        note = write_beside(axes, spot.note, spot.point, spot.colour)
+        tried = []
+        for across, up in PLACES:
+            note.set_position((across, up))
+            note.set_horizontalalignment("left" if across > 0 else "right")
+            box = note.get_window_extent()
+            tried.append((box.count_overlaps(taken), across, up))
+            if not tried[-1][0]:
+                break
+        _, across, up = min(tried, key=lambda one: one[0])
+        note.set_position((across, up))
+        note.set_horizontalalignment("left" if across > 0 else "right")
+        taken.append(note.get_window_extent())
 
 
 def draw_move(axes: Axes, start: Point, end: Point, colour: str, bounds: Sequence[Sequence[float]]) -> None:
