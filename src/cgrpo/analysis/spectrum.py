@@ -80,7 +80,7 @@ class Spectrum:
             axes.set_title(f"step {k}", color=MUTED, fontsize=8)
             axes.set_axis_off()
         plots = [below.add_subplot(1, 2, place + 1) for place in range(2)]
-        titles = (f"Energy over the final picture's: {name}", "Settled share")
+        titles = (f"Energy by the final's: {name}", "Settled share")
         for axes, title, found in zip(plots, titles, (self.energy, self.settled), strict=True):
             axes.set_title(title, loc="left", color=INK, fontsize=11, pad=8, parse_math=False)
             dress(axes)
