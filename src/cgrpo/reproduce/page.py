@@ -50,7 +50,7 @@ def board_page(
     ]
     if any(board.claims for board in boards):
         blocks = [block for table in (headlines(boards), every_claim(boards)) for block in table.noted()]
-        sections.insert(0, Section("overview", "What holds here", blocks))
+        sections.insert(0, Section("what-holds", "What holds here", blocks))
     return Page("The paper's tables", lead, sections, wide=True, links=[(s.id, s.title) for s in sections])
 
 
