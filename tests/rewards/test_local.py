@@ -1,4 +1,4 @@
-"""Which hosts no proxy stands before."""
+"""Which hosts no proxy stands before, and which nobody else can reach."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cgrpo.rewards.transport import is_local
+from cgrpo.rewards.transport import is_local, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,13 @@ def test_this_machine(host: str) -> None:
 @pytest.mark.parametrize("host", ["", "example.org", "localhost.example.org", "10.0.0.1", "192.168.1.2", "fe80::1"])
 def test_others(host: str) -> None:
     assert not is_local(host)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::ffff:0.0.0.0", socket.gethostname(), "10.0.0.1", ""])
+def test_others_may_reach_what_listens_there(host: str) -> None:
+    assert not is_loopback(host)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_nobody_else_reaches_what_listens_there(host: str) -> None:
+    assert is_loopback(host)

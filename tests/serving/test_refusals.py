@@ -196,6 +196,7 @@ def test_health(serving):
     [
         ({"host": "0.0.0.0"}, "others can reach this server: set a token"),
         ({"host": "::"}, "others can reach this server: set a token"),
+        ({"host": socket.gethostname()}, "others can reach this server: set a token"),
         ({"host": "example.org"}, "others can reach this server: set a token"),
         ({"token_variable": "ABSENT"}, "ABSENT for the token is empty"),
         ({"names": ["y"]}, "no reward 'y' in the recipe; it has identity, prompt"),

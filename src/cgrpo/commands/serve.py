@@ -12,7 +12,7 @@ import torch
 from cgrpo.build import make_reward
 from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.rewards.transport import is_local
+from cgrpo.rewards.transport import is_loopback
 
 MAX_BODY = 512 * 2**20
 
@@ -58,7 +58,7 @@ def serve(
 def _token(host: str, variable: str) -> str:
     """The token; empty where none is asked for, which only this machine's own addresses allow."""
     if not variable:
-        if is_local(host):
+        if is_loopback(host):
             return ""
         raise UserError(
             f"on {host} others can reach this server: set a token, and name its variable with --token-variable"

@@ -112,13 +112,25 @@ def _bearer(where: str, variable: str) -> dict[bytes, bytes]:
     return {b"authorization": f"Bearer {token}".encode()}
 
 
-def is_local(host: str) -> bool:
-    """Whether only this machine itself can reach ``host``."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself can reach what listens on ``host``."""
     host = host.lower().rstrip(".")
     try:
-        address = ipaddress.ip_address(host)
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        own = mapped or address
-        return own.is_loopback or own.is_unspecified  # 0.0.0.0 is what servers print
+        return _address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost") or host == socket.gethostname().lower()
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_local(host: str) -> bool:
+    """Whether who asks ``host`` asks this machine, by whatever of its names; others may reach it, too."""
+    try:
+        if _address(host).is_unspecified:  # 0.0.0.0 is what servers print
+            return True
+    except ValueError:
+        pass
+    return is_loopback(host) or host.lower().rstrip(".") == socket.gethostname().lower()
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host)
+    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
