@@ -78,7 +78,7 @@ def load_rows(path: Path) -> tuple[list[Any], str]:
         rows, given = rows["records"], rows.get("root") or ""
         if given and not names_file(given):
             raise UserError(f"manifest {path}: root must be the folder of the pictures, relative to the file")
-    if not isinstance(rows, list) or not rows:
+    if not isinstance(rows, list):  # an empty one is for who asks to refuse, by what it lacks
         raise UserError(f"manifest {path}: holds no records; give a list of {{prompt, references}}")
     return rows, given
 
