@@ -16,7 +16,7 @@ from cgrpo.commands.train import train
 from cgrpo.training.runtime import Runtime
 
 
-def make(cfg, device="cpu", adapter=None, *, spread=False):
+def make(cfg, device="cpu", adapter=None, *, spread=False, called=""):
     policy = ToyPolicy()
     if adapter is not None:
         policy.delta.weight.data = load_file(adapter / "toy.safetensors")["delta"]
