@@ -361,8 +361,7 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-SYNCD = "data syncd: killed"
-SHORT = ("NaN", "a clock", "a full disk", "a read-only disk", SYNCD)  # what --quick tries, by how the names begin
+SHORT = ("NaN", "a clock", "a full disk", "a read-only disk")  # what --quick tries, by how the names begin
 
 
 def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
@@ -378,7 +377,7 @@ def cases(count: int, rng: random.Random) -> dict[str, Callable[[Path], str]]:
     encode = ["data", "encode", "toybox", *given(["data.limit=12"]), "--out"]
     found["data encode: killed"] = killed(lambda out: [*encode, str(out)])
     syncd = ["data", "syncd", str(ROOT / "tests" / "data" / "syncd_mini" / "release"), "--top", "2", "--out"]
-    found[SYNCD] = killed(lambda out: [*syncd, str(out / "train.json")])
+    found["data syncd: killed"] = killed(lambda out: [*syncd, str(out / "train.json")])
     found |= {
         "NaN in a velocity": stopped("velocity", [], "NaN"),
         "NaN in a gradient": stopped("gradient", [], "norm is nan"),
