@@ -113,8 +113,8 @@ def draw(rows: Rows, folder: Path) -> None:
         if found[0] and found[1] and min(found[0].mean, found[1].mean) > -0.1:
             colour = THIRD if name.startswith("GRPO") else PROMPT if "plain" in name or "naive" in name else IDENTITY
             spots.append(Spot((found[0].mean, found[1].mean), colour, note=name.removeprefix("forward: ")))
-    figure, axes = canvas("Gains on validation, means over seeds", (9, 6))
-    draw_plane(axes, spots, "identity judge", "prompt judge")
+    figure, axes = canvas("Gains on validation, means over seeds", (11, 6.5))
+    draw_plane(axes, spots, "identity judge", "prompt judge", 0.22)
     folder.mkdir(parents=True, exist_ok=True)
     save(figure, folder / "front.png")
 
@@ -125,7 +125,7 @@ def draw(rows: Rows, folder: Path) -> None:
             lesser = [_lesser([row for row in mine if row["iterations"] == step]) for step in steps]
             axes.plot([0, *steps], [0.0, *lesser], marker="o", label=name)
     axes.set_xlabel("iteration")
-    axes.set_ylim(-0.05, None)
+    axes.set_ylim(max(-0.05, axes.get_ylim()[0]), None)  # a collapse is cut off
     legend(axes)
     save(figure, folder / "gain.png")
 
