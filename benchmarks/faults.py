@@ -5,8 +5,8 @@
 A line a fault, and a count at the end; exit code 1 if one was not survived. To survive is: what a command left is
 whole, it ends in one line and exit code 2 or goes on as documented, and done again it gives what it would have given
 undisturbed, byte for byte (times apart). Processes are forked from a warm one, so that a kill costs no imports.
---quick is what CI runs, without kills. Needs Linux; full and read-only disks need the right to mount, and are said to be
-left out without it.
+--quick is what CI runs, without kills. Needs Linux; full and read-only disks need the right to mount, and are said to
+be left out without it.
 """
 
 from __future__ import annotations
