@@ -121,10 +121,11 @@ def one(table: dict[str, Any], threads: int) -> None:
 
 
 class Evaluation:
-    """Base against the policy as it is, on held-out tasks; the base is scored once a split."""
+    """Base against the policy as it is, on held-out tasks of ``subjects`` from the ``first`` on; the base is scored
+    once a split."""
 
-    def __init__(self, cfg: Any, policy: Any, scorers: Any, subjects: int):
-        self.cfg, self.policy, self.scorers, self.subjects = cfg, policy, scorers, subjects
+    def __init__(self, cfg: Any, policy: Any, scorers: Any, subjects: int, first: int = 0):
+        self.cfg, self.policy, self.scorers, self.subjects, self.first = cfg, policy, scorers, subjects, first
         self.base: dict[str, Any] = {}
 
     def __call__(self, split: str) -> dict[str, dict[str, float]]:
@@ -155,7 +156,7 @@ class Evaluation:
         from cgrpo.rewards import scored
 
         cfg = self.cfg
-        tasks = ToyboxSource(0, split, cfg.data.dial, 8).batch(range(8 * self.subjects))
+        tasks = ToyboxSource(0, split, cfg.data.dial, 8).batch(range(8 * self.first, 8 * (self.first + self.subjects)))
         sigmas = self.policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
         pictures = follow(self.policy, tasks, task_noise(self.policy, tasks.ids), sigmas)
         return {name: scored(name, scorer.score, pictures, tasks) for name, scorer in self.scorers.items()}

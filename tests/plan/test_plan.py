@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from cgrpo.config import Config, load_config, override, parse_config
+from cgrpo.algorithm import window_start
+from cgrpo.config import Config, GrpoConfig, load_config, override, parse_config
 from cgrpo.errors import UserError
 from cgrpo.plan import GPUS, Plan, plan, render
 from cgrpo.plan.memory import total
+from cgrpo.plan.work import lead_steps
 
 PAPER = {
     "policy": {
@@ -147,6 +149,15 @@ def test_references_and_windows() -> None:
     assert sliding.sampling_forwards == 12 * 15 + 10
     wide = plan(paper("sampling.window.type=sliding", "sampling.window.size=4", "sampling.window.stride=9"), gpus=8)
     assert wide.work.sampling_forwards == round(12 * (25 - 47 / 4) + 47 / 4)  # at 0, 9, 18 and 20
+
+
+@pytest.mark.parametrize(("steps", "size", "stride"), [(25, 4, 1), (25, 4, 9), (10, 3, 1), (10, 9, 2), (8, 2, 3)])
+def test_the_plans_windows_are_the_algorithms(steps: int, size: int, stride: int) -> None:
+    settings = (f"sampling.steps={steps}", f"sampling.window.size={size}", f"sampling.window.stride={stride}")
+    cfg = load_config("toybox", ("sampling.window.type=sliding", *settings))
+    starts = [window_start(iteration, steps, size, stride) for iteration in range(steps)]
+    turn = starts[: starts.index(max(starts)) + 1]
+    assert isinstance(cfg, GrpoConfig) and lead_steps(cfg) == sum(turn) / len(turn)
 
 
 def test_supervised_runs_have_no_rollout() -> None:

@@ -62,7 +62,8 @@ def check_recipe(
     cut = _counter(cfg)
     for path, records in rows.items():
         told += [f"{path}: {line}" for line in unfit(cfg, records, trained=path == cfg.data.source)]
-        notes += [f"{path}: {line}" for line in cut_lines(cut(prompts_of(records)[0]), prompts_of(records)[1])]
+        prompts, names = prompts_of(records)
+        notes += [f"{path}: {line}" for line in cut_lines(cut(prompts), names)]
         if path != cfg.data.source:
             told += [f"{path}: {line}" for line in shared_with(records, training)]
     return reports, told, notes
