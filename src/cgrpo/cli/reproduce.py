@@ -7,18 +7,21 @@ from pathlib import Path
 
 from cgrpo.cli.shared import add_settings, add_verb, path, positive
 
+DOES = "the paper's tables and figures: train every row, compare, say what holds"
 EXAMPLES = """\
 cgrpo reproduce table2 --seeds 3 --jobs 2 --out outputs/tables
-cgrpo reproduce table2 table5 --world mild --seeds 1 --set training.iterations=20 --out outputs/quick
+cgrpo reproduce table2 table5 --world mild --seeds 1 --set training.iterations=20 \\
+    --out outputs/quick
 cgrpo reproduce figure1 figure2 figure7 gallery --out outputs/tables
 cgrpo reproduce table2 --scale full --gpu a100-80gb --gpus 8
 cgrpo reproduce table2 --cluster slurm --cluster-set partition=long --cluster-set timeout_min=240
-cgrpo reproduce table2 --scale full --train --set data.source=train.json --set evaluation.source=test.json
+cgrpo reproduce table2 --scale full --train --set data.source=train.json \\
+    --set evaluation.source=test.json
 cgrpo reproduce --list"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    verb = add_verb(verbs, "reproduce", "the paper's tables: train every row, compare, say what holds", run, EXAMPLES)
+    verb = add_verb(verbs, "reproduce", DOES, run, EXAMPLES)
     verb.add_argument("names", nargs="*", metavar="NAME", help="tables and figures by name, or TOML files of tables")
     verb.add_argument("--list", action="store_true", help="say which tables, figures and worlds there are")
     verb.add_argument(

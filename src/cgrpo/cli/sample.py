@@ -8,10 +8,11 @@ from cgrpo.cli.shared import RUN, add_settings, add_verb, path, positive, seed, 
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
-cgrpo sample outputs/naive-1 --reference toy.png --prompt "a small toy on the left in the snow" --out pictures
-cgrpo sample outputs/identity --blend outputs/prompt=0.3 --reference toy.png --prompt "a toy in the snow" --out pictures
-cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png --prompt "a cat wearing the hat" \\
-    --shift uno --guidance 4 --seed 3407 --out uno"""
+cgrpo sample outputs/naive-1 --reference toy.png --prompt "a toy in the snow" --out pictures
+cgrpo sample outputs/identity --blend outputs/prompt=0.3 --reference toy.png \\
+    --prompt "a toy in the snow" --out pictures
+cgrpo sample --recipe uno-dinoseg-hpsv3 --reference cat.png hat.png \\
+    --prompt "a cat wearing the hat" --shift uno --guidance 4 --seed 3407 --out uno"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:

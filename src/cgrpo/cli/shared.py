@@ -33,8 +33,9 @@ def add_verb(
     examples: str,
 ) -> argparse.ArgumentParser:
     """A verb's parser; ``run`` returns the exit code (None: 0), ``examples`` are whole command lines."""
+    sentence = f"{does[0].upper()}{does[1:]}."
     raw = argparse.RawDescriptionHelpFormatter  # keeps the examples' line breaks
-    verb = verbs.add_parser(name, help=does, epilog=f"examples:\n{examples}", formatter_class=raw)
+    verb = verbs.add_parser(name, help=does, description=sentence, epilog=f"examples:\n{examples}", formatter_class=raw)
     verb.set_defaults(command=run)
     return verb
 

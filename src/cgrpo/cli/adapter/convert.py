@@ -7,10 +7,11 @@ import argparse
 from cgrpo.cli.shared import add_verb, path
 
 EXAMPLES = """\
-cgrpo adapter convert outputs/paper/adapter --to diffusers --join bytedance-research/UNO/dit_lora.safetensors \\
-    --out for-flux-dev.safetensors
+cgrpo adapter convert outputs/paper/adapter --to diffusers \\
+    --join bytedance-research/UNO/dit_lora.safetensors --out for-flux-dev.safetensors
 cgrpo adapter convert dit_lora.safetensors --to diffusers --out uno-for-diffusers.safetensors
-cgrpo adapter convert outputs/kontext/adapter --to comfyui --out ComfyUI/models/loras/toy.safetensors"""
+cgrpo adapter convert outputs/kontext/adapter --to comfyui \\
+    --out ComfyUI/models/loras/toy.safetensors"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:

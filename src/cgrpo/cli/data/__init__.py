@@ -9,4 +9,4 @@ from cgrpo.cli.shared import add_group
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    add_group(verbs, "data", "data sets", (prompts, check, encode, syncd))
+    add_group(verbs, "data", "data sets: make, check, encode", (prompts, check, encode, syncd))

@@ -12,13 +12,14 @@ from cgrpo.files import json_text
 if TYPE_CHECKING:
     from cgrpo.data import CheckReport
 
+DOES = "every missing, broken, duplicate or suspicious row of a data set, or all that a recipe lacks"
 EXAMPLES = """\
 cgrpo data check train.json --json problems.json
 cgrpo data check uno-24gb --set data.source=dog.json --set guard.source=dog.heldout.json"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    check = add_verb(verbs, "check", "every missing, broken, duplicate or suspicious row of a data set", run, EXAMPLES)
+    check = add_verb(verbs, "check", DOES, run, EXAMPLES)
     check.add_argument(
         "path", type=path, help="a manifest, a folder, or an archive; or a recipe, with its data, tasks and rewards"
     )

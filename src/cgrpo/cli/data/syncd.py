@@ -10,7 +10,8 @@ from cgrpo.files import json_text
 
 EXAMPLES = """\
 cgrpo data syncd syncd/ --top 10000 --out train.json
-cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 --out train.json"""
+cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 \\
+    --out train.json"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:

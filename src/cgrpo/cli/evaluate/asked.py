@@ -15,10 +15,16 @@ def add_benchmark(bench: argparse.ArgumentParser) -> None:
     """The options that all of them have."""
     bench.add_argument("run", nargs="?", type=path, help=RUN)
     bench.add_argument(
-        "--out", type=path, required=True, metavar="DIR", help="pictures and scores; go on where it ended"
+        "--out",
+        type=path,
+        required=True,
+        metavar="DIR",
+        help="pictures and scores; the same folder again goes on where it ended",
     )
     bench.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures a prompt (default: 4)")
-    bench.add_argument("--first-seed", type=seed, default=3407, metavar="S", help="default: 3407, as the paper's code")
+    bench.add_argument(
+        "--first-seed", type=seed, default=3407, metavar="S", help="the first (default: 3407, as the paper's code)"
+    )
     bench.add_argument("--images", type=path, metavar="DIR", help="score these instead of generating")
     bench.add_argument(
         "--layout",

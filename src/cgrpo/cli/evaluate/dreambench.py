@@ -10,9 +10,11 @@ from cgrpo.cli.shared import add_verb, path
 DOES = "DreamBench: generate and score, or score pictures of any system"
 EXAMPLES = """\
 cgrpo evaluate dreambench outputs/paper --data dreambench --out dreambench-scores
-cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno --data dreambench --out dreambench-scores
-cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" --data dreambench --out scores \\
-    --metric dino --metric clip --metric hpsv3 --protocol one --protocol all"""
+cgrpo evaluate dreambench --images uno-pictures --layout uno --method uno \\
+    --data dreambench --out dreambench-scores
+cgrpo evaluate dreambench --images theirs --layout "{subject}/{prompt}/{image}" \\
+    --data dreambench --out scores --metric dino --metric clip --metric hpsv3 \\
+    --protocol one --protocol all"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:

@@ -13,7 +13,7 @@ cgrpo evaluate manifest my-subjects.json --images theirs --method theirs --out m
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    own = add_verb(verbs, "manifest", "the same for references and prompts of your own", run, EXAMPLES)
+    own = add_verb(verbs, "manifest", "references and prompts of your own", run, EXAMPLES)
     own.add_argument("manifest", type=path, help="a data set: a manifest, a folder, or an archive")
     add_benchmark(own)
     own.add_argument("--root", type=path, metavar="DIR", help="where the pictures lie, if not beside it")

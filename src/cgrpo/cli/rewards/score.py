@@ -9,7 +9,8 @@ import sys
 from cgrpo.cli.shared import add_settings, add_verb, path
 
 EXAMPLES = """\
-cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" pictures/*.png --sheet scores.png
+cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" \\
+    pictures/*.png --sheet scores.png
 cgrpo rewards score --reward clip=openai/clip-vit-base-patch32 --prompt "a cat" pictures/*.png"""
 
 

@@ -8,9 +8,10 @@ from cgrpo.cli.shared import RECIPE, add_settings, add_verb, port, positive
 
 EXAMPLES = """\
 cgrpo rewards serve uno-dinoseg-hpsv3 --reward prompt --port 8420
-REWARD_TOKEN=secret cgrpo rewards serve uno-dinoseg-hpsv3 --host 0.0.0.0 --token-variable REWARD_TOKEN
-cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote --set rewards.prompt.reward=prompt \\
-    --set rewards.prompt.url=http://127.0.0.1:8420"""
+REWARD_TOKEN=secret cgrpo rewards serve uno-dinoseg-hpsv3 --host 0.0.0.0 \\
+    --token-variable REWARD_TOKEN
+cgrpo train uno-dinoseg-hpsv3 --set rewards.prompt.type=remote \\
+    --set rewards.prompt.reward=prompt --set rewards.prompt.url=http://127.0.0.1:8420"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:

@@ -12,7 +12,8 @@ from cgrpo.text import read_text
 EXAMPLES = """\
 cgrpo study create dreambench-scores --method uno --method ours --out study
 cgrpo study create dreambench-scores --items 200 --raters 8 --raters-per-item 3 --out study
-cgrpo study create dreambench-scores --method ours --mode rating --out ratings --url https://study.example.org"""
+cgrpo study create dreambench-scores --method ours --mode rating --out ratings \\
+    --url https://study.example.org"""
 
 
 def add(verbs: argparse._SubParsersAction) -> None:

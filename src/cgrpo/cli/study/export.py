@@ -13,7 +13,7 @@ cgrpo study export study --to label-studio --url http://127.0.0.1:8099 --out for
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    export = add_verb(verbs, "export", "to training, to other statistics, or to Label Studio", run, EXAMPLES)
+    export = add_verb(verbs, "export", "answers, to train on, for other statistics, or for Label Studio", run, EXAMPLES)
     export.add_argument("study", type=path, help="folder that cgrpo study create wrote; it may be served meanwhile")
     export.add_argument(
         "--to",
