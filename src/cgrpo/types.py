@@ -45,7 +45,8 @@ class Record:
     @property
     def subject_id(self) -> str:
         """Which subject it shows, from ``meta``; "" where nothing is said, and its references tell."""
-        return str(self.meta.get("subject_id") or "")
+        told = self.meta.get("subject_id")
+        return "" if told is None else str(told)
 
 
 @dataclass(frozen=True)

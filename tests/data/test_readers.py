@@ -15,8 +15,9 @@ from PIL import Image
 
 from cgrpo.data import ManifestSource, check_manifest, read_records
 from cgrpo.data.archives import is_file, read_bytes, within
+from cgrpo.data.fields import PICTURE_KEYS, VALUE_KEYS
 from cgrpo.data.readers import scan_records
-from cgrpo.data.rows import PICTURE_KEYS, VALUE_KEYS, Fault
+from cgrpo.data.rows import Fault
 from cgrpo.errors import UserError
 from cgrpo.types import Record
 

@@ -17,6 +17,7 @@ import tarfile
 import threading
 import unicodedata
 import zipfile
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -29,6 +30,7 @@ from cgrpo.pictures import Alpha, read_picture
 from cgrpo.text import cure_for, first_bytes
 
 INSIDE = "!/"
+MOST_PADDING = 1 << 20  # zeros at a tar's end; programs write 10 kB or less
 _ARCHIVE = re.compile(r"(.+?\.(?:zip|tar|parquet))!/(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -40,10 +42,15 @@ class _Archive:
         try:
             if path.suffix.lower() == ".zip":
                 self._zip, self._tar = zipfile.ZipFile(path), None
-                self.names = {_member(item.filename): item for item in self._zip.infolist() if not item.is_dir()}
+                self.names = {_member(_spelt(item)): item for item in self._zip.infolist() if not item.is_dir()}
+                self.repeated: frozenset[str] = frozenset()
             else:
                 self._zip, self._tar = None, tarfile.open(path, "r:")  # noqa: SIM115 - stays open
-                self.names = _linked(self._tar.getmembers())
+                items = self._tar.getmembers()
+                _refuse_more(path, self._tar.offset)
+                self.names = _linked(items)
+                counts = Counter(_member(item.name) for item in items if item.isfile())
+                self.repeated = frozenset(name for name, count in counts.items() if count > 1)
         except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, NotImplementedError) as error:
             cure = cure_for(first_bytes(path), "fetch it anew")
             raise UserError(f"{path}: can't be opened as an archive ({error}); {cure}") from error
@@ -71,6 +78,25 @@ def _member(name: str) -> str:
     """A member's name as all are compared: ``tar cf x.tar .`` writes ./a.png, ``tar -P`` /a.png, programs on Windows
     b\\a.png, and those on a Mac write accents as letters of their own."""
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))).lstrip("/"))
+
+
+def _spelt(item: zipfile.ZipInfo) -> str:
+    """Its name; programs on a Mac write UTF-8 without the flag that says so."""
+    try:
+        return item.filename if item.flag_bits & 0x800 else item.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return item.filename
+
+
+def _refuse_more(path: Path, end: int) -> None:
+    """Of a tar whose members end at ``end``: raises where it goes on, for every reader stops there."""
+    with path.open("rb") as file:
+        file.seek(end)
+        rest = file.read(MOST_PADDING)
+    if rest.strip(b"\0"):
+        raise UserError(f"{path}: goes on after its end, as several tars strung together do; give each as its own file")
+    if len(rest) == MOST_PADDING:
+        raise ValueError("it ends in more than a megabyte of zeros, as a download that was broken off does")
 
 
 def _linked(items: list[tarfile.TarInfo]) -> dict[str, tarfile.TarInfo]:
@@ -130,6 +156,13 @@ def members(archive: Path) -> list[str]:
     opened = _opened(archive, os.getpid())
     assert isinstance(opened, _Archive)
     return list(opened.names)
+
+
+def repeated(archive: Path) -> frozenset[str]:
+    """The files of a tar that are in it more than once; each is the last of its name. Raises UserError."""
+    opened = _opened(archive, os.getpid())
+    assert isinstance(opened, _Archive)
+    return opened.repeated
 
 
 def table(path: Path) -> Table:
@@ -193,7 +226,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes() if parts is None else _opened(parts[0], os.getpid()).read(parts[1])
     except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path}: can't be read ({error}); fetch it anew") from error
+        cure = "unpack the archive with its password" if "encrypted" in str(error) else "fetch it anew"
+        raise UserError(f"{path}: can't be read ({error}); {cure}") from error
     except UserError:
         raise
     except Exception as error:  # zlib.error, lzma.LZMAError: whatever the archive's compression raises

@@ -58,6 +58,11 @@ class Column:
     many: bool
     fields: tuple[str, ...] = ()
 
+    @property
+    def holds_pictures(self) -> bool:
+        """Whether its values can hardly be anything else: Hugging Face's {bytes, path}."""
+        return {"bytes", "path"} <= set(self.fields)
+
 
 class Table:
     """One parquet file; safe for threads, not to be shared with a forked process (archives.py opens one for each).

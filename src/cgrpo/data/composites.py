@@ -67,7 +67,7 @@ def left_out(row: dict[str, Any]) -> str | None:
 
 
 def fields(row: dict[str, Any], left: str | None, right: str | None) -> dict[str, Any]:
-    """A row as rows.py has them, its pictures in the files ``left`` and ``right``."""
+    """A row as fields.py has them, its pictures in the files ``left`` and ``right``."""
     told = row.get("description") or {}
     kept = {name: row[name] for name in ("collection", "quality_assessment") if row.get(name) is not None}
     return {

@@ -1,24 +1,25 @@
-"""Folders of pictures with prompts, and WebDataset shards."""
+"""Folders: whichever layout they have, and pictures with their prompts beside them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from cgrpo.data.archives import Files, members, read_bytes, within
+from cgrpo.data.archives import Files
+from cgrpo.data.fields import record_of
 from cgrpo.data.parquet import parquet_files, scan_parquets
-from cgrpo.data.rows import PICTURE_KEYS, PROMPT_KEYS, Fault, Rows, load_rows, plain, record_of, scan_files, scan_rows
+from cgrpo.data.rows import Fault, Rows, load_rows, scan_files, scan_rows
+from cgrpo.data.shards import CAPTIONS, scan_shard
+from cgrpo.data.splits import TRAIN, for_training, training_folder
 from cgrpo.data.syncd_files import metadata_files, scan_syncd
 from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
-from cgrpo.text import decoded, is_blank, parse_json, read_text
+from cgrpo.text import is_blank, read_text
 from cgrpo.types import Record
 
 NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
-CAPTIONS = (".txt", ".caption")  # the other is kohya's
+_OTHERS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN")  # folders that discs and archives have beside one's own
 LISTS = ("metadata.jsonl", "metadata.csv")  # of HF imagefolders
 
 
@@ -34,19 +35,30 @@ def scan_folder(folder: Path) -> Rows:
         return scan_folder(folder / "train")
     if splits:
         raise UserError(f"{folder}: holds the splits {', '.join(splits)}, and none is called train; give one's folder")
-    shards = sorted(folder.glob("*.tar"))
+    shards = sorted(folder.glob("[!.]*.tar"))
     if shards:
-        return scan_tars(shards)
+        return scan_tars(for_training(shards, folder))
     tables = parquet_files(folder)
     if tables:
         return scan_parquets(tables)
+    part = _training_folder(folder)
+    if part:
+        return scan_folder(part)
     rows = _scan_captioned(folder)
     if not any(isinstance(row, Record) for row in rows):
+        if (folder / TRAIN).is_dir():
+            return scan_folder(folder / TRAIN)
         raise UserError(
             f"{folder}: no data set that is known: neither a metadata.json of SynCD's, a metadata.jsonl or .csv, .tar "
             "or .parquet files, nor pictures with their prompts in .txt files beside them"
         )
     return rows
+
+
+def _training_folder(folder: Path) -> Path | None:
+    """The folder train/ of one that holds nothing itself but such splits."""
+    lies_here = any(path.suffix.lower() in ENDINGS for path in folder.iterdir())
+    return None if lies_here else training_folder(folder)
 
 
 def _scan_listed(listed: Path) -> Rows:
@@ -88,7 +100,7 @@ def files_in(folder: Path) -> list[Path]:
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith((".", *_OTHERS))]
         if real not in seen:
             seen.add(real)
             found += [Path(place, name) for name in names if not name.startswith(".")]
@@ -113,62 +125,11 @@ def unread(folder: Path) -> Counter[str]:
 def is_captioned(folder: Path) -> bool:
     """Whether no other layout of a folder is found."""
     lists = any(any(folder.glob(pattern)) for name in LISTS for pattern in (name, f"*/{name}"))
-    return not (lists or metadata_files(folder) or any(folder.glob("*.tar")) or parquet_files(folder))
+    return not (lists or metadata_files(folder) or any(folder.glob("*.tar")) or parquet_files(folder)) and (
+        _training_folder(folder) is None
+    )
 
 
 def scan_tars(shards: list[Path]) -> Rows:
-    """WebDataset shards: files of one key (the name up to its first dot) are one record.
-
-    ``key.json`` is a row without files; ``key.txt`` the prompt, where that has none; ``key.ref0.jpg``,
-    ``key.ref1.jpg``, ... are the references (a lone ``key.jpg`` counts as one), ``key.mask0.png``, ... their masks,
-    ``key.target.jpg`` the target. Hidden files are passed over.
-    """
-    return scan_files(shards, _scan_tar)
-
-
-def _scan_tar(shard: Path) -> Iterator[Record | Fault]:
-    samples: dict[str, dict[str, str]] = {}
-    for member in members(shard):
-        folder, slash, file = member.rpartition("/")
-        if file.startswith("."):
-            continue
-        key, _, extension = file.partition(".")
-        samples.setdefault(folder + slash + key, {})[extension.lower()] = member
-    for key, parts in samples.items():
-        try:
-            yield _sample(shard, key, parts)
-        except UserError as error:
-            yield Fault(key, str(error))
-
-
-def _sample(shard: Path, key: str, parts: dict[str, str]) -> Record:
-    row: dict[str, Any] = {"id": key}
-    try:
-        if "json" in parts:
-            told = parse_json(decoded(read_bytes(within(shard, parts["json"]))))
-            # Names of pictures in it are those that they had before they were packed.
-            row |= {name: value for name, value in told.items() if plain(name) not in PICTURE_KEYS}
-        text = next((parts[ending[1:]] for ending in CAPTIONS if ending[1:] in parts), None)
-        if text and all(is_blank(str(row.get(key) or "")) for key in PROMPT_KEYS):
-            row["prompt"] = decoded(read_bytes(within(shard, text))).strip()
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise UserError(f"{shard}, sample {key}: its json or txt can't be read ({error})") from error
-    pictures = {ext.split(".")[0]: within(shard, name) for ext, name in parts.items() if _is_picture(ext)}
-    count = sum(role.startswith("ref") for role in pictures)
-    bare = [str(path) for role, path in pictures.items() if f".{role}" in ENDINGS]
-    if count:
-        row["references"] = [str(pictures.get(f"ref{number}", "")) for number in range(count)]
-        masks = [pictures.get(f"mask{number}") for number in range(count)]
-        row["masks"] = [mask and str(mask) for mask in masks] if any(masks) else []
-    elif len(bare) == 1:
-        row["references"] = bare
-    else:
-        held = ", ".join(f".{ending}" for ending in parts)
-        raise UserError(f"{shard}, sample {key}: needs one picture, {key}.jpg, or {key}.ref0.jpg, ...; it has {held}")
-    if "target" in pictures:
-        row["target"] = str(pictures["target"])
-    return record_of(row, f"sample {key}", str(shard), Files(None))
-
-
-def _is_picture(extension: str) -> bool:
-    return f".{extension.rpartition('.')[2]}" in ENDINGS
+    """WebDataset shards, as shards.py has them."""
+    return scan_files(shards, scan_shard)

@@ -1,6 +1,6 @@
 """Preference pairs: for a task, a picture that is preferred and one that is not.
 
-JSON lines, a pair a line: a row as manifests have it (rows.py), and
+JSON lines, a pair a line: a row as manifests have it (fields.py), and
 
     winner, loser   pictures relative to the file; any sizes
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from PIL.Image import Image
 
 from cgrpo.data.archives import Files
+from cgrpo.data.fields import names_file, record_of
 from cgrpo.data.records import ManifestSource
-from cgrpo.data.rows import Fault, load_rows, names_file, record_of
+from cgrpo.data.rows import Fault, load_rows
 from cgrpo.errors import UserError
 from cgrpo.pictures import Alpha
 from cgrpo.types import Batch, Record

@@ -1,13 +1,12 @@
 """Rows of parquet files, as Hugging Face publishes data sets, read into records; pictures stay where they are.
 
-Columns are called as the fields of rows.py are; ``references`` (or images, image, ...) and ``masks`` hold one picture
+Columns are called as the fields of fields.py are; ``references`` (or images, image, ...) and ``masks`` hold one picture
 or a list of them, ``target`` one. Pictures are embedded or named by path (columns.py). Composites (composites.py) are
 told by their columns.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,38 +14,32 @@ from typing import Any
 from cgrpo.data.archives import Files, table, within
 from cgrpo.data.columns import Item, Place, Table
 from cgrpo.data.composites import fields, is_composite, left_out
-from cgrpo.data.rows import (
+from cgrpo.data.fields import (
     IMAGE_KEYS,
     PICTURE_KEYS,
     REFERENCE_KEYS,
     SINGLE,
+    TARGET_KEYS,
     VALUE_KEYS,
-    Fault,
-    LeftOut,
-    Rows,
+    id_of,
     is_address,
     plain,
     record_of,
-    scan_files,
 )
+from cgrpo.data.rows import Fault, LeftOut, Rows, scan_files
+from cgrpo.data.splits import for_training
 from cgrpo.errors import UserError
 from cgrpo.types import Record
 
-SHARD = re.compile(r"(.+)-\d+-of-\d+")
 COMPOSITE_VALUES = ("id", "description", "quality_assessment", "collection")
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of a folder, or else of its data/, sorted; of several splits (train-00000-of-00032.parquet)
-    only those of train. Raises UserError if there are several splits, but no train."""
-    found = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
-    splits = {path: match[1] for path in found if (match := SHARD.fullmatch(path.stem))}
-    names = sorted(set(splits.values()))
-    if len(names) < 2 or len(splits) < len(found):
-        return found
-    if "train" not in names:
-        raise UserError(f"{folder}: holds the splits {', '.join(names)}, and none is called train; give one file")
-    return [path for path in found if splits[path] == "train"]
+    """The parquet files of a folder, or else of its data/, sorted; of several splits only those of train.
+
+    Raises UserError if there are several splits, but no train."""
+    found = sorted(folder.glob("[!.]*.parquet")) or sorted(folder.glob("data/[!.]*.parquet"))
+    return for_training(found, folder)
 
 
 def scan_parquets(files: list[Path]) -> Rows:
@@ -63,7 +56,7 @@ def _scan(file: Path, prefix: str) -> Iterator[Record | Fault | LeftOut]:
     values = COMPOSITE_VALUES if composites else VALUE_KEYS
     pictures = ["image"] if composites else _pictures(opened)
     for number, row in enumerate(opened.rows([name for name in values if name in opened.columns], pictures)):
-        row["id"] = f"{prefix}{number}" if row.get("id") is None else str(row["id"])
+        row["id"] = id_of(row) or f"{prefix}{number}"
         reason = left_out(row) if composites else None
         if reason is not None:
             yield LeftOut(row["id"], reason)
@@ -76,12 +69,20 @@ def _scan(file: Path, prefix: str) -> Iterator[Record | Fault | LeftOut]:
 
 
 def _pictures(opened: Table) -> list[str]:
-    """The columns of pictures that rows.py knows. Raises UserError if none of them can be a reference."""
+    """The columns of pictures that fields.py knows. Raises UserError if none of them can be a reference."""
     known = [name for name, column in opened.columns.items() if plain(name) in PICTURE_KEYS and column.kind != "other"]
     if not any(plain(name) in (*REFERENCE_KEYS, *IMAGE_KEYS) for name in known):
         raise UserError(
             f"{opened.path}: no column of pictures among {', '.join(opened.columns)}; call it references, or image"
         )
+    if not any(plain(name) in (*REFERENCE_KEYS, *TARGET_KEYS) for name in known):
+        shown = next(name for name in known if plain(name) in IMAGE_KEYS)
+        others = [name for name in opened.columns if name not in known and opened.columns[name].holds_pictures]
+        if others:
+            raise UserError(
+                f"{opened.path}: pictures stand in {shown} and in {others[0]}, and it is not said which are the "
+                "references; call that column references, and the other target if that is what it holds"
+            )
     return known
 
 

@@ -13,7 +13,7 @@ A folder
     parquet shards: *.parquet, here or in data/
     pictures, each with its prompt in a .txt of the same name beside it
 
-Rows are objects as rows.py has them, rows of SynCD's metadata (filenames), of UNO-1M's labels (uno.py), or of the
+Rows are objects as fields.py has them, rows of SynCD's metadata (filenames), of UNO-1M's labels (uno.py), or of the
 release's subset of SynCD (ref_img, img, text), whose pictures lie in SynCD's folder: give it as ``root``.
 
 Paths are relative to the manifest unless told otherwise; ``file.zip!/member`` leads into an archive.
@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.data.archives import Files
+from cgrpo.data.fields import record_of
 from cgrpo.data.folders import scan_folder, scan_tars
 from cgrpo.data.parquet import scan_parquets
-from cgrpo.data.rows import Fault, LeftOut, Rows, load_rows, record_of, scan_rows
+from cgrpo.data.rows import Fault, LeftOut, Rows, load_rows, scan_rows
 from cgrpo.data.syncd_files import is_syncd, scan_syncd, subset_record
 from cgrpo.data.uno import is_uno_label, pictures_folder, uno_record
 from cgrpo.errors import UserError

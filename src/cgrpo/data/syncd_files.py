@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgrpo.data.archives import Files
-from cgrpo.data.rows import Fault, Rows, is_unicode, load_rows, names_file
+from cgrpo.data.fields import id_of, is_unicode, names_file
+from cgrpo.data.rows import Fault, Rows, load_rows
 from cgrpo.errors import UserError
 from cgrpo.types import Record
 
@@ -202,7 +203,7 @@ def subset_record(row: dict[str, Any], where: str, files: Files) -> Record:
     mask = files.find(mask_name(row["ref_img"]))
     kept = ("category", "category_description", "ref_prompt")
     return Record(
-        id=str(row.get("id", where.rpartition(" ")[2])),
+        id=id_of(row) or where.rpartition(" ")[2],
         prompt=row["text"],
         references=(files.path(row["ref_img"]),),
         subject=subject_phrase(str(row.get("category_description") or "")),

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.data.archives import Files
-from cgrpo.data.rows import LeftOut, record_of
+from cgrpo.data.fields import record_of
+from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
 from cgrpo.types import Record
 
