@@ -4,7 +4,7 @@ A file
     .json     a list of rows, or {"records": [rows], "root": folder of the pictures, relative to the file}
     .jsonl    a row a line
     .csv      a header, and a row a line
-    .tar      WebDataset (readers of folders and shards are in folders.py)
+    .tar      WebDataset (shards.py; readers of folders are in folders.py)
     .parquet  rows with their pictures (parquet.py), or composites (composites.py)
 A folder
     SynCD's   (syncd_files.py): metadata.json, with scores or without, unpacked or zips
