@@ -142,14 +142,14 @@ def _rest(gpu: str) -> str:
         change = {name: numbers for name, numbers in row["change"].items() if name.endswith("readback")}
         gains = ", ".join(f"{name} {d:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (d, low, high) in change.items())
         lines.append(
-            f"**The embedded world's `cgrpo train`** ({row['iterations']} iterations): {row['seconds']:.0f} s for the "
+            f"**The toy world's `cgrpo train`** ({row['iterations']} iterations): {row['seconds']:.0f} s for the "
             f"whole "
             f"command,\n{row['seconds_total']:.2f} s an iteration; held-out judges {gains}.\n"
         )
     exact = {row["figure"]: row for row in measured.figures(gpu) if row["stage"] == "exact" and "figure" in row}
     if exact:
         lines.append(
-            "**Exactness**, 3 iterations of the embedded world, largest difference between adapters (largest entry "
+            "**Exactness**, 3 iterations of the toy world, largest difference between adapters (largest entry "
             f"{exact['repeated run']['largest_entry']:.2f});\nrewards and the guard's scorers draw from the GPU's "
             f"random "
             "state:\n"

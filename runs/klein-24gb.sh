@@ -7,6 +7,6 @@ shift
 out=${OUT:-outputs/klein-24gb}
 cgrpo data encode klein-24gb --set data.source="$manifest" --out "$out-encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
-    exec cgrpo train --resume "$out" "$@"
+    exec cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
 exec cgrpo train klein-24gb --out "$out" --set data.source="$manifest" --set data.cache="$out-encoded" "$@"

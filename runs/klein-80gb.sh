@@ -8,7 +8,7 @@ shift
 out=${OUT:-outputs/klein-80gb}
 cgrpo data encode klein --set data.source="$manifest" --out "$out-encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
-    exec cgrpo train --resume "$out" "$@"
+    exec cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
 exec cgrpo train klein --out "$out" --set data.source="$manifest" --set data.cache="$out-encoded" \
     --set policy.offload=true --set policy.checkpointing=off --set training.micro_batch=1 "$@"

@@ -8,7 +8,7 @@ shift
 out=${OUT:-outputs/klein}
 cgrpo data encode klein --set data.source="$manifest" --out "$out-encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
-    exec torchrun --standalone --nproc_per_node 8 -m cgrpo train --resume "$out" "$@"
+    exec torchrun --standalone --nproc_per_node 8 -m cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
 exec torchrun --standalone --nproc_per_node 8 -m cgrpo train klein --out "$out" \
     --set data.source="$manifest" --set data.cache="$out-encoded" "$@"

@@ -129,24 +129,46 @@ def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.Monk
         assert said.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("recipe", "gpu", "hours"),
-    [
-        ("klein-24gb", "rtx-4090-24gb", "18"),
-        ("klein-24gb", "rtx-3090-24gb", "43"),
-        ("uno-24gb-short", "rtx-4090-24gb", "9"),
-        ("uno-24gb", "rtx-4090-24gb", "54"),
-        ("uno-24gb-short", "rtx-3090-24gb", "20"),
-        ("uno-24gb", "rtx-3090-24gb", "125"),
-    ],
-)
-def test_hours_and_memory_of_one_card_are_the_plans(recipe: str, gpu: str, hours: str) -> None:
-    found = plan(load_config(recipe, ["data.cache=encoded", "guard.source=heldout.json"]), gpu=gpu)
-    peak = f"{found.memory.peak / 2**30:.1f} GiB"
-    assert f"{found.hours:.0f}" == hours
-    for name in ("own-photos.md", "hardware.md"):
-        rows = [line for line in (ROOT / "docs" / name).read_text().splitlines() if recipe in line and peak in line]
-        assert any(re.search(rf"\b{hours}\b", row) for row in rows), (name, recipe, hours, peak)
+ONE_CARD = ["data.cache=encoded", "guard.source=heldout.json"]
+AT_ONCE = ["policy.offload=true", "policy.checkpointing=off", "training.micro_batch=1"]  # as in runs/*-80gb.sh
+RUNS = {
+    "`runs/klein-24gb.sh` (2 prompts an iteration, CLIP for HPSv3)": ("klein-24gb", []),
+    "the same, no guidance while training": ("klein-24gb", ["policy.guidance=1", "policy.evaluation_guidance=4"]),
+    "`runs/single-24gb.sh` (UNO in 8 bits, 2 prompts, CLIP for HPSv3)": ("uno-24gb", []),
+    "the same, `RECIPE=uno-24gb-short`": ("uno-24gb-short", []),
+    "`runs/klein-80gb.sh` (8 prompts)": ("klein", AT_ONCE),
+    "`runs/klein-8gpu.sh` (8 prompts)": ("klein", []),
+    "recipe `klein-forward` (32 prompts)": ("klein-forward", []),
+    "`runs/single-80gb.sh` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", AT_ONCE),
+    "`runs/paper-8gpu.sh` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", []),
+}
+CARDS = [("rtx-3090-24gb", 1), ("rtx-4090-24gb", 1), ("h100-80gb", 1), ("a100-80gb", 8), ("h100-80gb", 8)]
+
+
+def test_hours_and_memory_are_the_plans() -> None:
+    """docs/hardware.md's table by its columns, and the hours of one card in docs/own-photos.md."""
+    hardware, photos = ((ROOT / "docs" / name).read_text() for name in ("hardware.md", "own-photos.md"))
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in hardware.splitlines() if "GiB |" in line]
+    assert [row[0] for row in table] == list(RUNS)
+    for name, iterations, peak, *hours in table:
+        recipe, settings = RUNS[name]
+        cfg = load_config(recipe, [*ONE_CARD, *settings])
+        found = [plan(cfg, gpu=gpu, gpus=count) for told, (gpu, count) in zip(hours, CARDS, strict=True) if told]
+        assert found and all(each.fits for each in found), name
+        assert iterations == f"{cfg.training.iterations:,}", name
+        assert [f"{each.hours:.0f} h" for each in found] == [told for told in hours if told], name
+        assert peak == f"{max(each.memory.peak for each in found) / 2**30:.1f} GiB", name
+        rows = [line for line in photos.splitlines() if f"`{recipe}`" in line and "hours |" in line]
+        if rows and not settings:
+            for each in found[:2]:  # a 3090, a 4090
+                assert any(re.search(rf"\b{each.hours:.0f}\b", row) and peak in row for row in rows), (name, each.hours)
+
+
+def test_the_plan_shown_is_what_the_command_prints() -> None:
+    (shown,) = [text for _, text in blocks((ROOT / "docs" / "hardware.md").read_text()) if text.startswith("grpo on")]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["plan", "uno-dinoseg-hpsv3", "--gpus", "8", "--set", "data.cache=encoded"]) == 0
+    assert said.getvalue().startswith(shown)
 
 
 def test_what_is_checked_is_there() -> None:

@@ -114,7 +114,7 @@ def test_durations_are_those_of_a_whole_command(on_cpu: list[dict[str, Any]]) ->
     for page in (README, FIRST_RUN):
         assert f"{minutes} minutes {seconds} seconds" in " ".join(page.read_text().split())
     assert f"{timed['seconds'] / 60:.0f} of them training" in " ".join(FIRST_RUN.read_text().split())
-    assert cells(ROOT / "docs" / "hardware.md")["`runs/cpu.sh`, the toy world"][-1] == f"{minutes} minutes, measured"
+    assert f"{minutes} minutes, measured" in (ROOT / "docs" / "hardware.md").read_text()
 
 
 def test_healthy_is_what_stored_runs_were(on_cpu: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "--scale",
         choices=("toybox", "full"),
         default="toybox",
-        help="the embedded world (default), or the real models: commands, memory and hours",
+        help="the toy world (default), or the real models: commands, memory and hours",
     )
     verb.add_argument("--train", action="store_true", help="full scale: train the rows, not only say what they take")
     verb.add_argument(
@@ -36,7 +36,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="an embedded world in place of the table's own; more than once for several",
+        help="a toy world in place of the table's own; more than once for several",
     )
     verb.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings a row (default: 3)")
     verb.add_argument(

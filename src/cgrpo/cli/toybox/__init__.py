@@ -9,4 +9,4 @@ from cgrpo.cli.toybox import build, check
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    add_group(verbs, "toybox", "the embedded world", (check, build))
+    add_group(verbs, "toybox", "the toy world: can its rewards be trusted; make it again", (check, build))

@@ -10,7 +10,7 @@ EXAMPLES = "cgrpo toybox build --out my-toybox --share 0.01"
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
-    build = add_verb(verbs, "build", "make the embedded world's checkpoints again from a seed", run, EXAMPLES)
+    build = add_verb(verbs, "build", "make the toy world's checkpoints again from a seed", run, EXAMPLES)
     build.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the checkpoints")
     build.add_argument("--seed", type=seed, default=0, help="seed of all data and weights (default: 0)")
     build.add_argument(
