@@ -121,7 +121,7 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
     reasons = [failed[job.key] for job in jobs if job.key in failed]
     lacking = ""
     if len(finished) < len(jobs):
-        lacking = reasons[0] if reasons else f"{len(finished)} of {len(jobs)} seeds trained"
+        lacking = reasons[0] if reasons else f"{len(finished)}/{len(jobs)}"
     if not finished:
         return Line(row, {}, None, None, lacking, False, failed=bool(reasons))
     change = {name: two_level(_gaps(finished, name)) for name in finished[0]["metrics"]}

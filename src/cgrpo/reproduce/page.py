@@ -98,11 +98,13 @@ def _rows(board: Scoreboard) -> Table:
         notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, with other trainings beside.")
     if any(line.older for line in board.lines):
         notes.append("* made by an earlier version of the code that decides numbers.")
+    if any(line.lacking and line.change and not line.failed for line in board.lines):
+        notes.append("2/3: two of three seeds are trained.")
     if lacking := [line.row.name for line in board.lines if line.untrained]:
         notes.append(f"{UNTRAINED.capitalize()}: {', '.join(lacking)}.")
     if board.table.note:
         notes.append(board.table.note)
-    align = "l" + "r" * (len(head) - 3) + "lr"
+    align = "l" + "r" * (len(head) - 1)
     return Table(f"{board.table.title} ({board.table.source}), {board.world}", " ".join(notes), head, rows, align)
 
 

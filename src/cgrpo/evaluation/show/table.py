@@ -104,6 +104,9 @@ def _td(cell: str | Cell, letter: str) -> Markup:
 def _content(cell: str | Cell) -> Markup:
     if isinstance(cell, Cell) and cell.dot:
         return Markup('<span class="dot {}" aria-hidden="true"></span>{}').format(cell.dot, cell.text)
+    number, bracket, interval = str(cell).partition(" [")
+    if bracket and interval.endswith("]"):  # it may go below its number where a table is wide
+        return Markup('{} <span class="range">[{}</span>').format(number, interval)
     return Markup("{}").format(str(cell))
 
 

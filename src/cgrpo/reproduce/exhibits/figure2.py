@@ -15,7 +15,7 @@ ROWS = {"naive GRPO 1:1": PROMPT, "naive GRPO 1:1.5": IDENTITY, "Customized-GRPO
 def draw(made: Made, path: Path) -> Shown:
     figure, plots = panels([f"Identity reward ({made.world})", f"Prompt reward ({made.world})"], (9.2, 3.4))
     for row, colour in ROWS.items():
-        runs = [made.run("table2", row, seed)[1] for seed in range(len(made.seeds))]
+        runs = [run for _, run in made.trained("table2", row)]
         for axes, reward in zip(plots, ("identity", "prompt"), strict=True):
             for seed, run in enumerate(runs):
                 rows = Record(run).rows()

@@ -44,16 +44,22 @@ class Made:
     def jobs(self, table: str, row: str) -> list[Job]:
         return jobs_of(rows_of(table, [row]), "toybox", self.world, self.seeds, self.settings)[row]
 
-    def run(self, table: str, row: str, seed: int = 0) -> tuple[Job, Path]:
-        """A row's training and its run directory. Raises UserError that says how to make it."""
-        job = self.jobs(table, row)[seed]
-        folder = self.runs / job.key
-        if not (folder / "adapter").is_dir():
+    def run(self, table: str, row: str) -> tuple[Job, Path]:
+        """A row's first training of which the run directory is there. Raises UserError as `trained` does."""
+        return self.trained(table, row)[0]
+
+    def trained(self, table: str, row: str) -> list[tuple[Job, Path]]:
+        """A row's trainings whose run directories are there, with them. Raises UserError that says how to make one."""
+        jobs = self.jobs(table, row)
+        found = [(job, self.runs / job.key) for job in jobs if (self.runs / job.key / "adapter").is_dir()]
+        if not found:
+            job = jobs[0]
             words = ["cgrpo", "train", job.recipe, *(word for s in job.settings for word in ("--set", s))]
             raise UserError(
-                f"the run directory of {job.label} is not in {self.runs}; make it: {shlex.join(words)} --out {folder}"
+                f"the run directory of {job.label} is not in {self.runs}; make it: {shlex.join(words)} --out "
+                f"{self.runs / job.key}"
             )
-        return job, folder
+        return found
 
 
 @dataclass(frozen=True)
