@@ -87,15 +87,16 @@ def times(rows: Rows) -> str:
 def _reached(found: list[dict[str, Any] | None]) -> str:
     seen = [row for row in found if row]
     if not seen:
-        return f"not reached ({len(found)} seeds)"
+        return "not reached" if len(found) == 1 else f"not reached ({len(found)} seeds)"
     iterations = ", ".join(str(row["iterations"]) if row else "never" for row in found)
     each = seen[0]["config"]["training"]
     pictures = [row["iterations"] * each["prompts_per_iteration"] * each["group_size"] for row in seen]
     seconds = [row["seconds"] for row in seen]
-    return (
-        f"iteration {iterations}; {min(pictures):,} to {max(pictures):,} pictures; "
-        f"{min(seconds):.0f} to {max(seconds):.0f} s"
+    spans = (
+        " to ".join(dict.fromkeys(f"{of(values):{form}}" for of in (min, max)))
+        for values, form in ((pictures, ","), (seconds, ".0f"))
     )
+    return "iteration {}; {} pictures; {} s".format(iterations, *spans)
 
 
 def _shown(found: TwoLevel | None) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,89 @@ def test_every_table_is_whole(page: Path) -> None:
         assert len(rows) > 1 and re.fullmatch(r"\|( *:?-+:? *\|)+", rows[1]), f"cut off: {rows[0][:80]}"
         for row in rows:
             assert row.endswith("|") and row.count("|") == rows[0].count("|"), row[:120]
+
+
+def spans(text: str) -> list[str]:
+    """What stands between backquotes in a page's sentences and tables."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+OTHERS = ("torchrun ", "pip ", "hf ", "tensorboard ")  # programs with options of their own
+SETTINGS = set(re.findall(r"^\| `([a-z_.0-9A-Z]+)` \|", (ROOT / "docs" / "config.md").read_text(), re.MULTILINE))
+NO_SETTINGS = {
+    "guard.jsonl",
+    "weights.set",
+    "training.seed.x",
+}  # a file, a key of a json, a mistake that a page tells of
+
+
+TABLES = "|".join(sorted({key.partition(".")[0] for key in SETTINGS if "." in key}))
+ROOMS = "|".join(path.name for path in (ROOT / "src" / "cgrpo").iterdir() if path.is_dir())
+CORE = parser()
+
+
+def options_of(core: argparse.ArgumentParser) -> set[str]:
+    found = {option for action in core._actions for option in action.option_strings}
+    inner = [action.choices for action in core._actions if isinstance(action, argparse._SubParsersAction)]
+    return found.union(*(options_of(child) for choices in inner for child in choices.values()))
+
+
+@cache
+def options() -> set[str]:
+    """Of cgrpo and of what is in benchmarks/."""
+    scripts = [file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.*")]
+    return options_of(CORE).union(*(re.findall(r"--[a-z][a-z-]+", script) for script in scripts))
+
+
+def amiss(span: str) -> list[str]:
+    """Options, settings, files of the repository and commands that a span of code names, and that are not there."""
+    found = [] if span.startswith(OTHERS) else sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", span)) - options())
+    for key in re.findall(rf"(?<![\w./-])(?:{TABLES})\.[A-Za-z_][A-Za-z_.0-9]*", span):
+        named = re.sub(r"^(rewards|weights\.others|guard\.scorers)\.\w+", r"\1.NAME", key).removesuffix(".NAME")
+        table = any(other.startswith(f"{named}.") for other in SETTINGS)
+        found += [] if table or named in SETTINGS | NO_SETTINGS else [key]
+    files = re.findall(r"(?<![\w./-])(?:tests|benchmarks|runs|examples|docs|src)/[\w./-]*\w", span)
+    found += [file for file in files if not (ROOT / file).exists() and "NAME" not in file]
+    files = re.findall(rf"(?<![\w./-])(?:{ROOMS})/[\w/]+\.py", span)
+    found += [file for file in files if not any((top / file).exists() for top in (ROOT, ROOT / "src" / "cgrpo"))]
+    if span.startswith("cgrpo "):
+        words = [word for word in span.split()[1:3] if re.fullmatch(r"[a-z]+", word)]
+        told = io.StringIO()
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit):
+            CORE.parse_args([*words, "--help"])
+        found += [span] if told.getvalue() else []
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_what_a_sentence_names_is_there(page: Path) -> None:
+    assert not [(span, found) for span in spans(page.read_text(encoding="utf-8")) if (found := amiss(span))]
+
+
+def test_what_is_not_there_is_found() -> None:
+    wrong = "`--gold`, `training.clop`, `weights.x`, `policies/gone.py`, `runs/no.sh`, `cgrpo gone`, `cgrpo data no`"
+    assert all(map(amiss, spans(wrong))) and len(spans(wrong)) == 7
+    assert not any(map(amiss, ("--set rewards.identity.masks=none", "cgrpo data check RECIPE", "policies/base.py")))
+
+
+def test_every_page_is_within_reach() -> None:
+    """Of the README, by links; and every picture in docs/ is on a page."""
+    found, todo = set[Path](), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        found.add(page)
+        targets = re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", without_code(page.read_text(encoding="utf-8")))
+        linked = {(page.parent / target).resolve() for target in targets if "://" not in target}
+        todo += sorted(path for path in linked - found if path.suffix == ".md" and path not in todo)
+        found |= {path for path in linked if path.suffix == ".png"}
+    assert set(PAGES) | set((ROOT / "docs").glob("*.png")) == found & {*PAGES, *(ROOT / "docs").glob("*.png")}
+
+
+def test_every_recipe_of_a_real_model_is_told_of() -> None:
+    """Under its model, in docs/policies.md."""
+    (row,) = [line for line in (ROOT / "docs" / "policies.md").read_text().splitlines() if line.startswith("| recipes")]
+    real = {name for name in recipes() if load_config(name).policy.path != "toybox"}
+    assert set(re.findall(r"`([^`]+)`", row)) == real
 
 
 def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

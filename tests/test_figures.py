@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -106,6 +107,39 @@ def test_the_forward_command_is_as_told() -> None:
         row = told["metrics"][f"{judge}_readback"]
         words = f"{judge} judge {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         assert words in " ".join((ROOT / "docs" / "forward.md").read_text().split())
+
+
+def test_the_forward_tables_are_those_of_the_stored_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line by line, what benchmarks/time_to_gain.py makes of docs/results; and what was measured on unseen subjects."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    made = runpy.run_path(str(ROOT / "benchmarks" / "time_to_gain.py"))
+    page = (ROOT / "docs" / "forward.md").read_text()
+    rows = made["read"]([STORED / "forward-h200.jsonl"])
+    assert made["table"](rows) in page and made["times"](rows) in page
+    for line in made["table"](made["read"]([STORED / "forward-cpu.jsonl"])).splitlines():
+        if re.match(r"\| forward: (SARS|AWM)", line):  # under other names there
+            assert re.sub(r"  +", " ", line.split("|", 2)[2]) in page.replace("**", ""), line
+    text = " ".join(page.replace("**", "").split())
+    for row in map(json.loads, (STORED / "unseen.jsonl").read_text().splitlines()):
+        judges = [row["metrics"][f"{axis}_readback"] for axis in ("identity", "prompt")]
+        told = " / ".join("{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**judge) for judge in judges)
+        assert told in text, told
+
+
+def test_intervals_on_a_methods_page_are_those_of_the_tables() -> None:
+    """They are told again there, from pages that are made or measured anew."""
+
+    def plain(page: Path) -> str:
+        return " ".join(page.read_text().replace("\N{MINUS SIGN}", "-").replace(" to ", ", ").split())
+
+    tables = [plain(ROOT / "docs" / f"{name}.md") for name in ("results", "forward", "toybox", "analysis")]
+    told = {
+        (page.name, interval)
+        for page in (ROOT / "docs" / "methods").glob("*.md")
+        for interval in re.findall(r"[+-]0\.\d{3} \[[^\]]+\]", plain(page))
+    }
+    assert len(told) >= 10
+    assert not {(name, interval) for name, interval in told if not any(interval in table for table in tables)}
 
 
 def test_durations_are_those_of_a_whole_command(on_cpu: list[dict[str, Any]]) -> None:
