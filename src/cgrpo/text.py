@@ -32,7 +32,10 @@ def read_text(path: Path) -> str:
 
 def parse_json(text: str) -> Any:
     """JSON in which no table has a key twice: readers differ over which of the two counts. Raises ValueError."""
-    return json.loads(text, object_pairs_hook=_once)
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("tables and lists too deep in one another") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

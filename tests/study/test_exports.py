@@ -168,11 +168,19 @@ def test_label_studios_export_comes_back(made: Made, tmp_path: Path, capsys: pyt
         ("nothing", "can't be read"),
         ('[{"data": {"item": "other", "slot": 1}, "annotations": []}]', "task 1: KeyError('other')"),
         ('[{"data": {"left": "x"}, "annotations": []}]', "task 1: KeyError('item')"),
+        ("[" * 100_000, "too deep in one another"),
+        ([{"lead_time": 1e30}], "task 1: OverflowError"),
+        ([{"completed_by": "\ud800"}], "task 1: UnicodeEncodeError"),
+        ([{}, 0], "task 1: IndexError('slot 0')"),
+        ([{}, -1], "task 1: IndexError('slot -1')"),
     ],
 )
 def test_other_exports_are_refused(
-    content: str, told: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str | list, told: str, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if isinstance(content, list):  # what one annotation has otherwise than a right one, and its task's place
+        first = tasks(made[0], "http://x")[0]["data"] | ({"slot": content[1]} if len(content) > 1 else {})
+        content = json.dumps([{"data": first, "annotations": [annotation(7, "A", "B", **content[0])]}])
     (tmp_path / "x.json").write_text(content, encoding="utf-8")
     assert main(["study", "import", str(made[1]), str(tmp_path / "x.json")]) == 2
     error = capsys.readouterr().err

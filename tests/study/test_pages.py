@@ -168,6 +168,23 @@ def test_other_sites_big_bodies_and_strange_forms(browser: TestClient, made: Mad
     assert browser.post(url, data=form, headers=same).status_code == 200
 
 
+def test_hostile_addresses_and_headers_are_no_fault_of_ours(browser: TestClient, made: Made) -> None:
+    """Each would be an exception of Python's or of the database's."""
+    study, folder, (_, token, *_) = made
+    begin(browser, study, token)
+    for number in ("9" * 30, "9" * 5000, "-1", "\u0663", "x"):
+        for page in (f"items/{number}", f"tutorial/{number}/1", f"tutorial/1/{number}"):
+            assert browser.get(f"/r/{token}/{page}").status_code == 404
+        assert browser.post(f"/r/{token}/items/{number}", data=A).status_code == 404
+    for name, value in (("origin", "http://[::1"), ("content-length", b"\xb2")):
+        headers = {name: value.encode() if isinstance(value, str) else value}
+        assert browser.post(f"/r/{token}/", content=b"consent=yes", headers=headers).status_code in (403, 413)
+    name = study.of_kind("tutorial")[0].pictures[0]
+    (folder / PICTURES / f"{name}.png").unlink()
+    assert browser.get(f"/r/{token}/pictures/{name}.png").status_code == 404
+    assert browser.get(f"/r/{token}/items/1").status_code == 200
+
+
 def test_no_method_no_file_and_no_script_reaches_the_browser(browser: TestClient, made: Made) -> None:
     study, _, (admin, token, *_) = made
     begin(browser, study, token)

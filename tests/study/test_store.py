@@ -79,6 +79,21 @@ def test_threads_lose_nothing(store: Store, made: Made) -> None:
     assert {one.revision for one in store.responses()} == {2}
 
 
+def test_a_damaged_database_is_said_to_be_that(
+    store: Store, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.save(1, made[0].items[0].id, A, True, 0)
+    store.close()
+    content = (made[1] / DATABASE).read_bytes()
+    (made[1] / DATABASE).write_bytes(content[:8192] + b"Z" * (len(content) - 8192))
+    for words in (["report"], ["forget", "--rater", "1"], ["backup"], ["export", "--to", "scores"]):
+        out = [] if words[0] == "forget" else ["--out", str(tmp_path / "out")]
+        assert main(["study", words[0], str(made[1]), *words[1:], *out]) == 2
+        error = capsys.readouterr().err
+        assert "database is damaged" in error and "from a backup" in error and error.count("\n") == 1
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_locked_database_and_a_full_disk_change_nothing(store: Store, made: Made) -> None:
     item = made[0].items[0].id
     other = sqlite3.connect(made[1] / DATABASE, isolation_level=None)

@@ -59,7 +59,7 @@ def opened(folder: Path) -> Iterator[Store]:
     try:
         yield store
     except Unavailable as error:
-        raise UserError(f"{folder / DATABASE}: {error}; nothing was changed, try again") from None
+        raise UserError(f"{folder / DATABASE}: {error}; nothing was changed; {error.cure}") from None
     finally:
         store.close()
 

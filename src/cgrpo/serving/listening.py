@@ -12,6 +12,8 @@ from cgrpo.errors import UserError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+BACKLOG = 2048  # connections that wait to be taken
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket; port 0 is any that is free. UserError where it can't be had."""
@@ -20,12 +22,17 @@ def listen(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
         raise UserError(f"can't listen on {host}, port {port} ({error}); give another --host or --port") from error
     return bound
 
 
 def run(app: FastAPI, bound: socket.socket) -> None:
-    """Serve until interrupted; requests under way are finished."""
+    """Serve until interrupted; requests under way are finished. UserError where another took the port meanwhile."""
+    try:
+        bound.listen(BACKLOG)  # two may have bound it while neither listened
+    except OSError as error:
+        address = "{}, port {}".format(*bound.getsockname()[:2])
+        raise UserError(f"can't listen on {address} ({error.strerror}); give another --port") from error
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
     uvicorn.Server(config).run(sockets=[bound])

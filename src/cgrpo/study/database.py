@@ -42,7 +42,12 @@ create index of_rater on response (rater, item);
 
 
 class Unavailable(Exception):
-    """The database can't be written or read at this moment; the message is for whoever answers."""
+    """The database can't be written or read at this moment; the message is for whoever answers, ``cure`` for whoever
+    runs the study."""
+
+    def __init__(self, words: str, cure: str = "try again"):
+        super().__init__(words)
+        self.cure = cure
 
 
 def token_hash(token: str) -> str:
@@ -102,8 +107,8 @@ class Database:
         try:
             with self._turn:
                 yield self._db
-        except sqlite3.OperationalError as error:
-            raise Unavailable(_plain(error)) from error
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -125,15 +130,27 @@ class Database:
             with self.reading() as db:
                 db.backup(copy)
             if copy.execute("pragma integrity_check").fetchone() != ("ok",):
-                raise OSError(0, "the copy is damaged", str(file))
+                raise _damaged()
         except sqlite3.Error as error:
+            if _tells_of_damage(error):
+                raise _damaged() from error
             raise OSError(0, str(error), str(file)) from error
         finally:
             copy.close()
 
 
-def _plain(error: sqlite3.Error) -> str:
+def _unavailable(error: sqlite3.Error) -> Unavailable:
     words = str(error)
     if "full" in words:
-        return "the disk of the study's computer is full"
-    return "the study's database is busy" if "locked" in words or "busy" in words else f"the study's database: {words}"
+        return Unavailable("the disk of the study's computer is full")
+    if "locked" in words or "busy" in words:
+        return Unavailable("the study's database is busy")
+    return _damaged() if _tells_of_damage(error) else Unavailable(f"the study's database: {words}")
+
+
+def _tells_of_damage(error: sqlite3.Error) -> bool:
+    return "malformed" in str(error) or "not a database" in str(error)
+
+
+def _damaged() -> Unavailable:
+    return Unavailable("the study's database is damaged", "restore it from a backup")

@@ -90,7 +90,7 @@ def import_export(study: Study, store: Store, file: Path) -> Imported:
                     skipped += 1
                 else:
                     known[answers[0].item] = answers
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise UserError(
                 f"{file}, task {number}: {error!r}; export as JSON from the project that this study's tasks were put in"
             ) from None
@@ -115,11 +115,14 @@ def _read(file: Path) -> list[Any]:
 def _annotations(study: Study, task: Mapping[str, Any]) -> Iterator[tuple[str, list[Response] | None]]:
     """Of each annotation of a task who it is by, and its answers; None for one that counts for nothing."""
     item, slot = task["data"]["item"], int(task["data"]["slot"])
+    if slot < 1:
+        raise IndexError(f"slot {slot}")
     first_on_left = dict(study.lists[slot - 1])[item]
     names = dict(zip(LABELS[study.mode], study.choices, strict=True))
     for annotation in task["annotations"]:
         by = annotation["completed_by"]
         who = str(by["id"] if isinstance(by, Mapping) else by)  # a number: no names, no addresses
+        who.encode()  # the database takes no half of a letter
         given = {
             result["from_name"]: names[result["value"]["choices"][0]]
             for result in annotation["result"]

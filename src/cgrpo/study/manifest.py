@@ -139,7 +139,7 @@ def read_study(folder: Path) -> Study:
         return Study(**table | _typed(table))
     except FileNotFoundError:
         raise UserError(f"{file}: there is none; make a study with cgrpo study create --out {folder}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: no study ({error}); restore it from a backup") from None
 
 

@@ -41,7 +41,7 @@ async def read_form(request: Request) -> dict[str, str]:
     _refuse_strangers(request)
     too_large = Refused(413, "That was too much to be an answer.")
     declared: Any = request.headers.get("content-length", "0")
-    if not declared.isdigit() or int(declared) > MAX_FORM:
+    if not (declared.isascii() and declared.isdigit()) or len(declared) > 9 or int(declared) > MAX_FORM:
         raise too_large
     body = bytearray()
     async for part in request.stream():
@@ -59,5 +59,13 @@ def _refuse_strangers(request: Request) -> None:
     site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     if site is not None and site not in ("same-origin", "none"):
         raise Refused(403, "That form came from another site.")
-    if site is None and origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if site is None and origin is not None and _host(origin) != request.headers.get("host"):
         raise Refused(403, "That form came from another site.")
+
+
+def _host(origin: str) -> str | None:
+    """Of an Origin header, which may be anything; None where it is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

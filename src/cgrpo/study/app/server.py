@@ -96,7 +96,11 @@ def _add_files(app: FastAPI, course: Course) -> None:
     def picture(token: str, name: str) -> Response:
         if not course.may_see(_known(course, token), name):
             raise NotHere
-        content = (course.store.folder / PICTURES / f"{name}.png").read_bytes()
+        try:
+            content = (course.store.folder / PICTURES / f"{name}.png").read_bytes()
+        except OSError as error:
+            log.error("study: picture %s: %s", name, error.strerror)
+            raise NotHere from None
         return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=86400, immutable"})
 
 
@@ -153,17 +157,16 @@ def _add_tutorial(app: FastAPI, course: Course) -> None:
             return lesson_page(asked, answers, _not_saved(error), 503)
         return _to(token, f"tutorial/{asked.attempt}/{asked.position}")
 
-    @app.get("/r/{token}/tutorial/{attempt:int}/{position:int}")
-    def explained(token: str, attempt: int, position: int) -> Response:
-        rater = _known(course, token)
-        answers = course.store.tutorial_answers(rater.number, attempt, position)
-        if not answers or not 1 <= position <= total:
+    @app.get("/r/{token}/tutorial/{attempt}/{position}")
+    def explained(token: str, attempt: str, position: str) -> Response:
+        rater, lesson = _known(course, token), Lesson(_whole(attempt), _whole(position))
+        answers = course.store.tutorial_answers(rater.number, *lesson)
+        if not answers or not 1 <= lesson.position <= total:
             raise NotHere
-        item = course.lessons[position - 1]
+        item = course.lessons[lesson.position - 1]
         marks = {key: item.is_right(key, choice, True) for key, choice in answers.items()}
-        outcome = course.outcome(rater, attempt) if position == total else None
+        outcome = course.outcome(rater, lesson.attempt) if lesson.position == total else None
         values = shown(course.study, item, True, answers)
-        lesson = Lesson(attempt, position)
         return page(
             "explained", lesson=lesson, total=total, marks=marks, told=item.explanation, outcome=outcome, **values
         )
@@ -184,9 +187,9 @@ def _add_items(app: FastAPI, course: Course) -> None:
         rater = _known(course, token)
         return rater, rater.consented and rater.passed
 
-    @app.get("/r/{token}/items/{number:int}")
-    def show(token: str, number: int) -> Response:
-        rater, is_ready = ready(token)
+    @app.get("/r/{token}/items/{place}")
+    def show(token: str, place: str) -> Response:
+        (rater, is_ready), number = ready(token), _whole(place)
         if not is_ready:
             return _to(token, course.next_page(rater))
         item, _ = course.item(rater, number) or _nothing()
@@ -197,9 +200,9 @@ def _add_items(app: FastAPI, course: Course) -> None:
         answers, revision = course.store.answers(rater.number, item.id)
         return item_page(rater, number, answers, revision)
 
-    @app.post("/r/{token}/items/{number:int}")
-    def answer(token: str, number: int, form: Form) -> Response:
-        rater, is_ready = ready(token)
+    @app.post("/r/{token}/items/{place}")
+    def answer(token: str, place: str, form: Form) -> Response:
+        (rater, is_ready), number = ready(token), _whole(place)
         if not is_ready:
             return _to(token, course.next_page(rater))
         item, first_on_left = course.item(rater, number) or _nothing()
@@ -251,5 +254,5 @@ def _not_saved(error: Unavailable) -> str:
 
 
 def _whole(text: str | None) -> int:
-    """0 for what is no number."""
+    """0 for what is no number, or one that nothing here is counted to."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0

@@ -31,7 +31,7 @@ def _read(folder: Path) -> tuple[list[Rater], list[Response]]:
     try:
         return store.raters(), store.responses()
     except Unavailable as error:
-        raise UserError(f"{folder}: {error}; try again") from None
+        raise UserError(f"{folder}: {error}; {error.cure}") from None
     finally:
         store.close()
 
