@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny_rewards
 
+from cgrpo.rewards.vlm.client import _usage
 from cgrpo.rewards.vlm.replies import Unclear, read_score
 from cgrpo.rewards.vlm.rubrics import RUBRICS
 
@@ -87,11 +88,22 @@ def test_clear(reply: str, score: float) -> None:
         "{" * 9000,
         '{"a":' * 9000,
         "\t" * 9000,
+        "Score: 3/" + "4" * 5000,
+        '{"score": "3 out of ' + "4" * 4500 + '"}',
+        "Score: \uff19",
+        '{"score": "8/10"}',
     ],
 )
 def test_unclear(reply: str) -> None:
     with pytest.raises(Unclear):
         read_score(reply)
+
+
+@pytest.mark.parametrize("tokens", [10**400, -1, True, 1.5, "7", None])
+def test_a_bill_that_is_none(tokens: object) -> None:
+    """Unknown then, which the ledger books as the dearest call so far."""
+    assert _usage({"prompt_tokens": tokens, "completion_tokens": 1}) is None
+    assert _usage({"prompt_tokens": 900, "completion_tokens": 1}) == (900, 1)
 
 
 @pytest.mark.parametrize("task", ["identity", "prompt"])

@@ -214,9 +214,19 @@ def test_a_taken_port():
 
 
 def test_an_address_is_no_secret_and_no_file():
-    for url in ("file:///etc/passwd", "127.0.0.1:8420", "http://", "http://me:secret@host"):
-        with pytest.raises(UserError, match="rewards.prompt.url: must be http"):
+    for url in ("file:///etc/passwd", "127.0.0.1:8420", "http://", "http://me:secret@host", "http://h/?token=secret"):
+        with pytest.raises(UserError, match="rewards.prompt: url must be http"):
             parse_config({"rewards": {"prompt": {"type": "remote", "url": url, "reward": "x"}}}, "test")
+    for url in ("http://h:99999", "http://h:abc", "http://[::1", "http://" + "a" * 70, "http://a..b", "http://h\0"):
+        with pytest.raises(UserError, match="url must be http"):
+            parse_config({"rewards": {"prompt": {"type": "remote", "url": url, "reward": "x"}}}, "test")
+        with pytest.raises(UserError, match="base_url must start with"):
+            judge = {"type": "vlm", "task": "prompt", "model": "m", "base_url": url}
+            parse_config({"rewards": {"prompt": judge}}, "test")
+    with pytest.raises(UserError, match="token_variable must be the name") as caught:
+        wrong = {"type": "remote", "url": "http://h", "reward": "x", "token_variable": "my-secret"}
+        parse_config({"rewards": {"prompt": wrong}}, "test")
+    assert "my-secret" not in str(caught.value)
 
 
 def test_scored_passes_a_remote_error_on_as_one_line(serving):

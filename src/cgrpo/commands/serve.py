@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ import torch
 from cgrpo.build import make_reward
 from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.rewards.transport import is_loopback
+from cgrpo.rewards.transport import is_loopback, read_token
 
 MAX_BODY = 512 * 2**20
 
@@ -63,7 +62,4 @@ def _token(host: str, variable: str) -> str:
         raise UserError(
             f"on {host} others can reach this server: set a token, and name its variable with --token-variable"
         )
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        raise UserError(f"the environment variable {variable} for the token is empty; export {variable}=...")
-    return token
+    return read_token("cgrpo rewards serve", variable)

@@ -6,11 +6,13 @@ import re
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from cgrpo.config.section import TOYBOX, Place, Positive, Section, Seed
 
 AxisName = Literal["identity", "prompt"]
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # of the environment, by its name
+ADDRESS = re.compile(r"https?://[^\s@?#]+", re.IGNORECASE)
 
 
 class ModelSettings(Section):
@@ -121,6 +123,16 @@ class HpsV3Settings(ModelSettings):
     """Pictures per forward."""
 
 
+def is_address(url: str) -> bool:
+    """Of a server, by http or https, with a port that there is, and with no user, key or query."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # which refuses an empty part and one of 64 letters
+        return bool(url.isprintable() and ADDRESS.fullmatch(url) and parts.hostname and parts.port != 0)
+    except ValueError:  # of a port that there is not, too
+        return False
+
+
 class RemoteSettings(Section):
     """A reward that `cgrpo rewards serve` computes in another process, perhaps on another machine."""
 
@@ -142,13 +154,14 @@ class RemoteSettings(Section):
     on_failure: Literal["stop", "nan"] = "stop"
     """After that: stop the run, which can be resumed, or go on with these pictures unscored."""
 
-    @field_validator("url")
-    @classmethod
-    def _server(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ValueError("must be http://HOST:PORT or https://HOST, without a user name")
-        return url
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        # As below: no message repeats a secret that was put in the wrong place.
+        if not is_address(self.url):
+            raise ValueError("url must be http://HOST:PORT or https://HOST, without a user name or query")
+        if self.token_variable and not VARIABLE.fullmatch(self.token_variable):
+            raise ValueError("token_variable must be the name of an environment variable that holds the token")
+        return self
 
 
 class VlmSettings(Section):
@@ -197,9 +210,9 @@ class VlmSettings(Section):
     @model_validator(mode="after")
     def _safe(self) -> Self:
         # Raised for the table as a whole, so that no message repeats a key that was put in the wrong place.
-        if self.key_variable and not re.fullmatch(r"[A-Za-z_]\w*", self.key_variable, re.ASCII):
+        if self.key_variable and not VARIABLE.fullmatch(self.key_variable):
             raise ValueError("key_variable must be the name of an environment variable that holds the key")
-        if self.base_url and not re.fullmatch(r"https?://[^\s@?#]+", self.base_url):
+        if self.base_url and not is_address(self.base_url):
             raise ValueError("base_url must start with http:// or https:// and hold no key, user or query")
         if self.budget and not (self.input_price or self.output_price):
             raise ValueError("budget needs input_price and output_price; or set token_budget")

@@ -8,21 +8,25 @@ import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from cgrpo.config.rewards import VARIABLE
 from cgrpo.errors import UserError
 from cgrpo.rewards.wire import Refusal
-
-if TYPE_CHECKING:
-    import httpx
 
 Answer = TypeVar("Answer", bound=BaseModel)
 LATER = {502, 503, 504}  # a proxy whose server restarts
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two attempts, doubled from one to the next
 CONNECT = 10.0  # seconds
+LARGEST = 2**26  # bytes of an answer; the scores of 65,536 pictures take two million
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 CURES = {
     401: "name the environment variable with the server's token as its token_variable",
     404: "set its reward and url",
@@ -47,12 +51,14 @@ class Transport:
         import httpx
 
         self._where, self._patience, self.retries = where, patience, 0
-        self._http = httpx.Client(
-            base_url=url,
-            headers=_bearer(where, token_variable),
-            timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT)),
-            trust_env=not is_local(urlsplit(url).hostname or ""),  # no proxy stands before this machine itself
-        )
+        self._token = read_token(where, token_variable) if token_variable else ""
+        with set_up(where):
+            self._http = httpx.Client(
+                base_url=url,
+                headers={b"authorization": f"Bearer {self._token}".encode()} if self._token else {},
+                timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT)),
+                trust_env=not is_local(urlsplit(url).hostname or ""),  # no proxy stands before this machine itself
+            )
 
     def ask(self, method: str, path: str, kind: type[Answer], body: bytes = b"") -> Answer | Refusal:
         """The answer, or the refusal of a 409. Raises Unreachable after ``patience``, UserError for anything else."""
@@ -77,39 +83,79 @@ class Transport:
             wait = min(2 * wait, LONGEST_WAIT)
             self.retries += 1
 
-    def _once(self, method: str, path: str, body: bytes) -> tuple[httpx.Response | None, str]:
-        """An answer that counts, or what is in its way for now."""
+    def _once(self, method: str, path: str, body: bytes) -> tuple[_Received | None, str]:
+        """An answer that counts, or what is in its way for now. Raises UserError for what is no answer at all."""
         import httpx
 
+        headers = {"content-type": "application/json"}
         try:
-            answer = self._http.request(method, path, content=body, headers={"content-type": "application/json"})
+            with self._http.stream(method, path, content=body, headers=headers) as answer:
+                content = bytearray()
+                for piece in answer.iter_bytes():
+                    content += piece
+                    if len(content) > LARGEST:
+                        raise self._stranger(answer.status_code, f"more than {LARGEST} bytes")
         except httpx.TransportError as error:
-            return None, f"{type(error).__name__}: {error}".removesuffix(": ")
-        return (None, f"status {answer.status_code}") if answer.status_code in LATER else (answer, "")
+            return None, self._scrub(f"{type(error).__name__}: {error}").removesuffix(": ")
+        except (httpx.RequestError, httpx.InvalidURL, ValueError, OverflowError) as error:  # no HTTP, or no address
+            raise UserError(f"{self._where}: {self._scrub(str(error))}; set its url") from None
+        received = _Received(answer.status_code, bytes(content))
+        return (None, f"status {received.status}") if received.status in LATER else (received, "")
 
-    def _read(self, answer: httpx.Response, kind: type[Answer]) -> Answer | Refusal:
+    def _read(self, answer: _Received, kind: type[Answer]) -> Answer | Refusal:
         try:
-            if answer.status_code == 200:
+            if answer.status == 200:
                 return kind.model_validate_json(answer.content)
             refusal = Refusal.model_validate_json(answer.content)
         except ValidationError:
-            said = " ".join(answer.text.split())[:100]
-            raise UserError(
-                f"{self._where}: no reward server answers there (status {answer.status_code}: {said}); set its url"
-            ) from None
-        if answer.status_code == 409:
+            said = " ".join(self._scrub(answer.content.decode(errors="replace")).split())[:100]
+            raise self._stranger(answer.status, said) from None
+        if answer.status == 409:
             return refusal
-        cure = CURES.get(answer.status_code)
-        raise UserError(f"{self._where}: {' '.join(refusal.error.split())}" + (f"; {cure}" if cure else ""))
+        cure = CURES.get(answer.status)
+        raise UserError(
+            f"{self._where}: {' '.join(self._scrub(refusal.error).split())}" + (f"; {cure}" if cure else "")
+        )
+
+    def _stranger(self, status: int, said: str) -> UserError:
+        return UserError(f"{self._where}: no reward server answers there (status {status}: {said}); set its url")
+
+    def _scrub(self, text: str) -> str:
+        return text.replace(self._token, "***") if self._token else text
 
 
-def _bearer(where: str, variable: str) -> dict[bytes, bytes]:
-    if not variable:
-        return {}
+@dataclass(frozen=True)
+class _Received:
+    status: int
+    content: bytes
+
+
+@contextmanager
+def set_up(where: str) -> Iterator[None]:
+    """For making an HTTP client, which reads the environment. UserError where that can't be, without what stands in
+    it: a proxy's address may hold a password."""
+    try:
+        yield
+    except Exception as error:  # each of the network library's many ways
+        names = CERTIFICATES if isinstance(error, OSError) else PROXIES
+        told = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+        reason = str(error) if isinstance(error, ImportError | OSError) else "an address that is none"
+        raise UserError(
+            f"{where}: HTTP can't be set up ({reason}); mend {' or '.join(told) or 'the url'}"
+            + (" in the environment" if told else "")
+        ) from None
+
+
+def read_token(where: str, variable: str) -> str:
+    """The token in an environment variable. Raises UserError, which never says what may be the token itself."""
+    if not VARIABLE.fullmatch(variable):
+        raise UserError(f"{where}: the token's variable must be the name of an environment variable that holds it")
     token = os.environ.get(variable, "").strip()
     if not token:
         raise UserError(f"{where}: the environment variable {variable} for the token is empty; export {variable}=...")
-    return {b"authorization": f"Bearer {token}".encode()}
+    if not token.isprintable():
+        raise UserError(f"{where}: the environment variable {variable} holds no token (odd characters); set it anew")
+    return token
 
 
 def is_loopback(host: str) -> bool:

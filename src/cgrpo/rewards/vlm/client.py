@@ -20,7 +20,7 @@ import openai
 
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
-from cgrpo.rewards.transport import is_local
+from cgrpo.rewards.transport import is_local, set_up
 from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, clipped
 from cgrpo.rewards.vlm.ledger import Usage
 from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS
@@ -29,6 +29,7 @@ OPENAI = "https://api.openai.com/v1"
 LARGEST = 1 << 20  # bytes of a reply; a judgement takes a few thousand
 LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more has its daily limit reached
 BUSY = {408, 409, 425, 429}
+MOST_TOKENS = 10**9  # of a request; what says more does not count tokens
 
 
 class Endpoint:
@@ -39,14 +40,14 @@ class Endpoint:
 
     def __init__(self, settings: VlmSettings, key: str, dropped: set[str]):
         self.settings, self.dropped, self._key = settings, dropped, key
-        http = openai.DefaultAsyncHttpxClient(
-            trust_env=not is_local(
-                urlsplit(settings.base_url or OPENAI).hostname or ""
-            ),  # no proxy before this machine
-            follow_redirects=False,  # pictures and key go to the named endpoint alone
-            headers={"Accept-Encoding": "identity"},  # the size limit counts what arrives
-            event_hooks={"response": [_bounded]},
-        )
+        local = is_local(urlsplit(settings.base_url or OPENAI).hostname or "")
+        with set_up(f"vlm judge {settings.model}"):
+            http = openai.DefaultAsyncHttpxClient(
+                trust_env=not local,  # no proxy before this machine
+                follow_redirects=False,  # pictures and key go to the named endpoint alone
+                headers={"Accept-Encoding": "identity"},  # the size limit counts what arrives
+                event_hooks={"response": [_bounded]},
+            )
         self._client = openai.AsyncOpenAI(
             api_key=key or "none",
             base_url=settings.base_url or OPENAI,
@@ -158,7 +159,7 @@ def _error_in(table: dict[str, Any]) -> str:
 
 def _usage(table: object) -> Usage | None:
     counts = [table.get(name) for name in ("prompt_tokens", "completion_tokens")] if isinstance(table, dict) else []
-    if len(counts) == 2 and all(isinstance(count, int) and count >= 0 for count in counts):
+    if len(counts) == 2 and all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts):
         return Usage(*counts)  # pyright: ignore[reportArgumentType]
     return None
 

@@ -92,7 +92,7 @@ def _number(text: str, at: int, *, whole: bool = False) -> float:
     rest = text[match.end() :].strip() if whole else text[match.end() :].partition("\n")[0]
     if re.search(r"\d", rest) or (whole and rest.strip(".)]}>*\"' ")):
         raise Unclear("more than one number after the word score")
-    if match[2] is not None and int(match[2]) != HIGHEST:
+    if match[2] is not None and (len(match[2]) > 9 or int(match[2]) != HIGHEST):  # a judge may repeat a digit for ever
         raise Unclear("a score on another scale")
     return _checked(float(match[1]))
 
