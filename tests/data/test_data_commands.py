@@ -43,6 +43,12 @@ def test_syncd_leaves_a_manifest_that_reads(tmp_path: Path, capsys) -> None:
     records = read_records(out)
     assert len(records) == 2 and all(path.is_file() for record in records for path in record.references)
     assert '"scores": "metadata"' in capsys.readouterr().out
+    assert main(["data", "syncd", str(root), "--top", "1", "--held-out", "1", "--out", str(out)]) == 0
+    assert f"guard.source={out.with_suffix('.heldout.json')}" in capsys.readouterr().out
+    apart = [read_records(file) for file in (out, out.with_suffix(".heldout.json"))]
+    assert [row for part in apart for row in part] in (records, records[::-1]) and all(map(len, apart))
+    assert main(["data", "syncd", str(root), "--top", "1", "--held-out", "9", "--out", str(out)]) == 2
+    assert "can't spare 9 held-out ones" in capsys.readouterr().err
     assert main(["data", "syncd", str(root), "--out", str(out), "--share", "rigid"]) == 2
     assert main(["data", "syncd", str(root), "--out", str(out), "--dino", "x"]) == 2
     assert "go together" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from cgrpo.build import make_cut
 from cgrpo.build.needs import missing, to_fetch, unfit
 from cgrpo.commands.prompts import cut_lines, prompts_of
 from cgrpo.config import TOYBOX, Config, load_config, recipes
-from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, write_manifest
+from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, hold_out, write_manifest
 from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan_records
 from cgrpo.errors import UserError
@@ -91,9 +91,11 @@ def filter_data(
     dino: str = "",
     clip: str = "",
     head: Path | None = None,
+    held_out: int = 0,
 ) -> dict[str, Any]:
     """SynCD's best pairs as the manifest ``out``; returns its parameters.
 
+    ``held_out`` objects more, spread over the same ranking, go into ``NAME.heldout.json`` beside it.
     Scores come from the metadata; where ``dino`` (DINOv2 with registers), ``clip`` (ViT-L/14) and ``head`` (LAION's,
     converted) are given, they are computed, kept beside ``out``, and not computed again.
     """
@@ -101,7 +103,7 @@ def filter_data(
     with tqdm(desc="syncd", unit=" objects") as bar:
         manifest = filter_syncd(
             root,
-            top=top,
+            top=top + held_out,
             seed=seed,
             rules=rules,
             shares=shares,
@@ -109,6 +111,9 @@ def filter_data(
             cache=out.with_suffix(".scores.jsonl") if scorers else None,
             progress=functools.partial(_to, bar),
         )
+    if held_out:
+        manifest, held = hold_out(manifest, held_out)
+        write_manifest(out.with_suffix(".heldout.json"), root, held)
     write_manifest(out, root, manifest)
     return manifest["parameters"]
 

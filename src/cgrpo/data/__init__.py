@@ -5,7 +5,7 @@ from cgrpo.data.order import GroupNoise, derive, task_indices
 from cgrpo.data.pairs import PairSource
 from cgrpo.data.readers import read_records
 from cgrpo.data.records import ManifestSource, Source
-from cgrpo.data.syncd import Rules, filter_syncd, write_manifest
+from cgrpo.data.syncd import Rules, filter_syncd, hold_out, write_manifest
 from cgrpo.data.syncd_scores import Scorers
 from cgrpo.data.toybox import ToyboxSource
 
@@ -22,6 +22,7 @@ __all__ = [
     "check_manifest",
     "derive",
     "filter_syncd",
+    "hold_out",
     "read_records",
     "task_indices",
     "write_manifest",

@@ -151,6 +151,30 @@ def _candidate(item: SyncdObject, rules: Rules, metadata: Path) -> Candidate | N
     return Candidate(item, tuple(pairs), *(round(mean, 9) for mean in means))  # so that equal means are equal
 
 
+def hold_out(manifest: Mapping[str, Any], count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``manifest`` without ``count`` of its objects, spread evenly over the ranking, and a second one of these.
+
+    Raises UserError where nothing would be left.
+    """
+    records = manifest["records"]
+    if not 0 < count < len(records):
+        raise UserError(f"{len(records)} objects pass and can't spare {count} held-out ones; give a smaller --held-out")
+    apart = {int((n + 0.5) * len(records) / count) for n in range(count)}
+    parts = [[row for n, row in enumerate(records) if (n in apart) is held] for held in (False, True)]
+    training, held = (
+        {
+            "parameters": {
+                **manifest["parameters"],
+                "held_out": count,
+                "records_sha256": _sha256(json.dumps(rows, sort_keys=True).encode()),
+            },
+            "records": rows,
+        }
+        for rows in parts
+    )
+    return training, held
+
+
 def write_manifest(path: Path, root: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest whose pictures lie under ``root`` (or beside it, if a file). Raises UserError."""
     folder = root if root.is_dir() else root.parent

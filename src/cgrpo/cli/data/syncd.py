@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from cgrpo.cli.shared import add_verb, finite, path, positive, seed
+from cgrpo.cli.shared import add_verb, count, finite, path, positive, seed
 from cgrpo.errors import UserError
 from cgrpo.files import json_text
 
 EXAMPLES = """\
-cgrpo data syncd syncd/ --top 10000 --out train.json
+cgrpo data syncd syncd/ --top 10000 --held-out 50 --out train.json
 cgrpo data syncd syncd/ --min-similarity 0.7 --min-aesthetic 6 --share rigid=0.86 \\
     --out train.json"""
 
@@ -19,6 +19,13 @@ def add(verbs: argparse._SubParsersAction) -> None:
     syncd.add_argument("root", type=path, help="SynCD's folder, unpacked or with its zips")
     syncd.add_argument("--top", type=positive, default=10000, metavar="N", help="objects to keep (default: 10000)")
     syncd.add_argument("--out", type=path, required=True, metavar="FILE", help="the manifest to write (.json)")
+    syncd.add_argument(
+        "--held-out",
+        type=count,
+        default=0,
+        metavar="N",
+        help="so many objects more, never trained on, into NAME.heldout.json (default: 0)",
+    )
     syncd.add_argument("--seed", type=seed, default=0, help="of the pair taken from each object (default: 0)")
     syncd.add_argument(
         "--max-similarity", type=finite, default=0.98, metavar="S", help="near-duplicates lie above (default: 0.98)"
@@ -52,9 +59,11 @@ def run(options: argparse.Namespace) -> None:
         dino=options.dino,
         clip=options.clip,
         head=options.head,
+        held_out=options.held_out,
     )
     print(json_text(parameters, indent=2))
-    print(f"train with --set data.source={options.out}")
+    beside = f" --set guard.source={options.out.with_suffix('.heldout.json')}" if options.held_out else ""
+    print(f"train with --set data.source={options.out}{beside}")
 
 
 def _shares(texts: list[str]) -> dict[str, float]:
