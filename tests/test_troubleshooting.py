@@ -19,8 +19,8 @@ HOLE = "{}"  # where a line quotes the input
 # What tells a cure: an imperative behind the first clause, a rule that the input has to keep, or the choices.
 VERBS = (
     "add|ask|call|check|choose|convert|copy|crop|delete|draw|encode|export|fetch|fill|give|go on|group|install|join|"
-    "leave|load|look|lower|make|mend|merge|move|name|pip install|put|raise|remove|rename|restart|restore|resume|run|"
-    "save|say|scale|score|see|send|serve|set|start|stop|try|type|use|wait|write"
+    "leave|load|look|lower|make|mend|merge|move|name|pack|pip install|put|raise|remove|rename|restart|restore|resume|"
+    "run|save|say|scale|score|see|send|serve|set|start|stop|try|type|use|wait|write"
 )
 TELLS_A_CURE = re.compile(
     rf"(?:[;:,(]|\bor|\band|^) ?`?(?:{VERBS})\b"
