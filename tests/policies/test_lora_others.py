@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cgrpo.policies.adapters.files import read_split
 
 MODULE, BFL = "transformer_blocks.0.attn.to_out.0", "double_blocks.0.img_attn.proj"
 KOHYA = "lora_unet_double_blocks_0_img_attn_proj"
+CONFIG = {"r": 2, "lora_alpha": 2}
 DOWN, UP = torch.arange(8.0).reshape(2, 4) + 1, torch.arange(8.0).reshape(4, 2) - 3
 
 
@@ -26,6 +28,8 @@ def written(folder: Path, tensors: dict[str, Tensor], name: str = "x.safetensors
     return folder / name
 
 
+FUSED = "transformer_blocks.0.attn.to_qkv"
+UNOS = state("double_blocks.0.processor.proj_lora1", ".down.weight", ".up.weight")
 KOHYAS = state(KOHYA, ".lora_down.weight", ".lora_up.weight")
 
 
@@ -61,6 +65,16 @@ def test_it_is_read_at_its_strength(tmp_path: Path, tensors: dict[str, Tensor], 
             | state(MODULE, ".lora_A.two.weight", ".lora_B.two.weight"),
             "holds 2 adapters, one, two",
         ),
+        (KOHYAS | {f"{KOHYA}.alpha": torch.tensor(0.0)}, "alpha 0, which is no strength to some"),
+        (state(f"module.transformer.{MODULE}") | state(f"transformer.{MODULE}"), "with and without a wrapper's name"),
+        (state(MODULE) | state(MODULE, ".lora_down.weight", ".lora_up.weight"), "a matrix of .* twice"),
+        (
+            state("transformer_blocks.0.attn.to_q")
+            | {f"{FUSED}.lora_A.weight": DOWN, f"{FUSED}.lora_B.weight": torch.cat([UP] * 3)},
+            "both fused and split",
+        ),
+        ({key: value.to(torch.int8) for key, value in UNOS.items()}, "int8 numbers, whose scale is unknown"),
+        ({key: value[:0] if "down" in key else value[:, :0] for key, value in UNOS.items()}, "don't go together"),
     ],
 )
 def test_it_is_refused_by_name(tmp_path: Path, tensors: dict[str, Tensor], says: str) -> None:
@@ -81,3 +95,35 @@ def test_files_around_it(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("[]")
     with pytest.raises(UserError, match="adapter_config.json: can't be read"):
         read_split(written(tmp_path, state(f"base_model.model.{MODULE}"), "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"init_lora_weights": "pissa_niter_4"}, "began with pissa_niter_4, which takes from the base's weights"),
+        ({"init_lora_weights": "olora"}, "began with olora"),
+        ({"peft_type": "ADALORA"}, "of peft's type ADALORA"),
+        ({"use_rslora": "false"}, "use_rslora must be true or false"),
+        ({"lora_alpha": True}, "r and alpha must be numbers"),
+    ],
+)
+def test_settings_that_no_plain_lora_has(tmp_path: Path, told: dict, says: str) -> None:
+    """Beside peft's file, and in a stock pipeline's header: each was merged as if it were one."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps(CONFIG | told))
+    with pytest.raises(UserError, match=says):
+        read_split(written(tmp_path, state(f"base_model.model.{MODULE}")))
+    header = {f"transformer.{key}": value for key, value in (CONFIG | told).items()}
+    file = tmp_path / "y.safetensors"
+    save_file(state(f"transformer.{MODULE}"), file, metadata={"lora_adapter_metadata": json.dumps(header)})
+    with pytest.raises(UserError, match=says):
+        read_split(file)
+
+
+def test_pefts_file_whose_keys_lost_their_prefix(tmp_path: Path) -> None:
+    """By its name the config beside it is its own; beside another name it is another's."""
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps(CONFIG | {"lora_alpha": 8, "init_lora_weights": "gaussian"})
+    )
+    for name, scale in (("adapter_model.safetensors", 4), ("mine.safetensors", 1)):
+        split, _ = read_split(written(tmp_path, state(MODULE), name))
+        assert torch.equal(split[f"{MODULE}.lora_B.weight"] @ split[f"{MODULE}.lora_A.weight"], scale * UP @ DOWN)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.policies.adapters.comfyui import to_comfyui
 from cgrpo.policies.adapters.files import (
     FILE_NAME,
     Origin,
@@ -33,7 +34,6 @@ from cgrpo.policies.adapters.files import (
 )
 from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
-from cgrpo.policies.adapters.known import to_comfyui
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
 from cgrpo.policies.adapters.layouts import FLUX, FLUX2, refuse_other_family
 from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_transformer

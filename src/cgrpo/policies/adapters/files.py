@@ -24,6 +24,7 @@ from cgrpo.tensor_files import write_tensors
 from cgrpo.text import cure_for, first_bytes
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+PEFT = "base_model.model."  # before the keys that peft saves
 NAMES = (FILE_NAME, "adapter_model.safetensors")  # the other is peft's
 
 
@@ -115,9 +116,10 @@ def read_known(path: str | Path) -> tuple[Known, dict[str, str]]:
     }
     try:
         settings = header_settings(header)
-        if settings is None and any(key.startswith("base_model.model.") for key in state):
+        told, peft = (any(key.endswith(".alpha") for key in state), any(key.startswith(PEFT) for key in state))
+        if settings is None and (peft or (file.name == NAMES[1] and not told)):
             settings = config_settings(file)
-            if settings is None and not any(key.endswith(".alpha") for key in state):
+            if settings is None and peft and not told:
                 _say(f"{path}: no adapter_config.json beside it, so its alpha is taken to be its rank")
         return read_keys(state, settings), header
     except UserError as error:

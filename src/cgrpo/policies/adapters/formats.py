@@ -130,7 +130,7 @@ def pairs(state: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     modules = {}
     for module in dict.fromkeys(key.rsplit(".", 2)[0] for key in state):
         down, up = (state.get(module + suffix) for suffix in suffixes)
-        if down is None or up is None or not down.ndim == up.ndim == 2 or down.shape[0] != up.shape[1]:
+        if down is None or up is None or not down.ndim == up.ndim == 2 or not 0 < down.shape[0] == up.shape[1]:
             raise UserError(f"adapter: A and B of {module} don't go together; save the adapter anew")
         modules[module] = (down, up)
     return modules

@@ -14,11 +14,9 @@ The form: stock keys without prefix, the scale within B, so that every delta is 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,10 +85,15 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     that don't go together.
     """
     if any(".processor." in key for key in state):
+        for key, value in state.items():
+            _refuse_integers(key, value)
         found = to_split(uno_to_adapter(state))
         pairs(found)
         return Known("uno", found, {})
-    state = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    named_plainly = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    if len(named_plainly) < len(state):
+        raise UserError("adapter: holds the same keys with and without a wrapper's name; leave one of them out")
+    state = named_plainly
     left_out = tuple(key for key in state if _TEXT.match(key))
     downs, ups, alphas = _sorted({key: value for key, value in state.items() if not _TEXT.match(key)})
     modules = dict.fromkeys([*downs, *ups, *alphas])
@@ -114,7 +117,10 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
                 raise UserError(f"adapter: holds {part} twice; leave one of them out")
             split[f"{part}.lora_A.weight"] = down
             split[f"{part}.lora_B.weight"] = piece
-    return Known(layouts[0], to_split(split), scales, left_out)
+    whole = to_split(split)
+    if len(whole) < sum(3 if ".to_qkv." in key or ".to_added_qkv." in key else 1 for key in split):
+        raise UserError("adapter: holds layers both fused and split into q, k and v; leave one of them out")
+    return Known(layouts[0], whole, scales, left_out)
 
 
 def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]]:
@@ -127,11 +133,12 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]
     for key, value in state.items():
         if found := _MATRIX.fullmatch(key):
             names.add(found[3])
-            if not value.is_floating_point():
-                kind = str(value.dtype).removeprefix("torch.")
-                raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
+            _refuse_integers(key, value)
             flat = value.flatten(1) if value.shape[2:] == (1, 1) else value  # of a convolution over one pixel
-            (downs if found[2] in _DOWN else ups)[found[1]] = flat
+            matrices = downs if found[2] in _DOWN else ups
+            if found[1] in matrices and len(names) == 1:
+                raise UserError(f"adapter: holds a matrix of {found[1]} twice, {key} again; leave one out")
+            matrices[found[1]] = flat
         elif key.endswith(".alpha") and value.numel() == 1:
             alphas[key.removesuffix(".alpha")] = float(value)
         else:
@@ -145,6 +152,12 @@ def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]
     if len(names) > 1:
         raise UserError(f"adapter: holds {len(names)} adapters, {', '.join(sorted(map(str, names)))}; save one alone")
     return downs, ups, alphas
+
+
+def _refuse_integers(key: str, value: Tensor) -> None:
+    if not value.is_floating_point():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
 
 
 def _refuse(unknown: list[str]) -> None:
@@ -219,6 +232,8 @@ def _scale(
             f"adapter: {module} has no alpha, though others have one, and programs differ over what that means; "
             "give it one"
         )
+    if alphas.get(module) == 0:
+        raise UserError(f"adapter: {module} has alpha 0, which is no strength to some programs and full to others")
     return alphas.get(module, float(rank)) / rank
 
 
@@ -241,59 +256,3 @@ def _pieces(module: str, parts: list[str], up: Tensor, width: int) -> list[Tenso
     if min(rows) < 1 or sum(rows) != up.shape[0]:
         raise UserError(f"adapter: B of {module} has {up.shape[0]} rows, which are no {len(parts)} layers' of {width}")
     return list(up.split(rows))
-
-
-def to_comfyui(split: Mapping[str, Tensor]) -> State:
-    """Stock keys without prefix under ComfyUI's: layers that BFL stacks are stacked, with equal As as one, else each
-    with its own rank; rows of parts that the adapter lacks are zero."""
-    state: State = {}
-    left = dict(split)
-    flux2 = family_of(split) == "FLUX.2"
-    for ours, (theirs, table) in (FLUX2_BLOCKS if flux2 else BLOCKS).items():
-        pattern = re.compile(rf"{ours}\.(\d+)\." if ours else "")
-        numbers = dict.fromkeys(m[0] for key in split if (m := pattern.match(key)))
-        for number in numbers:
-            for module, parts in table.items():
-                found = [_pop(left, f"{number}{part}") for part in parts]
-                if not any(found):
-                    continue
-                down, up = _stacked(found)
-                if module == SWAPPED:
-                    up = torch.cat(up.chunk(2)[::-1])
-                name = f"diffusion_model.{number.replace(ours, theirs, 1) if ours else ''}{module}"
-                if flux2:  # diffusers' reader of these names knows no alpha here; without one a scale is 1
-                    state |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up.contiguous()}
-                    continue
-                state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up.contiguous()}
-                state[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
-    if left:
-        raise UserError(f"adapter: {next(iter(left))} has no place in ComfyUI's layout")
-    return state
-
-
-Pair = tuple[Tensor, Tensor]
-
-
-def _pop(left: dict[str, Any], module: str) -> Pair | None:
-    down, up = (left.pop(f"{module}.lora_{matrix}.weight", None) for matrix in "AB")
-    return None if down is None or up is None else (down, up)
-
-
-def _stacked(found: list[Pair | None]) -> Pair:
-    """Several layers of one input as one; the first three have as many rows as inputs, the fourth four times those."""
-    if len(found) == 1 and found[0]:
-        return found[0]
-    present = [pair for pair in found if pair]
-    width = present[0][0].shape[1]
-    shared = all(torch.equal(down, present[0][0]) for down, _ in present)
-    rank = present[0][0].shape[0] if shared else sum(down.shape[0] for down, _ in present)
-    dtype = functools.reduce(torch.promote_types, [up.dtype for _, up in present])
-    up = torch.zeros(width * (3 if len(found) == 3 else 7), rank, dtype=dtype)
-    row = column = 0
-    for place, pair in enumerate(found):
-        rows = pair[1].shape[0] if pair else width * (4 if place == 3 else 1)
-        if pair:
-            up[row : row + rows, column : column + pair[1].shape[1]] = pair[1]
-            column += 0 if shared else pair[1].shape[1]
-        row += rows
-    return (present[0][0] if shared else torch.cat([down for down, _ in present])), up

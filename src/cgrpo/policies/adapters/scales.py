@@ -13,6 +13,7 @@ from typing import Any
 from cgrpo.errors import UserError
 
 _DEFAULT = 8  # peft's, of both r and lora_alpha
+_PLAIN = (None, True, False, "gaussian", "orthogonal", "eva")  # ways to begin that leave the base as it is; not PiSSA
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,21 @@ def _settings(table: Mapping[str, Any]) -> Settings | None:
         return None
     if table.get("use_dora"):
         raise UserError("it's a DoRA, which is no B A; merge it into its base by its own program")
+    kind, begun = table.get("peft_type") or "LORA", table.get("init_lora_weights")
+    if kind != "LORA":
+        raise UserError(f"it's of peft's type {kind}, which is no B A; merge it into its base by its own program")
+    if begun not in _PLAIN:
+        raise UserError(
+            f"it began with {begun}, which takes from the base's weights what it begins with, so that its B A fits no "
+            "plain base; let peft save it as a LoRA (path_initial_model_for_weight_conversion)"
+        )
     rank, alpha = table.get("r", _DEFAULT), table.get("lora_alpha", _DEFAULT)
     ranks, alphas = table.get("rank_pattern") or {}, table.get("alpha_pattern") or {}
     values = [rank, alpha, *ranks.values(), *alphas.values()]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         raise ValueError("r and alpha must be numbers")
+    if not isinstance(table.get("use_rslora", False), bool | None):
+        raise ValueError("use_rslora must be true or false")
     for pattern in (*ranks, *alphas):
         try:
             re.compile(pattern)
