@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import shutil
 
 import pytest
@@ -18,6 +19,7 @@ from cgrpo.evaluation.benchmark import (
     describe,
     dreambench_suite,
     method_items,
+    of_no_row,
     official_list,
     real_items,
     score_items,
@@ -152,6 +154,32 @@ def test_broken_off_and_continued(made, data, out, tmp_path):
         dataclasses.replace(row, score=None) for row in rows
     ]
     assert again[0].score == -7.0 and again[1:] == rows[1:]
+
+
+def test_a_picture_made_anew_is_scored_anew(made, data, out, capsys):
+    """Its old score stood for the new picture. Photographs may be drawn again, and are the same."""
+    (first, *others) = score(all_items(made, data), data, out)
+    later = (out / "scores.jsonl").stat().st_mtime + 10
+    Image.new("RGB", (8, 8), (0, 0, 0)).save(made / first.picture)
+    for file in (made / first.picture, data / "dog/02.jpg"):
+        os.utime(file, (later, later))
+    capsys.readouterr()
+    (again, *rest) = score(all_items(made, data), data, out)
+    assert again.score != first.score and [row for row in rest if row.picture != first.picture] == [
+        row for row in others if row.picture != first.picture
+    ]
+    assert (
+        capsys.readouterr().err
+        == f"cgrpo: 1 pictures, such as {first.picture}, are newer than their scores: scored anew\n"
+    )
+
+
+def test_pictures_of_no_row(made, data):
+    """Those of rows counted from 1, say: the first is missing and the last is nobody's."""
+    (made / "dog/00_5.png").rename(made / "dog/25_5.png")
+    (made / "notes.txt").touch()
+    items = method_items("ours", made, dreambench_suite(data, "single", SUBJECTS), 2, 5)
+    assert of_no_row(made, items) == ["dog/25_5.png"]
 
 
 def test_a_bad_picture_costs_its_own_row(made, data, out):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -112,3 +112,24 @@ def test_rows_as_other_programs_write_them(tmp_path, capsys):
     (tmp_path / "scores.jsonl").write_bytes(b"\xff{}\n{}\n")
     with pytest.raises(UserError, match="is no UTF-8"):
         read_scores(tmp_path)
+
+
+def test_numbers_and_texts_of_a_row(tmp_path):
+    """Programs write whole numbers of a column with gaps as 3.0; a text in their place would be another thing."""
+    told = asdict(ScoreRow("uno", "x", 7, "a cat", 3407, "dino", "one", 0.5, "a.png", None))
+    whole = told | {"prompt_index": 7.0, "seed": 3407.0, "reference": math.nan}
+    (tmp_path / "scores.jsonl").write_text(json.dumps(told) + "\n" + json.dumps(whole | {"score": 0.25}) + "\n")
+    (row,) = read_scores(tmp_path)
+    assert row == ScoreRow("uno", "x", 7, "a cat", 3407, "dino", "one", 0.25, "a.png", None)
+    for wrong in ({"seed": "3407"}, {"prompt_index": 7.5}, {"method": None}, {"subject": 3}, {"protocol": "One"}):
+        (tmp_path / "scores.jsonl").write_text(json.dumps(told | wrong) + "\n")
+        with pytest.raises(UserError, match="line 1: no row of scores"):
+            read_scores(tmp_path)
+
+
+def test_a_picture_that_was_converted_is_one_thing(tmp_path):
+    """Both rows were averaged, also where one of the pictures was gone."""
+    row = ScoreRow("uno", "x", 7, "a cat", 3407, "dino", "one", None, "x/7.png", "no such picture")
+    later = replace(row, score=0.5, picture="x/7.JPG", error=None)
+    write_scores(tmp_path, [row, replace(row, seed=3408, picture="x/7.5"), later])
+    assert [(found.picture, found.score) for found in read_scores(tmp_path)] == [("x/7.JPG", 0.5), ("x/7.5", None)]

@@ -141,6 +141,8 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the policy is gone; now the metrics move in
     items = [item for name, folder in folders.items() for item in _items(name, folder, suite, ask)]
+    if ask.images and runtime.is_main and (left := benchmark.of_no_row(ask.images, items)):
+        print(f"cgrpo: {ask.images}: {len(left)} pictures are of no row, such as {left[0]}", file=sys.stderr)
     items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
     for scorer in metrics.values():
         scorer.score.to(runtime.device)

@@ -4,7 +4,7 @@ rows that statistics start from."""
 from cgrpo.evaluation.benchmark.describe import describe, describe_metrics
 from cgrpo.evaluation.benchmark.dreambench import Which, dreambench_suite, official_list
 from cgrpo.evaluation.benchmark.generate import Autoencoded, Generated, Maker, Sampled, method_name
-from cgrpo.evaluation.benchmark.items import Item, copy_items, method_items, real_items
+from cgrpo.evaluation.benchmark.items import Item, copy_items, method_items, of_no_row, real_items
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
 from cgrpo.evaluation.benchmark.manifest import manifest_suite
 from cgrpo.evaluation.benchmark.score import score_items
@@ -28,6 +28,7 @@ __all__ = [
     "manifest_suite",
     "method_items",
     "method_name",
+    "of_no_row",
     "official_list",
     "picture_name",
     "real_items",

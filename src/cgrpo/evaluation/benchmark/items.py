@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cgrpo.data.folders import files_in
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, find_picture, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
 from cgrpo.evaluation.scores import COPY, REAL, Key, Protocol
+from cgrpo.pictures import ENDINGS
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,13 @@ def method_items(
         shown = items[0].picture
         raise UserError(f"{folder} holds none of the pictures, such as {shown}; see --layout, --seeds and --first-seed")
     return items
+
+
+def of_no_row(folder: Path, items: Sequence[Item]) -> list[str]:
+    """Pictures in ``folder`` that none of ``items`` is: numbered otherwise, perhaps, than the rows are."""
+    known = {file for item in items for file in item.files}
+    others = [file for file in files_in(folder) if file.suffix.lower() in ENDINGS and file not in known]
+    return [str(file.relative_to(folder)) for file in others]
 
 
 def real_items(suite: Suite) -> list[Item]:

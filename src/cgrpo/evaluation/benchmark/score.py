@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cgrpo.data.archives import open_picture
+from cgrpo.data.archives import container, open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item
-from cgrpo.evaluation.scores import Key, Protocol, Scorer, ScoreRow, open_part, protocol_of, read_scores, write_row
+from cgrpo.evaluation.scores import (
+    Key,
+    Protocol,
+    Scorer,
+    ScoreRow,
+    last_scored,
+    open_part,
+    protocol_of,
+    read_scores,
+    write_row,
+)
 from cgrpo.pictures import side_by_side
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import Memory, own_memory, to_tensor
@@ -64,14 +75,14 @@ def score_items(
 
     ``rows.collect_rows`` joins the parts when all processes are through; returned is the order for it. Photographs'
     names are relative to ``root``. An identity score is the metric against the one reference of a subject ("one") or
-    the mean over all its photographs ("all"); of several subjects their mean. A row that has a score already is kept;
-    one without is tried again. A picture or reference that can't be read gives rows without a score, with the error.
-    Process ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items. Nothing is remembered from chunk to
-    chunk, and one that was broken off is scored whole again for the rows it lacks: at equal threads every digit is that
-    of an undisturbed single process. A metric that is broken is a UserError.
+    the mean over all its photographs ("all"); of several subjects their mean. A row that has a score already is kept
+    unless its picture is newer; one without is tried again. A picture or reference that can't be read gives rows
+    without a score, with the error. Process ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items.
+    Nothing is remembered from chunk to chunk, and one that was broken off is scored whole again for the rows it lacks:
+    at equal threads every digit is that of an undisturbed single process. A metric that is broken is a UserError.
     """
     asked = wishes(metrics, protocols)
-    done = {row.key for row in read_scores(out) if row.score is not None}
+    done = _still_true({row.key for row in read_scores(out) if row.score is not None}, items, last_scored(out), rank)
     read = functools.lru_cache(maxsize=16)(open_picture)
     with open_part(out, rank) as part:
         for first in range(rank * chunk, len(items), world * chunk):
@@ -83,6 +94,25 @@ def score_items(
             if progress:
                 progress(len(some))
     return [item.key(w.metric, w.protocol) for item in items for w in asked if w.asks(item)]
+
+
+def _still_true(done: set[Key], items: Sequence[Item], scored_at: float, rank: int) -> set[Key]:
+    """The rows without those of pictures that were made anew since; process 0 says how many these are."""
+    rows = {(key[0], key[6]) for key in done}
+    made = [item for item in items if item.seed is not None and (item.method, item.picture) in rows]
+    newer = {(item.method, item.picture) for item in made if any(_is_newer(file, scored_at) for file in item.files)}
+    if newer and rank == 0:
+        example = min(picture for _, picture in newer)
+        told = f"{len(newer)} pictures, such as {example}, are newer than their scores: scored anew"
+        print(f"cgrpo: {told}", file=sys.stderr)
+    return {key for key in done if (key[0], key[6]) not in newer}
+
+
+def _is_newer(file: Path, time: float) -> bool:
+    try:
+        return container(file).stat().st_mtime > time
+    except OSError:
+        return False
 
 
 def _score_chunk(

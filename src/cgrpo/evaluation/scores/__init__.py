@@ -1,7 +1,7 @@
 """Scores as tidy rows: one schema, whoever made the pictures. Reading and writing, and what they are of."""
 
 from cgrpo.evaluation.scores.description import join_description, read_description, write_description
-from cgrpo.evaluation.scores.files import collect_rows, open_part, read_scores, write_row, write_scores
+from cgrpo.evaluation.scores.files import collect_rows, last_scored, open_part, read_scores, write_row, write_scores
 from cgrpo.evaluation.scores.rows import (
     AUTOENCODED,
     COPY,
@@ -30,6 +30,7 @@ __all__ = [
     "Scorer",
     "collect_rows",
     "join_description",
+    "last_scored",
     "open_part",
     "protocol_of",
     "read_description",

@@ -10,24 +10,36 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, get_args
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores.earlier import earlier_metrics, earlier_row
-from cgrpo.evaluation.scores.rows import Key, ScoreRow
+from cgrpo.evaluation.scores.rows import Key, Protocol, ScoreRow
 from cgrpo.files import json_text, write_text
+from cgrpo.pictures import ENDINGS
 from cgrpo.text import decoded, parse_json
 
 SCORES = "scores.jsonl"
 
 
 def read_scores(out: Path) -> list[ScoreRow]:
-    """All rows in ``out``: of scores.jsonl and of parts not yet collected; the later of two for the same thing.
+    """All rows in ``out``: of scores.jsonl and of parts not yet collected; the later of two for the same thing, also
+    where its picture was converted meanwhile: a.png and a.jpg are one.
 
     A last line that was cut off is left out, and said. Rows of runs from before they had this schema are read too.
     Raises UserError for another line that is no row.
     """
-    return list({row.key: row for file in [out / SCORES, *_parts(out)] for row in _read(file)}.values())
+    return list({_thing(row): row for file in [out / SCORES, *_parts(out)] for row in _read(file)}.values())
+
+
+def last_scored(out: Path) -> float:
+    """When the latest of the files that ``read_scores`` reads was written, as files' times are; 0 without any."""
+    return max((file.stat().st_mtime for file in [out / SCORES, *_parts(out)] if file.is_file()), default=0.0)
+
+
+def _thing(row: ScoreRow) -> tuple[Any, ...]:
+    stem, dot, ending = row.picture.rpartition(".")
+    return (*row.key[:6], stem if f"{dot}{ending.lower()}" in ENDINGS else row.picture, row.reference)
 
 
 def _parts(out: Path) -> list[Path]:
@@ -47,7 +59,7 @@ def _read(file: Path) -> Iterable[ScoreRow]:
         try:
             table = parse_json(line)
             _check_score(table)
-            yield earlier_row(table, metrics(file.parent)) if "arm" in table else ScoreRow(**table)
+            yield earlier_row(table, metrics(file.parent)) if "arm" in table else _row(table)
         except LookupError as error:
             raise UserError(
                 f"{file}, line {number}: no summary.json beside it says what {error} is; give the whole run directory"
@@ -75,6 +87,26 @@ def _check_score(table: dict[str, Any]) -> None:
         table["score"] = None
     elif score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or math.isinf(score)):
         raise ValueError(f"score {score!r} is no number")
+
+
+def _row(table: dict[str, Any]) -> ScoreRow:
+    """Raises TypeError for fields that are missing or unknown, ValueError for what none of them can hold: text that
+    should be a number would make two things of one."""
+    for key in ("prompt_index", "seed", "reference"):
+        value = table.get(key)
+        if isinstance(value, float) and value.is_integer():  # of a column with gaps
+            table[key] = int(value)
+        elif isinstance(value, float) and math.isnan(value):
+            table[key] = None
+        elif value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ValueError(f"{key} {value!r} is no whole number")
+    row = ScoreRow(**table)
+    for key in ("method", "subject", "metric", "protocol", "picture", "subject_kind", "prompt_kind"):
+        if not isinstance(table.get(key, ""), str):
+            raise ValueError(f"{key} {table[key]!r} is no text")
+    if row.protocol not in get_args(Protocol):
+        raise ValueError(f"protocol {row.protocol!r} is none of {', '.join(get_args(Protocol))}")
+    return row
 
 
 def _torn(line: str) -> bool:
