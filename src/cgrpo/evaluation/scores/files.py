@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -16,10 +17,10 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.scores.earlier import earlier_metrics, earlier_row
 from cgrpo.evaluation.scores.rows import Key, Protocol, ScoreRow
 from cgrpo.files import json_text, write_text
-from cgrpo.pictures import ENDINGS
 from cgrpo.text import decoded, parse_json
 
 SCORES = "scores.jsonl"
+_ENDING = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")  # of any picture, but not ".5"
 
 
 def read_scores(out: Path) -> list[ScoreRow]:
@@ -38,8 +39,7 @@ def last_scored(out: Path) -> float:
 
 
 def _thing(row: ScoreRow) -> tuple[Any, ...]:
-    stem, dot, ending = row.picture.rpartition(".")
-    return (*row.key[:6], stem if f"{dot}{ending.lower()}" in ENDINGS else row.picture, row.reference)
+    return (*row.key[:6], _ENDING.sub("", row.picture), row.reference)
 
 
 def _parts(out: Path) -> list[Path]:
