@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import re
 import shlex
+import textwrap
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import cgrpo
 from cgrpo.cli import main, parser
 from cgrpo.config import load_config, recipes
 from cgrpo.plan import plan
@@ -199,6 +203,20 @@ def test_every_recipe_of_a_real_model_is_told_of() -> None:
     (row,) = [line for line in (ROOT / "docs" / "policies.md").read_text().splitlines() if line.startswith("| recipes")]
     real = {name for name in recipes() if load_config(name).policy.path != "toybox"}
     assert set(re.findall(r"`([^`]+)`", row)) == real
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_code_that_is_no_command_is_whole(page: Path) -> None:
+    """Python and TOML parse, JSON too; what is taken from ``cgrpo`` is there."""
+    for language, content in blocks(page.read_text(encoding="utf-8")):
+        if language == "python":
+            compile(textwrap.dedent(content), str(page), "exec")
+            for name in re.findall(r"\bcgrpo\.([A-Za-z]\w*)", content):
+                assert name in cgrpo.__all__ or (ROOT / "src" / "cgrpo" / f"{name}.py").exists(), name
+        elif language == "toml":
+            tomllib.loads(content)
+        elif language == "json":
+            json.loads(content)
 
 
 def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
