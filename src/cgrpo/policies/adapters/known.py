@@ -233,7 +233,10 @@ def _scale(
             "give it one"
         )
     if alphas.get(module) == 0:
-        raise UserError(f"adapter: {module} has alpha 0, which is no strength to some programs and full to others")
+        raise UserError(
+            f"adapter: {module} has alpha 0, which is no strength to some programs and full to others; "
+            "give the alpha that is meant (its rank is full strength)"
+        )
     return alphas.get(module, float(rank)) / rank
 
 
