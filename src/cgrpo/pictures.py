@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cgrpo.colours import in_srgb
 from cgrpo.errors import UserError
 from cgrpo.text import cure_for, first_bytes
 
@@ -47,8 +48,9 @@ def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Im
     lets go of the alpha channel and shows whatever colours lay under it; ``policies.prepare_reference`` does both.
     Others who look at such a picture convert it to RGB themselves.
 
-    Two things differ from UNO in both modes: UNO doesn't turn pictures by their EXIF tag, and it clips 16-bit
-    grey at 255, which makes it all but white, where here it is scaled to 8 bits.
+    Three things differ from UNO in both modes: UNO doesn't turn pictures by their EXIF tag; it clips 16-bit grey at
+    255, which makes it all but white, where here it is scaled to 8 bits (and is 8 bits where it has no more); and it
+    takes colours for sRGB's whatever the file's profile says, where here they become sRGB's (colours.py).
 
     Raises UserError, calling it ``name``, if it is no picture, cut short, larger than Pillow's limit against
     decompression bombs (89 megapixels), or of 32-bit pixels.
@@ -56,8 +58,13 @@ def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Im
     with opened(content, name) as found:
         found.seek(0)
         found.load()
+        if _ends_in_nothing(content, found.format):
+            raise OSError("its end is missing: nothing but zeros")
+        profile = found.info.get("icc_profile")
         picture = _eight_bits(upright(found), name, found.format)
-        return picture if alpha == "drop" else _on_white(picture)
+        if alpha == "drop" or picture.mode == "CMYK":
+            picture = in_srgb(picture, profile)
+        return picture if alpha == "drop" else in_srgb(_on_white(picture), profile)
 
 
 @contextmanager
@@ -76,6 +83,21 @@ def opened(file: bytes | Path, name: str | Path) -> Iterator[Image.Image]:
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
+
+
+def _ends_in_nothing(content: bytes, kind: str | None) -> bool:
+    """Whether zeros stand in the place of its end: room was made for it on disk, and never filled.
+
+    Decoders take them for data, and what they stand for is grey. Other formats have sums that tell.
+    """
+    if kind in ("WEBP", "AVIF"):
+        return content.endswith(bytes(512)) and b"exif" not in content.lower()  # whose padding may be the end
+    if kind not in ("JPEG", "MPO") or not content.endswith(bytes(64)):
+        return False
+    place = 2
+    while content[place : place + 1] == b"\xff" and content[place + 1] != 0xDA:  # to its data, past any thumbnail
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return content.find(b"\xff\xd9", place) < 0
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -99,7 +121,8 @@ def _eight_bits(picture: Image.Image, name: str | Path, kind: str | None) -> Ima
     if picture.mode in ("I", "F"):
         raise UserError(f"{name}: has 32-bit pixels (mode {picture.mode}); save it with 8 or 16 bits per channel")
     if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture
-        return Image.fromarray((np.asarray(picture).astype(np.uint32) // 257).astype(np.uint8))
+        levels = np.asarray(picture).astype(np.uint32)
+        return Image.fromarray((levels if levels.max() <= 255 else levels // 257).astype(np.uint8))
     return picture
 
 
