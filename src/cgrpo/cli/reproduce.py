@@ -75,7 +75,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="another folder with finished trainings, read alone",
+        help="another folder with finished trainings; nothing is written there",
     )
     verb.add_argument(
         "--gpu", default="a100-80gb", metavar="NAME", help="full scale: a GPU by name (default: a100-80gb)"

@@ -28,7 +28,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
         "--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO's own begin at 3407)"
     )
     sample.add_argument("--steps", metavar="T", help="denoising steps (default: as trained)")
-    sample.add_argument("--shift", metavar="S", help="sigma schedule: a number, flux, or uno (default: as trained)")
+    sample.add_argument(
+        "--shift", metavar="S", help="sigma schedule: a number, flux, uno, or flux2 (default: as trained)"
+    )
     sample.add_argument("--guidance", metavar="G", help="guidance (default: as evaluated; UNO: 4)")
     sample.add_argument("--size", metavar="WxH", help="pixels of the pictures (default: as trained)")
     sample.add_argument(

@@ -52,7 +52,12 @@ def add_group(
 def add_settings(verb: argparse.ArgumentParser) -> None:
     """--set, as often as one likes."""
     verb.add_argument(
-        "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a setting (docs/config.md); repeatable",
     )
 
 
