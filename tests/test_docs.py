@@ -267,6 +267,14 @@ def test_hours_and_memory_are_the_plans() -> None:
                 assert any(re.search(rf"\b{each.hours:.0f}\b", row) and peak in row for row in rows), (name, each.hours)
 
 
+def test_checkpoints_are_as_large_as_told() -> None:
+    """Adapter and both moments of AdamW, four bytes each."""
+    told = " ".join((ROOT / "docs" / "hardware.md").read_text().split())
+    sizes = {"uno-dinoseg-hpsv3": "at rank 512", "klein-24gb": "for `klein-24gb`", "uno-24gb": "for `uno-24gb`"}
+    for recipe, words in sizes.items():
+        assert f"{3 * 4 * plan(load_config(recipe), gpu='a100-80gb').trained / 2**30:.1f} GiB {words}" in told, recipe
+
+
 def test_the_plan_shown_is_what_the_command_prints() -> None:
     (shown,) = [text for _, text in blocks((ROOT / "docs" / "hardware.md").read_text()) if text.startswith("grpo on")]
     with contextlib.redirect_stdout(io.StringIO()) as said:
