@@ -5,8 +5,9 @@ set -euo pipefail
 manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
 shift
 out=${OUT:-outputs/klein-24gb}
-cgrpo data encode klein-24gb --set data.source="$manifest" --out "$out-encoded" "$@"
+encoded=${ENCODED:-$out-encoded}  # several runs may share one
+cgrpo data encode klein-24gb --set data.source="$manifest" --out "$encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
     exec cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
-exec cgrpo train klein-24gb --out "$out" --set data.source="$manifest" --set data.cache="$out-encoded" "$@"
+exec cgrpo train klein-24gb --out "$out" --set data.source="$manifest" --set data.cache="$encoded" "$@"

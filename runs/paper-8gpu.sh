@@ -6,9 +6,10 @@ set -euo pipefail
 manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
 shift
 out=${OUT:-outputs/paper}
-cgrpo data encode uno-dinoseg-hpsv3 --set data.source="$manifest" --out "$out-encoded" "$@"
+encoded=${ENCODED:-$out-encoded}  # several runs may share one
+cgrpo data encode uno-dinoseg-hpsv3 --set data.source="$manifest" --out "$encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
     exec torchrun --standalone --nproc_per_node 8 -m cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
 exec torchrun --standalone --nproc_per_node 8 -m cgrpo train uno-dinoseg-hpsv3 --out "$out" \
-    --set data.source="$manifest" --set data.cache="$out-encoded" "$@"
+    --set data.source="$manifest" --set data.cache="$encoded" "$@"

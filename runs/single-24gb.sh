@@ -8,8 +8,9 @@ manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
 shift
 recipe=${RECIPE:-uno-24gb}
 out=${OUT:-outputs/$recipe}  # a folder a recipe, or a run of the other one would go on
-cgrpo data encode "$recipe" --set data.source="$manifest" --out "$out-encoded" "$@"
+encoded=${ENCODED:-$out-encoded}  # several runs may share one
+cgrpo data encode "$recipe" --set data.source="$manifest" --out "$encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
     exec cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
-exec cgrpo train "$recipe" --out "$out" --set data.source="$manifest" --set data.cache="$out-encoded" "$@"
+exec cgrpo train "$recipe" --out "$out" --set data.source="$manifest" --set data.cache="$encoded" "$@"

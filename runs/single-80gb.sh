@@ -6,9 +6,10 @@ set -euo pipefail
 manifest=${1:?give a manifest of prompts and references (.json or .jsonl)}
 shift
 out=${OUT:-outputs/single-80gb}
-cgrpo data encode uno-dinoseg-hpsv3 --set data.source="$manifest" --out "$out-encoded" "$@"
+encoded=${ENCODED:-$out-encoded}  # several runs may share one
+cgrpo data encode uno-dinoseg-hpsv3 --set data.source="$manifest" --out "$encoded" "$@"
 if [ -e "$out/config.json" ]; then  # begun before: go on from its newest checkpoint
     exec cgrpo train --resume "$out" --set data.source="$manifest" "$@"
 fi
-exec cgrpo train uno-dinoseg-hpsv3 --out "$out" --set data.source="$manifest" --set data.cache="$out-encoded" \
+exec cgrpo train uno-dinoseg-hpsv3 --out "$out" --set data.source="$manifest" --set data.cache="$encoded" \
     --set policy.offload=true --set policy.checkpointing=off --set training.micro_batch=1 "$@"
