@@ -83,6 +83,21 @@ def test_bad_input_is_one_line_and_nothing_is_written(photos, capsys, more, says
     assert sorted(photos.parent.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("p.txt", "a {0} {1} in the jungle\n", "'a {0} {1} in the jungle' has braces"),  # DreamBooth's own list
+        ("p.txt", "a photo of {class_name}\n", "write {class}"),
+        ("p.json", '["a dog"]', ".json is no list of prompts"),
+    ],
+)
+def test_prompts_with_another_programs_places_for_the_subject(photos, capsys, name, text, says):
+    """They were prompts, braces and all."""
+    (photos.parent / name).write_text(text)
+    assert made(photos, "--prompts", str(photos.parent / name), "--held-out", "0")[0] == 2
+    assert says in capsys.readouterr().err
+
+
 def test_a_folder_without_photographs_or_with_a_broken_one(photos, tmp_path, capsys):
     (photos / "9.png").write_bytes(b"no picture")
     assert made(photos)[0] == 2 and "9.png" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.data import read_records
+from cgrpo.data import PairSource, read_records
 from cgrpo.data.archives import open_picture
 from cgrpo.data.fields import id_of
 from cgrpo.data.splits import split_of
@@ -96,6 +96,15 @@ def test_two_pictures_of_one_use_are_refused(tmp_path: Path, row: dict, field: s
 def test_other_fields_are_no_second_picture(tmp_path: Path, more: dict) -> None:
     (record,) = read_records(lines(tmp_path, {"prompt": "a", "image": "0.png"} | more))
     assert record.references == (tmp_path / "0.png",)
+
+
+@pytest.mark.parametrize(
+    ("loser", "says"), [("./1.png", "winner and loser are one picture"), ("https://a.b/2.png", "is an address")]
+)
+def test_pairs_that_are_none(tmp_path: Path, loser: str, says: str) -> None:
+    row = {"prompt": "a", "references": ["0.png"], "winner": "1.png", "loser": loser}
+    with pytest.raises(UserError, match=f"record 0: .*{says}"):
+        PairSource(lines(tmp_path, row))
 
 
 def test_two_columns_of_pictures_in_parquet(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cgrpo.pictures import ENDINGS, opened
 from cgrpo.text import read_text
 
 CLASS = "{class}"  # where a template names the subject
+_FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".yaml", ".yml", ".toml", ".py", ".xlsx")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,21 @@ def photographs(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_templates(file: Path) -> list[Template]:
-    """A prompt a line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over."""
+    """A prompt a line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over.
+
+    Raises UserError for a file of another format, and for other braces: programs have other places for the subject.
+    """
+    if file.suffix.lower() in _FORMATS:
+        raise UserError(f"{file}: {file.suffix} is no list of prompts; give a text file with a prompt a line")
     try:
         lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read as text ({error}); give a file with a prompt a line") from error
-    return [Template(line) for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+    texts = [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
+    for text in texts:
+        if set(text.replace(CLASS, "")) & set("{}"):
+            raise UserError(f"{file}: {text[:80]!r} has braces; where the subject's word goes, write {CLASS}")
+    return [Template(text) for text in texts]
 
 
 def set_apart(templates: Sequence[Template], heldout: int) -> tuple[list[Template], list[Template]]:

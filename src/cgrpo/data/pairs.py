@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from cgrpo.data.archives import Files
-from cgrpo.data.fields import names_file, record_of
+from cgrpo.data.fields import names_file, record_of, refuse_address
 from cgrpo.data.records import ManifestSource
 from cgrpo.data.rows import Fault, load_rows
 from cgrpo.errors import UserError
@@ -58,6 +58,9 @@ def _read_pairs(path: Path, limit: int) -> tuple[list[Record], list[Record]]:
         for name in ("winner", "loser"):
             if not names_file(row.get(name)):
                 raise UserError(f"manifest {path}, record {number}: {name} must be a picture file")
+            refuse_address(row[name], f"manifest {path}, record {number}")
+        if files.path(row["winner"]) == files.path(row["loser"]):
+            raise UserError(f"manifest {path}, record {number}: winner and loser are one picture; leave the pair out")
         records.append(replace(record, target=files.path(row["winner"])))
         losing.append(replace(record, target=files.path(row["loser"])))
     if not records:
