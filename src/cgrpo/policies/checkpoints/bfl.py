@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.strict import refuse_misfit, refuse_not_finite
+from cgrpo.policies.checkpoints.strict import refuse_integers, refuse_misfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -205,6 +205,7 @@ def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dty
         ],
         cure="copy the file anew, or give the one of this model",
     )
+    refuse_integers(file)
     state: dict[str, Tensor] = {}
     with safe_open(file, "pt") as opened:
         for key, parts in plan.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,10 @@ import torch
 
 from cgrpo.errors import UserError
 from cgrpo.hub import locate
-from cgrpo.policies.checkpoints.bfl import read_autoencoder, read_transformer
+from cgrpo.policies.checkpoints.bfl import SCALING, SHIFT, read_autoencoder, read_transformer
 from cgrpo.policies.checkpoints.parts import read_tokenizer, read_weights
 from cgrpo.policies.checkpoints.strict import Faults
+from cgrpo.text import read_text
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -125,7 +128,9 @@ def _encoders(
         place, exact = _autoencoder(checkpoint, base), torch.promote_types(dtype, torch.float32)
         if place.is_file():
             return read_autoencoder(place, exact).to(device)  # pyright: ignore
-        return read_weights(place, AutoencoderKL, {"torch_dtype": exact}).to(device)
+        vae = read_weights(place, AutoencoderKL, {"torch_dtype": exact}).to(device)
+        _refuse_unscaled(place)
+        return vae
 
     vae = faults.kept(autoencoder)
     if not text_encoders:
@@ -162,6 +167,19 @@ def _autoencoder(checkpoint: Checkpoint, base: Path) -> Path:
     return place / "vae" if (place / "vae").is_dir() else place
 
 
+def _refuse_unscaled(vae: Path) -> None:
+    """The library's own defaults are another family's, and leave no mark: what the file says must be there."""
+    told = json.loads(read_text(vae / "config.json"))
+    for key, none in (("scaling_factor", False), ("shift_factor", True)):
+        value = told.get(key, "nothing")
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not ((number and (none or value != 0)) or (none and value is None)):
+            raise UserError(
+                f"{vae / 'config.json'}: {key} is {value}, and latents have no scale without; FLUX.1's is "
+                f"{SHIFT if none else SCALING}"
+            )
+
+
 def _check_fit(where: Path, parts: FluxParts) -> None:
     """Sizes that must agree between parts, or nothing sensible comes out."""
     config = parts.transformer.config
@@ -180,6 +198,20 @@ def _check_fit(where: Path, parts: FluxParts) -> None:
     for what, (one, other) in pairs.items():
         if one != other:
             raise UserError(f"{where}: {what} differ ({one} and {other}); the parts are of different checkpoints")
+    if sum(config["axes_dims_rope"]) != config["attention_head_dim"]:
+        raise UserError(
+            f"{where}: axes_dims_rope {list(config['axes_dims_rope'])} do not add up to attention_head_dim "
+            f"{config['attention_head_dim']}; mend transformer/config.json"
+        )
+    for name, model, tokenizer in (
+        ("text_encoder", parts.clip, parts.clip_tokenizer),
+        ("text_encoder_2", parts.t5, parts.t5_tokenizer),
+    ):
+        if model is not None and tokenizer is not None and len(tokenizer) > model.config.vocab_size:
+            raise UserError(
+                f"{where}: the tokenizer of {name} has {len(tokenizer)} words, and it knows {model.config.vocab_size}; "
+                "it is another model's"
+            )
     if parts.clip is None or parts.clip_tokenizer is None:
         return
     # CLIP pools at its end token. Where it finds none it silently pools the first token, the same for all prompts;

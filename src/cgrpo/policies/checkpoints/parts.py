@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from safetensors import SafetensorError
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.strict import refuse_misfit, refuse_not_finite
+from cgrpo.policies.checkpoints.strict import refuse_integers, refuse_misfit, refuse_not_finite
 from cgrpo.text import cure_for, first_bytes, read_text
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ def read_weights(part: Path, kind: Any, settings: dict[str, Any]) -> Any:
         found = config.get("_class_name") or (config.get("architectures") or [name])[0]
         if found not in _HOLDS.get(name, (name,)):
             raise UserError(f"{folder}: holds a {found}, not a {name}; give a FLUX checkpoint")
+        _refuse_two(folder)
+        for file in sorted(folder.glob("*.safetensors")):
+            refuse_integers(file)
         with _quiet():
             model, report = kind.from_pretrained(
                 folder,
@@ -103,6 +106,13 @@ def read_weights(part: Path, kind: Any, settings: dict[str, Any]) -> Any:
         return model
 
     return _read(part, load)
+
+
+def _refuse_two(folder: Path) -> None:
+    """One file and pieces of another saving lie there: libraries differ over which they take."""
+    for name in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
+        if (folder / name).is_file() and (folder / f"{name}.index.json").is_file():
+            raise UserError(f"{folder}: holds weights twice, {name} and the pieces of {name}.index.json; move one away")
 
 
 @contextmanager

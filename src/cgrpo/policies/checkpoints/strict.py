@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TypeVar
 
+from safetensors import safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
@@ -36,6 +38,18 @@ def refuse_not_finite(where: object, state: Mapping[str, Tensor]) -> None:
             raise UserError(
                 f"{where}: {key} holds NaN or infinity; it was damaged in training or copying, give another"
             )
+
+
+def refuse_integers(file: Path) -> None:
+    """Raise a UserError where a safetensors file holds weights of whole numbers: read as they are, their scale is lost.
+
+    Long ones are positions and counts. Raises SafetensorError as the library does.
+    """
+    with safe_open(file, "pt") as opened:
+        for key in opened.keys():  # noqa: SIM118
+            kind = opened.get_slice(key).get_dtype()
+            if kind in ("I8", "U8", "I16", "U16"):
+                raise UserError(f"{file}: {key} holds {kind} numbers, whose scale is unknown; give weights in floats")
 
 
 def _some(names: Collection[str]) -> str:
