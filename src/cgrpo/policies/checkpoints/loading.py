@@ -175,8 +175,8 @@ def _refuse_unscaled(vae: Path) -> None:
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not ((number and (none or value != 0)) or (none and value is None)):
             raise UserError(
-                f"{vae / 'config.json'}: {key} is {value}, and latents have no scale without; FLUX.1's is "
-                f"{SHIFT if none else SCALING}"
+                f"{vae / 'config.json'}: {key} is {value}, and latents have no scale without; give the "
+                f"autoencoder's own (FLUX.1's: {SHIFT if none else SCALING})"
             )
 
 
