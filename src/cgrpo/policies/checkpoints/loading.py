@@ -176,7 +176,7 @@ def _refuse_unscaled(vae: Path) -> None:
         if not ((number and (none or value != 0)) or (none and value is None)):
             raise UserError(
                 f"{vae / 'config.json'}: {key} is {value}, and latents have no scale without; give the "
-                f"autoencoder's own (FLUX.1's: {SHIFT if none else SCALING})"
+                f"autoencoder's own: FLUX.1's is {SHIFT if none else SCALING}"
             )
 
 
