@@ -1,11 +1,13 @@
-"""Writing a file whole or not at all, and numbers for JSON."""
+"""Writing a file whole or not at all, a folder for one process alone, and numbers for JSON."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,52 @@ if TYPE_CHECKING:
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` in one move, so that a kill leaves the old file or the new. Raises OSError."""
+    with _partial(path) as partial:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write to first. What an error leaves there, on a full disk perhaps, is removed."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        yield partial
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[bool]:
+    """Whether no other process has ``folder``, which this one then has until the end, however that comes.
+
+    True as well where that can't be known: a folder that can't be made or opened, a file system without locks.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+    except OSError:  # whoever writes there will tell
+        yield True
+        return
+    try:
+        yield _lock(held)
+    finally:
+        os.close(held)
+
+
+def _lock(held: int) -> bool:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def json_text(value: Any, **how: Any) -> str:
@@ -47,6 +89,6 @@ def to_float(value: Any) -> float:
 
 def save_picture(picture: Image, path: Path) -> None:
     """A PNG, whole or not at all. Raises OSError."""
-    partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format="PNG")
-    os.replace(partial, path)
+    with _partial(path) as partial:
+        picture.save(partial, format="PNG")
+        os.replace(partial, path)

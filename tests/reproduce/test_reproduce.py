@@ -209,7 +209,8 @@ def test_a_result_from_before_a_setting_was_known_is_found(tmp_path: Path) -> No
     result = fake(job, 0.1)
     del result["config"]["training"]["warmup"], result["config"]["shaping"]["recentre"]
     (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))
-    assert Results(tmp_path / "none", tmp_path).find(job.key) == result
+    whole = result | {"config": job.config.model_dump(mode="json")}
+    assert Results(tmp_path / "none", tmp_path).find(job.key) == whole
     result["config"]["training"]["warmup"] = 7
     (tmp_path / "0123456789abcdef.json").write_text(json.dumps(result))
     assert Results(tmp_path).find(job.key) is None

@@ -89,6 +89,7 @@ def reproduce(
     or setting.
     """
     asked, exhibits = parted(names)
+    worlds = list(dict.fromkeys(worlds))
     wanted = [(table, world) for table in asked for world in ((FULL,) if scale == "full" else worlds or table.worlds)]
     jobs = {(t.name, w): jobs_of(t, scale, w, range(seeds), settings) for t, w in wanted}
     if scale == "full":
@@ -99,7 +100,9 @@ def reproduce(
         for name, world in drawn
         for part in _parts(EXHIBITS[name])
     ]
+    _check_used(settings, [job for rows in (*jobs.values(), *needed) for row in rows.values() for job in row])
     known = Results(out / "results", *results)
+    known.check()
     # A seed of every row before the next seed, so that there is a whole table early.
     trained = [row for rows in (*jobs.values(), *needed) for row in rows.values()]
     order = [job for seed in range(seeds) for row in trained for job in row[seed : seed + 1]]
@@ -121,6 +124,13 @@ def reproduce(
     return Reproduced(boards, shown, failed)
 
 
+def _check_used(settings: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Raises UserError for one that no training has: it would be left out in silence."""
+    for setting in settings:
+        if jobs and not any(setting in job.settings for job in jobs):
+            raise UserError(f"--set {setting}: no training here has such a setting; write it as dotted.key=value")
+
+
 def _check_full(exhibits: Sequence[str], jobs: Mapping[tuple[str, str], Mapping[str, Sequence[Job]]]) -> None:
     """Raises UserError where days of training would end with nothing to compare."""
     if exhibits:
@@ -134,10 +144,15 @@ def _check_full(exhibits: Sequence[str], jobs: Mapping[tuple[str, str], Mapping[
 
 def parted(names: Sequence[str]) -> tuple[list[Table], list[str]]:
     """The tables among ``names``, and the exhibits. Raises UserError for a name that is neither."""
+    names = list(dict.fromkeys(names))
     for name in names:
         if name not in EXHIBITS and name not in tables() and not Path(name).exists():
             raise UserError(f"no table {name!r}: give one of {', '.join((*tables(), *EXHIBITS))}, or a TOML file")
-    return [load_table(name) for name in names if name not in EXHIBITS], [name for name in names if name in EXHIBITS]
+    asked = [load_table(name) for name in names if name not in EXHIBITS]
+    for table in asked:
+        if sum(other.name == table.name for other in asked) > 1:
+            raise UserError(f"two tables are called {table.name!r}; rename a file, or give one of them another name")
+    return asked, [name for name in names if name in EXHIBITS]
 
 
 def _parts(exhibit: Exhibit) -> list[Table]:
@@ -174,8 +189,9 @@ def full_scale(names: Sequence[str], seeds: int, gpu: str, gpus: int, settings: 
     found = []
     for table in (*asked, *(part for name in exhibits for part in _parts(EXHIBITS[name]))):
         for row, jobs in jobs_of(table, "full", FULL, range(seeds), settings).items():
-            found += [_row(table, row, job, gpu, gpus) for job in jobs]
-    return found
+            found += [(table, row, job) for job in jobs]
+    _check_used(settings, [job for *_, job in found])
+    return [_row(*one, gpu, gpus) for one in found]
 
 
 def _row(table: Table, row: str, job: Job, gpu: str, gpus: int) -> dict[str, Any]:

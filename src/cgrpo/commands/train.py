@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from cgrpo.config import Config, PreferenceConfig, parse_run, settled
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
-from cgrpo.files import json_text, write_text
+from cgrpo.files import alone, json_text, write_text
 from cgrpo.rewards import Reward
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, mark_again, restore_best, save_checkpoint
@@ -45,7 +46,17 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     mark = config_fingerprint(cfg.model_dump(mode="json"))
     began = _mark_of_its_beginning(Record(folder), mark) if resume else mark
     runtime.local(*cfg.share())  # impossible geometry is refused before anything is loaded
-    record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
+    with alone(folder) if runtime.is_main else nullcontext(True) as free:
+        if not free:
+            raise UserError(f"{folder}: another process is training this run; wait for its end, or end it first")
+        record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
+        _train(record, cfg, runtime, (mark, began), resume=bool(resume), name=name)
+    return folder
+
+
+def _train(record: Record, cfg: Config, runtime: Runtime, marks: tuple[str, str], *, resume: bool, name: str) -> None:
+    """The run in ``record``. ``marks``: of its checkpoints now, and of those of its beginning."""
+    mark, began = marks
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     sharded = cfg.training.parallel == "fsdp2"
     placed = settled(cfg, began_in(record)) if resume else cfg  # the same settings, paths as they were meant
@@ -58,12 +69,12 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     if runtime.is_main:
         say_cut_tasks(policy, source)
         check_servers(record, rewards)
-        check_materials(record, cfg, source, policy, rewards, resumed=bool(resume))
+        check_materials(record, cfg, source, policy, rewards, resumed=resume)
     if isinstance(cfg, PreferenceConfig):
         source = pairs_of(cfg, record.folder / "pairs", policy, rewards, source, runtime)
     trainer = make_trainer(cfg, policy, rewards, source, runtime)
     names, state = policy.trainable_parameters(), trainer.state()
-    first = load_checkpoint(record.checkpoints, names, trainer.optimizer, state, (mark, began)) if resume else 0
+    first = load_checkpoint(record.checkpoints, names, trainer.optimizer, state, marks) if resume else 0
     watch = Watch(cfg, watched, policy, rewards, record, runtime, first)
     if runtime.is_main and resume:
         mark_again(record.checkpoints, began, mark)
@@ -103,7 +114,6 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         finish(record, cfg, policy, rewards, runtime, final, watch, trainer.stopped)
     runtime.wait()
     runtime.close()
-    return folder
 
 
 def _mark_of_its_beginning(record: Record, mark: str) -> str:
@@ -121,7 +131,12 @@ def check_servers(record: Record, rewards: dict[str, Reward]) -> None:
         if found:
             write_text(file, json_text(found, indent=2) + "\n")
         return
-    for name, checkpoint in json.loads(file.read_text()).items():
+    try:
+        before = json.loads(file.read_text(encoding="utf-8-sig"))
+        known = {name: str(checkpoint) for name, checkpoint in before.items()}
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file}: can't be read ({error}); delete it, if no server has changed") from None
+    for name, checkpoint in known.items():
         if found.get(name, checkpoint) != checkpoint:
             raise UserError(
                 f"reward {name!r}: its server holds another checkpoint ({found[name][:12]}) than when the run began "

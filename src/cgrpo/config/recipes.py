@@ -43,7 +43,7 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
         table: dict[str, Any] = tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except FileNotFoundError:
         raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
-    except (OSError, ValueError) as error:  # a number of thousands of digits, too
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, too
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"recipe {path}: {reason}") from error
     table, old = renamed(table, f"recipe {path}")
@@ -169,7 +169,7 @@ def _setting(setting: str) -> tuple[str, Any, str]:
         raise UserError(f"--set {setting}: write it as dotted.key=value")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
-    except ValueError:  # plain words; a number of thousands of digits, too
+    except (ValueError, RecursionError):  # plain words; a number of thousands of digits, too
         value = text
     if key in MOVED:
         say((key,))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.evaluation.statistics import TwoLevel, two_level
+from cgrpo.files import to_float
 from cgrpo.reproduce.definition import AXES, LEVEL, Claim, Row, Table
 from cgrpo.reproduce.results import Results, code_mark
 from cgrpo.reproduce.runs import Job
@@ -103,12 +104,17 @@ def scoreboard(
 ) -> Scoreboard:
     """What the finished trainings say; rows that lack some say why. ``failed``: reasons by key."""
     found = {name: [results.find(job.key) for job in row] for name, row in jobs.items()}
-    finished = {name: [result for result in row if result] for name, row in found.items()}
+    finished = {name: _alike([result for result in row if result]) for name, row in found.items()}
     judges = _judges(next((result for row in finished.values() for result in row), None))
     lines = tuple(_line(row, jobs.get(row.name, ()), finished.get(row.name, []), failed or {}) for row in table.rows)
     claims = tuple(_judge(claim, finished, judges) for claim in table.claims)
     seeds = tuple(sorted({job.seed for row in jobs.values() for job in row}))
     return Scoreboard(table, world, seeds, lines, claims, judges)
+
+
+def _alike(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that were measured as the first was: earlier versions left out subjects without a score."""
+    return [result for result in results if _measured(result) == _measured(results[0])]
 
 
 def _judges(result: dict[str, Any] | None) -> dict[str, str]:
@@ -124,7 +130,7 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
         lacking = reasons[0] if reasons else f"{len(finished)}/{len(jobs)}"
     if not finished:
         return Line(row, {}, None, None, lacking, False, failed=bool(reasons))
-    change = {name: two_level(_gaps(finished, name)) for name in finished[0]["metrics"]}
+    change = {name: two_level(_scored(_gaps(finished, name))) for name in finished[0]["metrics"]}
     seconds = sum(result["seconds"] for result in finished) / len(finished)
     older = any(result["code"] != code_mark(result["config"]["method"]) for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
@@ -132,13 +138,24 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
 
 
 def _gaps(finished: Sequence[dict[str, Any]], metric: str) -> Tensor:
-    """[seeds, subjects]: trained less base."""
+    """[seeds, subjects]: trained less base, NaN where a subject has no score."""
     trained, base = (_arm(finished, metric, arm) for arm in ("trained", "base"))
     return trained - base
 
 
 def _arm(finished: Sequence[dict[str, Any]], metric: str, arm: str) -> Tensor:
-    return torch.tensor([result["metrics"][metric][arm] for result in finished], dtype=torch.float64)
+    found = [[to_float(score) for score in result["metrics"][metric][arm]] for result in finished]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _scored(gap_SJ: Tensor) -> Tensor:
+    """The subjects that have a score in every seed."""
+    return gap_SJ[:, ~gap_SJ.isnan().any(0)]
+
+
+def _measured(result: dict[str, Any]) -> dict[str, int]:
+    """The metrics, each with its number of subjects."""
+    return {name: len(metric["base"]) for name, metric in result["metrics"].items()}
 
 
 def _pictures(result: dict[str, Any]) -> int | None:
@@ -155,11 +172,12 @@ def _judge(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judge
     metric = judges.get(claim.axis)
     sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.row, claim.against) if name in finished}
     seeds = sorted(set.intersection(*(set(side) for side in sides.values()))) if sides else []
-    if metric is None or not seeds:
+    alike = {_measured(side[seed]).get(metric or "") for side in sides.values() for seed in seeds}
+    if metric is None or not seeds or len(alike) > 1 or alike == {None}:
         return Judged(claim, "not run", None)
     gaps = {name: _gaps([side[seed] for seed in seeds], metric) for name, side in sides.items()}
     nothing = torch.zeros_like(next(iter(gaps.values())))
-    gap = two_level(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing))
+    gap = two_level(_scored(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing)))
     return Judged(claim, verdict_of(claim, gap), gap)
 
 

@@ -111,7 +111,7 @@ def _parameters(kind: str, settings: Sequence[str]) -> Mapping[str, Any]:
             raise UserError(f"--cluster-set {setting}: write it as key=value")
         try:
             value = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             value = text
         key = key.strip()
         if key.removeprefix(f"{kind}_") in ONE:

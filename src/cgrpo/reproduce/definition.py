@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cgrpo.config import Section
 from cgrpo.errors import UserError
+from cgrpo.text import is_blank, read_text
 
 Scale = Literal["toybox", "full"]
 SCALES: tuple[Scale, ...] = ("toybox", "full")
@@ -76,7 +77,7 @@ class Table(Section):
     recipe: dict[Scale, str]
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
-    worlds: tuple[str, ...] = ("mild",)
+    worlds: Annotated[tuple[str, ...], Field(min_length=1)] = ("mild",)
     """The embedded worlds it is run in, unless told otherwise; the first is the headline."""
     note: str = ""
 
@@ -85,12 +86,16 @@ class Table(Section):
         names = [row.name for row in self.rows]
         if len(set(names)) < len(names):
             raise ValueError("two rows have one name")
+        if any(map(is_blank, names)):
+            raise ValueError("a row's name is blank")
         for row in self.rows:
             if row.best_of and row.train:
                 raise ValueError(f"row {row.name}: best_of goes with train = false")
             if row.paper and len(row.paper) != len(self.columns):
                 raise ValueError(f"row {row.name}: {len(row.paper)} numbers for {len(self.columns)} columns")
         for claim in self.claims:
+            if claim.row == claim.against:
+                raise ValueError(f"claim {claim.says!r}: {claim.row!r} against itself")
             for name in {claim.row, claim.against} - set(names):
                 raise ValueError(f"claim {claim.says!r}: no row {name!r}")
             if claim.headline and claim.headline not in HEADLINES:
@@ -108,16 +113,18 @@ def load_table(name: str) -> Table:
     """A table by name or from a TOML file. Raises UserError."""
     path = tables().get(name, Path(name))
     try:
-        return Table.model_validate({"name": path.stem, **tomllib.loads(path.read_text(encoding="utf-8"))})
+        table = tomllib.loads(read_text(path).replace("\r\n", "\n"))
+        return Table.model_validate({"name": path.stem, **table})
     except FileNotFoundError:
         raise UserError(f"no table {name!r}: give one of {', '.join(tables())}, or a TOML file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"table {path}: {error}") from error
     except ValidationError as error:
         # A word that is not known is more likely the mistake than one that is missing.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(f"table {path}: {place + ': ' if place else ''}{first['msg']}") from None
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, too
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"table {path}: {reason}") from error
 
 
 def worlds() -> dict[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -115,6 +116,7 @@ class _Child:
     """A process that ends with this one."""
 
     def __init__(self, training: Training):
+        self._several = training.gpus > 1
         with (training.run / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
                 training.command(),
@@ -129,6 +131,10 @@ class _Child:
         return self._process.poll()
 
     def stop(self) -> None:
+        if self._several:  # torchrun's workers end with it where it is told to end
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
         self._process.kill()
         self._process.wait()
 
@@ -145,7 +151,7 @@ def _end(job: Job, code: int, results: Results, run: Path, progress: Progress) -
             progress.done += 1
             return
         progress.failed[job.key] = _last_words(run / "log.txt") or f"exit code {code}"
-    except (OSError, ValueError, KeyError, UserError) as error:
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         progress.failed[job.key] = f"{type(error).__name__}: {error}"
 
 

@@ -6,14 +6,16 @@ import ast
 import hashlib
 import io
 import json
+import math
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cgrpo import __version__
 from cgrpo.config import METHODS, parse_run
@@ -21,6 +23,7 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import read_scores
 from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
+from cgrpo.text import parse_json, read_text
 
 DECIDES = ("algorithm", "training", "toybox/assets")
 DECIDES_NOTHING = {"__init__", "checkpoint", "checks", "record", "runtime", "timer"}  # they keep, watch and hand on
@@ -55,11 +58,51 @@ def without_words(code: str) -> str:
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
+class Measured(BaseModel):
+    """A metric's mean score on each subject; None where a subject has none, so that all lists are of one length."""
+
+    model_config = ConfigDict(strict=True)
+
+    role: str
+    axis: str
+    base: list[float | None]
+    trained: list[float | None]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if len(self.base) != len(self.trained):
+            raise ValueError(f"{len(self.base)} subjects of the base and {len(self.trained)} of the trained policy")
+        return self
+
+
+class Finished(BaseModel):
+    """What of a result is read again."""
+
+    model_config = ConfigDict(strict=True)
+
+    seed: int
+    config: dict[str, Any]
+    iterations: int
+    seconds: float
+    device: str
+    code: str
+    metrics: Annotated[dict[str, Measured], Field(min_length=1)]
+
+
 def _read(file: Path) -> dict[str, Any]:
+    """A result, its configuration as this version reads it. Raises UserError for a file that is none, or cut off."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        table = parse_json(read_text(file))
+        Finished.model_validate(table)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        reason = f"{place + ': ' if place else ''}{first['msg']}"
     except (OSError, ValueError) as error:
-        raise UserError(f"result {file}: {error}; delete it to train that run again") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    else:
+        return table | {"config": parse_run(table["config"], f"result {file}").model_dump(mode="json")}
+    raise UserError(f"result {file}: {reason}; delete it to train that run again")
 
 
 class Results:
@@ -77,18 +120,26 @@ class Results:
         """A finished training's result; None where there is none. Raises UserError for a file that can't be read."""
         for folder in (self.folder, *self.also):
             if (file := folder / f"{key}.json").exists():
-                return _read(file)
+                return _own(file, key)
         if self._older is None:
             self._older = dict(self._renamed())
         return _read(self._older[key]) if key in self._older else None
+
+    def check(self) -> None:
+        """Raises UserError for a folder to be read that holds no result: all would be trained again."""
+        for folder in self.also:
+            if not any(map(_is_result, folder.glob("*.json"))):
+                deeper = folder / "results"
+                cure = f"give {deeper}" if deeper.is_dir() else "give the folder results/ of an earlier --out"
+                raise UserError(f"--results {folder}: no finished training is there; {cure}")
 
     def _renamed(self) -> Iterator[tuple[str, Path]]:
         """Results whose file's name is not what their configuration is called now, by that."""
         for folder in (*reversed(self.also), self.folder):
             for file in sorted(folder.glob("*.json")):
                 try:
-                    key = content_key(parse_run(_read(file)["config"], str(file)))
-                except UserError:  # of settings that this version has not: nothing asks for it
+                    key = _key(_read(file))
+                except UserError:  # no result, or of settings that this version has not: nothing asks for it
                     continue
                 if key != file.stem:
                     yield key, file
@@ -101,8 +152,28 @@ class Results:
         return result
 
 
+def _own(file: Path, key: str) -> dict[str, Any]:
+    """The result that its name says. Raises UserError for another's, copied there perhaps."""
+    result = _read(file)
+    if _key(result) != key or result["seed"] != result["config"]["training"]["seed"]:
+        raise UserError(f"result {file}: is of another training than its name says; delete it to train that run again")
+    return result
+
+
+def _key(result: dict[str, Any]) -> str:
+    return content_key(parse_run(result["config"], "result"))
+
+
+def _is_result(file: Path) -> bool:
+    try:
+        return bool(_read(file))
+    except UserError:
+        return False
+
+
 def result_of(job: Job, run: Path) -> dict[str, Any]:
-    """Configuration, seconds, and by metric the base's and the trained policy's mean score on each subject."""
+    """Configuration, seconds, and by metric the base's and the trained policy's mean score on each subject, NaN for
+    one without any score: all seeds have the same subjects."""
     summary = json.loads((run / "summary.json").read_text())
     cfg = job.config
     return {
@@ -129,11 +200,14 @@ def _device(run: Path) -> str:
 def _by_subject(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in read_scores(run):
-        if row.score is not None:
-            found.setdefault(row.metric, {}).setdefault(row.method, {}).setdefault(row.subject, []).append(row.score)
+        given = found.setdefault(row.metric, {}).setdefault(row.method, {}).setdefault(row.subject, [])
+        given += [] if row.score is None else [row.score]
     table = {}
     for name, arms in found.items():
-        subjects = [subject for subject in arms["base"] if subject in arms["trained"]]
-        means = {arm: [round(sum(arms[arm][s]) / len(arms[arm][s]), DIGITS) for s in subjects] for arm in arms}
+        means = {arm: [_mean(arms[arm].get(subject, ())) for subject in arms["base"]] for arm in ("base", "trained")}
         table[name] = {"role": metrics[name]["role"], "axis": metrics[name]["axis"], **means}
     return table
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return round(sum(scores) / len(scores), DIGITS) if scores else math.nan

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cgrpo.config import Config, load_config
 from cgrpo.errors import UserError
@@ -59,13 +60,32 @@ def jobs_of(
     for row in table.rows:
         settled = _best_of(row) if scale == "toybox" else ()
         if row.train or settled:
-            recipe = row.recipe.get(scale, table.recipe[scale])
+            recipe = row.recipe.get(scale) or table.recipe.get(scale)
+            if recipe is None:
+                raise UserError(f"table {table.name}, row {row.name}: recipe.{scale} is not said; name a recipe there")
             # Where nothing is trained, worlds that differ in training alone share their runs.
             fits = [s for s in common if not (settled and s.startswith("training."))]
             own = row.settings(scale)
             whole = (*[s for s in own if s.startswith("method=")], *_fitting(fits, recipe, own), *own, *settled)
             found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})") for seed in seeds]
+    _check_compared(table, found)
     return found
+
+
+def _check_compared(table: Table, rows: Mapping[str, Sequence[Job]]) -> None:
+    """Rows are compared on the same held-out tasks. Raises UserError."""
+    asked = {name: _tasks(jobs[0].config) for name, jobs in rows.items() if jobs}
+    for name, tasks in asked.items():
+        first, wanted = next(iter(asked.items()))
+        if tasks != wanted:
+            raise UserError(
+                f"table {table.name}: rows {first} and {name} are evaluated on other tasks, and can't be compared; "
+                "set evaluation.* alike in all rows"
+            )
+
+
+def _tasks(cfg: Config) -> dict[str, Any]:
+    return cfg.evaluation.model_dump(mode="json", exclude={"batch", "best_of"})
 
 
 def _best_of(row: Row) -> tuple[str, ...]:

@@ -38,7 +38,9 @@ def check_mark(folder: Path, mark: Mapping[str, Any], write: bool) -> None:
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        if not isinstance(before, dict):
+            raise ValueError("no table")
+    except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read ({error}); give another --method or --out") from None
     unsaid = [key for key in mark if key not in before]
     if unsaid:

@@ -11,6 +11,7 @@ from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 
 DESCRIPTION = "benchmark.json"
+TABLES = ("references", "methods", "metrics")
 
 
 def read_description(out: Path) -> dict[str, Any]:
@@ -18,9 +19,11 @@ def read_description(out: Path) -> dict[str, Any]:
     file = out / DESCRIPTION
     try:
         table = json.loads(file.read_text(encoding="utf-8-sig")) if file.is_file() else {}
+        if not isinstance(table, dict) or any(not isinstance(table.get(key, {}), dict) for key in TABLES):
+            raise ValueError("it describes no scores")
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: can't be read ({error}); give another --out") from None
-    return table if isinstance(table, dict) else {}
+    return table
 
 
 def join_description(out: Path, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from cgrpo.evaluation.show.plane import Spot, draw_plane
@@ -16,7 +17,8 @@ def draw(made: Made, path: Path) -> Shown:
     judges = list(board.judges.values())
     found = [(line, [line.change[judge] for judge in judges]) for line in board.lines if line.change]
     (result, *_) = (result for line, _ in found for result in made.finished("table2", line.row.name))
-    base = [sum(arm) / len(arm) for arm in (result["metrics"][judge]["base"] for judge in judges)]
+    scored = ([score for score in result["metrics"][judge]["base"] if score is not None] for judge in judges)
+    base = [sum(arm) / len(arm) if arm else math.nan for arm in scored]
     figure, axes = canvas(f"Held-out judges, means over seeds ({made.world})", (6.4, 4.4))
     spots = [Spot((base[0], base[1]), MUTED, "s", 7, note="base")]
     for line, changes in found:

@@ -83,9 +83,13 @@ class JudgementCache:
         try:
             path.parent.mkdir(exist_ok=True)
             handle, partial = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json_text(entry))
-            os.replace(partial, path)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    file.write(json_text(entry))
+                os.replace(partial, path)
+            except BaseException:
+                os.unlink(partial)
+                raise
         except OSError as error:
             raise self._unwritable(error) from error
 
