@@ -24,7 +24,7 @@ def whereabouts(text: str, wanted: Wanted) -> Literal["disk", "cache", "hub"]:
 
     Raises UserError for what is neither a path nor a name on the hub.
     """
-    if text and Path(text).expanduser().exists():
+    if text and Path(os.path.expanduser(text)).exists():
         return "disk"
     name = _name_of(text, wanted)
     folder = Path(_cache() or _default_cache()) / f"models--{name['repo'].replace('/', '--')}" / "snapshots"
@@ -56,7 +56,7 @@ def locate(text: str, wanted: Wanted) -> Path:
     hub's cache serves what it holds.
     Raises UserError if there is neither, telling the cure.
     """
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # as it is where no home is known; pathlib's own way would raise then
     if text and path.exists():
         return path
     name = _name_of(text, wanted)

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 
 from cgrpo import __version__
 from cgrpo.cli import adapter, analyze, cite, data, evaluate, plan, reproduce, rewards, sample, study, toybox, train
-from cgrpo.errors import UserError
+from cgrpo.errors import UserError, one_line
 
 __all__ = ["main", "parser"]
 
 VERBS = (train, sample, evaluate, analyze, study, reproduce, plan, adapter, rewards, data, toybox, cite)
 
 
-CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
+CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "matplotlib")
 """Loggers whose words on import are of no use to our users."""
 
 
@@ -33,6 +33,32 @@ def _check_text(arguments: Sequence[str]) -> None:
             raise UserError(
                 f"argument {place} ({shown[:100]}) is no UTF-8; type it in UTF-8, rename the file"
             ) from None
+
+
+def _check_folder() -> None:
+    """Raises UserError where the working directory was deleted: libraries end in riddles there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UserError("the working directory is gone; cd to a folder that is there") from None
+
+
+def _open_streams() -> None:
+    """What the caller closed goes nowhere; else the next file that is opened would get its place, and its prints."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _memory(error: MemoryError | RuntimeError) -> str:
+    """What to say where memory is used up, a GPU's or the machine's; "" for any other error."""
+    words = str(error).partition(". ")[0].partition("\n")[0]
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for every command
+        return f"the GPU's memory is used up ({words})"
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return f"the memory is used up ({words})" if words else "the memory is used up"
+    return ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on standard error and exit code 2."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar: the training's
+    os.environ.pop("MPLBACKEND", None)  # a notebook's, which its commands inherit: matplotlib would not load with it
+    _open_streams()
     for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
@@ -59,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         _check_text(arguments)
+        _check_folder()
     except UserError as error:
         print(f"cgrpo: {error}", file=sys.stderr)
         return 2
@@ -78,6 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder that can't be written
         print(f"cgrpo: {error.filename or 'disk'}: {error.strerror or error}; what is written is kept", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not (said := _memory(error)):
+            raise
+        print(f"cgrpo: {one_line(said)}; ask for less at a time (cgrpo plan); what is written is kept", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("cgrpo: interrupted; a training run continues with cgrpo train --resume RUN", file=sys.stderr)

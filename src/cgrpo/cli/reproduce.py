@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cgrpo.cli.shared import add_settings, add_verb, path, positive
+from cgrpo.cli.shared import add_settings, add_verb, listed, path, positive
 
 DOES = "the paper's tables and figures: train every row, compare, say what holds"
 EXAMPLES = """\
@@ -38,10 +38,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
         metavar="NAME",
         help="a toy world in place of the table's own; more than once for several",
     )
-    verb.add_argument("--seeds", type=positive, default=3, metavar="N", help="trainings a row (default: 3)")
+    verb.add_argument("--seeds", type=listed, default=3, metavar="N", help="trainings a row (default: 3)")
     verb.add_argument(
         "--count",
-        type=positive,
+        type=listed,
         metavar="N",
         help="groups, tasks or rounds that a figure draws (default: each its own)",
     )

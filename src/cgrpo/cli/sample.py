@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cgrpo.cli.shared import RUN, add_settings, add_verb, path, positive, seed, share
+from cgrpo.cli.shared import RUN, add_settings, add_verb, listed, path, seed, share
 from cgrpo.errors import UserError
 
 EXAMPLES = """\
@@ -23,7 +23,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     )
     sample.add_argument("--prompt", action="append", required=True, metavar="TEXT", help="what to show; repeatable")
     sample.add_argument("--out", type=path, required=True, metavar="DIR", help="folder for the pictures")
-    sample.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures per prompt (default: 4)")
+    sample.add_argument("--seeds", type=listed, default=4, metavar="N", help="pictures per prompt (default: 4)")
     sample.add_argument(
         "--seed", type=seed, default=0, metavar="S", help="first seed (default: 0; UNO's own begin at 3407)"
     )

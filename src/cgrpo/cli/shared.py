@@ -14,6 +14,7 @@ from typing import Protocol
 
 RUN = "a run directory or an adapter (default: the base)"
 MOST = 2**62  # of whole numbers: what every library takes
+MANY = 100_000
 RECIPE = "a packaged recipe or a TOML file (default: toybox)"
 
 
@@ -103,6 +104,11 @@ def port(text: str) -> int:
 def positive(text: str) -> int:
     """A whole number from 1 on, as argparse takes types."""
     return _whole(text, 1, MOST)
+
+
+def listed(text: str) -> int:
+    """How many of what is listed one by one, as argparse takes types: more would only fill the memory."""
+    return _whole(text, 1, MANY)
 
 
 def _whole(text: str, least: int, most: int) -> int:

@@ -14,6 +14,7 @@ from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import follow, seed_noise
 from cgrpo.evaluation.show.sheets import sample_sheet
+from cgrpo.files import save_picture
 from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
 from cgrpo.text import is_blank
@@ -85,8 +86,8 @@ def sample(
         out.mkdir(parents=True, exist_ok=True)
         images_NHWC = follow(policy, batch, noise_NLC, sigmas, cfg.evaluation.batch)
         for file, picture in zip(files[:-1], to_pictures(images_NHWC), strict=True):
-            picture.save(file)
-        sample_sheet(images_NHWC, batch.select(range(0, len(batch), seeds)), seeds).save(files[-1])
+            save_picture(picture, file)
+        save_picture(sample_sheet(images_NHWC, batch.select(range(0, len(batch), seeds)), seeds), files[-1])
     except OSError as error:
         raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
     return files

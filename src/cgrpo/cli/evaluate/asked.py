@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import RUN, add_settings, path, positive, seed
+from cgrpo.cli.shared import RUN, add_settings, listed, path, seed
 
 if TYPE_CHECKING:
     from cgrpo.commands.benchmark import EvaluationRequest, Outcome
@@ -21,7 +21,7 @@ def add_benchmark(bench: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="pictures and scores; the same folder again goes on where it ended",
     )
-    bench.add_argument("--seeds", type=positive, default=4, metavar="N", help="pictures a prompt (default: 4)")
+    bench.add_argument("--seeds", type=listed, default=4, metavar="N", help="pictures a prompt (default: 4)")
     bench.add_argument(
         "--first-seed", type=seed, default=3407, metavar="S", help="the first (default: 3407, as the paper's code)"
     )

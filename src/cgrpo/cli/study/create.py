@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cgrpo.cli.shared import add_verb, count, path, positive, seed
+from cgrpo.cli.shared import add_verb, count, listed, path, positive, seed
 from cgrpo.errors import UserError
 from cgrpo.text import read_text
 
@@ -33,8 +33,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
         default="pairwise",
         help="which of two pictures (default), or 0 to 5 for one",
     )
-    create.add_argument("--items", type=positive, default=200, metavar="N", help="pages to ask about (default: 200)")
-    create.add_argument("--raters", type=positive, default=8, metavar="N", help="links to make (default: 8)")
+    create.add_argument("--items", type=listed, default=200, metavar="N", help="pages to ask about (default: 200)")
+    create.add_argument("--raters", type=listed, default=8, metavar="N", help="links to make (default: 8)")
     create.add_argument(
         "--raters-per-item", type=positive, default=3, metavar="N", help="who answers a page, 1 to 8 (default: 3)"
     )

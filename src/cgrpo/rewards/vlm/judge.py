@@ -45,7 +45,7 @@ class VlmJudge(Reward):
         self.settings = settings
         self.axis: Axis = settings.task
         read_key(settings.key_variable)  # fails now rather than after hours; not kept
-        self.cache = JudgementCache(Path(settings.cache).expanduser() if settings.cache else None)
+        self.cache = JudgementCache(_folder(settings.cache))
         _, processes = launched()
         self.ledger = Ledger(
             settings.input_price,
@@ -130,6 +130,14 @@ class VlmJudge(Reward):
 
     def _keep(self, key: str, judgement: Judgement) -> None:
         self.cache.put(key, judgement, {"task": self.settings.task, "model": self.settings.model})
+
+
+def _folder(cache: str) -> Path | None:
+    """Raises UserError where ~ is nobody's, as in a container whose user has no home."""
+    folder = os.path.expanduser(cache)
+    if folder.startswith("~"):
+        raise UserError(f"vlm cache {cache}: no such home folder is known here; set cache to another folder")
+    return Path(folder) if folder else None
 
 
 def read_key(variable: str) -> str:
