@@ -11,6 +11,7 @@ import torch
 
 from cgrpo import hub
 from cgrpo.cli import main
+from cgrpo.cli.shared import write_json
 from cgrpo.commands.train import check_servers
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
@@ -117,6 +118,30 @@ def test_what_can_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         JudgementCache(tmp_path / "cache").put("abc", Judgement(1.0), {})
     assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["x.json"]
     assert (tmp_path / "x.json").read_text() == "old"
+
+
+def test_what_can_not_be_written_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for words in (["rewards", "score", "x.png", "--prompt", "a"], ["data", "check", "x.json"], ["plan"]):
+        for place in (tmp_path, tmp_path / "nowhere" / "x.json"):
+            with pytest.raises(SystemExit):
+                main([*words, "--json", str(place)])
+            assert "give a file in a folder that is there" in capsys.readouterr().err
+    monkeypatch.setattr("cgrpo.commands.analyze.make_subject", lambda *_, **__: pytest.fail("worked"))
+    assert main(["analyze", "conflict", "--out", str(tmp_path / "file")]) == 2
+    assert "can't write to" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_json_goes_through_a_link(tmp_path: Path) -> None:
+    """As /dev/stdout is one: replaced, what is written would be lost."""
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("old")
+    for name in ("link", "plain"):
+        write_json(tmp_path / name, {"a": float("nan")})
+    assert (tmp_path / "file").read_text() == (tmp_path / "plain").read_text() == '{\n  "a": null\n}\n'
+    assert (tmp_path / "link").is_symlink()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '"x"', '{"methods": [], "format": 1}', "\0\0"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from cgrpo.cli.shared import RECIPE, add_settings, add_verb, count, finite, path, positive
-from cgrpo.files import json_text
+from cgrpo.cli.shared import RECIPE, add_settings, add_verb, count, finite, new_file, positive, write_json
 
 DOES = "parameters, FLOPs, memory and hours of a recipe, before loading anything"
 EXAMPLES = """\
@@ -28,7 +27,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
         help="share of its bf16 peak, 0 to 1 (default: as measured on that GPU, else 0.4)",
     )
     plan.add_argument("--references", type=count, default=1, metavar="N", help="references per task (default: 1)")
-    plan.add_argument("--json", type=path, metavar="FILE", help="also write the plan as JSON")
+    plan.add_argument("--json", type=new_file, metavar="FILE", help="also write the plan as JSON")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,4 +45,4 @@ def run(options: argparse.Namespace) -> None:
     )
     print(render(result))
     if options.json:
-        options.json.write_text(json_text(result.as_dict(), indent=2) + "\n")
+        write_json(options.json, result.as_dict())

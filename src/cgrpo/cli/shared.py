@@ -10,7 +10,9 @@ import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from cgrpo.files import json_text, write_text
 
 RUN = "a run directory or an adapter (default: the base)"
 MOST = 2**62  # of whole numbers: what every library takes
@@ -76,6 +78,25 @@ def share(text: str) -> tuple[Path, float]:
 def path(text: str) -> Path:
     """A path, as argparse takes types; ``--out=~/x`` is none of a shell's business, so ~ is read here."""
     return Path(os.path.expanduser(text))
+
+
+def new_file(text: str) -> Path:
+    """A file to write at the end of long work, as argparse takes types: refused now where it can't be written then."""
+    file = path(text)
+    if file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: give a file in a folder that is there")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: can't be written; give another file")
+    return file
+
+
+def write_json(file: Path, value: Any) -> None:
+    """``value`` in ``file``, whole or not at all; straight into what is no plain file, such as /dev/stdout."""
+    text = json_text(value, indent=2) + "\n"
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        file.write_text(text, encoding="utf-8")
+    else:
+        write_text(file, text)
 
 
 def finite(text: str) -> float:

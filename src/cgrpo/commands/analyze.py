@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ def analyze(
     folder, device, began = ask.folder, Runtime().device, time.perf_counter()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
     able(cfg)
+    _make(folder)
     untrained = ask.base or ask.run is None
     if not untrained and adapter is not None and not adapter.exists():
         raise UserError(f"{ask.run} has no adapter yet; wait for its first checkpoint, or give --base")
@@ -126,6 +128,16 @@ def analyze(
         found = measure(subject)
     told = describe(name, ask, cfg) | {"seconds": round(time.perf_counter() - began, 1)} | found.as_dict()
     return keep(found, told, folder, f"{name}-base" if ask.base else name, "base" if untrained else cfg.title())
+
+
+def _make(folder: Path) -> None:
+    """Before hours are spent on what could not be written. Raises UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"can't write to {folder}; give another --out")
 
 
 def describe(name: str, ask: AnalysisRequest, cfg: Config) -> dict[str, Any]:
@@ -142,8 +154,7 @@ def describe(name: str, ask: AnalysisRequest, cfg: Config) -> dict[str, Any]:
 
 
 def keep(found: Found, told: dict[str, Any], folder: Path, name: str, title: str) -> Analysis:
-    """The json and the plot, in ``folder``. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The json and the plot, in ``folder``, which is there. Raises OSError."""
     files = folder / f"{name}.json", folder / f"{name}.png"
     write_text(files[0], json_text(told, indent=1) + "\n")
     save(found.draw(title), files[1])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from cgrpo.cli.shared import add_settings, add_verb, path
+from cgrpo.cli.shared import add_settings, add_verb, new_file, path, write_json
 from cgrpo.errors import UserError
-from cgrpo.files import json_text
 
 if TYPE_CHECKING:
     from cgrpo.data import CheckReport
@@ -26,7 +25,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     add_settings(check)
     check.add_argument("--root", type=path, metavar="DIR", help="where the pictures lie, if not beside it")
     check.add_argument("--quick", action="store_true", help="open no picture: damage and likeness are not looked for")
-    check.add_argument("--json", type=path, metavar="FILE", help="also write the problems as JSON")
+    check.add_argument("--json", type=new_file, metavar="FILE", help="also write the problems as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         tables = [report.as_dict() for report in reports]
         told = tables[0] if len(tables) == 1 and not needs else {"sets": tables, "needs": needs, "notes": notes}
-        options.json.write_text(json_text(told, indent=2) + "\n")
+        write_json(options.json, told)
     return 1 if needs or any(report.problems for report in reports) else 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 
-from cgrpo.cli.shared import add_settings, add_verb, path
+from cgrpo.cli.shared import add_settings, add_verb, new_file, path, write_json
 
 EXAMPLES = """\
 cgrpo rewards score --reference toy.png --prompt "a small toy in the snow" \\
@@ -30,14 +30,14 @@ def add(verbs: argparse._SubParsersAction) -> None:
     score.add_argument("--recipe", default="toybox", help="where the rewards are described (default: toybox)")
     add_settings(score)
     score.add_argument("--sheet", type=path, metavar="FILE", help="also write the pictures in that order (PNG)")
-    score.add_argument("--json", type=path, metavar="FILE", help="also write the table as JSON")
+    score.add_argument("--json", type=new_file, metavar="FILE", help="also write the table as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     from cgrpo.commands.score import score
     from cgrpo.evaluation.show.table import Table
     from cgrpo.evaluation.show.words import number
-    from cgrpo.files import json_text, without_nan
+    from cgrpo.files import without_nan
 
     result = score(
         options.images,
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     print("\n" + Table("Scores", "", ["", *result.units], rows, "l" + "r" * len(result.units)).text())
     if options.json:
         pictures = [{"picture": str(path), "scores": without_nan(row)} for path, row in result.rows]
-        options.json.write_text(json_text({"units": result.units, "pictures": pictures}, indent=2) + "\n")
+        write_json(options.json, {"units": result.units, "pictures": pictures})
     failed = sum(math.isnan(value) for _, row in result.rows for value in row.values())
     if failed:
         print(f"cgrpo: {failed} of {len(rows) * len(result.units)} scores failed", file=sys.stderr)
