@@ -37,7 +37,7 @@ def test_a_folder_that_is_gone(
     monkeypatch.chdir(tmp_path)
     tmp_path.rmdir()
     assert main(["data", "check", "x.json"]) == 2
-    assert capsys.readouterr().err == "cgrpo: the working directory is gone; cd to a folder that is there\n"
+    assert capsys.readouterr().err == "cgrpo: the working directory is gone; start cgrpo in a folder that is there\n"
 
 
 def test_a_notebooks_drawing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def _check_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise UserError("the working directory is gone; cd to a folder that is there") from None
+        raise UserError("the working directory is gone; start cgrpo in a folder that is there") from None
 
 
 def _open_streams() -> None:

@@ -130,8 +130,8 @@ class Results:
         for folder in self.also:
             if not any(map(_is_result, folder.glob("*.json"))):
                 deeper = folder / "results"
-                cure = f"give {deeper}" if deeper.is_dir() else "give the folder results/ of an earlier --out"
-                raise UserError(f"--results {folder}: no finished training is there; {cure}")
+                place = deeper if deeper.is_dir() else "the folder results/ of an earlier --out"
+                raise UserError(f"--results {folder}: no finished training is there; give {place}")
 
     def _renamed(self) -> Iterator[tuple[str, Path]]:
         """Results whose file's name is not what their configuration is called now, by that."""
