@@ -16,10 +16,11 @@ from warm import Started
 from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import copy_items, manifest_suite, real_items, toybox_suite
+from cgrpo.evaluation.benchmark import copy_items, manifest_suite, real_items, score_items, toybox_suite
 from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.pages.comparison import write_comparison
-from cgrpo.evaluation.scores import read_scores
+from cgrpo.evaluation.scores import Scorer, read_scores
+from cgrpo.rewards import Reward
 
 SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=4"]
 
@@ -203,3 +204,33 @@ def test_measures_of_the_picture_alone_stand_on_neither_axis(manifest, tmp_path)
     assert main(["evaluate", "compare", str(tmp_path / "out"), "--out", str(tmp_path / "page")]) == 0
     table = json.loads((tmp_path / "page" / "comparison.json").read_text())
     assert table["columns"] == ["brightness", "copy_paste"] and table["tradeoffs"] == []
+
+
+class Share(Reward):
+    """How much of the reference its mask has: -1 without one."""
+
+    axis = "identity"
+    unit = "test"
+
+    def __call__(self, images_NHWC, batch):
+        given = batch.reference_masks or [(None,) * len(row) for row in batch.references]
+        shares = [[-1.0 if m is None else m.histogram()[255] / (m.width * m.height) for m in row] for row in given]
+        return torch.tensor([sum(row) / len(row) for row in shares])
+
+
+def test_the_data_sets_own_masks_count_as_in_training(manifest, tmp_path):
+    """They were passed over: the same metric said something else of the same pictures than held-out tasks did."""
+    mask = Image.new("L", (40, 32), 0)
+    mask.paste(20, (0, 0, 20, 32))
+    mask.save(tmp_path / "mask.png")
+    rows = [{"references": ["a.png", "b.png"], "masks": ["mask.png", None], "mask_threshold": 8, "prompt": "a cat"}]
+    (tmp_path / "masked.json").write_text(json.dumps(rows))
+    suite = manifest_suite(tmp_path / "masked.json")
+    (tmp_path / "out").mkdir()
+    metrics = {"share": Scorer("judge", Share())}
+    items = copy_items(suite)
+    score_items(metrics, items, suite.root, tmp_path / "out", masks=suite.masks)
+    assert suite.mark["masks"] == 1 and "masks" not in manifest_suite(manifest).mark  # or scores of both would mix
+    assert [row.score for row in read_scores(tmp_path / "out")] == [0.5]
+    score_items(metrics, items, suite.root, tmp_path / "out", masks=suite.masks, protocols=("all",))
+    assert read_scores(tmp_path / "out")[-1].score == (0.5 - 1) / 2

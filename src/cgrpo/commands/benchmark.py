@@ -242,6 +242,7 @@ def _score(
             items,
             suite.root,
             ask.out,
+            masks=suite.masks,
             protocols=ask.protocols,
             rank=runtime.rank,
             world=runtime.world,

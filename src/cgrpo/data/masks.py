@@ -64,6 +64,14 @@ def fit_mask(mask: Image.Image, size: tuple[int, int], threshold: int) -> Image.
     return grey.point([255 * (level > threshold) for level in range(256)])
 
 
+def mask_of(picture: Image.Image, path: Path, threshold: int) -> Image.Image:
+    """The mask in a file, fitted to its picture; an empty one is said. Raises UserError as ``read_mask``."""
+    mask = fit_mask(read_mask(path), picture.size, threshold)
+    if not mask.getbbox():
+        say_empty()
+    return mask
+
+
 def mask_fault(fitted: Image.Image, size: tuple[int, int]) -> str | None:
     """What is wrong with a fitted mask of a picture of ``size``; None where nothing is."""
     if fitted.size != size:

@@ -9,7 +9,7 @@ from typing import Protocol
 from PIL import Image
 
 from cgrpo.data.archives import open_picture
-from cgrpo.data.masks import fit_mask, read_mask, say_empty
+from cgrpo.data.masks import mask_of
 from cgrpo.data.readers import chosen_records, scan_records
 from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
@@ -63,13 +63,10 @@ class ManifestSource:
 
     def _masks(self, record: Record, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
         paths = record.masks or (None,) * len(pictures)
-        masks = tuple(
-            None if path is None else fit_mask(read_mask(path), picture.size, record.mask_threshold)
+        return tuple(
+            None if path is None else mask_of(picture, path, record.mask_threshold)
             for path, picture in zip(paths, pictures, strict=True)
         )
-        if any(mask is not None and not mask.getbbox() for mask in masks):
-            say_empty()
-        return masks
 
     def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         targets = []

@@ -17,9 +17,9 @@ _PIECE = re.compile(r"(.+?)-\d+-of-\d+(?:-[0-9a-f]+)?")  # the hash: as the libr
 
 def split_of(name: str) -> str:
     """ "train" of train-00000-of-00032-0a1b2c, train_003 and toys-train; "" where a name says nothing."""
-    words = _WORD.findall(name.lower())
+    words: list[str] = _WORD.findall(name.lower())
     if words:  # the last: a stress-test has a train, too
-        return _WORDS.get(words[-1], words[-1])
+        return _WORDS.get(words[-1]) or words[-1]
     piece = _PIECE.fullmatch(name)
     return piece[1] if piece else ""
 

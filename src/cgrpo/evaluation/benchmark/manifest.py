@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cgrpo.data import read_records
 from cgrpo.errors import UserError
@@ -19,7 +20,7 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
 
     Records whose meta has the same ``subject_id``, or else those with the same references, are one subject, called by
     its subject word or its first reference's name, and numbered where two would have one name. All references of a
-    record are shown to the policy; protocol "one" scores against the first. A record's target is a real picture that
+    record are shown to the policy; protocol "one" scores against the first. Masks count as in training. A record's target is a real picture that
     follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such as "live", and a ``prompt_kind``
     such as "property". Raises UserError.
     """
@@ -27,12 +28,16 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
     names = _names(records)
     rows, counts = [], dict.fromkeys(names.values(), 0)
     photographs: dict[str, tuple[str, ...]] = {}
+    masks: dict[tuple[str, str], tuple[Path, int]] = {}
     for number, record in enumerate(records):
         name = names[_subject(record)]
         if not record.references:
             raise UserError(f"manifest {path}, record {record.id}: has no reference to compare with")
         shown = tuple(str(file.absolute()) for file in record.references)
         photographs[name] = tuple(dict.fromkeys((*photographs.get(name, ()), *shown)))
+        for shown_file, mask in zip(shown, record.masks, strict=False):
+            if mask is not None:
+                masks[name, shown_file] = (mask, record.mask_threshold)
         rows.append(
             Row(
                 number,
@@ -48,8 +53,12 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
         )
         counts[name] += 1
     texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
-    mark = {"benchmark": f"manifest {path.name}", "rows": hashlib.sha256(texts.encode()).hexdigest()[:16]}
-    return Suite(path.name, Path(), rows, photographs, mark)
+    mark: dict[str, Any] = {
+        "benchmark": f"manifest {path.name}",
+        "rows": hashlib.sha256(texts.encode()).hexdigest()[:16],
+    }
+    mark |= {"masks": len(masks)} if masks else {}
+    return Suite(path.name, Path(), rows, photographs, mark, masks=masks)
 
 
 def _subject(record: Record) -> Hashable:

@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.data.archives import container, open_picture
+from cgrpo.data.masks import mask_of
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item
+from cgrpo.evaluation.benchmark.suite import Masks
 from cgrpo.evaluation.scores import (
     Key,
     Protocol,
@@ -33,7 +35,8 @@ from cgrpo.rewards.base import Memory, own_memory, to_tensor
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]
-Known = list[tuple[str, tuple[Image.Image, ...]]]  # each subject's word and photographs
+# Each subject's word, photographs, and their masks.
+Known = list[tuple[str, tuple[Image.Image, ...], tuple[Image.Image | None, ...]]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def score_items(
     root: Path,
     out: Path,
     *,
+    masks: Masks | None = None,
     protocols: Sequence[Protocol] = ("one",),
     chunk: int = 32,
     rank: int = 0,
@@ -75,11 +79,12 @@ def score_items(
 
     ``rows.collect_rows`` joins the parts when all processes are through; returned is the order for it. Photographs'
     names are relative to ``root``. An identity score is the metric against the one reference of a subject ("one") or
-    the mean over all its photographs ("all"); of several subjects their mean. A row that has a score already is kept
-    unless its picture is newer; one without is tried again. A picture or reference that can't be read gives rows
-    without a score, with the error. Process ``rank`` of ``world`` takes every ``world``-th chunk of ``chunk`` items.
-    Nothing is remembered from chunk to chunk, and one that was broken off is scored whole again for the rows it lacks:
-    at equal threads every digit is that of an undisturbed single process. A metric that is broken is a UserError.
+    the mean over all its photographs ("all"), of several subjects their mean; ``masks`` are the data set's own. A row
+    that has a score already is kept unless its picture is newer; one without is tried again. What can't be read (a
+    picture, a photograph, a mask) gives rows without a score, with the error. Process ``rank`` of ``world`` takes every
+    ``world``-th chunk of ``chunk`` items. Nothing is remembered from chunk to chunk, and one that was broken off is
+    scored whole again for the rows it lacks: at equal threads every digit is that of an undisturbed single process.
+    A metric that is broken is a UserError.
     """
     asked = wishes(metrics, protocols)
     done = _still_true({row.key for row in read_scores(out) if row.score is not None}, items, last_scored(out), rank)
@@ -88,7 +93,7 @@ def score_items(
         for first in range(rank * chunk, len(items), world * chunk):
             some = items[first : first + chunk]
             with own_memory(Memory()):  # whatever a process met before, a chunk has the same digits
-                for row in _score_chunk(some, asked, done, root, read):
+                for row in _score_chunk(some, asked, done, root, read, masks or {}):
                     write_row(part, row)
             part.flush()
             if progress:
@@ -116,7 +121,7 @@ def _is_newer(file: Path, time: float) -> bool:
 
 
 def _score_chunk(
-    items: Sequence[Item], asked: Sequence[Wish], done: set[Key], root: Path, read: Read
+    items: Sequence[Item], asked: Sequence[Wish], done: set[Key], root: Path, read: Read, masks: Masks
 ) -> Iterator[ScoreRow]:
     """The rows of ``items`` that are not done yet."""
     wanted = {wish: [item for item in items if wish.asks(item)] for wish in asked}
@@ -137,18 +142,18 @@ def _score_chunk(
     for wish, some in lacking.items():
         rows = [_row(item, wish, None, errors[item]) for item in some if item in errors]
         readable = {item: pictures[item] for item in some if item in pictures}
-        rows += _score_wish(wish, readable, root, read)
+        rows += _score_wish(wish, readable, root, read, masks)
         yield from (row for row in rows if row.key not in done)
 
 
-def _score_wish(wish: Wish, pictures: Mapping[Item, Image.Image], root: Path, read: Read) -> Iterator[ScoreRow]:
+def _score_wish(
+    wish: Wish, pictures: Mapping[Item, Image.Image], root: Path, read: Read, masks: Masks
+) -> Iterator[ScoreRow]:
     """One metric's rows of pictures of any size, those of one size in one call."""
     parts: dict[tuple[Any, ...], list[tuple[Item, Known]]] = {}
     for item, picture in pictures.items():
         try:
-            known = [
-                (word, tuple(read(root / name) for name in names)) for word, names in item.references(wish.protocol)
-            ]
+            known = _known(item, wish, root, read, masks)
         except UserError as error:
             yield _row(item, wish, None, str(error))
             continue
@@ -159,6 +164,17 @@ def _score_wish(wish: Wish, pictures: Mapping[Item, Image.Image], root: Path, re
         for (item, _), score in zip(part, scores_N.tolist(), strict=True):
             lost = score != score
             yield _row(item, wish, None if lost else score, f"{wish.metric} could not score it" if lost else None)
+
+
+def _known(item: Item, wish: Wish, root: Path, read: Read, masks: Masks) -> Known:
+    """Raises UserError for a photograph or a mask that can't be read."""
+    known: Known = []
+    for subject, (word, names) in zip(item.subjects, item.references(wish.protocol), strict=True):
+        shown = tuple(read(root / name) for name in names)
+        given = [masks.get((subject, name)) for name in names]
+        fitted = (mask and mask_of(picture, *mask) for picture, mask in zip(shown, given, strict=True))
+        known.append((word, shown, tuple(fitted)))
+    return known
 
 
 def _mean_over_subjects(wish: Wish, images_NHWC: Tensor, part: Sequence[tuple[Item, Known]]) -> Tensor:
@@ -173,8 +189,10 @@ def _mean_over_subjects(wish: Wish, images_NHWC: Tensor, part: Sequence[tuple[It
         return scored(wish.metric, wish.reward, images_NHWC, batch)
     columns = []
     for place in range(len(part[0][1])):
-        words, references = zip(*(known[place] for _, known in part), strict=True)
-        columns.append(scored(wish.metric, wish.reward, images_NHWC, Batch(ids, prompts, references, words, spec)))
+        words, references, masks = zip(*(known[place] for _, known in part), strict=True)
+        given = masks if any(mask is not None for row in masks for mask in row) else None
+        batch = Batch(ids, prompts, references, words, spec, given)
+        columns.append(scored(wish.metric, wish.reward, images_NHWC, batch))
     return torch.stack(columns).mean(0)
 
 

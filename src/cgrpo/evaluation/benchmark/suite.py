@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+Masks = Mapping[tuple[str, str], tuple[Path, int]]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -45,6 +47,7 @@ class Suite:
     root         the folder that all pictures' names are relative to
     photographs  by subject, its reference first: protocol "one" compares with that alone, "all" with every one
     mark         what must be equal for pictures and scores to be comparable; scores of other marks do not mix
+    masks        the data set's own, by subject and photograph: the file, and above which level is subject
     facts        worth keeping beside the scores: for DreamBench, which photographs these are
     """
 
@@ -54,6 +57,7 @@ class Suite:
     photographs: Mapping[str, tuple[str, ...]]
     mark: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    masks: Masks = field(default_factory=dict)
 
     @property
     def references(self) -> dict[str, list[str]]:
