@@ -20,9 +20,9 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
 
     Records whose meta has the same ``subject_id``, or else those with the same references, are one subject, called by
     its subject word or its first reference's name, and numbered where two would have one name. All references of a
-    record are shown to the policy; protocol "one" scores against the first. Masks count as in training. A record's target is a real picture that
-    follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such as "live", and a ``prompt_kind``
-    such as "property". Raises UserError.
+    record are shown to the policy; protocol "one" scores against the first. Masks count as in training. A record's
+    target is a real picture that follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such
+    as "live", and a ``prompt_kind`` such as "property". Raises UserError.
     """
     records = read_records(path, root, limit)
     names = _names(records)
