@@ -5,6 +5,7 @@ python benchmarks/credit_judged.py [--groups 198] [--world conflict] [--keep FIL
 Draws groups as a training in that world does and scores them with its rewards and with the toy world's judges. For each
 fill, averaged over its steps and filled an iteration's groups at a time as training does:
 
+mean               the credit's: below 0 more is pushed away than is asked for
 identity, prompt   the credit's slopes on the two rewards' own group advantages, over all samples
 share              identity's of the two slopes
 true identity,     mean correlation within groups of the credit with the judge's score, with its 95 % interval over
@@ -37,6 +38,9 @@ FILLS = {
     "plain sum": ("shaping.type=none", *EVEN),
     "SARS": ("shaping.type=tanh", *EVEN),
     "SARS + TDW": ("shaping.type=tanh", "weights.type=sigmoid"),
+    "harmonic mean": ("shaping.type=harmonic", *EVEN),
+    "min": ("shaping.type=min",),
+    "max": ("shaping.type=max",),
     "raw sum": ("shaping.type=raw-sum", *EVEN),
     "GDPO": ("shaping.type=gdpo", *EVEN),
     "after APEX": ("shaping.type=apex", *EVEN),
@@ -83,14 +87,14 @@ def main() -> None:
     spread = pair_PG2.std(1).mean(0).tolist()
     told = f"identity {spread[0]:.3f}, prompt {spread[1]:.3f}"
     print(f"{len(pair_PG2)} groups, {options.world}; spread within groups: {told}")
-    print(f"{'':22s} {'identity':>9s} {'prompt':>8s} {'share':>6s}   {'true identity':26s} true prompt")
+    print(f"{'':22s} {'mean':>6s} {'identity':>9s} {'prompt':>8s} {'share':>6s}   {'true identity':26s} true prompt")
     for name, axis in (("identity's reward alone", 0), ("prompt's reward alone", 1)):
-        print(f"{name:47s}  ", *(f"{within(adv_PG2[..., axis], scores_PG4[..., judge])!s:26s}" for judge in (2, 3)))
+        print(f"{name:54s}  ", *(f"{within(adv_PG2[..., axis], scores_PG4[..., judge])!s:26s}" for judge in (2, 3)))
     for name, settings in FILLS.items():
         credit_PG = credit(pair_PG2.float(), settings, options.world)
         terms_N3 = torch.cat([torch.ones_like(adv_PG2[..., :1]), adv_PG2], -1).flatten(0, 1)
         slopes = torch.linalg.lstsq(terms_N3, credit_PG.reshape(-1, 1), driver="gelsd").solution[1:, 0].tolist()
-        told = f"{name:22s} {slopes[0]:9.3f} {slopes[1]:8.3f} {slopes[0] / sum(slopes):6.2f}  "
+        told = f"{name:22s} {credit_PG.mean():6.3f} {slopes[0]:9.3f} {slopes[1]:8.3f} {slopes[0] / sum(slopes):6.2f}  "
         print(told, *(f"{within(credit_PG, scores_PG4[..., judge])!s:26s}" for judge in (2, 3)))
     for table in shaping_against_sum(pair_PG2).tables():
         print(f"\n{table.note}\n{table.text()}")
