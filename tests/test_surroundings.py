@@ -28,7 +28,8 @@ def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     assert main(["cite"]) == 0 and main(["plan", "nothing"]) == 2
-    sys.stdout.close(), sys.stderr.close()
+    sys.stdout.close()
+    sys.stderr.close()
 
 
 def test_a_folder_that_is_gone(
@@ -45,6 +46,22 @@ def test_a_notebooks_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     main(["cite"])
     assert "MPLBACKEND" not in os.environ
+
+
+def test_a_locale_without_utf8(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """LC_ALL=C PYTHONUTF8=0, or LC_ALL=de_DE.ISO-8859-1: what ails is the locale, not the name."""
+
+    def run(options: object) -> None:
+        "caf\xe9/\u732b.png".encode("latin-1")
+
+    monkeypatch.setattr("cgrpo.cli.cite.run", run)
+    with pytest.raises(UnicodeEncodeError):
+        main(["cite"])
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    for words in (["cite"], ["plan", "\udce7.toml"]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "export LC_ALL=C.UTF-8" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,13 @@ CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torcha
 """Loggers whose words on import are of no use to our users."""
 
 
+LETTERS = "this locale has no UTF-8: export LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+
+
+def _knows_all_letters() -> bool:
+    return sys.getfilesystemencoding().lower() == "utf-8"
+
+
 def _check_text(arguments: Sequence[str]) -> None:
     """Raises UserError for an argument, a path or a prompt, whose bytes are no UTF-8: no file of ours could say it."""
     for place, argument in enumerate(arguments, 1):
@@ -30,8 +37,9 @@ def _check_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError:
             shown = argument.encode(errors="backslashreplace").decode()
+            cause = "" if _knows_all_letters() else f"; or {LETTERS}"
             raise UserError(
-                f"argument {place} ({shown[:100]}) is no UTF-8; type it in UTF-8, rename the file"
+                f"argument {place} ({shown[:100]}) is no UTF-8; type it in UTF-8, rename the file{cause}"
             ) from None
 
 
@@ -107,6 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:  # a full disk, a folder that can't be written
         print(f"cgrpo: {error.filename or 'disk'}: {error.strerror or error}; what is written is kept", file=sys.stderr)
+        return 2
+    except UnicodeEncodeError as error:
+        if _knows_all_letters():
+            raise
+        name = one_line(error.object.encode(errors="backslashreplace").decode())
+        print(f"cgrpo: {name[:200]}: a name with letters that are not known here; {LETTERS}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
         if not (said := _memory(error)):

@@ -190,8 +190,8 @@ def full_scale(names: Sequence[str], seeds: int, gpu: str, gpus: int, settings: 
     for table in (*asked, *(part for name in exhibits for part in _parts(EXHIBITS[name]))):
         for row, jobs in jobs_of(table, "full", FULL, range(seeds), settings).items():
             found += [(table, row, job) for job in jobs]
-    _check_used(settings, [job for *_, job in found])
-    return [_row(*one, gpu, gpus) for one in found]
+    _check_used(settings, [job for _, _, job in found])
+    return [_row(table, row, job, gpu, gpus) for table, row, job in found]
 
 
 def _row(table: Table, row: str, job: Job, gpu: str, gpus: int) -> dict[str, Any]:
