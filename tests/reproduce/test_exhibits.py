@@ -13,8 +13,9 @@ from PIL import Image
 from cgrpo.build import make_policy
 from cgrpo.cli import main
 from cgrpo.commands.reproduce import Reproduced, reproduce
-from cgrpo.reproduce import jobs_of, load_table
+from cgrpo.reproduce import Results, jobs_of, load_table
 from cgrpo.reproduce.exhibits import EXHIBITS, rows_of
+from cgrpo.reproduce.exhibits.made import Made
 
 TINY = [
     "training.iterations=2",
@@ -83,3 +84,16 @@ def test_table8_takes_turns(capsys: pytest.CaptureFixture, tmp_path: Path) -> No
 def test_exhibits_need_rows_that_there_are(name: str) -> None:
     for table, rows in EXHIBITS[name].rows.items():
         assert set(rows) <= {row.name for row in load_table(table).rows}
+
+
+def test_what_is_compared_has_the_same_seeds(tmp_path: Path) -> None:
+    """Of two rows with seeds 0 and 1 and one with seed 1 alone, and none of a fourth."""
+    names = ["naive GRPO 1:1", "naive GRPO 1:1.5", "Customized-GRPO", "w/o TDW"]
+    jobs = jobs_of(rows_of("table2", names), "toybox", "mild", [0, 1])
+    there = [*jobs[names[0]], *jobs[names[1]], jobs[names[2]][1]]
+    for job in there:
+        (tmp_path / f"{job.key}.json").write_text(json.dumps(fake(job, 0.0)))
+    made = Made("mild", (0, 1), (), Results(tmp_path), tmp_path)
+    assert made.shared({"table2": names}) == (1,)
+    assert made.shared({"table2": names[:2]}) == made.shared({"table2": names[3:]}) == (0, 1)
+    assert [line.lacking for line in made.board("table2", names[:3], (1,)).lines] == ["", "", ""]

@@ -6,18 +6,20 @@ from pathlib import Path
 
 from cgrpo.evaluation.show.plane import Spot, draw_plane
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, axis_colour, legend, panels, save
-from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
+from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown, told
 
 ALPHAS = ("0.0", "0.2", "0.5", "0.8", "1.0")
 STANDARD = {f"alpha {alpha}, standard": float(alpha) for alpha in ALPHAS}
 INVERTED = {"alpha 0.5, inverted": PROMPT}
 NAIVE = "naive GRPO 1:1"
+ROWS = {"table5": [*STANDARD, *INVERTED], "table2": [NAIVE]}
 
 
 def draw(made: Made, path: Path) -> Shown:
-    board = made.board("table5", [*STANDARD, *INVERTED])
+    seeds = made.shared(ROWS)
+    board = made.board("table5", ROWS["table5"], seeds)
     lines = {line.row.name: line for line in board.lines if line.change}
-    figure, (left, right) = panels([f"Strength of the synergy ({made.world})", "Schedule"], (9.6, 3.8))
+    figure, (left, right) = panels([f"Strength of the synergy ({made.world}, {told(seeds)})", "Schedule"], (9.6, 3.8))
     for axis, judge in board.judges.items():
         found = [(alpha, lines[name].change[judge]) for name, alpha in STANDARD.items() if name in lines]
         alphas, changes = [alpha for alpha, _ in found], [change for _, change in found]
@@ -31,7 +33,7 @@ def draw(made: Made, path: Path) -> Shown:
     legend(left)
     shown = {"alpha 0.5, standard": ("TDW", THIRD), "alpha 0.5, inverted": ("inverted TDW", PROMPT)}
     spots = [Spot((0.0, 0.0), MUTED, "s", note="base")]
-    naive = made.board("table2", [NAIVE]).lines[0] if made.finished("table2", NAIVE) else None
+    naive = made.board("table2", [NAIVE], seeds).lines[0] if made.finished("table2", NAIVE) else None
     for line, note, colour in (
         *((lines.get(name), *words) for name, words in shown.items()),
         (naive, "naive 1:1", INK),
@@ -44,6 +46,4 @@ def draw(made: Made, path: Path) -> Shown:
     return Shown(pictures=[path.with_suffix(".png")])
 
 
-EXHIBIT = Exhibit(
-    "Synergy coefficient and schedule", "Figure 6", draw, {"table5": [*STANDARD, *INVERTED], "table2": [NAIVE]}
-)
+EXHIBIT = Exhibit("Synergy coefficient and schedule", "Figure 6", draw, ROWS)

@@ -28,10 +28,20 @@ class Made:
     runs: Path
     count: int | None = None
 
-    def board(self, table: str, rows: Sequence[str]) -> Scoreboard:
-        """Rows of a table as found. Raises UserError where none of them is there."""
+    def shared(self, rows: Mapping[str, Sequence[str]]) -> tuple[int, ...]:
+        """The seeds that all those of the rows, by table, have of which any is there: what a picture may compare.
+        Where they share none, all."""
+        found = [
+            {job.seed for job in self.jobs(table, row) if self.results.find(job.key)}
+            for table, names in rows.items()
+            for row in names
+        ]
+        return tuple(sorted(set(self.seeds).intersection(*filter(None, found)))) or tuple(self.seeds)
+
+    def board(self, table: str, rows: Sequence[str], seeds: Sequence[int]) -> Scoreboard:
+        """Rows of a table as found with these seeds. Raises UserError where none of them is there."""
         part = rows_of(table, rows)
-        jobs = jobs_of(part, "toybox", self.world, self.seeds, self.settings)
+        jobs = jobs_of(part, "toybox", self.world, seeds, self.settings)
         found = scoreboard(part, self.world, jobs, self.results)
         if not any(line.change for line in found.lines):
             raise UserError(f"no result of {', '.join(jobs)} ({self.world}); run cgrpo reproduce {table} first")
@@ -60,6 +70,11 @@ class Made:
                 f"{self.runs / job.key}"
             )
         return found
+
+
+def told(seeds: Sequence[int]) -> str:
+    """ "seed 0"; "seeds 0, 2"."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 @dataclass(frozen=True)
