@@ -5,6 +5,7 @@ A training's file gets there from `cgrpo reproduce NAME --out DIR`: DIR/results/
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -50,7 +51,15 @@ def page() -> str:
     ]
     for place, table in (("{headlines}", headlines(found)), ("{claims}", every_claim(found))):
         text = text.replace(place, f"{table.note}\n\n{_bold(_bare(table.markdown()))}")
-    return text.replace("{tables}", "\n".join(told))
+    return text.replace("{tables}", "\n".join(told)).replace("{table8}", _table8())
+
+
+def _table8() -> str:
+    """What `cgrpo reproduce table8` measured on a quiet machine."""
+    found = json.loads((HERE / "results" / "table8.json").read_text(encoding="utf-8"))
+    rule = ["---", *["---:"] * (len(found["head"]) - 1)]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (found["head"], rule, *found["rows"])]
+    return f"`{found['command']}` on {found['machine']}. {found['note']}\n\n" + "\n".join(lines)
 
 
 def _bold(markdown: str) -> str:

@@ -83,7 +83,12 @@ def path(text: str) -> Path:
 def new_file(text: str) -> Path:
     """A file to write at the end of long work, as argparse takes types: refused now where it can't be written then."""
     file = path(text)
-    if file.is_dir() or not file.parent.is_dir():
+    try:
+        lies_in_folder = not file.is_dir() and file.parent.is_dir()
+        file.exists()
+    except OSError as error:  # a name too long for any file, or a folder that may not be looked into
+        raise argparse.ArgumentTypeError(f"{text[:60]}: {error.strerror}; give another file") from None
+    if not lies_in_folder:
         raise argparse.ArgumentTypeError(f"{text}: give a file in a folder that is there")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: can't be written; give another file")
