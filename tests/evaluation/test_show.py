@@ -87,3 +87,9 @@ def test_words():
     )
     assert (p_value(0.0004), p_value(0.25)) == ("< 0.001", "0.250")
     assert sentence("no check was better") == "No check was better."
+
+
+def test_an_interval_may_go_below_its_number_on_a_page_alone() -> None:
+    table = Table("t", "n", ["", "found"], [["a", "+0.1 [+0.0 to +0.3]"], ["b [c", "1"]], "lr")
+    assert '+0.1 <span class="range">[+0.0 to +0.3]</span></td>' in table.__html__()
+    assert "b [c</th>" in table.__html__() and "| +0.1 [+0.0 to +0.3] |" in table.markdown()

@@ -84,13 +84,13 @@ def new_file(text: str) -> Path:
     """A file to write at the end of long work, as argparse takes types: refused now where it can't be written then."""
     file = path(text)
     try:
-        lies_in_folder = not file.is_dir() and file.parent.is_dir()
-        file.exists()
+        fits = not file.is_dir() and file.parent.is_dir()
+        written = file if file.exists() else file.parent
     except OSError as error:  # a name too long for any file, or a folder that may not be looked into
         raise argparse.ArgumentTypeError(f"{text[:60]}: {error.strerror}; give another file") from None
-    if not lies_in_folder:
+    if not fits:
         raise argparse.ArgumentTypeError(f"{text}: give a file in a folder that is there")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
+    if not os.access(written, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text}: can't be written; give another file")
     return file
 
