@@ -24,7 +24,7 @@ from cgrpo.reproduce import (
 
 HERE = Path(__file__).parent
 FIRST = ("table2", "rivals")  # the others follow by name
-SEEDS = 3
+SEEDS = {"table2": 5, "rivals": 5}  # others have three
 
 
 def boards() -> list[Scoreboard]:
@@ -34,7 +34,7 @@ def boards() -> list[Scoreboard]:
     for name in (*FIRST, *(name for name in tables() if name not in FIRST)):
         table = load_table(name)
         for world in (world for world in worlds() if world in table.worlds):
-            jobs = jobs_of(table, "toybox", world, range(SEEDS))
+            jobs = jobs_of(table, "toybox", world, range(SEEDS.get(name, 3)))
             if any(results.find(job.key) for row in jobs.values() for job in row):
                 found.append(scoreboard(table, world, jobs, results))
     return found

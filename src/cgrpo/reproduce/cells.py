@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ class Line:
     """A row of the table as found.
 
     change      by metric: mean over seeds and subjects, against the base; empty where nothing was trained
-    seconds     of training, mean over seeds; pictures: generated while training, of one seed
+    seconds     of training, the seeds' median: one may have shared its machine; pictures: generated while training, of one seed
     drawn       pictures for each that is shown: of best of n, n
     lacking     why there are fewer seeds than asked for, or none; "" where all are there
     failed      whether one was tried in vain
@@ -131,7 +132,7 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
     if not finished:
         return Line(row, {}, None, None, lacking, False, failed=bool(reasons))
     change = {name: two_level(_scored(_gaps(finished, name))) for name in finished[0]["metrics"]}
-    seconds = sum(result["seconds"] for result in finished) / len(finished)
+    seconds = median(result["seconds"] for result in finished)
     older = any(result["code"] != code_mark(result["config"]["method"]) for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
     return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1, bool(reasons))

@@ -48,7 +48,8 @@ def write_beside(axes: Axes, words: str, point: Point, colour: str = MUTED, size
 
 
 def _write_notes(axes: Axes, spots: Sequence[Spot]) -> None:
-    """Each beside its mark where it covers no other note and no mark, or where it covers fewest."""
+    """Each beside its mark where it covers no other note and no mark and is not cut off, or where it covers fewest."""
+    within = axes.get_window_extent()
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in (axes.transData.transform(spot.point) for spot in spots)]
     for spot in (spot for spot in spots if spot.note):
         note = write_beside(axes, spot.note, spot.point, spot.colour)
@@ -57,7 +58,8 @@ def _write_notes(axes: Axes, spots: Sequence[Spot]) -> None:
             note.set_position((across, up))
             note.set_horizontalalignment("left" if across > 0 else "right")
             box = note.get_window_extent()
-            tried.append((box.count_overlaps(taken), across, up))
+            cut_off = box.x0 < within.x0 or box.x1 > within.x1 or box.y0 < within.y0 or box.y1 > within.y1
+            tried.append((box.count_overlaps(taken) + len(taken) * cut_off, across, up))
             if not tried[-1][0]:
                 break
         _, across, up = min(tried, key=lambda one: one[0])

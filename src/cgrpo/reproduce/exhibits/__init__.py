@@ -1,6 +1,6 @@
 """The paper's figures, and its table of seconds: a file an exhibit, in a dictionary by name."""
 
-from cgrpo.reproduce.exhibits import figure1, figure2, figure3, figure4, figure6, figure7, gallery, table8
+from cgrpo.reproduce.exhibits import figure1, figure2, figure3, figure4, figure6, figure7, front, gallery, table8
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown, rows_of
 
 EXHIBITS: dict[str, Exhibit] = {
@@ -11,6 +11,7 @@ EXHIBITS: dict[str, Exhibit] = {
     "figure4": figure4.EXHIBIT,
     "figure6": figure6.EXHIBIT,
     "figure7": figure7.EXHIBIT,
+    "front": front.EXHIBIT,
     "gallery": gallery.EXHIBIT,
 }
 
