@@ -24,7 +24,8 @@ class Line:
     """A row of the table as found.
 
     change      by metric: mean over seeds and subjects, against the base; empty where nothing was trained
-    seconds     of training, the seeds' median: one may have shared its machine; pictures: generated while training, of one seed
+    seconds     of training, the seeds' median: one may have shared its machine
+    pictures    generated while training, of one seed
     drawn       pictures for each that is shown: of best of n, n
     lacking     why there are fewer seeds than asked for, or none; "" where all are there
     failed      whether one was tried in vain

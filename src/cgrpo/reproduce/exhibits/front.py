@@ -1,4 +1,4 @@
-"""Every fill of the credit table in one plane: what lies along the trade of identity for prompt following, what beyond."""
+"""Every fill of the credit table in one plane: what trades identity for prompt following, and what lies beyond."""
 
 from __future__ import annotations
 
