@@ -69,6 +69,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ('toybox = "toybox"', 'full = "uno-24gb"', "recipe.toybox is not said"),
         ("columns", "worlds = []\ncolumns", "worlds"),
         ('against = "base"', 'against = "naive"', "'naive' against itself"),
+        ('["shaping.type=none"]', '["training.seed =7"]', "training.seed"),
         ('name = "base"', 'name = " "', "name is blank"),
         (
             "[[claims]]",

@@ -30,7 +30,9 @@ class Job:
 
 
 def job(recipe: str, settings: Sequence[str], seed: int, label: str) -> Job:
-    """Raises UserError for settings that do not fit the recipe."""
+    """Raises UserError for settings that do not fit the recipe, or that choose a seed."""
+    if any(_key(setting) == "training.seed" for setting in settings):
+        raise UserError(f"{label}: training.seed: a table trains its rows with seeds 0, 1, ...; leave it out (--seeds N)")
     whole = (*settings, f"training.seed={seed}", *QUIET)
     cfg = load_config(recipe, whole)
     return Job(content_key(cfg), f"{label}, seed {seed}", recipe, whole, seed, cfg)
@@ -107,8 +109,12 @@ def _fitting(common: Sequence[str], recipe: str, own: Sequence[str]) -> list[str
     method = [s for s in own if s.startswith("method=")]
     known = keys(load_config(recipe, method).method)
     replaced = tuple(s.partition("type=")[0] for s in own if s.startswith("rewards.") and ".type=" in s)
-    fits = [setting for setting in common if _known(setting.split("=")[0].strip(), known)]
+    fits = [setting for setting in common if _known(_key(setting), known)]
     return [setting for setting in fits if not (replaced and setting.startswith(replaced))]
+
+
+def _key(setting: str) -> str:
+    return setting.partition("=")[0].strip()
 
 
 def _known(key: str, known: Sequence[str]) -> bool:
