@@ -43,6 +43,8 @@ class Row(Section):
     """In place of ``set`` at full scale, where the rewards are other models."""
     recipe: dict[Scale, str] = Field(default_factory=dict)
     """Another recipe than the table's, by scale."""
+    only: Scale | None = None
+    """The one scale that it is for, where its settings fit no other."""
     train: bool = True
     """False: the base itself."""
     best_of: Annotated[int, Field(ge=2)] | None = None

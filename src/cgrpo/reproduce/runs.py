@@ -61,7 +61,7 @@ def jobs_of(
     found: dict[str, list[Job]] = {}
     for row in table.rows:
         settled = _best_of(row) if scale == "toybox" else ()
-        if row.train or settled:
+        if row.only in (None, scale) and (row.train or settled):
             recipe = row.recipe.get(scale) or table.recipe.get(scale)
             if recipe is None:
                 raise UserError(f"table {table.name}, row {row.name}: recipe.{scale} is not said; name a recipe there")
