@@ -32,7 +32,9 @@ class Job:
 def job(recipe: str, settings: Sequence[str], seed: int, label: str) -> Job:
     """Raises UserError for settings that do not fit the recipe, or that choose a seed."""
     if any(_key(setting) == "training.seed" for setting in settings):
-        raise UserError(f"{label}: training.seed: a table trains its rows with seeds 0, 1, ...; leave it out (--seeds N)")
+        raise UserError(
+            f"{label}: training.seed: a table trains its rows with seeds 0, 1, ...; leave it out (--seeds N)"
+        )
     whole = (*settings, f"training.seed={seed}", *QUIET)
     cfg = load_config(recipe, whole)
     return Job(content_key(cfg), f"{label}, seed {seed}", recipe, whole, seed, cfg)
