@@ -126,17 +126,33 @@ def test_the_forward_tables_are_those_of_the_stored_trainings(monkeypatch: pytes
         assert told in text, told
 
 
+def _plain(text: str) -> str:
+    return " ".join(text.replace("\N{MINUS SIGN}", "-").replace("*", "").replace(" to ", ", ").split())
+
+
+def _intervals(text: str) -> list[str]:
+    return re.findall(r"[+-]0\.\d{3} \[[^\]]+\]", _plain(text))
+
+
+def test_intervals_in_the_reasons_are_those_of_the_tables() -> None:
+    """Every further seed changes them."""
+    template = (ROOT / "docs" / "results.template.md").read_text()
+    reasons = template.partition("\n### Why\n")[2].partition("\n## ")[0]
+    tables = _plain((ROOT / "docs" / "results.md").read_text().partition("\n## Tables")[2])
+    told = set(_intervals(reasons))
+    assert len(told) >= 6
+    assert not {interval for interval in told if interval not in tables}
+
+
 def test_intervals_on_a_methods_page_are_those_of_the_tables() -> None:
     """They are told again there, from pages that are made or measured anew."""
-
-    def plain(page: Path) -> str:
-        return " ".join(page.read_text().replace("\N{MINUS SIGN}", "-").replace(" to ", ", ").split())
-
-    tables = [plain(ROOT / "docs" / f"{name}.md") for name in ("results", "forward", "toybox", "analysis")]
+    tables = [
+        _plain((ROOT / "docs" / f"{name}.md").read_text()) for name in ("results", "forward", "toybox", "analysis")
+    ]
     told = {
         (page.name, interval)
         for page in (ROOT / "docs" / "methods").glob("*.md")
-        for interval in re.findall(r"[+-]0\.\d{3} \[[^\]]+\]", plain(page))
+        for interval in _intervals(page.read_text())
     }
     assert len(told) >= 10
     assert not {(name, interval) for name, interval in told if not any(interval in table for table in tables)}
