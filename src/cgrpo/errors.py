@@ -1,22 +1,21 @@
-"""The one exception for mistakes a user can mend."""
+"""The one exception for a user's mistake."""
 
 
 class UserError(Exception):
-    """A mistake in the user's input: one line that says what, where, and how to mend it.
+    """A mistake in the user's input: ``message`` says what is wrong and where, ``cure`` what to type next.
 
-    The command line prints the message as one line and exits with code 2. Anything else that
-    escapes is a bug and keeps its traceback. What it quotes of the input may hold line breaks or
-    a terminal's control codes: they are written out.
+    The command line prints both as one line and exits with code 2. Any other exception that escapes is a bug
+    and keeps its traceback. Line breaks and control characters in quoted input are written as escapes.
     """
 
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
+    def __init__(self, message: str, cure: str = ""):
+        super().__init__(one_line(f"{message}; {cure}" if cure else message))
 
 
 class BrokenPicture(UserError):
-    """What was sampled is no picture; the policy went through all of its steps before that came out."""
+    """A sampled picture has values that are not finite."""
 
 
 def one_line(text: str) -> str:
-    r"""``text`` with every character that is not printed as it stands, such as a line break, as an escape (\n)."""
+    r"""``text`` with every character that is not printable, such as a line break, as an escape (\n)."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

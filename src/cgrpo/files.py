@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, a folder for one process alone, and numbers for JSON."""
+"""Reading and writing files: errors that name the path, files whole or not at all, folder locks, numbers for JSON."""
 
 from __future__ import annotations
 
@@ -11,8 +11,36 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgrpo.errors import UserError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@contextmanager
+def reading(path: Path | str, cure: str = "") -> Iterator[None]:
+    """Turn an OSError or ValueError within into a UserError that names ``path``; a UserError passes as it is.
+
+    ValueError is what parsers raise (JSON, TOML, decoding). ``cure`` says what to do about a file that exists and
+    can't be parsed.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: can't be read ({error})", cure) from error
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn an OSError within into a UserError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from error
 
 
 def write_text(path: Path, text: str) -> None:

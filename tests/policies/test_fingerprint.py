@@ -12,7 +12,7 @@ from tiny_bfl import bfl_transformer
 from tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 from cgrpo.policies import add_adapter, file_fingerprint, transformer_fingerprint
 from cgrpo.policies.checkpoints.bfl import read_transformer
 
@@ -28,31 +28,31 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def test_what_it_depends_on() -> None:
     one = tensors()
-    mark = fingerprint(one.items())
-    assert len(mark) == 64 and mark == fingerprint(tensors().items())
-    assert mark == fingerprint(reversed(one.items()))
-    assert mark != fingerprint(tensors(1).items())
-    assert mark != fingerprint([("z" if name == "a" else name, value) for name, value in one.items()])
-    assert mark != fingerprint((one | {"b": one["b"].reshape(50, 70)}).items())
-    assert mark != fingerprint((one | {"b": one["b"] * 1.01}).items())
-    assert mark != fingerprint(list(one.items())[:2])
+    mark = of_tensors(one.items())
+    assert len(mark) == 64 and mark == of_tensors(tensors().items())
+    assert mark == of_tensors(reversed(one.items()))
+    assert mark != of_tensors(tensors(1).items())
+    assert mark != of_tensors([("z" if name == "a" else name, value) for name, value in one.items()])
+    assert mark != of_tensors((one | {"b": one["b"].reshape(50, 70)}).items())
+    assert mark != of_tensors((one | {"b": one["b"] * 1.01}).items())
+    assert mark != of_tensors(list(one.items())[:2])
 
 
 def test_known_value() -> None:
     """Spelt out with hashlib: one tensor of bf16 1.0 and 2.0 (0x3f80, 0x4000, little-endian)."""
     digest = hashlib.sha256(b"(2,)" + bytes.fromhex("803f0040")).hexdigest()
     expected = hashlib.sha256(f"w {digest}\n".encode()).hexdigest()
-    assert fingerprint([("w", torch.tensor([1.0, 2.0]))]) == expected
+    assert of_tensors([("w", torch.tensor([1.0, 2.0]))]) == expected
 
 
 def test_precision_and_memory_layout_do_not_matter() -> None:
     half = {name: value.bfloat16() for name, value in tensors().items()}
-    mark = fingerprint(half.items())
+    mark = of_tensors(half.items())
     for dtype in (torch.float32, torch.float64):
-        assert mark == fingerprint((name, value.to(dtype)) for name, value in half.items())
+        assert mark == of_tensors((name, value.to(dtype)) for name, value in half.items())
     strided = half | {"b": half["b"].t().contiguous().t()}
-    assert not strided["b"].is_contiguous() and mark == fingerprint(strided.items())
-    assert fingerprint([("e", torch.zeros(0, 4))]) != fingerprint([("e", torch.zeros(0, 5))])
+    assert not strided["b"].is_contiguous() and mark == of_tensors(strided.items())
+    assert of_tensors([("e", torch.zeros(0, 4))]) != of_tensors([("e", torch.zeros(0, 5))])
 
 
 def test_files_and_shards(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_files_and_shards(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     for name, value in one.items():
         save_file({name: value}, tmp_path / "shards" / f"{name}.safetensors")
-    mark = fingerprint(one.items())
+    mark = of_tensors(one.items())
     assert mark == file_fingerprint(tmp_path / "whole.safetensors") == file_fingerprint(tmp_path / "shards")
     with pytest.raises(UserError, match="not a readable"):
         file_fingerprint(tmp_path / "none.safetensors")

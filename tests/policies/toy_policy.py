@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 from cgrpo.policies import Policy
 from cgrpo.policies.adapters.files import write_adapter
 from cgrpo.policies.conditions import TensorCondition
@@ -80,7 +80,7 @@ class ToyPolicy(Policy[ToyCondition]):
         return write_adapter(folder / "toy.safetensors", {"delta": self.delta.weight.detach()}, {})
 
     def mark(self):
-        return {"weights": fingerprint([("base", self.base.weight), ("delta", self.delta.weight)])}
+        return {"weights": of_tensors([("base", self.base.weight), ("delta", self.delta.weight)])}
 
     def shard(self, spread):
         spread([self.base], [self.delta.weight])

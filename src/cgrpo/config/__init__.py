@@ -31,9 +31,9 @@ from cgrpo.config.rewards import (
     RewardSettings,
     VlmSettings,
 )
-from cgrpo.config.section import TOYBOX, Section, settled
 from cgrpo.config.sft import SftConfig
 from cgrpo.config.training import Training
+from cgrpo.section import TOYBOX, Section, settled
 
 __all__ = [
     "METHODS",

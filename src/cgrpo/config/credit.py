@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cgrpo.config.section import Section, Share
+from cgrpo.section import Section, Share
 
 WITH_BONUS = ("tanh", "none", "harmonic")  # "none": a bonus of 0
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cgrpo.config.section import TOYBOX, Place, Section, Share
+from cgrpo.section import TOYBOX, Place, Section, Share
 
 
 class Data(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import Place, Positive, Section
+from cgrpo.section import Place, Positive, Section
 
 
 class Evaluation(Section):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from cgrpo.config.credit import credit_in_words
 from cgrpo.config.groups import GroupRun, GroupSampling, GroupTraining
-from cgrpo.config.section import Positive, Section, Share
+from cgrpo.section import Positive, Section, Share
 
 
 class RolloutSampling(GroupSampling):

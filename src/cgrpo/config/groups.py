@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from cgrpo.config.credit import Shaping, Weights
 from cgrpo.config.run import Run
 from cgrpo.config.sampling import Sampling
-from cgrpo.config.section import Positive
 from cgrpo.config.training import Training
+from cgrpo.section import Positive
 
 
 class GroupSampling(Sampling):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from cgrpo.config.credit import WITH_BONUS, credit_in_words
 from cgrpo.config.groups import GroupRun, GroupSampling
-from cgrpo.config.section import Positive, Section
+from cgrpo.section import Positive, Section
 
 
 class Window(Section):

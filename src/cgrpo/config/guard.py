@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cgrpo.config.rewards import RewardSettings
-from cgrpo.config.section import Place, Positive, Section
+from cgrpo.section import Place, Positive, Section
 
 
 class Guard(Section):

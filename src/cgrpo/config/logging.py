@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cgrpo.config.section import Positive, Section
+from cgrpo.section import Positive, Section
 
 
 class Logging(Section):

@@ -9,8 +9,8 @@ from typing import Any
 from cgrpo.config.forward import ForwardConfig
 from cgrpo.config.grpo import GrpoConfig
 from cgrpo.config.preference import PreferenceConfig
-from cgrpo.config.section import Section
 from cgrpo.config.sft import SftConfig
+from cgrpo.section import Section
 
 Config = GrpoConfig | ForwardConfig | SftConfig | PreferenceConfig
 """A whole run: a closed union told apart by ``method``."""

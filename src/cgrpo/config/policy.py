@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import TOYBOX, Place, Positive, Section
+from cgrpo.section import TOYBOX, Place, Positive, Section
 
 
 class Policy(Section):

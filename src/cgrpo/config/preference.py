@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cgrpo.config.run import Run
-from cgrpo.config.section import Place, Positive, Section, Share
+from cgrpo.section import Place, Positive, Section, Share
 
 
 class Preferences(Section):

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from cgrpo.config.methods import DEFAULT_METHOD, METHODS, Config, foreign, keys, owners, without_foreign
 from cgrpo.config.moved import MOVED, renamed, say
 from cgrpo.config.rewards import REWARD_TYPES
-from cgrpo.config.section import TOYBOX, Section
 from cgrpo.errors import UserError
+from cgrpo.section import TOYBOX, Section
 from cgrpo.text import read_text
 
 

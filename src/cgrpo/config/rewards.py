@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from cgrpo.config.section import TOYBOX, Place, Positive, Section, Seed
+from cgrpo.section import TOYBOX, Place, Positive, Section, Seed
 
 AxisName = Literal["identity", "prompt"]
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # of the environment, by its name

@@ -14,8 +14,8 @@ from cgrpo.config.logging import Logging
 from cgrpo.config.policy import Policy
 from cgrpo.config.rewards import DEFAULT_REWARDS, RewardSettings, with_defaults
 from cgrpo.config.sampling import Sampling
-from cgrpo.config.section import Section
 from cgrpo.config.training import Training
+from cgrpo.section import Section
 
 
 class Run(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import Section
+from cgrpo.section import Section
 
 
 class Sampling(Section):

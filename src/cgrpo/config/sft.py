@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from cgrpo.config.run import Run
-from cgrpo.config.section import Positive, Section
+from cgrpo.section import Positive, Section
 
 
 class Supervised(Section):

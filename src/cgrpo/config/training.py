@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cgrpo.config.section import Positive, Section, Seed, Share
+from cgrpo.section import Positive, Section, Seed, Share
 
 
 class Training(Section):

@@ -9,13 +9,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 
 
 def models_fingerprint(models: Iterable[nn.Module]) -> str:
     """The fingerprint of several models together, in their order."""
     states = enumerate(model.state_dict() for model in models)
-    return fingerprint((f"{number}.{name}", value) for number, state in states for name, value in state.items())
+    return of_tensors((f"{number}.{name}", value) for number, state in states for name, value in state.items())
 
 
 def file_fingerprint(path: str | Path) -> str:
@@ -27,7 +27,7 @@ def file_fingerprint(path: str | Path) -> str:
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: holds no safetensors file; give a file or a folder of shards")
-    return fingerprint(pair for file in files for pair in _read(file))
+    return of_tensors(pair for file in files for pair in _read(file))
 
 
 def _read(file: Path) -> Iterator[tuple[str, Tensor]]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.adapters.layers import (
     active_weights,
@@ -75,7 +75,7 @@ class LoraPolicy(Policy[C]):
 
     def weights_mark(self) -> str:
         """The fingerprint of the transformer's weights that are in use now, for ``mark``."""
-        return fingerprint(active_weights(self.transformer))
+        return of_tensors(active_weights(self.transformer))
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 from cgrpo.rewards.base import FunctionReward, Offloaded, Reward
 
 COSTS = {"cache", "ledger", "budget", "token_budget", "input_price", "output_price"}
@@ -36,7 +36,7 @@ def reward_fingerprint(reward: Reward) -> str:
             tensors += _tensors(name, value)
         else:
             lines.append(f"{name} {value!r}")
-    lines.append(fingerprint(tensors))
+    lines.append(of_tensors(tensors))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

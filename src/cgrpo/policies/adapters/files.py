@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 from cgrpo.policies.adapters.formats import State, stock_to_adapter
 from cgrpo.policies.adapters.known import Known, read_keys
 from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
@@ -146,7 +146,7 @@ def write_adapter(file: Path, state: Mapping[str, Tensor], header: Mapping[str, 
 
 def adapter_fingerprint(split: Mapping[str, Tensor]) -> str:
     """The fingerprint of an adapter by its ``read_split`` keys: the same for UNO's file and a stock one."""
-    return fingerprint(split.items())
+    return of_tensors(split.items())
 
 
 def origin_header(origin: Origin, rank: int) -> dict[str, str]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from cgrpo.fingerprint import fingerprint
+from cgrpo.fingerprint import of_tensors
 from cgrpo.policies.adapters.formats import split_projection
 
 
 def transformer_fingerprint(transformer: nn.Module) -> str:
     """The fingerprint of a FLUX transformer's base weights under stock keys: fused or not, adapters left out."""
-    return fingerprint(base_weights(transformer))
+    return of_tensors(base_weights(transformer))
 
 
 def base_weights(transformer: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""What all tables of the configuration share."""
+"""The base of every table of settings, and the types of their values. Imports neither torch nor anything heavy."""
 
 from __future__ import annotations
 

@@ -1,0 +1,57 @@
+"""The four kinds that others can add to: rewards, policies, methods and credit functions, each by name.
+
+Every kind has one explicit dictionary of its own names. Another package adds a name through an entry point::
+
+    [project.entry-points."cgrpo.rewards"]
+    sharpness = "my_package.rewards:Sharpness"
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from cgrpo.errors import UserError
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """What goes by which name.
+
+    kind   one word for messages, such as "reward"
+    group  the entry points' group, such as "cgrpo.rewards"
+    own    this package's names and what they stand for: "module:attribute", imported at the first use
+    """
+
+    kind: str
+    group: str
+    own: Mapping[str, str]
+
+    def names(self) -> list[str]:
+        """This package's names in their order, then those of installed packages."""
+        return [*self.own, *sorted(set(_installed(self.group)) - set(self.own))]
+
+    def load(self, name: str) -> Any:
+        """What ``name`` stands for. Raises UserError for an unknown name or an installed package that can't load."""
+        if name in self.own:
+            module, _, attribute = self.own[name].partition(":")
+            return getattr(importlib.import_module(module), attribute)
+        if entry := _installed(self.group).get(name):
+            try:
+                return entry.load()
+            except (ImportError, AttributeError) as error:
+                raise UserError(f"{self.kind} {name!r}: {entry.value} can't be loaded ({error})") from error
+        names = self.names()
+        near = difflib.get_close_matches(name, names, 1)
+        cure = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+        raise UserError(f"there is no {self.kind} {name!r}", cure)
+
+
+@functools.cache
+def _installed(group: str) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=group)}
