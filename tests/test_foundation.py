@@ -19,9 +19,8 @@ def test_reading_names_the_path(tmp_path):
     broken.write_text("{")
     with pytest.raises(UserError, match=r"missing\.json: no such file"), reading(missing):
         missing.read_text()
-    with pytest.raises(UserError, match=r"broken\.json: can't be read \(.*\); write it again"):
-        with reading(broken, "write it again"):
-            json.loads(broken.read_text())
+    with pytest.raises(UserError, match=r"broken\.json.*; write it again"), reading(broken, "write it again"):
+        json.loads(broken.read_text())
     with pytest.raises(UserError, match="^as it is$"), reading(missing):
         raise UserError("as it is")
 
