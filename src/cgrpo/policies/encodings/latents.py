@@ -91,11 +91,14 @@ class LatentCodec:
         """RGB pictures of one size (sides multiples of ``pixels_per_token``) as scaled latents [N, c, h, w]."""
         if self.store is None:
             return self._encode(pictures)
-        stored = [self.store.reference(picture) for picture in pictures]
-        missing = [picture for picture, latent_CHW in zip(pictures, stored, strict=True) if latent_CHW is None]
-        fresh = iter(self._encode(missing) if missing else ())
-        rows = [next(fresh) if latent_CHW is None else latent_CHW for latent_CHW in stored]
+        rows = [self._stored(picture) for picture in pictures]
         return torch.stack([row.to(self.vae.device, self.vae.dtype) for row in rows])
+
+    def _stored(self, picture: Image) -> Tensor:
+        """The stored latent_CHW, or what the store would hold: encoded alone, so what it lacks changes no bits."""
+        assert self.store is not None
+        stored_CHW = self.store.reference(picture)
+        return self._encode([picture])[0] if stored_CHW is None else stored_CHW
 
     @torch.no_grad()
     def _encode(self, pictures: Sequence[Image]) -> Tensor:

@@ -32,7 +32,7 @@ _VERSIONS = ("transformers_version", "dtype", "torch_dtype")  # settings that a 
 
 @dataclass(frozen=True)
 class EncodingMark:
-    """What encodings depend on. Stores of equal marks hold equal encodings (up to the rounding of batched sums)."""
+    """What encodings depend on. Stores of equal marks hold equal encodings."""
 
     clip: str
     clip_tokenizer: str

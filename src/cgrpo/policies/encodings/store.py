@@ -36,7 +36,6 @@ from cgrpo.tensor_files import tensor_bytes
 from cgrpo.types import Batch
 
 COMMAND = "cgrpo data encode"
-PROMPTS_PER_CALL = 16  # of the text encoders, while a store is filled: bounds memory
 
 _RANKS = {"text": {"text_LC": 2, "pooled_C": 1}, "references": {"latent_CHW": 3}}
 _T = TypeVar("_T")
@@ -180,35 +179,27 @@ def encode_records(
 ) -> Encoded:
     """Put the prompts and references of all tasks into ``store``, each once; what it holds is not made again.
 
-    ``batches`` are read one by one, so that pictures needn't all be in memory. What shares a call does not depend on
-    what the store holds: a call of which anything is missing is made whole, so that a killed filling, gone on with, has
-    the very bits of an undisturbed one. ``prepare`` turns a task's references
+    ``batches`` are read one by one, so that pictures needn't all be in memory. ``prepare`` turns a task's references
     into the RGB pictures the autoencoder sees; ``progress`` is called with the number of tasks done so far.
+
+    Each prompt and picture goes through its encoder alone. In a batch the last bits would depend on what shares the
+    batch, and a store would remember the order in which it was filled.
     """
     if codec.posterior != store.mark.reference_latents:
         raise ValueError(f"the codec encodes the {codec.posterior}, the store holds the {store.mark.reference_latents}")
     counts, seen, done = Encoded(), set[str](), 0
     for batch in batches:
         texts = _unseen({text_key(prompt): prompt for prompt in batch.prompts}, seen)
-        new_texts = {prompt for prompt in texts if not store.has_text(prompt)}
-        for start in range(0, len(texts), PROMPTS_PER_CALL):
-            part = texts[start : start + PROMPTS_PER_CALL]
-            if new_texts.isdisjoint(part):
-                continue
-            for prompt, text_LC, pooled_C in zip(part, *prompts.encode(part), strict=True):
-                if prompt in new_texts:
-                    store.put_text(prompt, text_LC, pooled_C)
+        new_texts = [prompt for prompt in texts if not store.has_text(prompt)]
+        for prompt in new_texts:
+            text_NLC, pooled_NC = prompts.encode([prompt])
+            store.put_text(prompt, text_NLC[0], pooled_NC[0])
 
         prepared = [picture for pictures in batch.references for picture in prepare(pictures)]
         references = _unseen({picture_key(picture): picture for picture in prepared}, seen)
-        new_references = {id(picture) for picture in references if not store.has_reference(picture)}
-        for size in dict.fromkeys(picture.size for picture in references):
-            column = [picture for picture in references if picture.size == size]
-            if new_references.isdisjoint(map(id, column)):
-                continue
-            for picture, latent_CHW in zip(column, codec.encode(column), strict=True):
-                if id(picture) in new_references:
-                    store.put_reference(picture, latent_CHW)
+        new_references = [picture for picture in references if not store.has_reference(picture)]
+        for picture in new_references:
+            store.put_reference(picture, codec.encode([picture])[0])
 
         counts.texts_made += len(new_texts)
         counts.texts_kept += len(texts) - len(new_texts)
