@@ -18,7 +18,7 @@ from cgrpo.cli import parser
 from cgrpo.cli.shared import path
 from cgrpo.config import METHODS, load_config, parse_config, parse_run
 from cgrpo.config.methods import keys
-from cgrpo.data import check_manifest, read_records
+from cgrpo.data import check_manifest, read_tasks
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import read_scores
 from cgrpo.files import json_text
@@ -146,7 +146,7 @@ def test_a_data_set_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
         (folder / name).write_text(text)
         try:
             json.loads(json_text(check_manifest(folder / name).as_dict()))
-            for record in read_records(folder / name):
+            for record in read_tasks(folder / name):
                 record.prompt.encode()
         except UserError as error:
             assert "\n" not in str(error)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # torch and PIL stay out of `import cgrpo.types`
 
 
 @dataclass(frozen=True)
-class Record:
+class Task:
     """One task of a data set: show this subject as the prompt says.
 
     ``references`` and ``target`` are files, or members of an archive (``file.zip!/member``); ``subject`` is

@@ -12,7 +12,7 @@ from cgrpo.build import needs
 from cgrpo.cli import main
 from cgrpo.commands.train import train
 from cgrpo.config import load_config
-from cgrpo.data import check_manifest, read_records
+from cgrpo.data import check_manifest, read_tasks
 from cgrpo.errors import UserError
 
 UNO = ("policy.path=black-forest-labs/FLUX.1-dev", "policy.quantise=int8")
@@ -109,5 +109,5 @@ def test_masks_stand_in_for_words(folder):
     Image.new("L", (32, 32), 255).save(folder / "mask.png")
     record = {"prompt": "a dog", "masks": ["mask.png"]}
     cfg = load_config("toybox", ("rewards.identity.masks=reference",))
-    assert needs.unfit(cfg, read_records(Path(rows(folder, "a.json", record)))) == []
-    assert needs.unfit(cfg, read_records(Path(rows(folder, "b.json", {"prompt": "a dog"})))) != []
+    assert needs.unfit(cfg, read_tasks(Path(rows(folder, "a.json", record)))) == []
+    assert needs.unfit(cfg, read_tasks(Path(rows(folder, "b.json", {"prompt": "a dog"})))) != []

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from cgrpo.cli import main
-from cgrpo.data import ManifestSource, check_manifest, read_records
+from cgrpo.data import ManifestSource, check_manifest, read_tasks
 from cgrpo.data.archives import read_bytes
-from cgrpo.data.readers import scan_records
+from cgrpo.data.readers import scan
 from cgrpo.data.rows import Fault, LeftOut
 from cgrpo.errors import UserError
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 GOOD = {"compositeStructure": 5, "objectConsistency": 5, "imageQuality": 5}
 
@@ -48,7 +48,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_halves_are_reference_and_target(tmp_path: Path) -> None:
     file = write(tmp_path / "x.parquet", [row(0), row(1)])
-    record = read_records(file)[1]
+    record = read_tasks(file)[1]
     assert (record.id, record.prompt, record.subject) == ("1", "toy 1 in snow", "toy 1")
     assert record.meta["ref_prompt"] == "on a table" and record.meta["collection"] == "two"
     batch, targets = ManifestSource(file).pairs([1])
@@ -68,18 +68,17 @@ def test_the_filter_leaves_out_and_counts(tmp_path: Path, capsys: pytest.Capture
         row(5),
     ]
     file = write(tmp_path / "x.parquet", rows)
-    assert [record.id for record in read_records(file)] == ["0", "5"]
-    assert [type(found) for found in scan_records(file)] == [Record, LeftOut, LeftOut, LeftOut, LeftOut, Record]
+    assert [record.id for record in read_tasks(file)] == ["0", "5"]
+    assert [type(found) for found in scan(file)] == [Task, LeftOut, LeftOut, LeftOut, LeftOut, Task]
     report = check_manifest(file)
     assert (report.rows, report.left_out, report.pictures, report.problems) == (6, 4, 4, ())
     assert main(["data", "check", str(file)]) == 0
     assert "4 of 6 rows are left out" in capsys.readouterr().out
     assert (
-        len(read_records(write(tmp_path / "y.parquet", [{k: v for k, v in r.items() if k[0] != "q"} for r in rows])))
-        == 5
+        len(read_tasks(write(tmp_path / "y.parquet", [{k: v for k, v in r.items() if k[0] != "q"} for r in rows]))) == 5
     )
     with pytest.raises(UserError, match="leaves out all 3 rows"):
-        read_records(write(tmp_path / "z.parquet", rows[1:4]))
+        read_tasks(write(tmp_path / "z.parquet", rows[1:4]))
 
 
 def test_composites_at_fault(tmp_path: Path) -> None:
@@ -118,10 +117,10 @@ def test_unos_labels(tmp_path: Path) -> None:
     rows += [label("f", caption="a cup"), label("g", caption={"subject": []}), label("h", vlm_filter_cot=None)]
     for place in ("labels/split1.json", "all.json"):
         (tmp_path / place).write_text(json.dumps(rows))
-        found = scan_records(tmp_path / place)
-        kinds = [Record, LeftOut, LeftOut, LeftOut, Record, Fault, Fault, Record]
+        found = scan(tmp_path / place)
+        kinds = [Task, LeftOut, LeftOut, LeftOut, Task, Fault, Fault, Task]
         assert [type(one) for one in found] == kinds
         first = found[0]
-        assert isinstance(first, Record) and (first.prompt, first.subject) == ("a in snow", "cup")
+        assert isinstance(first, Task) and (first.prompt, first.subject) == ("a in snow", "cup")
         assert first.references[0].resolve() == tmp_path / "images/split1/a_1.png"
         assert first.target and first.target.resolve() == tmp_path / "images/split1/a_2.png"

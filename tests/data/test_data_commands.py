@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from cgrpo.build import make_source
 from cgrpo.cli import main
 from cgrpo.config import load_config
-from cgrpo.data import read_records
+from cgrpo.data import read_tasks
 
 SYNCD = Path(__file__).parent / "syncd_mini"
 
@@ -40,12 +40,12 @@ def test_syncd_leaves_a_manifest_that_reads(tmp_path: Path, capsys) -> None:
     out = tmp_path / "made" / "train.json"
     root = next(path.parent for path in sorted(SYNCD.rglob("*metadata_with_scores.json")))
     assert main(["data", "syncd", str(root), "--top", "2", "--out", str(out)]) == 0
-    records = read_records(out)
+    records = read_tasks(out)
     assert len(records) == 2 and all(path.is_file() for record in records for path in record.references)
     assert '"scores": "metadata"' in capsys.readouterr().out
     assert main(["data", "syncd", str(root), "--top", "1", "--held-out", "1", "--out", str(out)]) == 0
     assert f"guard.source={out.with_suffix('.heldout.json')}" in capsys.readouterr().out
-    apart = [read_records(file) for file in (out, out.with_suffix(".heldout.json"))]
+    apart = [read_tasks(file) for file in (out, out.with_suffix(".heldout.json"))]
     assert [row for part in apart for row in part] in (records, records[::-1]) and all(map(len, apart))
     assert main(["data", "syncd", str(root), "--top", "1", "--held-out", "9", "--out", str(out)]) == 2
     assert "can't spare 9 held-out ones" in capsys.readouterr().err

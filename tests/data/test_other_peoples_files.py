@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cgrpo.data import check_manifest, read_records
+from cgrpo.data import check_manifest, read_tasks
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import find_picture
@@ -79,7 +79,7 @@ TABLE = "prompt, image\na café, 0.png\na café, 0.png\n"
     ],
 )
 def test_a_manifest_is_read(tmp_path: Path, name: str, content: bytes) -> None:
-    records = read_records(folder(tmp_path, {"0.png": png("red"), name: content}) / name)
+    records = read_tasks(folder(tmp_path, {"0.png": png("red"), name: content}) / name)
     assert [(record.prompt, record.references) for record in records] == [("a café", (tmp_path / "0.png",))] * 2
 
 
@@ -111,7 +111,7 @@ def test_a_row_is_refused(tmp_path: Path, row: str, says: str) -> None:
 )
 def test_a_file_is_refused(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     with pytest.raises(UserError) as caught:
-        read_records(folder(tmp_path, {name: content}) / name)
+        read_tasks(folder(tmp_path, {name: content}) / name)
     assert says in str(caught.value)
 
 
@@ -136,7 +136,7 @@ def test_names_in_archives(tmp_path: Path) -> None:
         "b.zip!\\sub\\2.png",
     ]
     (tmp_path / "m.json").write_text(json.dumps([{"prompt": "a", "image": name} for name in [*names, "a.tar!/x.png"]]))
-    *records, circle = read_records(tmp_path / "m.json")
+    *records, circle = read_tasks(tmp_path / "m.json")
     found = [colour_of(record.references[0]) for record in records]
     assert found == [(255, 0, 0), (255, 0, 0), (0, 128, 0), (0, 0, 255), (0, 0, 255), (0, 0, 255)]
     with pytest.raises(UserError, match="no such picture"):
@@ -147,7 +147,7 @@ def test_accents_in_names_of_files(tmp_path: Path) -> None:
     for one, other in (("NFC", "NFD"), ("NFD", "NFC")):
         on_disk, told = (unicodedata.normalize(form, f"é{one}.png") for form in (one, other))
         folder(tmp_path, {on_disk: png("red"), "m.json": json.dumps([{"prompt": "a", "image": told}]).encode()})
-        assert read_records(tmp_path / "m.json")[0].references == (tmp_path / on_disk,)
+        assert read_tasks(tmp_path / "m.json")[0].references == (tmp_path / on_disk,)
 
 
 def test_captions_as_they_lie_about(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_captions_as_they_lie_about(tmp_path: Path) -> None:
     folder(tmp_path / "far", {"z.png": png("white"), "z.txt": b"z"})
     os.symlink(tmp_path / "far", tmp_path / "set" / "far")
     os.symlink(tmp_path / "set", tmp_path / "set" / "again")
-    assert [(record.id, record.prompt) for record in read_records(tmp_path / "set")] == [
+    assert [(record.id, record.prompt) for record in read_tasks(tmp_path / "set")] == [
         ("a", "a"), ("b", "b"), ("c", "c"), ("far/z", "z")
     ]  # fmt: skip
     (note,) = [note for note in check_manifest(tmp_path / "set").notes if "left out" in note]
@@ -172,7 +172,7 @@ def test_a_sample_without_a_picture_says_what_it_has(tmp_path: Path) -> None:
     )
     (problem,) = check_manifest(shard).problems
     assert "it has .heic, .txt" in problem.message
-    (record,) = [row for row in [read_records(tar(tmp_path / "t.tar", {"b.png": png("red"), "b.caption": b"y"}))[0]]]
+    (record,) = [row for row in [read_tasks(tar(tmp_path / "t.tar", {"b.png": png("red"), "b.caption": b"y"}))[0]]]
     assert record.prompt == "y"
 
 
@@ -189,11 +189,11 @@ def test_columns_of_parquet(tmp_path: Path) -> None:
 
     columns = {"prompt": ["a"], "image": [png("red")], "subject": pa.array([1], pa.timestamp("ns"))}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    assert read_records(tmp_path / "a.parquet")[0].prompt == "a"  # Python has no such date: no subject
+    assert read_tasks(tmp_path / "a.parquet")[0].prompt == "a"  # Python has no such date: no subject
     twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([b""])], ["prompt", "prompt", "image"])
     pq.write_table(twice, tmp_path / "b.parquet")
     with pytest.raises(UserError, match="two columns prompt"):
-        read_records(tmp_path / "b.parquet")
+        read_tasks(tmp_path / "b.parquet")
     pq.write_table(pa.table({"prompt": ["a"], "image": ["https://a.b/0.png"]}), tmp_path / "c.parquet")
     assert "https://a.b/0.png is an address" in fault(tmp_path / "c.parquet")
 

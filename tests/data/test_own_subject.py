@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cgrpo.cli import main
-from cgrpo.data import read_records
+from cgrpo.data import read_tasks
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_every_prompt_with_every_photograph_and_a_third_of_the_prompts_held_out(
     code, file = made(photos)
     told = capsys.readouterr().out
     assert code == 0 and "1 captions (.txt) are not used" in told and "live.heic" in told
-    train, held = read_records(file), read_records(file.with_suffix(".heldout.json"))
+    train, held = read_tasks(file), read_tasks(file.with_suffix(".heldout.json"))
     assert (len(train), len(held)) == (17 * 3, 8 * 3)
     assert not {r.prompt for r in train} & {r.prompt for r in held}
     kinds = {kind: {r.meta["prompt_kind"] for r in rows} for kind, rows in (("train", train), ("held", held))}
@@ -54,14 +54,14 @@ def test_prompts_of_ones_own_several_references_and_a_count(photos, tmp_path):
     mine.write_text("# by hand\n{class} asleep\n\nmy {class} as a stamp\nthe dog at sea\n{class} asleep\n")
     code, file = made(photos, "--prompts", str(mine), "--held-out", "1", "--references", "2", "--count", "3")
     assert code == 0
-    train, held = read_records(file), read_records(file.with_suffix(".heldout.json"))
+    train, held = read_tasks(file), read_tasks(file.with_suffix(".heldout.json"))
     assert [r.prompt for r in train] == ["dog asleep", "the dog at sea", "dog asleep"]
     assert {r.prompt for r in held} == {"my dog as a stamp"}
     names = [[path.name for path in r.references] for r in train]
     assert names == [["0.jpg", "1.jpg"], ["1.jpg", "2.jpg"], ["1.jpg", "2.jpg"]]
     assert made(photos, "--kind", "object", "--held-out", "0", out="x.json")[0] == 0
     assert not (tmp_path / "x.heldout.json").exists()
-    assert any("wheat field" in r.prompt for r in read_records(tmp_path / "x.json"))
+    assert any("wheat field" in r.prompt for r in read_tasks(tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize(

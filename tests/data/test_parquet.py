@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cgrpo.data import ManifestSource, blocks, check_manifest, columns, read_records
+from cgrpo.data import ManifestSource, blocks, check_manifest, columns, read_tasks
 from cgrpo.data.archives import is_file, read_bytes
-from cgrpo.data.readers import scan_records
+from cgrpo.data.readers import scan
 from cgrpo.data.rows import Fault
 from cgrpo.errors import UserError
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 HF = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
@@ -81,7 +81,7 @@ def test_every_way_to_hold_a_picture(tmp_path: Path, form: str, statistics: bool
     }
     flat = kind if pa.types.is_struct(kind) else getattr(kind, "value_type", kind)
     types = {"references": kind, "target": flat, "masks": kind}
-    records = read_records(write(tmp_path / "x.parquet", data, types, row_group_size=2, write_statistics=statistics))
+    records = read_tasks(write(tmp_path / "x.parquet", data, types, row_group_size=2, write_statistics=statistics))
     assert [record.prompt for record in records] == ["a", "b", "c"]
     assert [read_bytes(record.references[0]) for record in records] == [picture(n) for n in range(3)]
     assert [record.target and read_bytes(record.target) for record in records] == [picture(3), picture(4), None]
@@ -101,8 +101,8 @@ def test_fields_lists_and_pictures_at_fault(tmp_path: Path) -> None:
     }
     types = {"id": pa.int64(), "images": pa.list_(HF), "target_image": HF, "meta": pa.struct({"from": pa.string()})}
     file = write(tmp_path / "x.parquet", data, types)
-    one, two, three, four, five = scan_records(file)
-    assert isinstance(one, Record) and isinstance(two, Record) and isinstance(five, Record)
+    one, two, three, four, five = scan(file)
+    assert isinstance(one, Task) and isinstance(two, Task) and isinstance(five, Task)
     assert (one.id, one.prompt, one.subject, one.meta) == ("7", "größer 🦊", "fox", {"from": "here"})
     assert [str(path) for path in one.references] == [f"{file}!/0/images/0", f"{file}!/0/images/1"]
     assert str(one.target) == f"{file}!/0/target_image" and two.id == "1"
@@ -122,7 +122,7 @@ def test_fields_lists_and_pictures_at_fault(tmp_path: Path) -> None:
 def test_text_that_is_no_unicode_is_one_rows_fault(tmp_path: Path) -> None:
     prompts = pa.array([b"fine", b"\xff\xfe", b"too"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"prompt": prompts, "image": pa.array([embedded(0)] * 3, HF)}), tmp_path / "x.parquet")
-    assert [isinstance(row, Fault) for row in scan_records(tmp_path / "x.parquet")] == [False, True, False]
+    assert [isinstance(row, Fault) for row in scan(tmp_path / "x.parquet")] == [False, True, False]
 
 
 def test_scanning_reads_no_picture(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_scanning_reads_no_picture(tmp_path: Path) -> None:
     start = min(leaf.data_page_offset, leaf.dictionary_page_offset or leaf.data_page_offset)
     content[start : start + leaf.total_compressed_size] = bytes(leaf.total_compressed_size)
     file.write_bytes(content)
-    records = read_records(file)
+    records = read_tasks(file)
     assert len(records) == 50
     with pytest.raises(UserError, match="x.parquet, image: rows 0 to 49 can't be read") as caught:
         read_bytes(records[20].references[0])
@@ -150,7 +150,7 @@ def test_any_order_from_blocks_within_groups(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(blocks, "KEPT_BYTES", 6000)
     monkeypatch.setattr(blocks, "KEPT_CURSORS", 1)
     blocks.store_of.cache_clear()
-    paths = [record.references[0] for record in read_records(many(tmp_path / "x.parquet", 200, row_group_size=group))]
+    paths = [record.references[0] for record in read_tasks(many(tmp_path / "x.parquet", 200, row_group_size=group))]
     order = list(range(200))
     for seed in range(3):
         random.Random(seed).shuffle(order)
@@ -163,7 +163,7 @@ def test_any_order_from_blocks_within_groups(tmp_path: Path, monkeypatch: pytest
 
 def test_threads_and_a_fork_amid_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "BLOCK_BYTES", 2000)
-    paths = [record.references[0] for record in read_records(many(tmp_path / "x.parquet", 120, row_group_size=50))]
+    paths = [record.references[0] for record in read_tasks(many(tmp_path / "x.parquet", 120, row_group_size=50))]
     order = random.Random(0).choices(range(120), k=600)
 
     def right(n: int) -> bool:
@@ -184,25 +184,25 @@ def test_threads_and_a_fork_amid_them(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_shards_in_a_folder(tmp_path: Path) -> None:
     for n, name in enumerate(("train-00001-of-00002", "train-00000-of-00002", "test-00000-of-00001")):
         write(tmp_path / f"data/{name}.parquet", {"text": [f"toy {n}"], "image": [embedded(n)]}, {"image": HF})
-    records = read_records(tmp_path)
+    records = read_tasks(tmp_path)
     assert [record.id for record in records] == ["train-00000-of-00002/0", "train-00001-of-00002/0"]
     assert [record.prompt for record in records] == ["toy 1", "toy 0"]
     for path in (tmp_path / "data").glob("train*"):
         path.rename(path.with_name(path.name.replace("train", "validation")))
     with pytest.raises(UserError, match="splits test, validation, and none is called train"):
-        read_records(tmp_path)
+        read_tasks(tmp_path)
 
 
 def test_a_broken_shard_hides_no_other(tmp_path: Path) -> None:
     many(tmp_path / "a.parquet", 2)
     (tmp_path / "b.parquet").write_bytes(b"PAR1 cut short")
     many(tmp_path / "c.parquet", 2)
-    rows = scan_records(tmp_path)
+    rows = scan(tmp_path)
     assert [row.id for row in rows] == ["a/0", "a/1", "b.parquet", "c/0", "c/1"]
     for content in (b"", b"PAR1 cut short"):
         (tmp_path / "b.parquet").write_bytes(content)
         with pytest.raises(UserError, match="b.parquet: can't be read as parquet"):
-            read_records(tmp_path / "b.parquet")
+            read_tasks(tmp_path / "b.parquet")
 
 
 @pytest.mark.parametrize(
@@ -218,16 +218,16 @@ def test_members_that_are_not_there(tmp_path: Path, member: str) -> None:
 
 def test_a_file_without_pictures_or_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no column of pictures among prompt, sound"):
-        read_records(write(tmp_path / "x.parquet", {"prompt": ["a"], "sound": ["b"]}, {}))
+        read_tasks(write(tmp_path / "x.parquet", {"prompt": ["a"], "sound": ["b"]}, {}))
     with pytest.raises(UserError, match="holds no records"):
-        read_records(write(tmp_path / "y.parquet", {"prompt": [], "image": []}, {"image": HF}))
+        read_tasks(write(tmp_path / "y.parquet", {"prompt": [], "image": []}, {"image": HF}))
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = many(tmp_path / "x.parquet", 1)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match="pip install pyarrow") as caught:
-        read_records(file)
+        read_tasks(file)
     assert "\n" not in str(caught.value)
 
 

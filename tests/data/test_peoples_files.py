@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.data import check_manifest, read_records
+from cgrpo.data import check_manifest, read_tasks
 from cgrpo.data.archives import open_picture
-from cgrpo.data.readers import scan_records
+from cgrpo.data.readers import scan
 from cgrpo.data.rows import Fault
 from cgrpo.errors import UserError
 
@@ -34,7 +34,7 @@ def tar(folder: Path, *words: str) -> Path:
 def test_a_tar_of_a_folder_whatever_its_names_begin_with(tmp_path: Path, words: list[str]) -> None:
     for name in ("a/0", "b/1"):
         picture(tmp_path / "in" / f"{name}.jpg").with_suffix(".txt").write_text("a toy")
-    records = read_records(tar(tmp_path / "in", *words))
+    records = read_tasks(tar(tmp_path / "in", *words))
     assert sorted(record.id for record in records) == ["a/0", "b/1"]
     assert all(open_picture(record.references[0]).size == (256, 256) for record in records)
 
@@ -45,7 +45,7 @@ def test_members_of_a_zip_by_any_spelling(tmp_path: Path) -> None:
         archive.write(tmp_path / "0.png", "./x//0.png")
     rows = [{"prompt": "a toy", "references": [f"p.zip!/{name}"]} for name in ("x/0.png", "./x/0.png", "x/./0.png")]
     (tmp_path / "m.json").write_text(json.dumps(rows))
-    assert all(open_picture(record.references[0]).size == (256, 256) for record in read_records(tmp_path / "m.json"))
+    assert all(open_picture(record.references[0]).size == (256, 256) for record in read_tasks(tmp_path / "m.json"))
 
 
 @pytest.mark.parametrize("facts", [{"url": "https://x", "width": 256}, {"caption": None}, {"caption": ""}])
@@ -53,7 +53,7 @@ def test_img2datasets_shards_have_their_prompt_beside_the_facts(tmp_path: Path, 
     picture(tmp_path / "in" / "000.jpg")
     (tmp_path / "in" / "000.txt").write_text("a toy in the snow\n")
     (tmp_path / "in" / "000.json").write_text(json.dumps(facts))
-    (record,) = read_records(tar(tmp_path / "in", "000.jpg", "000.txt", "000.json"))
+    (record,) = read_tasks(tar(tmp_path / "in", "000.jpg", "000.txt", "000.json"))
     assert record.prompt == "a toy in the snow"
 
 
@@ -61,7 +61,7 @@ def test_a_json_that_has_the_prompt_counts_before_the_txt(tmp_path: Path) -> Non
     picture(tmp_path / "in" / "000.jpg")
     (tmp_path / "in" / "000.txt").write_text("another")
     (tmp_path / "in" / "000.json").write_text('{"caption": "a toy"}')
-    (record,) = read_records(tar(tmp_path / "in", "."))
+    (record,) = read_tasks(tar(tmp_path / "in", "."))
     assert record.prompt == "a toy"
 
 
@@ -73,7 +73,7 @@ def test_what_pillow_reads_is_read_from_folders_and_shards(tmp_path: Path, endin
     file = picture(tmp_path / "in" / f"0.{ending}", format=ENDINGS[ending])
     file.with_suffix(".txt").write_text("a toy")
     for place in (tmp_path / "in", tar(tmp_path / "in", ".")):
-        (record,) = read_records(place)
+        (record,) = read_tasks(place)
         assert record.prompt == "a toy" and open_picture(record.references[0]).size == (256, 256)
 
 
@@ -98,7 +98,7 @@ FILES = {
 def test_manifests_in_other_dressings(tmp_path: Path, name: str) -> None:
     picture(tmp_path / "0.png")
     (tmp_path / name).write_bytes(FILES[name])
-    (record,) = read_records(tmp_path / name)
+    (record,) = read_tasks(tmp_path / name)
     assert (record.prompt, record.references) == ("a toy, red", (tmp_path / "0.png",))
 
 
@@ -107,7 +107,7 @@ def test_other_formats_are_named_with_the_way_out(tmp_path: Path, name: str) -> 
     (tmp_path / name).write_bytes(b"PK\x03\x04")
     ending = name.removeprefix("d")
     with pytest.raises(UserError, match=f"{name}: {ending} is not read as a data set; (unpack|gunzip|save)"):
-        read_records(tmp_path / name)
+        read_tasks(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_other_formats_are_named_with_the_way_out(tmp_path: Path, name: str) -> 
 )
 def test_columns_of_other_names_are_named(tmp_path: Path, header: str, says: str) -> None:
     (tmp_path / "m.csv").write_text(f"{header}\na toy{',0.png' if ',' in header else ';x'}\n")
-    (fault,) = scan_records(tmp_path / "m.csv")
+    (fault,) = scan(tmp_path / "m.csv")
     assert isinstance(fault, Fault) and says in fault.message and "\n" not in fault.message

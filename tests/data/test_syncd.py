@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.data import Rules, Scorers, filter_syncd, read_records, write_manifest
+from cgrpo.data import Rules, Scorers, filter_syncd, read_tasks, write_manifest
 from cgrpo.data.archives import open_picture
 from cgrpo.data.syncd import percentile_ranks
 from cgrpo.data.syncd_files import SyncdObject, choose_pair, load_objects, metadata_files
@@ -159,7 +159,7 @@ def test_the_written_manifest_is_read_back_from_anywhere(tmp_path: Path) -> None
     manifest = filter_syncd(root, top=10)
     write_manifest(tmp_path / "lists/top.json", root, manifest)
     (tmp_path / "lists").rename(tmp_path / "moved")
-    record = read_records(tmp_path / "moved/top.json")[0]
+    record = read_tasks(tmp_path / "moved/top.json")[0]
     assert record.references[0].resolve() == root / "0/0.png" and record.target and record.target.is_file()
     assert record.masks and record.masks[0] and record.masks[0].is_file() and record.mask_threshold == 8
     assert filter_syncd(RELEASE, top=10) == manifest  # nothing of the place is in it

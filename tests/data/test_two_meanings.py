@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.data import PairSource, read_records
+from cgrpo.data import PairSource, read_tasks
 from cgrpo.data.archives import open_picture
 from cgrpo.data.fields import id_of
 from cgrpo.data.splits import split_of
@@ -46,24 +46,24 @@ def lines(folder: Path, *rows: str | dict) -> Path:
 def test_nan_is_what_is_not_there(tmp_path: Path) -> None:
     """As tables with gaps are written; it was a subject called "nan", and one subject of all rows."""
     gaps = '"subject": NaN, "id": NaN, "target": NaN, "mask": NaN, "mask_threshold": NaN, "meta": {"subject_id": NaN}'
-    (record,) = read_records(lines(tmp_path, f'{{"prompt": "a", "image": "0.png", {gaps}}}'))
+    (record,) = read_tasks(lines(tmp_path, f'{{"prompt": "a", "image": "0.png", {gaps}}}'))
     assert (record.id, record.subject, record.target, record.masks) == ("0", "", None, ())
     assert (record.mask_threshold, record.subject_id) == (127, "")
     (tmp_path / "m.csv").write_text("prompt,image,subject,target\na,0.png,nan,None\n")
-    assert read_records(tmp_path / "m.csv")[0].subject == ""
-    assert read_records(tmp_path / "m.csv")[0].target is None
+    assert read_tasks(tmp_path / "m.csv")[0].subject == ""
+    assert read_tasks(tmp_path / "m.csv")[0].target is None
 
 
 def test_ids_and_subjects_by_number(tmp_path: Path) -> None:
     rows = [{"prompt": "a", "image": "0.png", "id": n, "meta": {"subject_id": n}} for n in (0, 1.0, " ")]
-    assert [(r.id, r.subject_id) for r in read_records(lines(tmp_path, *rows))] == [
+    assert [(r.id, r.subject_id) for r in read_tasks(lines(tmp_path, *rows))] == [
         ("0", "0"),
         ("1", "1.0"),
         ("2", " "),
     ]
     assert id_of({"id": float("nan")}) is None
     with pytest.raises(UserError, match="subject must be a word or a phrase to look for, not 12"):
-        read_records(lines(tmp_path, {"prompt": "a", "image": "0.png", "subject": 12}))
+        read_tasks(lines(tmp_path, {"prompt": "a", "image": "0.png", "subject": 12}))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_ids_and_subjects_by_number(tmp_path: Path) -> None:
 )
 def test_two_pictures_of_one_use_are_refused(tmp_path: Path, row: dict, field: str) -> None:
     with pytest.raises(UserError, match=f"record 0: {field} names a picture too .*call the subject's references"):
-        read_records(lines(tmp_path, {"prompt": "a"} | row))
+        read_tasks(lines(tmp_path, {"prompt": "a"} | row))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_two_pictures_of_one_use_are_refused(tmp_path: Path, row: dict, field: s
     ],
 )
 def test_other_fields_are_no_second_picture(tmp_path: Path, more: dict) -> None:
-    (record,) = read_records(lines(tmp_path, {"prompt": "a", "image": "0.png"} | more))
+    (record,) = read_tasks(lines(tmp_path, {"prompt": "a", "image": "0.png"} | more))
     assert record.references == (tmp_path / "0.png",)
 
 
@@ -114,13 +114,13 @@ def test_two_columns_of_pictures_in_parquet(tmp_path: Path) -> None:
     shown = pa.array([{"bytes": png(), "path": "0.png"}])
     pq.write_table(pa.table({"text": ["a"], "image": shown, "edited_image": shown}), tmp_path / "a.parquet")
     with pytest.raises(UserError, match="pictures stand in image and in edited_image, and it is not said which"):
-        read_records(tmp_path / "a.parquet")
+        read_tasks(tmp_path / "a.parquet")
     pq.write_table(pa.table({"text": ["a"], "image": shown, "target": shown, "depth": shown}), tmp_path / "b.parquet")
-    assert read_records(tmp_path / "b.parquet")[0].target == tmp_path / "b.parquet!/0/target"
+    assert read_tasks(tmp_path / "b.parquet")[0].target == tmp_path / "b.parquet!/0/target"
 
 
 def shown(path: Path) -> tuple[list[str], list[str | None], str | None]:
-    (record,) = read_records(path)
+    (record,) = read_tasks(path)
     masks = [mask and mask.name for mask in record.masks]
     return [file.name for file in record.references], masks, record.target and record.target.name
 
@@ -152,7 +152,7 @@ def test_roles_in_a_shard(tmp_path: Path, names: list[str], found: tuple) -> Non
 )
 def test_samples_of_a_shard_that_say_too_much(tmp_path: Path, names: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
-        read_records(tar(tmp_path / "x.tar", [*((name, png()) for name in names), ("a.txt", b"a")]))
+        read_tasks(tar(tmp_path / "x.tar", [*((name, png()) for name in names), ("a.txt", b"a")]))
 
 
 def test_tars_strung_together_and_torn(tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ def test_tars_strung_together_and_torn(tmp_path: Path) -> None:
     one = tar(tmp_path / "a.tar", [("a.png", png()), ("a.txt", b"a")]).read_bytes()
     (tmp_path / "b.tar").write_bytes(one + one)
     with pytest.raises(UserError, match="several tars strung together"):
-        read_records(tmp_path / "b.tar")
+        read_tasks(tmp_path / "b.tar")
     (tmp_path / "c.tar").write_bytes(one + bytes(1 << 20))
     with pytest.raises(UserError, match="a megabyte of zeros.*fetch it anew"):
-        read_records(tmp_path / "c.tar")
+        read_tasks(tmp_path / "c.tar")
 
 
 SPLITS = {
@@ -188,10 +188,10 @@ def test_only_the_training_part_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / "captions" / split / "a.png").write_bytes(png())
         (tmp_path / "captions" / split / "a.txt").write_bytes(text)
     for layout in ("tars", "folders", "captions"):
-        assert [record.prompt for record in read_records(tmp_path / layout)] == ["train"]
+        assert [record.prompt for record in read_tasks(tmp_path / layout)] == ["train"]
     (tmp_path / "captions/test").rename(tmp_path / "captions/boat")  # toys: a train and a boat
     (tmp_path / "captions/boat/a.txt").write_text("boat")
-    assert [record.prompt for record in read_records(tmp_path / "captions")] == ["boat", "train"]
+    assert [record.prompt for record in read_tasks(tmp_path / "captions")] == ["boat", "train"]
 
 
 def test_what_others_leave_in_a_folder(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_what_others_leave_in_a_folder(tmp_path: Path) -> None:
         (tmp_path / "set" / name).mkdir(exist_ok=True, parents=True)
         (tmp_path / "set" / name / "a.png").write_bytes(png())
     (tmp_path / "set/a.txt").write_text("a")
-    assert [record.id for record in read_records(tmp_path / "set")] == ["a"]
+    assert [record.id for record in read_tasks(tmp_path / "set")] == ["a"]
 
 
 def test_names_in_a_zip_from_a_mac(tmp_path: Path) -> None:

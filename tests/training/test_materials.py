@@ -14,7 +14,7 @@ from PIL import Image
 from cgrpo.cli import main
 from cgrpo.commands.materials import pictures_fingerprint, records_fingerprint
 from cgrpo.commands.train import train
-from cgrpo.data import read_records
+from cgrpo.data import read_tasks
 from cgrpo.errors import UserError
 
 
@@ -57,7 +57,7 @@ def test_another_reward_or_base_is_refused(small, tiny, tmp_path):
 
 def test_what_counts_in_a_data_set(tmp_path):
     def mark(folder: Path) -> str:
-        return records_fingerprint(read_records(folder / "train.json"))
+        return records_fingerprint(read_tasks(folder / "train.json"))
 
     first = mark(data_set(tmp_path / "a"))
     assert mark(data_set(tmp_path / "b", "a toy by day")) != first
@@ -79,7 +79,7 @@ def test_pictures_count_by_what_is_in_them(tmp_path):
         with tarfile.open(tmp_path / "s.tar", "w") as shard:
             for name in ("a.bmp", "a.txt"):
                 shard.add(tmp_path / name, name)
-        return [pictures_fingerprint(read_records(tmp_path / name)) for name in ("m.json", "s.tar")]
+        return [pictures_fingerprint(read_tasks(tmp_path / name)) for name in ("m.json", "s.tar")]
 
     red = marks("red")
     assert [one == other for one, other in zip(red, marks("blue"), strict=True)] == [False, False]

@@ -25,7 +25,7 @@ def make_guard_tasks(cfg: Config) -> Batch | None:
     settings = cfg.guard
     if settings.source:
         source = make_manifest(cfg, settings.source)
-        return source.batch(range(min(settings.tasks, len(source.records))))
+        return source.batch(range(min(settings.tasks, len(source.tasks))))
     if cfg.data.source == TOYBOX:
         return ToyboxSource(0, "validation", cfg.data.dial).batch(range(settings.tasks))
     return None
@@ -41,7 +41,7 @@ def make_final_tasks(cfg: Config) -> Tasks | None:
         return heldout_tasks(cfg)[1]
     source = make_manifest(cfg, path, limit=settings.tasks)
     suite = manifest_suite(source.path, limit=settings.tasks)
-    return tasks_of(suite, source.batch(range(len(source.records))))
+    return tasks_of(suite, source.batch(range(len(source.tasks))))
 
 
 def make_held_out_judges(cfg: Config, toybox: bool, device: torch.device | str) -> dict[str, Reward]:

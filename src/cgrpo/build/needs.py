@@ -22,13 +22,13 @@ from cgrpo.config import (
 from cgrpo.errors import UserError
 from cgrpo.hub import Wanted, whereabouts
 from cgrpo.rewards.hpsv3_template import read_template
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 # Packages that are asked for by a setting, and what brings them.
 INT8, REMOTE, VLM = "torchao", "httpx", "openai"
 
 
-def check_needs(cfg: Config, records: Sequence[Record] = ()) -> None:
+def check_needs(cfg: Config, records: Sequence[Task] = ()) -> None:
     """Raises UserError for the first thing that is missing, and says how many more there are."""
     faults = [*missing(cfg), *unfit(cfg, records)]
     if faults:
@@ -59,7 +59,7 @@ def to_fetch(cfg: Config) -> list[str]:
     return lines
 
 
-def unfit(cfg: Config, records: Sequence[Record], *, trained: bool = True) -> list[str]:
+def unfit(cfg: Config, records: Sequence[Task], *, trained: bool = True) -> list[str]:
     """What a data set's rows lack for the rewards or, if they are ``trained`` on, for the method; a line a lack."""
     if trained and cfg.method == "sft":  # which no reward sees
         return _told(records, lambda r: r.target is None, "no target picture, which method sft trains on")
@@ -76,12 +76,12 @@ def scored_by(cfg: Config) -> dict[str, RewardSettings]:
     return named | {f"guard.scorers.{name}": settings for name, settings in cfg.guard.scorers.items()}
 
 
-def _of_segmented(name: str, settings: DinoSegSettings, records: Sequence[Record]) -> list[str]:
+def _of_segmented(name: str, settings: DinoSegSettings, records: Sequence[Task]) -> list[str]:
     if not settings.segmenter:
         words = f"no mask for each reference, and {name} has no segmenter"
         return _told(records, lambda r: not r.masks or None in r.masks, words)
 
-    def wordless(record: Record) -> bool:
+    def wordless(record: Task) -> bool:
         masked = settings.masks == "reference" and record.masks and None not in record.masks
         return not record.subject.strip(" .") and not masked
 
@@ -89,7 +89,7 @@ def _of_segmented(name: str, settings: DinoSegSettings, records: Sequence[Record
     return _told(records, wordless, cure)
 
 
-def _told(records: Sequence[Record], lacks: Callable[[Record], bool], words: str) -> list[str]:
+def _told(records: Sequence[Task], lacks: Callable[[Task], bool], words: str) -> list[str]:
     found = [record.id for record in records if lacks(record)]
     return [f"{len(found)} of {len(records)} rows, the first of them {found[0]}, have {words}"] if found else []
 

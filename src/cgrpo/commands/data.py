@@ -18,13 +18,13 @@ from cgrpo.commands.prompts import cut_lines, prompts_of
 from cgrpo.config import TOYBOX, Config, load_config, recipes
 from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd, hold_out, write_manifest
 from cgrpo.data.notes import shared_with
-from cgrpo.data.readers import scan_records
+from cgrpo.data.readers import scan
 from cgrpo.errors import UserError
 from cgrpo.hub import locate, whereabouts
 from cgrpo.rewards.aesthetic import Aesthetic
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.dino import DinoSeg, Subject
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 
 def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> CheckReport:
@@ -54,10 +54,7 @@ def check_recipe(
     sets = {} if cfg.data.source == TOYBOX else {cfg.data.source: root}
     sets |= {path: None for path in (cfg.guard.source, cfg.evaluation.source) if path}
     reports = [check_data(Path(path), root=place, quick=quick) for path, place in sets.items()]
-    rows = {
-        path: [row for row in scan_records(Path(path), place) if isinstance(row, Record)]
-        for path, place in sets.items()
-    }
+    rows = {path: [row for row in scan(Path(path), place) if isinstance(row, Task)] for path, place in sets.items()}
     training = rows.get(cfg.data.source, [])
     cut = _counter(cfg)
     for path, records in rows.items():

@@ -29,7 +29,7 @@ def encode(cfg: Config, out: Path) -> Encoded:
     if source.size is None:
         raise UserError("data.source = 'toybox' draws tasks without end; give a manifest with --set data.source=FILE")
     if isinstance(source, ManifestSource):
-        prompts, names = prompts_of(source.records)
+        prompts, names = prompts_of(source.tasks)
         for line in cut_lines(make_cut(cfg)(prompts), names):
             print(f"cgrpo: {line}", file=sys.stderr)
     fill = make_encoder(cfg, out, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

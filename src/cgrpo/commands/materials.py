@@ -19,7 +19,7 @@ from cgrpo.rewards import Reward
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.record import Record
-from cgrpo.types import Record as Task
+from cgrpo.types import Task
 
 SIZES = 4096  # pictures whose bytes are counted, evenly spaced: a look at each of a million would take minutes
 PIECE = 1 << 14  # bytes of a file's beginning and of its end
@@ -62,12 +62,12 @@ def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str
     """What marks each material, by the setting that names it."""
     found = {}
     if isinstance(source, PairSource) and isinstance(cfg, PreferenceConfig):
-        records = [*source.records, *source.losing]
+        records = [*source.tasks, *source.losing]
         found[f"preference.pairs = {cfg.preference.pairs}"] = records_fingerprint(records)
         found[f"preference.pairs = {cfg.preference.pairs}, its pictures"] = pictures_fingerprint(records)
     elif isinstance(source, ManifestSource):
-        found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.records)
-        found[f"data.source = {cfg.data.source}, its pictures"] = pictures_fingerprint(source.records)
+        found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.tasks)
+        found[f"data.source = {cfg.data.source}, its pictures"] = pictures_fingerprint(source.tasks)
     names = {"path": cfg.policy.path, "start": cfg.policy.start}
     found |= {f"policy.{key} = {names[key]}": mark for key, mark in policy.materials().items()}
     for name, reward in rewards.items():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from cgrpo.data import ManifestSource, Source
 from cgrpo.policies.base import Policy
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 
 def cut_lines(cut: Mapping[str, Sequence[int]], names: Sequence[str]) -> Iterator[str]:
@@ -26,9 +26,9 @@ def say_cut(policy: Policy, prompts: Sequence[str], names: Sequence[str]) -> Non
 def say_cut_tasks(policy: Policy, source: Source) -> None:
     """``say_cut`` for the records of a data set; the toy world's prompts are short."""
     if isinstance(source, ManifestSource):
-        say_cut(policy, *prompts_of(source.records))
+        say_cut(policy, *prompts_of(source.tasks))
 
 
-def prompts_of(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+def prompts_of(records: Sequence[Task]) -> tuple[list[str], list[str]]:
     """The prompts of records, and what each is called."""
     return [record.prompt for record in records], [f"record {record.id}" for record in records]

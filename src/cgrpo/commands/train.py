@@ -61,7 +61,7 @@ def _train(record: Record, cfg: Config, runtime: Runtime, marks: tuple[str, str]
     sharded = cfg.training.parallel == "fsdp2"
     placed = settled(cfg, began_in(record)) if resume else cfg  # the same settings, paths as they were meant
     source, watched, final = make_source(placed), tasks_to_watch(placed), make_final_tasks(placed)
-    check_needs(placed, source.records if isinstance(source, ManifestSource) else ())  # minutes before it would tell
+    check_needs(placed, source.tasks if isinstance(source, ManifestSource) else ())  # minutes before it would tell
     policy = make_policy(placed, runtime.device, spread=sharded, called=cfg.policy.path)
     rewards = make_rewards(placed, runtime.device)
     if sharded:

@@ -3,7 +3,7 @@
 from cgrpo.data.check import CheckReport, Problem, check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
 from cgrpo.data.pairs import PairSource
-from cgrpo.data.readers import read_records
+from cgrpo.data.readers import read_tasks
 from cgrpo.data.records import ManifestSource, Source
 from cgrpo.data.syncd import Rules, filter_syncd, hold_out, write_manifest
 from cgrpo.data.syncd_scores import Scorers
@@ -23,7 +23,7 @@ __all__ = [
     "derive",
     "filter_syncd",
     "hold_out",
-    "read_records",
+    "read_tasks",
     "task_indices",
     "write_manifest",
 ]

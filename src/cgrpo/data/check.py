@@ -19,11 +19,11 @@ from cgrpo.data.leftovers import leftover
 from cgrpo.data.looks import Look, alike, look_of
 from cgrpo.data.masks import fit_mask, mask_fault, read_mask
 from cgrpo.data.notes import notes_of, notes_on
-from cgrpo.data.readers import scan_records
+from cgrpo.data.readers import scan
 from cgrpo.data.rows import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
 from cgrpo.pictures import opened, read_picture
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 Kind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "leftover", "mask"]
 KINDS: tuple[Kind, ...] = ("row", "missing", "broken", "duplicate", "near-duplicate", "leftover", "mask")
@@ -101,14 +101,14 @@ def check_manifest(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Check whatever ``read_records`` reads; pictures are opened as training will.
+    """Check whatever ``read_tasks`` reads; pictures are opened as training will.
 
     Each file is looked at once, by ``workers`` threads (default: one a core): its header, then the whole picture.
     ``quick``: headers only, and equal contents among files of one size. ``progress`` is told (done, all) files.
     Where rows can't share a picture (parquet, a WebDataset's tar), embedded pictures of equal bytes count as one file
     that they share. Raises UserError only if no row can be found at all.
     """
-    rows = scan_records(path, root)
+    rows = scan(path, root)
     paths = list(_uses(rows))
     seen = _look_at(paths, quick, workers or os.cpu_count() or 1, progress)
     rows = _shared(rows, seen)
@@ -132,7 +132,7 @@ def _printable(text: str) -> str:
     return " ".join(text.encode(errors="backslashreplace").decode().split())
 
 
-def _files(record: Record) -> Iterator[tuple[str, Path]]:
+def _files(record: Task) -> Iterator[tuple[str, Path]]:
     """The files of a record with what they are to it."""
     yield from (("reference", path) for path in record.references)
     if record.target is not None:
@@ -148,7 +148,7 @@ def _shared(rows: Rows, seen: dict[Path, _Seen]) -> Rows:
         if found.digest is not None and is_private(path):
             same[path] = first.setdefault(found.digest, path)
 
-    def share(row: Record) -> Record:
+    def share(row: Task) -> Task:
         return replace(
             row,
             references=tuple(same.get(path, path) for path in row.references),
@@ -156,13 +156,13 @@ def _shared(rows: Rows, seen: dict[Path, _Seen]) -> Rows:
             masks=tuple(path and same.get(path, path) for path in row.masks),
         )
 
-    return [share(row) if isinstance(row, Record) else row for row in rows]
+    return [share(row) if isinstance(row, Task) else row for row in rows]
 
 
 def _uses(rows: Rows) -> dict[Path, _Use]:
     found: dict[Path, _Use] = {}
     for number, row in enumerate(rows):
-        if isinstance(row, Record):
+        if isinstance(row, Task):
             for role, path in _files(row):
                 found.setdefault(path, _Use(number, row.id, role))
     return found
@@ -199,7 +199,7 @@ def _row_problems(rows: Rows) -> Iterator[Problem]:
     for number, row in enumerate(rows):
         if isinstance(row, Fault):
             yield Problem(row.id, number, "row", row.message)
-        if not isinstance(row, Record):
+        if not isinstance(row, Task):
             continue
         chatter = leftover(row.prompt)
         if chatter is not None:
@@ -218,7 +218,7 @@ def _row_problems(rows: Rows) -> Iterator[Problem]:
 def _file_problems(rows: Rows, seen: dict[Path, _Seen]) -> Iterator[Problem]:
     """A file at fault counts against every row that needs it."""
     for number, row in enumerate(rows):
-        if isinstance(row, Record):
+        if isinstance(row, Task):
             for role, path in dict.fromkeys(_files(row)):
                 found = seen[path]
                 if found.kind is not None:
@@ -261,7 +261,7 @@ def _mask_problems(rows: Rows, seen: dict[Path, _Seen]) -> Iterator[Problem]:
         return read_picture(read_bytes(path), path).size
 
     for number, row in enumerate(rows):
-        if not isinstance(row, Record):
+        if not isinstance(row, Task):
             continue
         for path, reference in zip(row.masks, row.references, strict=False):
             if path is None or seen[path].kind is not None or seen[reference].kind is not None:

@@ -6,7 +6,7 @@ A row is an object:
     image        (or images, file_name, file_names) the references, if there are none by those names; or else a single
                  one is the target
     target       (or target_image, UNO's image_tgt_path) optional
-    masks (or mask), mask_threshold, subject (or item), id, meta: optional, see types.Record
+    masks (or mask), mask_threshold, subject (or item), id, meta: optional, see types.Task
 Null and NaN are what is not there. Any of the pictures' names may end in _file_name or _file_names, as in Hugging
 Face's imagefolders.
 """
@@ -23,7 +23,7 @@ from cgrpo.data.archives import Files, is_file
 from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
 from cgrpo.text import is_blank
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 PROMPT_KEYS = ("prompt", "text", "caption")
 REFERENCE_KEYS = ("references", "reference", "image_paths", "reference_images", "reference_image")
@@ -38,7 +38,7 @@ _OTHER_ROLES = (*MASK_KEYS, "winner", "loser")  # of pictures that are never ref
 VALUE_KEYS = (*PROMPT_KEYS, "id", "subject", "item", "mask_threshold", "meta")
 
 
-def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
+def record_of(row: Any, name: str, manifest: str, files: Files) -> Task:
     """The record of a row; ``name`` ends in the number that is its id if it has none. Raises UserError."""
     where = f"manifest {manifest}, {name}"
     if not isinstance(row, dict):
@@ -60,7 +60,7 @@ def record_of(row: Any, name: str, manifest: str, files: Files) -> Record:
     meta = row.get("meta") or {}
     if not isinstance(meta, dict):
         raise UserError(f"{where}: meta must be an object")
-    return Record(
+    return Task(
         id=id_of(row) or name.rpartition(" ")[2],
         prompt=prompt,
         references=tuple(files.path(item) for item in references),

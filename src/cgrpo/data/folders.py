@@ -16,7 +16,7 @@ from cgrpo.data.syncd_files import metadata_files, scan_syncd
 from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
 from cgrpo.text import is_blank, read_text
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
 _OTHERS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN")  # folders that discs and archives have beside one's own
@@ -45,7 +45,7 @@ def scan_folder(folder: Path) -> Rows:
     if part:
         return scan_folder(part)
     rows = _scan_captioned(folder)
-    if not any(isinstance(row, Record) for row in rows):
+    if not any(isinstance(row, Task) for row in rows):
         if (folder / TRAIN).is_dir():
             return scan_folder(folder / TRAIN)
         raise UserError(
@@ -86,7 +86,7 @@ def _scan_captioned(folder: Path) -> Rows:
             rows.append(Fault(name, f"{text}: can't be read as text ({error})"))
             continue
         if not is_blank(prompt):
-            rows.append(Record(id=name, prompt=prompt, references=(picture,)))
+            rows.append(Task(id=name, prompt=prompt, references=(picture,)))
         else:
             beside = picture.with_suffix(".txt").name
             rows.append(Fault(name, f"{picture}: has no prompt; write it into {beside} beside it"))

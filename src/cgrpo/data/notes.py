@@ -9,12 +9,12 @@ from cgrpo.data.archives import is_private
 from cgrpo.data.folders import CAPTIONS, unread
 from cgrpo.data.rows import Rows
 from cgrpo.text import read_text
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 
 def notes_on(rows: Rows) -> Iterator[str]:
     """Sentences on the set, none where nothing is remarkable."""
-    records = [row for row in rows if isinstance(row, Record)]
+    records = [row for row in rows if isinstance(row, Task)]
     captions = sum(_is_own_caption(record) for record in records)
     if captions:
         yield (
@@ -38,12 +38,12 @@ def notes_of(folder: Path) -> Iterator[str]:
         yield f"{left.total()} files are left out, no picture with its prompt: {listed}"
 
 
-def subject_of(record: Record) -> Hashable:
+def subject_of(record: Task) -> Hashable:
     """Which subject a record shows: as its meta says, or else by its references."""
     return record.subject_id or record.references
 
 
-def shared_with(held: Sequence[Record], training: Sequence[Record]) -> Iterator[str]:
+def shared_with(held: Sequence[Task], training: Sequence[Task]) -> Iterator[str]:
     """What held-out rows have in common with those trained on; the same subject with other prompts is told, no more."""
     known, prompts = {subject_of(record) for record in training}, {_words(record) for record in training}
     files = {path for record in training for path in record.references}
@@ -61,11 +61,11 @@ def shared_with(held: Sequence[Record], training: Sequence[Record]) -> Iterator[
         )
 
 
-def _words(record: Record) -> str:
+def _words(record: Task) -> str:
     return " ".join(record.prompt.lower().split())
 
 
-def _is_own_caption(record: Record) -> bool:
+def _is_own_caption(record: Task) -> bool:
     if len(record.references) != 1 or is_private(record.references[0]) or record.target is not None:
         return False
     beside = [Path(record.references[0]).with_suffix(ending) for ending in CAPTIONS]

@@ -21,7 +21,7 @@ from cgrpo.data.records import ManifestSource
 from cgrpo.data.rows import Fault, load_rows
 from cgrpo.errors import UserError
 from cgrpo.pictures import Alpha
-from cgrpo.types import Batch, Record
+from cgrpo.types import Batch, Task
 
 
 class PairSource(ManifestSource):
@@ -34,19 +34,19 @@ class PairSource(ManifestSource):
     def __init__(self, path: Path, alpha: Alpha = "white", limit: int = 0):
         self.alpha: Alpha = alpha
         self.left_out = 0
-        self.records, self.losing = _read_pairs(path, limit)
-        self.size: int | None = len(self.records)
+        self.tasks, self.losing = _read_pairs(path, limit)
+        self.size: int | None = len(self.tasks)
 
     def preferences(self, indices: Sequence[int]) -> tuple[Batch, list[Image], list[Image]]:
         """The tasks at ``indices``, their winners and their losers, RGB. Raises UserError naming a broken picture."""
         winners, losers = (
             [self._read(record.target).convert("RGB") for i in indices if (record := records[i]).target is not None]
-            for records in (self.records, self.losing)
+            for records in (self.tasks, self.losing)
         )
         return self.batch(indices), winners, losers
 
 
-def _read_pairs(path: Path, limit: int) -> tuple[list[Record], list[Record]]:
+def _read_pairs(path: Path, limit: int) -> tuple[list[Task], list[Task]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; preference.pairs is a file of JSON lines (docs/data.md)")
     rows, _ = load_rows(path)

@@ -29,7 +29,7 @@ from cgrpo.data.fields import (
 from cgrpo.data.rows import Fault, LeftOut, Rows, scan_files
 from cgrpo.data.splits import for_training
 from cgrpo.errors import UserError
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 COMPOSITE_VALUES = ("id", "description", "quality_assessment", "collection")
 
@@ -49,7 +49,7 @@ def scan_parquets(files: list[Path]) -> Rows:
     return scan_files(files, lambda file: _scan(file, f"{file.stem}/" if several else ""))
 
 
-def _scan(file: Path, prefix: str) -> Iterator[Record | Fault | LeftOut]:
+def _scan(file: Path, prefix: str) -> Iterator[Task | Fault | LeftOut]:
     opened, files = table(file), Files(None)
     described = opened.columns.get("description")
     composites = is_composite(opened.columns, described.fields if described else ())

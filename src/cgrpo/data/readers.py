@@ -32,25 +32,25 @@ from cgrpo.data.rows import Fault, LeftOut, Rows, load_rows, scan_rows
 from cgrpo.data.syncd_files import is_syncd, scan_syncd, subset_record
 from cgrpo.data.uno import is_uno_label, pictures_folder, uno_record
 from cgrpo.errors import UserError
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 
-def read_records(path: Path, root: Path | None = None, limit: int = 0) -> list[Record]:
+def read_tasks(path: Path, root: Path | None = None, limit: int = 0) -> list[Task]:
     """The records of a file or folder, in its order. ``root``: the pictures' folder, where the file isn't in it.
 
     ``limit``: the first so many, 0 for all. Rows that the set's own quality filter leaves out don't count.
     Raises UserError naming the first row and field at fault, if there is none, or if the layout isn't known.
     """
-    return chosen_records(scan_records(path, root), path, limit)
+    return chosen(scan(path, root), path, limit)
 
 
-def chosen_records(rows: Rows, path: Path, limit: int) -> list[Record]:
-    """As ``read_records``, from the rows of ``path``."""
-    records: list[Record] = []
+def chosen(rows: Rows, path: Path, limit: int) -> list[Task]:
+    """As ``read_tasks``, from the rows of ``path``."""
+    records: list[Task] = []
     for row in rows:
         if isinstance(row, Fault):
             raise UserError(row.message)
-        if isinstance(row, Record):
+        if isinstance(row, Task):
             records.append(row)
         if limit and len(records) == limit:
             break
@@ -59,7 +59,7 @@ def chosen_records(rows: Rows, path: Path, limit: int) -> list[Record]:
     return records
 
 
-def scan_records(path: Path, root: Path | None = None) -> Rows:
+def scan(path: Path, root: Path | None = None) -> Rows:
     """All rows: a row at fault is a Fault in its place, one that the set's own quality filter drops a LeftOut.
 
     Raises UserError if nothing can be read.
@@ -86,7 +86,7 @@ def _scan_file(path: Path, root: Path | None) -> Rows:
     labels = bool(rows) and is_uno_label(rows[0])
     files = Files(root or (pictures_folder(path) if labels else path.parent / given if given else path.parent))
 
-    def parse(row: Any, name: str) -> Record | LeftOut:
+    def parse(row: Any, name: str) -> Task | LeftOut:
         if isinstance(row, dict) and "ref_img" in row:
             return subset_record(row, f"manifest {path}, {name}", files)
         if is_uno_label(row):

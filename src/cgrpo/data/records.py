@@ -10,11 +10,11 @@ from PIL import Image
 
 from cgrpo.data.archives import open_picture
 from cgrpo.data.masks import mask_of
-from cgrpo.data.readers import chosen_records, scan_records
+from cgrpo.data.readers import chosen, scan
 from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
 from cgrpo.pictures import Alpha
-from cgrpo.types import Batch, Record
+from cgrpo.types import Batch, Task
 
 
 class Source(Protocol):
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 
 class ManifestSource:
-    """The records of whatever ``read_records`` can read; ``alpha`` as in ``pictures.read_picture``.
+    """The records of whatever ``read_tasks`` can read; ``alpha`` as in ``pictures.read_picture``.
 
     ``root`` is the folder that the manifest's paths are relative to, unless it says or is that itself. ``limit``:
     the first so many records, 0 for all. ``left_out`` counts the rows that the set's own quality filter drops.
@@ -40,14 +40,14 @@ class ManifestSource:
 
     def __init__(self, path: Path, alpha: Alpha = "white", root: Path | None = None, limit: int = 0):
         self.path = path
-        rows = scan_records(path, root)
-        self.records = chosen_records(rows, path, limit)
+        rows = scan(path, root)
+        self.tasks = chosen(rows, path, limit)
         self.left_out = sum(isinstance(row, LeftOut) for row in rows)
-        self.size: int | None = len(self.records)
+        self.size: int | None = len(self.tasks)
         self.alpha: Alpha = alpha
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        records = [self.records[index] for index in indices]
+        records = [self.tasks[index] for index in indices]
         references = tuple(tuple(self._read(path) for path in record.references) for record in records)
         return Batch(
             ids=tuple(record.id for record in records),
@@ -61,7 +61,7 @@ class ManifestSource:
     def _read(self, path: Path) -> Image.Image:
         return open_picture(path, self.alpha)
 
-    def _masks(self, record: Record, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
+    def _masks(self, record: Task, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
         paths = record.masks or (None,) * len(pictures)
         return tuple(
             None if path is None else mask_of(picture, path, record.mask_threshold)
@@ -70,7 +70,7 @@ class ManifestSource:
 
     def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         targets = []
-        for record in (self.records[index] for index in indices):
+        for record in (self.tasks[index] for index in indices):
             if record.target is None:
                 raise UserError(f"record {record.id} has no target picture; supervised fine-tuning needs one for each")
             targets.append(self._read(record.target))

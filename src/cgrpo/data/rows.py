@@ -15,7 +15,7 @@ from typing import Any
 from cgrpo.data.fields import id_of, names_file
 from cgrpo.errors import UserError
 from cgrpo.text import cure_for, decoded, first_bytes, parse_json
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LeftOut:
     reason: str
 
 
-Rows = list[Record | Fault | LeftOut]
+Rows = list[Task | Fault | LeftOut]
 
 
 def load_rows(path: Path) -> tuple[list[Any], str]:
@@ -149,7 +149,7 @@ def scan_files(files: list[Path], scan: Callable[[Path], Iterator[Any]]) -> Rows
     return rows
 
 
-def scan_rows(rows: list[Any], parse: Callable[[Any, str], Record | LeftOut]) -> Iterator[Record | Fault | LeftOut]:
+def scan_rows(rows: list[Any], parse: Callable[[Any, str], Task | LeftOut]) -> Iterator[Task | Fault | LeftOut]:
     """``parse`` of each row and its name ("record 3"); what it raises becomes a Fault."""
     for number, row in enumerate(rows):
         if isinstance(row, Fault):

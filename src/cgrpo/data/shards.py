@@ -19,13 +19,13 @@ from cgrpo.data.rows import Fault
 from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
 from cgrpo.text import decoded, is_blank, parse_json
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 CAPTIONS = (".txt", ".caption")  # the other is kohya's
 _NUMBERED = re.compile(r"(ref|mask)(\d{0,4})")
 
 
-def scan_shard(shard: Path) -> Iterator[Record | Fault]:
+def scan_shard(shard: Path) -> Iterator[Task | Fault]:
     """The records of a tar, in the order of their first files. Raises UserError if it can't be opened."""
     samples: dict[str, list[tuple[str, str]]] = {}
     twice = repeated(shard)
@@ -46,7 +46,7 @@ def scan_shard(shard: Path) -> Iterator[Record | Fault]:
             yield Fault(key, str(error))
 
 
-def _sample(shard: Path, key: str, files: Sequence[tuple[str, str]]) -> Record:
+def _sample(shard: Path, key: str, files: Sequence[tuple[str, str]]) -> Task:
     where, parts = f"{shard}, sample {key}", dict(files)
     if len(parts) < len(files):
         raise UserError(f"{where}: has two files whose names differ in their case alone; leave one out")

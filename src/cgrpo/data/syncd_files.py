@@ -21,7 +21,7 @@ from cgrpo.data.archives import Files
 from cgrpo.data.fields import id_of, is_unicode, names_file
 from cgrpo.data.rows import Fault, Rows, load_rows
 from cgrpo.errors import UserError
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 METADATA = ("*metadata_with_scores.json", "*metadata.json", "metadata_*.json")  # the first that matches counts
 MASK_THRESHOLD = 8
@@ -167,10 +167,10 @@ def scan_syncd(root: Path, pictures: Path | None = None) -> Rows:
     ]
 
 
-def _record(item: SyncdObject, pair: Pair, files: Files) -> Record:
+def _record(item: SyncdObject, pair: Pair, files: Files) -> Task:
     reference, target = (item.filenames[k] for k in pair)
     mask = files.find(mask_name(reference))
-    return Record(
+    return Task(
         id=item.folder,
         prompt=item.prompts[pair[1]],
         references=(files.path(reference),),
@@ -191,7 +191,7 @@ def pair_meta(item: SyncdObject, pair: Pair) -> dict[str, Any]:
     }
 
 
-def subset_record(row: dict[str, Any], where: str, files: Files) -> Record:
+def subset_record(row: dict[str, Any], where: str, files: Files) -> Task:
     """A row of the 6,924 that Customized-GRPO's release trains on. Raises UserError.
 
     Its text embeddings (``.pt``) are not read: prompts are encoded anew, and nothing is ever unpickled. Nor is
@@ -202,7 +202,7 @@ def subset_record(row: dict[str, Any], where: str, files: Files) -> Record:
             raise UserError(f"{where}: {key} is missing or empty")
     mask = files.find(mask_name(row["ref_img"]))
     kept = ("category", "category_description", "ref_prompt")
-    return Record(
+    return Task(
         id=id_of(row) or where.rpartition(" ")[2],
         prompt=row["text"],
         references=(files.path(row["ref_img"]),),

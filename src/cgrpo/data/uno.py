@@ -21,7 +21,7 @@ from cgrpo.data.archives import Files
 from cgrpo.data.fields import record_of
 from cgrpo.data.rows import LeftOut
 from cgrpo.errors import UserError
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 LOWEST, BEST = 3.5, 4.0
 
@@ -38,7 +38,7 @@ def pictures_folder(labels: Path) -> Path:
     return labels.parent
 
 
-def uno_record(row: dict[str, Any], name: str, manifest: str, files: Files) -> Record | LeftOut:
+def uno_record(row: dict[str, Any], name: str, manifest: str, files: Files) -> Task | LeftOut:
     """A row of labels; ``name`` ends in its number. Raises UserError."""
     told, scored = row["caption"], row.get("vlm_filter_cot")
     if not isinstance(told, dict):

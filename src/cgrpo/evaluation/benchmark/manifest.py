@@ -9,14 +9,14 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cgrpo.data import read_records
+from cgrpo.data import read_tasks
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Row, Suite
-from cgrpo.types import Record
+from cgrpo.types import Task
 
 
 def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suite:
-    """Whatever ``data.read_records`` reads; ``limit`` takes the first records alone (0: all).
+    """Whatever ``data.read_tasks`` reads; ``limit`` takes the first records alone (0: all).
 
     Records whose meta has the same ``subject_id``, or else those with the same references, are one subject, called by
     its subject word or its first reference's name, and numbered where two would have one name. All references of a
@@ -24,7 +24,7 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
     target is a real picture that follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such
     as "live", and a ``prompt_kind`` such as "property". Raises UserError.
     """
-    records = read_records(path, root, limit)
+    records = read_tasks(path, root, limit)
     names = _names(records)
     rows, counts = [], dict.fromkeys(names.values(), 0)
     photographs: dict[str, tuple[str, ...]] = {}
@@ -61,11 +61,11 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
     return Suite(path.name, Path(), rows, photographs, mark, masks=masks)
 
 
-def _subject(record: Record) -> Hashable:
+def _subject(record: Task) -> Hashable:
     return record.subject_id or record.references
 
 
-def _names(records: Sequence[Record]) -> dict[Hashable, str]:
+def _names(records: Sequence[Task]) -> dict[Hashable, str]:
     """A name for each subject, safe as a folder's."""
     names: dict[Hashable, str] = {}
     for record in records:
