@@ -1,4 +1,4 @@
-"""A path on disk, or what the model hub holds under a name."""
+"""Where checkpoints lie: a path on disk, what the model hub holds under a name, or what the package carries."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ _PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "
 
 
 Wanted = Literal["folder", "file", "settings"]
+
+
+def asset(name: str) -> Path:
+    """The folder of a toybox checkpoint: policy, segmenter, dino, clip or reader."""
+    return Path(__file__).with_name("toybox") / "assets" / name
 
 
 def whereabouts(text: str, wanted: Wanted) -> Literal["disk", "cache", "hub"]:

@@ -30,11 +30,11 @@ from transformers import (
 )
 
 from cgrpo.errors import UserError
+from cgrpo.hub import asset
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.dino import DinoSeg
 from cgrpo.rewards.open_vocabulary import GroundedSam, Sam3Segmenter, load_segmenter
 from cgrpo.rewards.segment import SemanticSegmenter
-from cgrpo.toybox.assets import asset
 from cgrpo.types import Batch
 
 

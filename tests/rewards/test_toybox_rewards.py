@@ -7,11 +7,11 @@ from cgrpo.build import make_reward
 from cgrpo.config import ClipSettings, DinoSegSettings
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
+from cgrpo.hub import asset
 from cgrpo.rewards import FunctionReward, scored
 from cgrpo.rewards.dino import DinoSeg
 from cgrpo.rewards.open_vocabulary import load_segmenter
 from cgrpo.rewards.segment import NEUTRAL, Segmenter, subject_crop
-from cgrpo.toybox.assets import asset
 from cgrpo.types import Batch
 
 

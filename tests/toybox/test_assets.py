@@ -7,10 +7,12 @@ from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers
 from cgrpo.config import load_config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
+from cgrpo.hub import asset
 from cgrpo.policies import reference_policy
 from cgrpo.rewards.open_vocabulary import load_segmenter
-from cgrpo.toybox.assets import ASSETS, asset
 from cgrpo.toybox.build import build_toybox
+
+ASSETS = asset("policy").parent
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from PIL import Image
 from undrawn import undrawn
 
 from cgrpo.config import Config, load_config
-from cgrpo.toybox.assets import asset
+from cgrpo.hub import asset
 
 REWARDS = str(Path(__file__).parent)
 

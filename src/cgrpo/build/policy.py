@@ -10,7 +10,7 @@ import torch
 
 from cgrpo.config import TOYBOX, Config, parse_config
 from cgrpo.errors import UserError
-from cgrpo.hub import locate
+from cgrpo.hub import asset, locate
 from cgrpo.policies.base import Policy
 from cgrpo.policies.checkpointing import set_checkpointing
 from cgrpo.policies.checkpoints.flux2 import flux2_places, is_flux2
@@ -20,7 +20,6 @@ from cgrpo.policies.encodings.store import EncodingStore
 from cgrpo.policies.flux import FluxPolicy
 from cgrpo.policies.flux2 import Flux2Policy
 from cgrpo.policies.quantise import quantise_blocks
-from cgrpo.toybox.assets import asset
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 

@@ -29,7 +29,7 @@ from cgrpo.config import (
 )
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import Scorer
-from cgrpo.hub import locate
+from cgrpo.hub import asset, locate
 from cgrpo.rewards import FunctionReward, Offloaded, Reward
 from cgrpo.rewards.aesthetic import Aesthetic
 from cgrpo.rewards.clip import ClipImage, ClipText
@@ -43,7 +43,6 @@ from cgrpo.rewards.preference import HPSv2, PickScore
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.rewards.segment import Segmenter
 from cgrpo.rewards.vlm import VlmJudge
-from cgrpo.toybox.assets import asset
 from cgrpo.toybox.judges import IdentityReadBack, PromptReadBack, Reader
 
 

@@ -9,8 +9,8 @@ from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config
 from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.toybox_check import ranking, segmenter_iou
+from cgrpo.hub import asset
 from cgrpo.rewards.open_vocabulary import load_segmenter
-from cgrpo.toybox.assets import asset
 
 
 def check_toybox(settings: Sequence[str] = ()) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
