@@ -1,6 +1,5 @@
 """The guard's measures against pictures worked out by hand, and its conclusions against rows made by hand."""
 
-import gc
 import math
 import random
 from dataclasses import replace
@@ -15,7 +14,6 @@ from cgrpo.evaluation.guard.check import untouched
 from cgrpo.evaluation.guard.rules import is_best, rank
 from cgrpo.evaluation.pages.report.guard import guard_section, said
 from cgrpo.evaluation.statistics import clusters_of
-from cgrpo.rewards.base import EncodeOnce, Memory, own_memory
 from cgrpo.rewards.measures import brightness, measures
 from cgrpo.types import Batch
 
@@ -122,26 +120,6 @@ def test_random_states_are_left_alone():
         torch.manual_seed(7)
         draw()
     assert draw() == expected
-
-
-def test_what_is_remembered_apart_neither_helps_nor_crowds_out():
-    calls: list[list[str]] = []
-    once = EncodeOnce(lambda items: calls.append(items) or items, size=2)
-    once({"a": "a", "b": "b"})
-    guard = Memory()
-    with own_memory(guard):
-        once({"c": "c", "d": "d"})
-        once({"c": "c", "a": "a"})
-    once({"a": "a", "b": "b"})
-    with own_memory(guard):
-        once({"a": "a"})
-    with own_memory(Memory()):
-        once({"a": "a"})
-    once({"c": "c"})
-    assert calls == [["a", "b"], ["c", "d"], ["a"], ["a"], ["c"]]
-    del guard
-    gc.collect()
-    assert len(once._memories) == 1
 
 
 # -- conclusions -----------------------------------------------------------------------------------

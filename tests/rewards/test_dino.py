@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from cgrpo.errors import UserError
-from cgrpo.rewards.base import EncodeOnce, to_tensor
+from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.dino import DinoSeg
 from cgrpo.rewards.segment import Segmenter
 from cgrpo.types import Batch
@@ -155,15 +155,6 @@ def test_batches_carry_their_masks():
 def test_both_needs_a_segmenter(tiny_dinov2):
     with pytest.raises(UserError, match="masks = 'both' needs a segmenter"):
         DinoSeg(tiny_dinov2, None)
-
-
-def test_references_are_encoded_once_and_forgotten_in_order():
-    calls = []
-    encode = EncodeOnce(lambda items: calls.append(items) or [2 * item for item in items], size=2)
-    assert encode({"a": 1, "b": 2}) == {"a": 2, "b": 4}
-    assert encode({"a": 1, "c": 3}) == {"a": 2, "c": 6}  # b is the one not seen for longest
-    assert encode({"a": 1, "b": 2, "c": 3}) == {"a": 2, "b": 4, "c": 6}  # more than it remembers
-    assert calls == [[1, 2], [3], [2]]
 
 
 @pytest.mark.parametrize(

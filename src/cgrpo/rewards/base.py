@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, Literal, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from cgrpo.types import Batch
 
 Axis = Literal["identity", "prompt", "picture"]  # "picture": of the picture alone, neither good nor bad in itself
 Item = TypeVar("Item")
-Row = TypeVar("Row")
+Value = TypeVar("Value")
 
 
 class Reward(Protocol):
@@ -71,47 +68,26 @@ class Offloaded(Reward):
         self.device = device
 
 
-class Memory:
-    """Where every ``EncodeOnce`` keeps what it knows; all of it goes with this object."""
+class EncodeOnce(Generic[Item, Value]):
+    """``encode`` for one item at a time, remembering the last ``size`` results by key.
 
-
-_memory: ContextVar[Memory] = ContextVar("memory", default=Memory())  # noqa: B039 - one for all is what is meant
-
-
-@contextmanager
-def own_memory(memory: Memory) -> Iterator[None]:
-    """Inside, every ``EncodeOnce`` knows what ``memory`` holds, and nothing else.
-
-    What is known decides which items are encoded together, and that shows in a result's last bit. So whoever scores
-    beside the training must neither leave anything in its memory nor push anything out, and whoever wants the same
-    digits for the same batch must not know what came before.
+    Each item is encoded alone. In a batch, the last bit of a result depends on the other items, so on what was
+    remembered before; a resumed run would then differ from an uninterrupted one.
     """
-    token = _memory.set(memory)
-    try:
-        yield
-    finally:
-        _memory.reset(token)
 
-
-class EncodeOnce(Generic[Item, Row]):
-    """``encode`` for a list of items, remembering the last ``size`` results by key, of each memory."""
-
-    def __init__(self, encode: Callable[[list[Item]], Iterable[Row]], size: int):
+    def __init__(self, encode: Callable[[Item], Value], size: int):
         self._encode, self._size = encode, size
-        self._memories: WeakKeyDictionary[Memory, OrderedDict[Hashable, Row]] = WeakKeyDictionary()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
 
-    def __call__(self, items: Mapping[Hashable, Item]) -> dict[Hashable, Row]:
-        """The results by key; only items not known are encoded, all in one call."""
-        known = self._memories.setdefault(_memory.get(), OrderedDict())
-        new = [key for key in items if key not in known]
-        fresh = dict(zip(new, self._encode([items[key] for key in new]), strict=True)) if new else {}
-        rows = {key: fresh[key] if key in fresh else known[key] for key in items}
-        for key, row in rows.items():
-            known[key] = row
-            known.move_to_end(key)
-        while len(known) > self._size:
-            known.popitem(last=False)
-        return rows
+    def __call__(self, items: Mapping[Hashable, Item]) -> dict[Hashable, Value]:
+        """The results by key; only items that are not remembered are encoded."""
+        values = {key: self._values[key] if key in self._values else self._encode(item) for key, item in items.items()}
+        for key, value in values.items():
+            self._values[key] = value
+            self._values.move_to_end(key)
+        while len(self._values) > self._size:
+            self._values.popitem(last=False)
+        return values
 
 
 def digest(picture: Image.Image) -> str:

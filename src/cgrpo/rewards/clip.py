@@ -80,7 +80,7 @@ class PromptSimilarity(Reward):
 
     def __init__(self, encoder: ClipEncoder, device: torch.device | str, remembered: int):
         self.encoder = encoder
-        self._texts = EncodeOnce(encoder.texts, remembered)
+        self._texts = EncodeOnce(lambda text: encoder.texts([text])[0], remembered)
         self.to(device)
 
     def to(self, device: torch.device | str) -> None:

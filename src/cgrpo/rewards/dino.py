@@ -74,7 +74,7 @@ class DinoSeg(Reward):
         self.processor = load_pretrained(processor, folder)
         self.model = load_pretrained(model, folder)
         self.segmenter, self.masks, self.chunk = segmenter, masks, chunk
-        self._references = EncodeOnce(self._encode_references, remembered)
+        self._references = EncodeOnce(self._encode_reference, remembered)
         self._seen: dict[str, list[bool]] = {}
         self.to(device)
 
@@ -112,12 +112,10 @@ class DinoSeg(Reward):
         whole = [mask is None or not mask.any() for mask in masks]
         return [subject_crop(picture, mask) for picture, mask in zip(pictures, masks, strict=True)], whole
 
-    def _encode_references(self, subjects: list[Subject]) -> list[tuple[Tensor, bool]]:
-        if self.masks == "none":
-            pictures, whole = [subject.picture for subject in subjects], [False] * len(subjects)
-        else:
-            pictures, whole = self.crops(subjects)
-        return list(zip(self.features(pictures), whole, strict=True))
+    def _encode_reference(self, subject: Subject) -> tuple[Tensor, bool]:
+        """Its feature [C], and whether it had to be left whole."""
+        pictures, whole = ([subject.picture], [False]) if self.masks == "none" else self.crops([subject])
+        return self.features(pictures)[0], whole[0]
 
     def reference_features(self, batch: Batch) -> list[Tensor]:
         """For each row the features [references, C]; each distinct picture is encoded once."""

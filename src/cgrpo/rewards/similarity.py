@@ -29,7 +29,7 @@ class PictureSimilarity(Reward):
 
     def __init__(self, encode: Encode, remembered: int):
         self._encode = encode
-        self._references = EncodeOnce(encode, remembered)
+        self._references = EncodeOnce(lambda picture: encode([picture])[0], remembered)
 
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         distinct = {id(picture): picture for row in batch.references for picture in row}  # a group shares its own

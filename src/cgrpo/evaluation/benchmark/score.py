@@ -31,7 +31,7 @@ from cgrpo.evaluation.scores import (
 )
 from cgrpo.pictures import side_by_side
 from cgrpo.rewards import Reward, scored
-from cgrpo.rewards.base import Memory, own_memory, to_tensor
+from cgrpo.rewards.base import to_tensor
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]
@@ -82,8 +82,8 @@ def score_items(
     the mean over all its photographs ("all"), of several subjects their mean; ``masks`` are the data set's own. A row
     that has a score already is kept unless its picture is newer; one without is tried again. What can't be read (a
     picture, a photograph, a mask) gives rows without a score, with the error. Process ``rank`` of ``world`` takes every
-    ``world``-th chunk of ``chunk`` items. Nothing is remembered from chunk to chunk, and one that was broken off is
-    scored whole again for the rows it lacks: at equal threads every digit is that of an undisturbed single process.
+    ``world``-th chunk of ``chunk`` items. A chunk that was broken off is scored whole again for the rows it lacks: at
+    equal threads every digit is that of an undisturbed single process.
     A metric that is broken is a UserError.
     """
     asked = wishes(metrics, protocols)
@@ -92,9 +92,8 @@ def score_items(
     with open_part(out, rank) as part:
         for first in range(rank * chunk, len(items), world * chunk):
             some = items[first : first + chunk]
-            with own_memory(Memory()):  # whatever a process met before, a chunk has the same digits
-                for row in _score_chunk(some, asked, done, root, read, masks or {}):
-                    write_row(part, row)
+            for row in _score_chunk(some, asked, done, root, read, masks or {}):
+                write_row(part, row)
             part.flush()
             if progress:
                 progress(len(some))

@@ -17,7 +17,6 @@ from cgrpo.evaluation.scores import Scorer
 from cgrpo.evaluation.statistics import clusters_of, metric_of
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
-from cgrpo.rewards.base import Memory, own_memory
 from cgrpo.types import Batch
 
 
@@ -41,14 +40,13 @@ class Guard:
         self.parts = policy.alike(batch, chunk)
         self.clusters = clusters_of(batch)
         self._base: dict[str, Tensor] = {}
-        self._memory = Memory()
 
     def check(self, iteration: int, before: Sequence[Row]) -> dict[str, Any]:
         """The row of a check after ``iteration`` iterations, ``before`` being the earlier ones; alike on all processes.
 
-        Neither the random state nor a reward's memory is another afterwards.
+        The random state is the same afterwards.
         """
-        with untouched(self.policy.device), own_memory(self._memory):
+        with untouched(self.policy.device):
             if not self._base:
                 with self.policy.reference():
                     self._base = self._scores()
