@@ -83,7 +83,7 @@ def child(arguments: list[str]) -> int:
 def _velocity_breaks() -> None:
     import torch
 
-    from cgrpo.policies.flux import FluxPolicy
+    from cgrpo.policies.flux.policy import FluxPolicy
 
     whole, calls = FluxPolicy.velocity, iter(range(10**9))
 

@@ -8,17 +8,7 @@ from typing import Any
 
 import pytest
 
-from cgrpo.config import (
-    METHODS,
-    GrpoConfig,
-    SftConfig,
-    load_config,
-    moved,
-    override,
-    parse_config,
-    parse_run,
-    recipes,
-)
+from cgrpo.config import METHODS, GrpoConfig, SftConfig, load_config, moved, override, parse_config, parse_run, recipes
 from cgrpo.config.methods import keys
 from cgrpo.errors import UserError
 

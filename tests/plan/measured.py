@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.plan.flux2 import Flux2
 from cgrpo.plan.transformer import Flux, Tokens
-from cgrpo.policies import add_adapter
+from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.adapters.layouts import FLUX, FLUX2
 
 aten = torch.ops.aten

@@ -17,7 +17,7 @@ from cgrpo.plan import Plan, plan
 from cgrpo.plan.encoders import Vae
 from cgrpo.plan.flux2 import FLUX2_9B, QWEN3_8B, Flux2, Qwen3
 from cgrpo.plan.shapes import FLUX2_VAE
-from cgrpo.policies import Flux2Policy
+from cgrpo.policies.flux2.policy import Flux2Policy
 
 SIZES = {  # doubles, singles, heads, text width; Qwen3's width, hidden width
     "4B": (Flux2(), Qwen3(), (5, 20, 24, 7680), (2560, 9728), 3_875_544_576),

@@ -8,7 +8,7 @@ import pytest
 import tiny_flux2
 from tiny_flux import build_folder
 
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.flux.policy import FluxPolicy
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ import torch
 from tiny_flux import golden, golden_transformer
 from torch import Tensor
 
-from cgrpo.policies import FluxCondition, FluxPolicy, adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies.flux.condition import FluxCondition
+from cgrpo.policies.flux.policy import FluxPolicy
 
 
 def fresh() -> FluxPolicy:

@@ -12,8 +12,8 @@ from tiny_bfl import bfl_autoencoder, bfl_transformer
 from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies import FluxPolicy
 from cgrpo.policies.checkpoints.bfl import autoencoder_config, read_autoencoder, read_transformer, transformer_config
+from cgrpo.policies.flux.policy import FluxPolicy
 
 GOLDEN_AXES = (8, 12, 12)
 

@@ -13,18 +13,11 @@ from safetensors import safe_open
 
 from cgrpo.cli import main
 from cgrpo.errors import UserError
-from cgrpo.policies import (
-    Origin,
-    add_adapter,
-    load_adapter,
-    merge_start,
-    read_adapter,
-    save_adapter,
-    transformer_fingerprint,
-)
 from cgrpo.policies.adapters.blend import blend_adapters, mix
-from cgrpo.policies.adapters.files import read_split
+from cgrpo.policies.adapters.files import Origin, read_adapter, read_split
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.formats import pairs
+from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
 
 BASE = Origin("tiny", "a" * 64)
 

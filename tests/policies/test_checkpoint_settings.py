@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_flux import WORDS, word_tokenizer
 
 from cgrpo.errors import UserError
-from cgrpo.policies import Checkpoint
-from cgrpo.policies.checkpoints.loading import load_parts
+from cgrpo.policies.checkpoints.loading import Checkpoint, load_parts
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NOTHING = object()

@@ -20,7 +20,10 @@ from toy_policy import ToyPolicy
 
 from cgrpo.algorithm import all_steps, integrate, replay_logp, rollout
 from cgrpo.errors import UserError
-from cgrpo.policies import Flux2Policy, FluxPolicy, LoraPolicy, Policy
+from cgrpo.policies.base import Policy
+from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux2.policy import Flux2Policy
+from cgrpo.policies.lora import LoraPolicy
 from cgrpo.types import Batch
 
 

@@ -17,10 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies import FluxPolicy, LatentCodec, PromptEncoder
+from cgrpo.policies.encodings.latents import LatentCodec
 from cgrpo.policies.encodings.mark import EncodingMark
 from cgrpo.policies.encodings.preprocess import prepare_references
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts, encode_records
+from cgrpo.policies.encodings.text import PromptEncoder
+from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.types import Batch
 
 MARK = EncodingMark(

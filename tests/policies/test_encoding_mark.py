@@ -10,8 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from cgrpo.errors import UserError
-from cgrpo.policies import FluxPolicy, PromptEncoder
 from cgrpo.policies.encodings.mark import EncodingMark, encoding_mark
+from cgrpo.policies.encodings.text import PromptEncoder
+from cgrpo.policies.flux.policy import FluxPolicy
 
 
 def mark_of(folder: Path) -> EncodingMark:

@@ -16,19 +16,12 @@ from tiny_bfl import bfl_autoencoder, bfl_transformer
 from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies import (
-    Checkpoint,
-    FluxPolicy,
-    Origin,
-    add_adapter,
-    convert_adapter,
-    inspect_adapter,
-    load_adapter,
-    merge_adapter,
-    merge_start,
-    save_adapter,
-    transformer_fingerprint,
-)
+from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.adapters.files import Origin
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
+from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
+from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.flux.policy import FluxPolicy
 
 BASE = Origin("tiny", "a" * 64)
 

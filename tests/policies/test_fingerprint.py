@@ -13,8 +13,10 @@ from tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
-from cgrpo.policies import add_adapter, file_fingerprint, transformer_fingerprint
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
+from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.checkpoints.bfl import read_transformer
+from cgrpo.policies.fingerprint import file_fingerprint
 
 
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:

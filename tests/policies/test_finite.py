@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from tiny_bfl import bfl_transformer
 
 from cgrpo.errors import BrokenPicture, UserError
-from cgrpo.policies import FluxPolicy
 from cgrpo.policies.checkpoints.bfl import read_transformer
+from cgrpo.policies.flux.policy import FluxPolicy
 
 SIZES = {"height": 32, "width": 48, "reference_size": 32}
 WEIGHTS = {

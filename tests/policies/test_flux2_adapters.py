@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies import Checkpoint, Flux2Policy, convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter, merge_adapter
 from cgrpo.policies.adapters.files import read_split
 from cgrpo.policies.adapters.formats import pairs
+from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.types import Batch
 
 SIZES = {"height": 32, "width": 48, "reference_size": 32}

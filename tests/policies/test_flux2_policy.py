@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies import Checkpoint, Flux2Policy, FluxPolicy
 from cgrpo.policies.checkpointing import Checkpointing, set_checkpointing
 from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_parts
+from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.types import Batch
 
 SIZES = {"height": 32, "width": 48, "reference_size": 32}

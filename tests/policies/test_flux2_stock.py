@@ -15,9 +15,9 @@ from tiny_flux2 import LENGTH
 from torch import Tensor
 
 from cgrpo.algorithm import integrate
-from cgrpo.policies import Flux2Policy, pack, unpack
+from cgrpo.policies.encodings.latents import pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_reference
-from cgrpo.policies.flux2.policy import flux2_sigmas
+from cgrpo.policies.flux2.policy import Flux2Policy, flux2_sigmas
 from cgrpo.policies.flux2.positions import position_ids, word_ids
 from cgrpo.types import Batch
 

@@ -13,23 +13,19 @@ from safetensors.torch import load_file, save_file
 from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies import (
-    FluxPolicy,
-    Origin,
+from cgrpo.policies.adapters.files import Origin, read_adapter
+from cgrpo.policies.adapters.formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
+from cgrpo.policies.adapters.layers import (
     adapter_state,
-    adapter_to_stock,
-    adapter_to_uno,
     add_adapter,
     load_adapter,
     merged_state,
     named_parameters,
-    read_adapter,
     reference_policy,
     save_adapter,
     set_adapter_state,
-    stock_to_adapter,
-    uno_to_adapter,
 )
+from cgrpo.policies.flux.policy import FluxPolicy
 
 TINY = Origin("tiny", "1" * 64)
 

@@ -16,19 +16,12 @@ from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.algorithm.flow import gaussian_logp, predict_x0, sde_transition
-from cgrpo.policies import (
-    FluxCondition,
-    FluxPolicy,
-    adapter_state,
-    adapter_to_uno,
-    add_adapter,
-    pack,
-    position_ids,
-    reference_policy,
-    set_adapter_state,
-    uno_to_adapter,
-    unpack,
-)
+from cgrpo.policies.adapters.formats import adapter_to_uno, uno_to_adapter
+from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy, set_adapter_state
+from cgrpo.policies.encodings.latents import pack, unpack
+from cgrpo.policies.flux.condition import FluxCondition
+from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.positions import position_ids
 
 
 @dataclass

@@ -15,7 +15,11 @@ from safetensors.torch import load_file, save_file
 from tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies import FluxPolicy, Policy, add_adapter, pack, position_ids
+from cgrpo.policies.adapters.layers import add_adapter
+from cgrpo.policies.base import Policy
+from cgrpo.policies.encodings.latents import pack
+from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.positions import position_ids
 from cgrpo.types import Batch
 
 

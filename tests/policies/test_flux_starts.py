@@ -14,9 +14,16 @@ from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies import (
-    FluxPolicy,
+from cgrpo.policies.adapters.files import (
     Origin,
+    adapter_fingerprint,
+    check_origin,
+    origin_header,
+    read_adapter,
+    read_split,
+)
+from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
+from cgrpo.policies.adapters.layers import (
     adapter_state,
     add_adapter,
     continue_start,
@@ -24,12 +31,10 @@ from cgrpo.policies import (
     merge_start,
     merged_state,
     named_parameters,
-    read_adapter,
     reference_policy,
     save_adapter,
-    transformer_fingerprint,
 )
-from cgrpo.policies.adapters.files import adapter_fingerprint, check_origin, origin_header, read_split
+from cgrpo.policies.flux.policy import FluxPolicy
 
 BASE = Origin("flux", "a" * 64)
 MERGED = replace(BASE, start_hash="b" * 64, start_mode="merge")

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import errors
 
 from cgrpo.errors import UserError
-from cgrpo.policies import locate
+from cgrpo.hub import locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -14,8 +14,8 @@ from tiny_flux import WORDS, word_tokenizer
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from cgrpo.errors import UserError
-from cgrpo.policies import Checkpoint, FluxPolicy
-from cgrpo.policies.checkpoints.loading import FluxParts, load_parts
+from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts
+from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.types import Batch
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cgrpo.policies import FluxPolicy, LatentCodec
-from cgrpo.policies.encodings.latents import picture_key
+from cgrpo.policies.encodings.latents import LatentCodec, picture_key
+from cgrpo.policies.flux.policy import FluxPolicy
 
 
 def picture(seed: int, width: int = 32, height: int = 24) -> Image.Image:

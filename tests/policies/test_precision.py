@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.algorithm import all_steps, replay_logp, rollout, shifted_sigmas
-from cgrpo.policies import FluxCondition, FluxPolicy, adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
 from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.flux.condition import FluxCondition
+from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.quantise import quantise_blocks
 

@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
-from cgrpo.policies import FluxPolicy, add_adapter, position_ids, save_adapter
+from cgrpo.policies.adapters.layers import add_adapter, save_adapter
+from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.positions import position_ids
 from cgrpo.types import Batch
 
 PROMPT = "a red cube on the beach"

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
-from cgrpo.policies import Policy
 from cgrpo.policies.adapters.files import write_adapter
+from cgrpo.policies.base import Policy
 from cgrpo.policies.conditions import TensorCondition
 
 

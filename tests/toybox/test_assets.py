@@ -8,7 +8,7 @@ from cgrpo.config import load_config
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
 from cgrpo.hub import asset
-from cgrpo.policies import reference_policy
+from cgrpo.policies.adapters.layers import reference_policy
 from cgrpo.rewards.open_vocabulary import load_segmenter
 from cgrpo.toybox.build import build_toybox
 

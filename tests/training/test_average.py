@@ -12,7 +12,8 @@ from cgrpo.algorithm import average_decay
 from cgrpo.commands import train as command
 from cgrpo.commands.train import train
 from cgrpo.errors import UserError
-from cgrpo.policies import adapter_state, read_adapter
+from cgrpo.policies.adapters.files import read_adapter
+from cgrpo.policies.adapters.layers import adapter_state
 
 AVERAGE = "training.average=0.6"
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cgrpo.cli import main
 from cgrpo.commands.train import train
-from cgrpo.policies import FluxPolicy
+from cgrpo.policies.flux.policy import FluxPolicy
 
 
 def one_line(capfd, *arguments) -> str:

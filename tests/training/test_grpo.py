@@ -12,7 +12,7 @@ from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.errors import UserError
 from cgrpo.evaluation.scores import read_scores
 from cgrpo.evaluation.statistics import compare_methods
-from cgrpo.policies import set_adapter_state
+from cgrpo.policies.adapters.layers import set_adapter_state
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 
@@ -215,7 +215,8 @@ def test_a_single_reward_trains_alone(small):
 
 def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
     from cgrpo.commands.sample import open_policy
-    from cgrpo.policies import adapter_state, read_adapter
+    from cgrpo.policies.adapters.files import read_adapter
+    from cgrpo.policies.adapters.layers import adapter_state
 
     run = train(small(), tmp_path / "run")
     _, policy = open_policy(run, load_config())

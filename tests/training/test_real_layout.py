@@ -21,15 +21,10 @@ from cgrpo.build import make_source
 from cgrpo.cli import main
 from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config, recipes
-from cgrpo.policies import (
-    FluxPolicy,
-    adapter_state,
-    adapter_to_uno,
-    add_adapter,
-    read_adapter,
-    reference_policy,
-)
-from cgrpo.policies.adapters.files import read_split
+from cgrpo.policies.adapters.files import read_adapter, read_split
+from cgrpo.policies.adapters.formats import adapter_to_uno
+from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy
+from cgrpo.policies.flux.policy import FluxPolicy
 
 REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
 GROUPS = [name for name in REAL if load_config(name).method in ("grpo", "forward")]

@@ -11,12 +11,13 @@ import torch
 
 from cgrpo.build.policy import DTYPES, make_checkpoint, make_mark
 from cgrpo.config import Config
-from cgrpo.policies import LatentCodec, PromptEncoder, prepare_references
 from cgrpo.policies.checkpoints.flux2 import flux2_places, is_flux2, load_flux2_encoders
 from cgrpo.policies.checkpoints.loading import load_encoders, part_places
 from cgrpo.policies.checkpoints.parts import read_tokenizer
+from cgrpo.policies.encodings.latents import LatentCodec
+from cgrpo.policies.encodings.preprocess import prepare_references
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, encode_records
-from cgrpo.policies.encodings.text import Prompts, cut_prompts
+from cgrpo.policies.encodings.text import PromptEncoder, Prompts, cut_prompts
 from cgrpo.policies.flux2.latents import Flux2Codec
 from cgrpo.policies.flux2.policy import NEGATIVE
 from cgrpo.policies.flux2.text import Flux2PromptEncoder

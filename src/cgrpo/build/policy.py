@@ -17,8 +17,8 @@ from cgrpo.policies.checkpoints.flux2 import flux2_places, is_flux2
 from cgrpo.policies.checkpoints.loading import Checkpoint, part_places
 from cgrpo.policies.encodings.mark import EncodingMark, Flux2Mark, encoding_mark, flux2_mark
 from cgrpo.policies.encodings.store import EncodingStore
-from cgrpo.policies.flux import FluxPolicy
-from cgrpo.policies.flux2 import Flux2Policy
+from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.policies.quantise import quantise_blocks
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}

@@ -11,7 +11,6 @@ from cgrpo.config.forward import ForwardConfig
 from cgrpo.config.groups import GroupRun
 from cgrpo.config.grpo import GrpoConfig
 from cgrpo.config.methods import METHODS, Config
-from cgrpo.config.policy import Policy
 from cgrpo.config.preference import PreferenceConfig
 from cgrpo.config.recipes import load_config, override, parse_config, parse_run, recipes
 from cgrpo.config.rewards import (
@@ -54,7 +53,6 @@ __all__ = [
     "ImageRewardSettings",
     "ModelSettings",
     "PickScoreSettings",
-    "Policy",
     "PreferenceConfig",
     "RemoteSettings",
     "RewardSettings",

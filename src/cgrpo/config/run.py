@@ -11,10 +11,10 @@ from cgrpo.config.data import Data
 from cgrpo.config.evaluation import Evaluation
 from cgrpo.config.guard import Guard
 from cgrpo.config.logging import Logging
-from cgrpo.config.policy import Policy
 from cgrpo.config.rewards import DEFAULT_REWARDS, RewardSettings, with_defaults
 from cgrpo.config.sampling import Sampling
 from cgrpo.config.training import Training
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import Section
 
 
@@ -23,7 +23,7 @@ class Run(Section):
 
     method: str
     """How the policy is trained."""
-    policy: Policy = Policy()
+    policy: PolicySettings = PolicySettings()
     data: Data = Data()
     sampling: Sampling = Sampling()
     rewards: dict[str, RewardSettings] = DEFAULT_REWARDS

@@ -9,11 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cgrpo.config import TOYBOX, Policy
+from cgrpo.config import TOYBOX
 from cgrpo.errors import UserError
 from cgrpo.plan.encoders import T5, ClipText, Vae
 from cgrpo.plan.flux2 import FLUX2_9B, QWEN3_8B, Flux2, Qwen3
 from cgrpo.plan.transformer import Flux, Tokens, Transformer
+from cgrpo.policies.settings import PolicySettings
 
 TEXT_TOKENS = 512  # tokens of a prompt, padding included; a checkpoint's tokenizer may ask for fewer
 FLUX2_VAE = Vae(latent=32, quant=True, post_quant=True)
@@ -44,7 +45,7 @@ class Shapes:
     assumed: tuple[str, ...]
     negative: bool = False
 
-    def tokens(self, policy: Policy, references: int) -> Tokens:
+    def tokens(self, policy: PolicySettings, references: int) -> Tokens:
         """Tokens of a sample with square references. Raises UserError for sides that are no whole tokens."""
         side = self.vae.pixels_per_token
         if policy.height % side or policy.width % side:
@@ -61,7 +62,7 @@ def asset(name: str) -> Path:
     return Path(str(resources.files("cgrpo"))) / "toybox" / "assets" / name
 
 
-def policy_shapes(policy: Policy) -> Shapes:
+def policy_shapes(policy: PolicySettings) -> Shapes:
     """The sizes of the policy that the settings name. Nothing is downloaded, and no weight is read.
 
     Raises UserError where a local folder lacks a config.json or that lacks a size.
@@ -98,7 +99,7 @@ def _is_flux2(folder: Path, path: str) -> bool:
     return file.is_file() and read_json(file).get("_class_name") == "Flux2Transformer2DModel"
 
 
-def _flux2_shapes(policy: Policy, folder: Path) -> Shapes:
+def _flux2_shapes(policy: PolicySettings, folder: Path) -> Shapes:
     if folder.is_dir():
         flux, vae = _read(folder / "transformer", Flux2.from_config), _read(folder / "vae", Vae.from_config)
         qwen, assumed = _read(folder / "text_encoder", Qwen3.from_config), []

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from cgrpo.files import json_text
-from cgrpo.policies import pack, position_ids
+from cgrpo.policies.encodings.latents import pack
+from cgrpo.policies.flux.positions import position_ids
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary

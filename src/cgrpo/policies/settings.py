@@ -1,4 +1,4 @@
-"""The table ``policy``: base model, starting adapter, sizes, precision."""
+"""The table ``policy`` of a configuration. Imports neither torch nor anything heavy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from cgrpo.section import TOYBOX, Place, Positive, Section
 
 
-class Policy(Section):
+class PolicySettings(Section):
     path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
     flux1-dev.safetensors, or "toybox"."""
