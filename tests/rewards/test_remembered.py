@@ -6,12 +6,12 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from cgrpo.data import ToyboxSource
+from cgrpo.hub import asset
 from cgrpo.rewards.base import EncodeOnce
 from cgrpo.rewards.clip import ClipImage, ClipText
 from cgrpo.rewards.dino import DinoSeg
 from cgrpo.rewards.dino_v1 import DinoV1
 from cgrpo.rewards.open_vocabulary import load_segmenter
-from cgrpo.toybox.assets import asset
 
 REWARDS = {
     "texts": lambda folder: ClipText(asset("clip")),
