@@ -62,10 +62,14 @@ def cells(page: Path) -> dict[str, list[str]]:
 
 
 def test_the_readme_expects_what_was_measured(runs: list[dict[str, Any]]) -> None:
+    """Every measured change lies in the README's range, rounded outwards to a hundredth: other CPUs differ a little."""
     told = cells(README)
     for words, metric in METRICS.items():
-        base = {f"{mean(row['metrics'][metric]['base']):.3f}" for row in runs}
-        assert told[words] == [*base, span([mean(row["metrics"][metric]["trained"]) for row in runs], ".3f")]
+        base, change = told[words]
+        assert base == f"{mean(runs[0]['metrics'][metric]['base']):.3f}"
+        low, high = (float(number) for number in re.findall(r"[+-]\d\.\d\d", change))
+        measured = changes(runs, metric)
+        assert low <= min(measured) and max(measured) <= high and high - low <= 0.041
 
 
 def test_the_first_run_expects_what_was_measured(runs: list[dict[str, Any]]) -> None:
