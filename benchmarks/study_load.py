@@ -28,7 +28,7 @@ from urllib.parse import urlencode
 import numpy as np
 from PIL import Image
 
-from cgrpo.evaluation.scores import ScoreRow, write_scores
+from cgrpo.scores import ScoreRow, write_scores
 from cgrpo.study.create import LINKS, Wanted, create_study
 from cgrpo.study.database import DATABASE
 from cgrpo.study.manifest import Study

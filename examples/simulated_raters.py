@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from cgrpo.evaluation.scores import read_scores
+from cgrpo.scores import read_scores
 from cgrpo.study.manifest import Item, Study, read_study
 
 Scores = dict[tuple[str, str, int | None, int | None, str], float]

@@ -20,9 +20,9 @@ from cgrpo.config import METHODS, load_config, parse_config, parse_run
 from cgrpo.config.methods import keys
 from cgrpo.data import check_manifest, read_tasks
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import read_scores
 from cgrpo.files import json_text
 from cgrpo.launch import NEEDED, launched
+from cgrpo.scores import read_scores
 
 ODD = [
     "", " ", "\t", "\n", "0", "-0", "-1", "1e999", "-1e999", "nan", "NaN", "inf", "0x10", "1_000", "٣", "1.", ".5",

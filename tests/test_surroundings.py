@@ -16,10 +16,10 @@ from cgrpo.commands.train import check_servers
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling.folder import check_mark
-from cgrpo.evaluation.scores import read_description
 from cgrpo.files import alone, save_picture, write_text
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache
 from cgrpo.rewards.vlm.judge import VlmJudge
+from cgrpo.scores import read_description
 from cgrpo.training.record import Record
 
 

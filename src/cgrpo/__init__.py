@@ -72,7 +72,7 @@ _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
     "load_reward": "cgrpo.build",
-    "read_scores": "cgrpo.evaluation.scores",
+    "read_scores": "cgrpo.scores",
     "train": "cgrpo.commands.train",
     "write_comparison": "cgrpo.evaluation.pages.comparison",
 }

@@ -217,7 +217,7 @@ def test_mistakes_are_one_line(data, tmp_path):
             evaluate_dreambench(data, asked, subjects=("dog",))
     assert not (tmp_path / "out").exists()  # told before anything is sampled
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "benchmark.json").write_text('{"mark": {"benchmark": "toybox"}}')
+    (tmp_path / "out" / "benchmark.json").write_text('{"conditions": {"benchmark": "toybox"}}')
     with pytest.raises(UserError, match=r"another benchmark \(toybox, now dreambench single\)"):
         evaluate_dreambench(data, ask, subjects=("dog",))
     assert not (tmp_path / "out" / "pictures").exists()

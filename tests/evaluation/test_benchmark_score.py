@@ -24,8 +24,9 @@ from cgrpo.evaluation.benchmark import (
     real_items,
     score_items,
 )
-from cgrpo.evaluation.scores import Scorer, ScoreRow, collect_rows, join_description, read_scores, write_description
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.statistics import short_summary
+from cgrpo.scores import ScoreRow, collect_rows, join_description, read_scores, write_description
 
 METRICS = {"alike": Scorer("judge", Alike()), "length": Scorer("judge", Length())}
 
@@ -280,7 +281,7 @@ def test_scores_that_can_not_be_compared_do_not_mix(made, data, out, tmp_path):
     assert list(joined["methods"]) == ["ours", "theirs"] and list(joined["metrics"]) == ["alike", "length"]
     assert joined["references"] == {"dog": ["dog/02.jpg"], "cat": ["cat/04.jpg"]}
     pairs = dreambench_suite(data, "multi", ["cat", "dog"])
-    originals = dataclasses.replace(suite, mark=suite.mark | {"photographs": "originals"})
+    originals = dataclasses.replace(suite, conditions=suite.conditions | {"photographs": "originals"})
     trained_on = {"alike": Scorer("reward", Alike())}  # another part to play makes it no other metric
     assert join_description(out, describe(suite, out, {}, trained_on))["metrics"]["alike"]["role"] == "reward"
     for table, match in (

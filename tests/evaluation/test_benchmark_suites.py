@@ -18,9 +18,10 @@ from cgrpo.config import load_config
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import copy_items, manifest_suite, real_items, score_items, toybox_suite
 from cgrpo.evaluation.heldout import heldout_tasks
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.pages.comparison import write_comparison
-from cgrpo.evaluation.scores import Scorer, read_scores
 from cgrpo.rewards import Reward
+from cgrpo.scores import read_scores
 
 SMALL = ["--subjects", "2", "--prompts", "4", "--seeds", "3", "--set", "sampling.steps=4"]
 

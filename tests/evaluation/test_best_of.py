@@ -11,8 +11,8 @@ from cgrpo.commands.train import train
 from cgrpo.config import load_config
 from cgrpo.evaluation.heldout import sample_arms
 from cgrpo.evaluation.sampling import ALONE, best_of
-from cgrpo.evaluation.scores import read_scores
 from cgrpo.reproduce import jobs_of, load_table
+from cgrpo.scores import read_scores
 
 NAN = math.nan
 TINY = ("evaluation.subjects=2", "evaluation.prompts_per_subject=2", "sampling.steps=3", "logging.tracker=none")

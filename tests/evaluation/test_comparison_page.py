@@ -15,9 +15,9 @@ from cgrpo.evaluation.benchmark import official_list
 from cgrpo.evaluation.pages.comparison import write_comparison
 from cgrpo.evaluation.pages.comparison.page import verdict
 from cgrpo.evaluation.pages.comparison.tables import latex, markdown
-from cgrpo.evaluation.scores import ScoreRow, read_scores
 from cgrpo.evaluation.show import thumbnails
 from cgrpo.evaluation.statistics import compare_methods
+from cgrpo.scores import ScoreRow, read_scores
 
 SUBJECTS = ["can", "cat", "teapot"]
 SCRIPT = "</script><script>alert('x')</script>"

@@ -8,10 +8,10 @@ import pytest
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import official_list
-from cgrpo.evaluation.scores import ScoreRow
 from cgrpo.evaluation.statistics import compare_methods
-from cgrpo.evaluation.statistics.significance import holm, sign_flip
 from cgrpo.evaluation.statistics.tradeoff import hypervolume, pareto_front
+from cgrpo.scores import ScoreRow
+from cgrpo.statistics import holm, sign_flip
 
 OBJECTS = ("backpack", "can", "clock")
 
@@ -60,10 +60,10 @@ def test_sign_flips_equal_a_plain_enumeration_and_the_seeded_draws_come_near():
     sums = [abs(float(np.dot(signs, gap_S))) for signs in itertools.product((1, -1), repeat=9)]
     expected = sum(value >= abs(gap_S.sum()) - 1e-9 for value in sums) / 512
     assert sign_flip(gap_S) == (expected, True)
-    drawn, exact = sign_flip(gap_S, draws=500)
+    drawn, exact = sign_flip(gap_S, flips=500)
     assert not exact and 0.02 < expected < 0.9
     assert drawn == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 500))
-    assert sign_flip(gap_S, draws=500)[0] == drawn
+    assert sign_flip(gap_S, flips=500)[0] == drawn
     assert sign_flip(np.ones(30))[0] == 1 / 10_001  # never 0
 
 
@@ -74,7 +74,7 @@ def test_sign_flips_of_darwins_maize_are_fishers():
     """
     gap_S = np.array([49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48], dtype=float)
     assert gap_S.sum() == 314
-    assert sign_flip(gap_S, draws=2**15) == (2 * 863 / 32768, True)
+    assert sign_flip(gap_S, flips=2**15) == (2 * 863 / 32768, True)
     assert sign_flip(gap_S)[0] == pytest.approx(0.05267, abs=4 * math.sqrt(0.05267 * 0.94733 / 10_000))
 
 

@@ -1,4 +1,4 @@
-"""One schema of scores: a run's, a benchmark's, and what runs wrote before."""
+"""One schema of scores, of a run and of a benchmark."""
 
 from __future__ import annotations
 
@@ -9,49 +9,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.pages.comparison import write_comparison
-from cgrpo.evaluation.scores import ScoreRow, protocol_of, read_scores, write_scores
-from cgrpo.evaluation.scores.cells import gather
-from cgrpo.evaluation.scores.files import open_part
-from cgrpo.evaluation.statistics import compare_methods, short_summary
-
-EARLIER = (("identity", "reward", "identity"), ("prompt", "reward", "prompt"), ("copy_paste", "guard", "identity"))
-
-
-def earlier_run(folder):
-    """Base at 0.5 and trained a tenth above on 3 subjects x 2 prompts, as runs wrote it; one score is missing."""
-    lines = [
-        {"task": f"test-{subject}-{prompt}", "arm": arm, "metric": metric, "score": score}
-        for metric, _, _ in EARLIER
-        for arm, score in (("base", 0.5), ("trained", 0.6))
-        for subject in range(3)
-        for prompt in range(2)
-    ]
-    lines[-1]["score"] = None
-    (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    summary = {"metrics": {name: {"role": role, "axis": axis} for name, role, axis in EARLIER}}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
-
-
-def test_an_earlier_runs_scores_are_rows_like_any_others(tmp_path):
-    rows = read_scores(earlier_run(tmp_path))
-    assert len(rows) == 36 and len({row.key for row in rows}) == 36
-    assert rows[0] == ScoreRow("base", "toy00", 0, None, 0, "identity", "one", 0.5, "", None)
-    assert rows[-1] == ScoreRow(
-        "trained", "toy02", 1, None, 0, "copy_paste", "picture", None, "", "copy_paste could not score it"
-    )
-    found = {(d.column, d.group): d for d in compare_methods(rows).differences}
-    assert found["identity (one)", "all"].difference == pytest.approx(0.1)
-    assert (found["copy_paste", "all"].subjects, found["copy_paste", "all"].pairs) == (3, 5)
-    page = write_comparison(tmp_path, None, tmp_path / "out").read_text(encoding="utf-8")
-    assert "trained against base" in page and 'href="#pictures"' not in page and "<script" not in page
-
-
-def test_an_earlier_run_without_its_summary_is_told_what_is_missing(tmp_path):
-    (earlier_run(tmp_path) / "summary.json").unlink()
-    with pytest.raises(UserError, match=r"line 1: no summary.json beside it says what 'identity' is"):
-        read_scores(tmp_path)
+from cgrpo.evaluation.statistics import short_summary
+from cgrpo.evaluation.statistics.cells import gather
+from cgrpo.scores import ScoreRow, open_part, protocol_of, read_scores, write_scores
 
 
 def test_rows_survive_writing(tmp_path):

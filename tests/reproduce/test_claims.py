@@ -59,7 +59,8 @@ def test_verdicts_follow_the_interval(tmp_path: Path) -> None:
 )
 def test_a_verdict_needs_the_whole_interval(change: tuple[float, float, float], lies: str, verdict: str) -> None:
     claim = load_table("table2").claims[0].model_copy(update={"lies": lies})
-    assert verdict_of(claim, TwoLevel(*change, seeds=1, subjects=3)) == verdict
+    mean, low, high = change
+    assert verdict_of(claim, TwoLevel(low, high, mean, seeds=1, subjects=3)) == verdict
 
 
 def test_a_headline_says_in_a_word_what_its_claims_come_to(tmp_path: Path) -> None:

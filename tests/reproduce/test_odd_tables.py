@@ -11,9 +11,9 @@ import pytest
 from made_up import fake
 
 from cgrpo.cli import main
-from cgrpo.evaluation.scores import ScoreRow, write_scores
 from cgrpo.reproduce import Job, Results, jobs, jobs_of, load_table, scoreboard
 from cgrpo.reproduce.results import _by_subject
+from cgrpo.scores import ScoreRow, write_scores
 
 TABLE = """
 title = "Two rows"

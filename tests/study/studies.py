@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cgrpo.evaluation.scores import ScoreRow, write_scores
+from cgrpo.scores import ScoreRow, write_scores
 from cgrpo.study.create import Wanted, create_study
 from cgrpo.study.manifest import Item, Study
 

@@ -12,7 +12,7 @@ from scipy import stats
 from studies import METHODS, evaluated, small_study
 
 from cgrpo.cli import main
-from cgrpo.evaluation.scores import ScoreRow
+from cgrpo.scores import ScoreRow
 from cgrpo.study.manifest import Arm, Item
 from cgrpo.study.statistics import alignment
 from cgrpo.study.statistics.alignment import align, kendall, pearson, spearman

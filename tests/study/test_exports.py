@@ -13,7 +13,7 @@ from studies import METHODS, small_study
 
 from cgrpo.cli import main
 from cgrpo.data import PairSource
-from cgrpo.evaluation.scores import read_scores
+from cgrpo.scores import read_scores
 from cgrpo.study.labelstudio import tasks
 from cgrpo.study.manifest import Study
 from cgrpo.study.store import Store

@@ -10,9 +10,9 @@ from cgrpo.build import make_policy, make_rewards, make_source
 from cgrpo.commands.train import train
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import read_scores
 from cgrpo.evaluation.statistics import compare_methods
 from cgrpo.policies.adapters.layers import set_adapter_state
+from cgrpo.scores import read_scores
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cgrpo.cli import main
 from cgrpo.commands.train import train
-from cgrpo.evaluation.scores import read_scores
+from cgrpo.scores import read_scores
 
 
 @pytest.fixture

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import stats
 from torch import Tensor
 
 from cgrpo.evaluation.show.words import interval, number
+from cgrpo.statistics import Interval, student_interval
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95 % interval, Student's over ``count`` independent parts; NaN bounds for fewer than two."""
+class Estimate(Interval):
+    """A mean with Student's 95 % interval over ``count`` independent parts; NaN bounds for fewer than two."""
 
     mean: float
-    low: float
-    high: float
     count: int
 
     def __str__(self) -> str:
@@ -25,12 +23,9 @@ class Estimate:
         return f"{number(self.mean)}{bounds}"
 
 
-def estimate(values_P: Tensor, level: float = 0.95) -> Estimate:
-    """Of [P] values, NaN among them left out."""
+def estimate(values_P: Tensor) -> Estimate:
+    """The mean of [P] values; NaN among them are left out."""
     values = values_P[~values_P.isnan()].double()
-    count = len(values)
-    mean = values.mean().item() if count else math.nan
-    half = math.nan
-    if count > 1:
-        half = float(stats.t.ppf((1 + level) / 2, count - 1)) * values.std().item() / count**0.5
-    return Estimate(mean, mean - half, mean + half, count)
+    mean = values.mean().item() if len(values) else math.nan
+    found = student_interval(mean, values.std().item() if len(values) > 1 else math.nan, len(values))
+    return Estimate(found.low, found.high, mean, len(values))

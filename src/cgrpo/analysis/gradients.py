@@ -16,6 +16,7 @@ Intervals are the jackknife's over blocks.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -145,7 +146,7 @@ def compare_gradients(gram_KBCBC: Tensor, sigmas: Sequence[float]) -> tuple[At, 
     """From inner products of the gradients of blocks b, c and credits (in CREDITS' order) at each step or level."""
     signals = [[_across(gram, r, r) for r in (0, 1)] for gram in gram_KBCBC]
     whole = [sum(max(signal[r], 0.0) for signal in signals) for r in (0, 1)]
-    share = [[max(s, 0.0) / w if w > 0 else float("nan") for s, w in zip(pair, whole, strict=True)] for pair in signals]
+    share = [[max(s, 0.0) / w if w > 0 else math.nan for s, w in zip(pair, whole, strict=True)] for pair in signals]
     return tuple(
         At(
             sigma,
@@ -161,8 +162,8 @@ def compare_gradients(gram_KBCBC: Tensor, sigmas: Sequence[float]) -> tuple[At, 
 def _expected(gram_BCBC: Tensor) -> Estimate:
     """Cosine of identity's and the prompt's expected gradients; NaN unless both squared lengths lie above 0."""
     lengths = [jackknife(functools.partial(_across, first=r, second=r), gram_BCBC) for r in (0, 1)]
-    if not all(length.low > 0 for length in lengths):
-        return Estimate(float("nan"), float("nan"), float("nan"), len(gram_BCBC))
+    if not all(length.above() for length in lengths):
+        return Estimate(math.nan, math.nan, math.nan, len(gram_BCBC))
     return jackknife(functools.partial(_cosine, inner=_across, first=0, second=1), gram_BCBC)
 
 
@@ -171,18 +172,18 @@ def jackknife(number_of: Callable[[Tensor], float], gram_BCBC: Tensor) -> Estima
     blocks = len(gram_BCBC)
     whole = number_of(gram_BCBC)
     if blocks < 3:
-        return Estimate(whole, float("nan"), float("nan"), blocks)
+        return Estimate(math.nan, math.nan, whole, blocks)
     rest = [[c for c in range(blocks) if c != b] for b in range(blocks)]
     without = torch.tensor([number_of(gram_BCBC[keep][:, :, keep]) for keep in rest], dtype=torch.float64)
     spread = estimate(blocks * whole - (blocks - 1) * without)
     half = (spread.high - spread.low) / 2
-    return Estimate(whole, whole - half, whole + half, blocks)
+    return Estimate(whole - half, whole + half, whole, blocks)
 
 
 def _cosine(gram_BCBC: Tensor, inner: Callable[[Tensor, int, int], float], first: int, second: int) -> float:
     lengths = inner(gram_BCBC, first, first), inner(gram_BCBC, second, second)
     if min(lengths) <= 0:
-        return float("nan")
+        return math.nan
     return inner(gram_BCBC, first, second) / (lengths[0] * lengths[1]) ** 0.5
 
 

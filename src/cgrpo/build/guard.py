@@ -12,8 +12,8 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import manifest_suite
 from cgrpo.evaluation.guard import Guard, untouched
 from cgrpo.evaluation.heldout import Tasks, heldout_tasks, tasks_of
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.sampling import Processes
-from cgrpo.evaluation.scores import Scorer
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.measures import measures

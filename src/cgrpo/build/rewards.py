@@ -28,7 +28,7 @@ from cgrpo.config import (
     parse_config,
 )
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import Scorer
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.hub import asset, locate
 from cgrpo.rewards import FunctionReward, Offloaded, Reward
 from cgrpo.rewards.aesthetic import Aesthetic

@@ -19,21 +19,20 @@ from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
 from cgrpo.evaluation.benchmark import Item, Maker, Suite, Which
-from cgrpo.evaluation.scores import (
+from cgrpo.evaluation.metrics import Role, Scorer
+from cgrpo.evaluation.statistics import short_summary
+from cgrpo.rewards import Reward
+from cgrpo.rewards.measures import Measure, measures
+from cgrpo.scores import (
     AUTOENCODED,
     PROMPT_ONLY,
     RESERVED,
     Protocol,
-    Role,
-    Scorer,
     collect_rows,
     join_description,
     read_scores,
     write_description,
 )
-from cgrpo.evaluation.statistics import short_summary
-from cgrpo.rewards import Reward
-from cgrpo.rewards.measures import Measure, measures
 from cgrpo.training.runtime import Runtime
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -129,7 +128,7 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     """
     runtime = Runtime()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
-    toys = not ask.images and cfg.policy.path == TOYBOX and suite.mark["benchmark"] != "toybox"
+    toys = not ask.images and cfg.policy.path == TOYBOX and suite.conditions["benchmark"] != "toybox"
     if toys and runtime.is_main:
         print("cgrpo: these pictures are the embedded toy policy's; --recipe names another base", file=sys.stderr)
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.

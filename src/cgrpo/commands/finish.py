@@ -17,11 +17,12 @@ from cgrpo.evaluation.heldout import (
     summarise,
     tasks_by_gain,
 )
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.pages.report import write_report
-from cgrpo.evaluation.scores import Scorer, write_description, write_scores
 from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
+from cgrpo.scores import write_description, write_scores
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
-from cgrpo.evaluation.benchmark import Row, Suite, describe_metrics, task_rows
+from cgrpo.evaluation.benchmark import Row, Suite, task_rows
+from cgrpo.evaluation.metrics import Scorer, describe_metrics, metric_of
 from cgrpo.evaluation.sampling import Processes, best_of, sample_tasks
-from cgrpo.evaluation.scores import PROPERTY, Scorer, ScoreRow, protocol_of
-from cgrpo.evaluation.statistics import Clusters, cluster, metric_of
+from cgrpo.evaluation.statistics import Clusters, cluster
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
+from cgrpo.scores import PROPERTY, ScoreRow, protocol_of
 from cgrpo.types import Batch
 
 ARMS = ("base", "trained")
@@ -28,7 +29,7 @@ EXAMPLES = 4  # tasks shown with the largest, the median and the smallest gain e
 class Tasks:
     """Held-out tasks: ``rows`` say of each what a row of scores does, ``clusters`` which are one observation.
 
-    ``name`` in words, ``source`` "test", "validation" or a file's name, ``mark`` as in ``Suite``.
+    ``name`` in words, ``source`` "test", "validation" or a file's name, ``conditions`` as in ``Suite``.
     """
 
     batch: Batch
@@ -36,7 +37,7 @@ class Tasks:
     clusters: Clusters
     name: str
     source: str
-    mark: Mapping[str, Any]
+    conditions: Mapping[str, Any]
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -63,17 +64,17 @@ def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Tasks]:
     source = ToyboxSource(0, settings.split, cfg.data.dial, prompts)
     batch = source.batch(range(settings.subjects * prompts))
     rows = task_rows(batch.spec or (), prompts)
-    mark = {"benchmark": "toybox", "split": settings.split, "dial": cfg.data.dial}
-    mark |= {"subjects": settings.subjects, "prompts": prompts}
+    conditions = {"benchmark": "toybox", "split": settings.split, "dial": cfg.data.dial}
+    conditions |= {"subjects": settings.subjects, "prompts": prompts}
     clusters = Clusters(torch.arange(len(batch)) // prompts, "subjects")
-    return source, Tasks(batch, rows, clusters, "Toybox", settings.split, mark)
+    return source, Tasks(batch, rows, clusters, "Toybox", settings.split, conditions)
 
 
 def tasks_of(suite: Suite, batch: Batch) -> Tasks:
     """A data set's first tasks, ``batch``, with what its ``suite`` knows of them."""
     rows = suite.rows[: len(batch)]
     clusters = cluster([row.subject for row in rows], batch.prompts)
-    return Tasks(batch, rows, clusters, suite.name, suite.name, suite.mark)
+    return Tasks(batch, rows, clusters, suite.name, suite.name, suite.conditions)
 
 
 def sample_arms(cfg: Config, tasks: Tasks, policy: Policy, processes: Processes) -> dict[str, Tensor]:
@@ -180,7 +181,11 @@ def score_rows(result: HeldOut, scorers: dict[str, Scorer]) -> list[ScoreRow]:
 
 def describe_tasks(cfg: Config, tasks: Tasks, scorers: dict[str, Scorer]) -> dict[str, Any]:
     """What ``benchmark.json`` says of these rows. Their pictures are kept nowhere."""
-    mark = {**tasks.mark, "benchmark": f"{tasks.mark['benchmark']}, after training"}
+    conditions = {**tasks.conditions, "benchmark": f"{tasks.conditions['benchmark']}, after training"}
     if cfg.evaluation.best_of > 1:
-        mark["best_of"] = cfg.evaluation.best_of
-    return {"benchmark": f"{tasks.name}, after training", "mark": mark, "metrics": describe_metrics(scorers)}
+        conditions["best_of"] = cfg.evaluation.best_of
+    return {
+        "benchmark": f"{tasks.name}, after training",
+        "conditions": conditions,
+        "metrics": describe_metrics(scorers),
+    }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgrpo.algorithm import integrate
 from cgrpo.data import ToyboxSource, derive
-from cgrpo.evaluation.scores import Scorer
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.statistics import auc
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored

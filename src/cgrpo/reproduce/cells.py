@@ -186,8 +186,8 @@ def _judge(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judge
 def verdict_of(claim: Claim, gap: TwoLevel) -> Verdict:
     """Told where the whole interval lies on one side: of 0, or of what is level still."""
     if claim.lies == "level":
-        inside, outside = gap.low > -LEVEL and gap.high < LEVEL, gap.low > LEVEL or gap.high < -LEVEL
+        inside, outside = gap.above(-LEVEL) and gap.below(LEVEL), gap.above(LEVEL) or gap.below(-LEVEL)
     else:
-        above, below = gap.low > 0, gap.high < 0
+        above, below = gap.above(), gap.below()
         inside, outside = (above, below) if claim.lies == "above" else (below, above)
     return "holds" if inside else "does not hold" if outside else "unclear"

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cgrpo import __version__
 from cgrpo.config import METHODS, parse_run
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import read_scores
 from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
+from cgrpo.scores import read_scores
 from cgrpo.text import parse_json, read_text
 
 DECIDES = ("algorithm", "training", "toybox/assets")

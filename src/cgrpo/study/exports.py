@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import ScoreRow, write_description, write_scores
 from cgrpo.files import json_text, write_text
+from cgrpo.scores import ScoreRow, write_description, write_scores
 from cgrpo.study.manifest import PICTURES, TIE, Item, Study, preferred
 from cgrpo.study.store import Response
 
@@ -125,7 +125,7 @@ def write_ratings(study: Study, folder: Path, answers: Sequence[Response], out: 
     unit = "mean rating, 0 to 5" if study.mode == "rating" else "share of votes, ties one half"
     description: dict[str, Any] = {
         "benchmark": f"{study.name}, asked of people",
-        "mark": {"study": study.created},
+        "conditions": {"study": study.created},
         "facts": {},
         "data": os.path.relpath(folder.resolve(), out.resolve()),
         "references": {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import RESERVED, read_description, read_scores
+from cgrpo.scores import RESERVED, read_description, read_scores
 
 
 @dataclass

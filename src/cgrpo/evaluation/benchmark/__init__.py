@@ -1,7 +1,7 @@
 """Benchmarks (DreamBench, the toy world, data of one's own): a policy's pictures of them or anyone's, scored as tidy
 rows that statistics start from."""
 
-from cgrpo.evaluation.benchmark.describe import describe, describe_metrics
+from cgrpo.evaluation.benchmark.describe import describe
 from cgrpo.evaluation.benchmark.dreambench import Which, dreambench_suite, official_list
 from cgrpo.evaluation.benchmark.generate import Autoencoded, Generated, Maker, Sampled, method_name
 from cgrpo.evaluation.benchmark.items import Item, copy_items, method_items, of_no_row, real_items
@@ -23,7 +23,6 @@ __all__ = [
     "Which",
     "copy_items",
     "describe",
-    "describe_metrics",
     "dreambench_suite",
     "manifest_suite",
     "method_items",

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.evaluation.benchmark.suite import Suite
-from cgrpo.evaluation.scores import Scorer
-from cgrpo.rewards.checkpoint import reward_fingerprint
+from cgrpo.evaluation.metrics import Scorer, describe_metrics
 
 
 def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapping[str, Scorer]) -> dict[str, Any]:
     """What benchmark.json says of the scores in ``out``.
 
-    ``{benchmark, mark, facts, data, references: {subject: pictures}, methods: {name: folder}, metrics: {name: {role,
-    axis, unit, checkpoint}}}``. Folders below ``out`` are relative to it, so that it can be moved.
+    ``{benchmark, conditions, facts, data, references: {subject: pictures}, methods: {name: folder}, metrics:
+    {name: {role, axis, unit, checkpoint}}}``. Folders below ``out`` are relative to it, so that it can be moved.
     """
 
     def place(folder: Path) -> str:
@@ -24,23 +23,10 @@ def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapp
 
     return {
         "benchmark": suite.name,
-        "mark": dict(suite.mark),
+        "conditions": dict(suite.conditions),
         "facts": dict(suite.facts),
         "data": place(suite.root),
         "references": suite.references,
         "methods": {name: place(folder) for name, folder in methods.items()},
         "metrics": describe_metrics(metrics),
-    }
-
-
-def describe_metrics(metrics: Mapping[str, Scorer]) -> dict[str, dict[str, str]]:
-    """``{name: {role, axis, unit, checkpoint}}``."""
-    return {
-        name: {
-            "role": scorer.role,
-            "axis": scorer.score.axis,
-            "unit": scorer.score.unit,
-            "checkpoint": reward_fingerprint(scorer.score),
-        }
-        for name, scorer in metrics.items()
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from cgrpo import fingerprint
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Row, Suite, subjects_of
-from cgrpo.evaluation.scores import PROPERTY
 from cgrpo.pictures import ENDINGS
+from cgrpo.scores import PROPERTY
 
 Which = Literal["single", "multi"]
 HOME = "https://github.com/google/dreambooth (folder dataset)"
@@ -40,8 +40,8 @@ def dreambench_suite(data: Path, which: Which = "single", subjects: Sequence[str
     for name in names:
         reference = f"{name}/{known()['subjects'][name]['reference']}"
         photographs[name] = (reference, *(one for one in _files(data, name) if one != reference))
-    mark = {"benchmark": f"dreambench {which}", "photographs": found["kind"]}
-    return Suite(f"DreamBench, {which}", data, rows, photographs, mark, {"photographs": found})
+    conditions = {"benchmark": f"dreambench {which}", "photographs": found["kind"]}
+    return Suite(f"DreamBench, {which}", data, rows, photographs, conditions, {"photographs": found})
 
 
 def official_list(which: Which = "single", subjects: Sequence[str] = ()) -> list[Row]:
@@ -147,7 +147,7 @@ def check_photographs(data: Path, subjects: Sequence[str]) -> dict[str, Any]:
         missing += [f"{subject}/{name}" for name in listed if not (data / subject / name).is_file()]
         for photograph in _files(data, subject):
             original, copy = listed.get(Path(photograph).name, ("", ""))
-            actual = hashlib.sha256((data / photograph).read_bytes()).hexdigest()
+            actual = fingerprint.of_file(data / photograph)
             kind = {original: "originals", copy: "re-encoded copy"}.get(actual, "unknown")
             found[kind] += 1
             unknown += [photograph] if kind == "unknown" else []

@@ -130,7 +130,7 @@ class Sampled(Maker):
         alpha: Alpha = "white",
     ):
         self.policy, self.sigmas, self.suite, self.alone = policy, sigmas, suite, alone
-        self.mark = {"suite": dict(suite.mark)} | describe_pictures(policy, sigmas, alone)
+        self.mark = {"suite": dict(suite.conditions)} | describe_pictures(policy, sigmas, alone)
         self.mark |= {} if alone else {"reference_alpha": alpha}
         end = first_seed + seeds
         ranges = [range(first, min(first + BLOCK, end)) for first in range(first_seed, end, BLOCK)]
@@ -155,7 +155,7 @@ class Autoencoded(Maker):
 
     def __init__(self, policy: Policy, suite: Suite):
         self.policy, self.suite = policy, suite
-        self.mark = {"suite": dict(suite.mark)} | describe_pictures(policy, None, alone=True)
+        self.mark = {"suite": dict(suite.conditions)} | describe_pictures(policy, None, alone=True)
         self.blocks = [Block(row, range(1)) for row in suite.with_targets().rows]
 
     def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:

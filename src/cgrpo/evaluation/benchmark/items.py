@@ -11,8 +11,8 @@ from cgrpo.data.folders import files_in
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, find_picture, picture_name
 from cgrpo.evaluation.benchmark.suite import Row, Suite
-from cgrpo.evaluation.scores import COPY, REAL, Key, Protocol
 from cgrpo.pictures import ENDINGS
+from cgrpo.scores import COPY, REAL, Key, Protocol
 
 
 @dataclass(frozen=True)

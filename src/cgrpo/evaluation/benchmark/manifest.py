@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cgrpo import fingerprint
 from cgrpo.data import read_tasks
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Row, Suite
@@ -53,12 +53,12 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
         )
         counts[name] += 1
     texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
-    mark: dict[str, Any] = {
+    conditions: dict[str, Any] = {
         "benchmark": f"manifest {path.name}",
-        "rows": hashlib.sha256(texts.encode()).hexdigest()[:16],
+        "rows": fingerprint.of_text(texts)[:16],
     }
-    mark |= {"masks": len(masks)} if masks else {}
-    return Suite(path.name, Path(), rows, photographs, mark, masks=masks)
+    conditions |= {"masks": len(masks)} if masks else {}
+    return Suite(path.name, Path(), rows, photographs, conditions, masks=masks)
 
 
 def _subject(record: Task) -> Hashable:

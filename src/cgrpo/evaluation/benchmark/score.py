@@ -18,20 +18,11 @@ from cgrpo.data.masks import mask_of
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.items import Item
 from cgrpo.evaluation.benchmark.suite import Masks
-from cgrpo.evaluation.scores import (
-    Key,
-    Protocol,
-    Scorer,
-    ScoreRow,
-    last_scored,
-    open_part,
-    protocol_of,
-    read_scores,
-    write_row,
-)
+from cgrpo.evaluation.metrics import Scorer
 from cgrpo.pictures import side_by_side
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import to_tensor
+from cgrpo.scores import Key, Protocol, ScoreRow, last_scored, open_part, protocol_of, read_scores, write_row
 from cgrpo.types import Batch
 
 Read = Callable[[Path], Image.Image]

@@ -46,7 +46,7 @@ class Suite:
 
     root         the folder that all pictures' names are relative to
     photographs  by subject, its reference first: protocol "one" compares with that alone, "all" with every one
-    mark         what must be equal for pictures and scores to be comparable; scores of other marks do not mix
+    conditions   what must be equal for pictures and scores to be comparable; scores under other conditions do not mix
     masks        the data set's own, by subject and photograph: the file, and above which level is subject
     facts        worth keeping beside the scores: for DreamBench, which photographs these are
     """
@@ -55,7 +55,7 @@ class Suite:
     root: Path
     rows: list[Row]
     photographs: Mapping[str, tuple[str, ...]]
-    mark: Mapping[str, Any]
+    conditions: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     masks: Masks = field(default_factory=dict)
 

@@ -13,9 +13,9 @@ from cgrpo.data.toybox import to_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Row, Suite
 from cgrpo.evaluation.sampling import check_mark
-from cgrpo.evaluation.scores import PROPERTY
 from cgrpo.files import save_picture
 from cgrpo.rewards.base import to_pictures
+from cgrpo.scores import PROPERTY
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.judges import Case
 
@@ -33,10 +33,10 @@ def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: 
     cases = source.cases(range(count))
     rows = task_rows(cases, prompts)
     views = {row.subject: _views(row.subject) for row in rows}
-    mark = {"benchmark": "toybox", "split": split, "dial": dial, "subjects": subjects, "prompts": prompts}
+    conditions = {"benchmark": "toybox", "split": split, "dial": dial, "subjects": subjects, "prompts": prompts}
     if draw:
-        _draw(folder, mark, source, rows, views)
-    return Suite("Toybox", folder, rows, views, mark)
+        _draw(folder, conditions, source, rows, views)
+    return Suite("Toybox", folder, rows, views, conditions)
 
 
 def task_rows(cases: Sequence[Case], prompts: int) -> list[Row]:
@@ -64,11 +64,11 @@ def _views(name: str) -> tuple[str, ...]:
 
 
 def _draw(
-    folder: Path, mark: dict[str, Any], source: ToyboxSource, rows: list[Row], views: dict[str, tuple[str, ...]]
+    folder: Path, conditions: dict[str, Any], source: ToyboxSource, rows: list[Row], views: dict[str, tuple[str, ...]]
 ) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        check_mark(folder, mark, write=True)
+        check_mark(folder, conditions, write=True)
         for number, (name, files) in enumerate(views.items()):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for view, file in enumerate(files):

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from cgrpo.evaluation.guard.rules import Row, is_best, warnings
+from cgrpo.evaluation.metrics import Scorer, metric_of
 from cgrpo.evaluation.sampling import Processes, gather_parts, parts_in_turns
-from cgrpo.evaluation.scores import Scorer
-from cgrpo.evaluation.statistics import clusters_of, metric_of
+from cgrpo.evaluation.statistics import clusters_of
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.types import Batch

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cgrpo.evaluation.statistics import movement
+from cgrpo.evaluation.metrics import movement
 from cgrpo.files import to_float
 
 Row = Mapping[str, Any]

@@ -11,22 +11,12 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import COPY, REAL, RESERVED, ScoreRow
-from cgrpo.evaluation.scores.cells import (
-    ALL,
-    Cells,
-    Column,
-    Pair,
-    gather,
-    groups_of,
-    pair_means,
-)
-from cgrpo.evaluation.statistics.contrast import LEVEL, contrast
-from cgrpo.evaluation.statistics.means import Mean, mean_of
-from cgrpo.evaluation.statistics.paired import cluster_numbers, paired_difference
-from cgrpo.evaluation.statistics.significance import DRAWS, SEED, holm
+from cgrpo.evaluation.statistics.cells import ALL, Cells, Mean, Pair, gather, groups_of, mean_of, pair_means
+from cgrpo.evaluation.statistics.paired import cluster_numbers, contrast, paired_difference
 from cgrpo.evaluation.statistics.tradeoff import RESAMPLES, Tradeoff, tradeoff
 from cgrpo.files import without_nan
+from cgrpo.scores import COPY, REAL, RESERVED, Column, ScoreRow
+from cgrpo.statistics import FLIPS, LEVEL, SEED, holm
 
 AXES = ("identity", "prompt", "picture")
 
@@ -138,7 +128,7 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
             "level": LEVEL,
             "interval": "Student's t over the subjects' mean differences",
             "items interval": "Student's t over pairs: these items only",
-            "test": f"sign flips of the subjects' mean differences; all where at most {DRAWS}, else {DRAWS} seeded",
+            "test": f"sign flips of the subjects' mean differences; all where at most {FLIPS}, else {FLIPS} seeded",
             "correction": "Holm over all columns x methods, group all",
             "resamples of subjects": RESAMPLES,
             "seed": SEED,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cgrpo.evaluation.scores import COPY, PROMPT_ONLY, REAL, RESERVED
-from cgrpo.evaluation.scores.cells import Cell, Column, Pair, pair_means
+from cgrpo.evaluation.statistics.cells import Cell, Pair, pair_means
+from cgrpo.scores import COPY, PROMPT_ONLY, REAL, RESERVED, Column
 
 Point = tuple[float, float]
 RESAMPLES = 2000

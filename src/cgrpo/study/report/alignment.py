@@ -10,19 +10,19 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.scores import read_scores
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.table import Cell, Table
 from cgrpo.evaluation.show.words import DASH, interval, number
 from cgrpo.files import json_text, write_text
+from cgrpo.scores import read_scores
+from cgrpo.statistics import Interval
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.tables import NAMES
 from cgrpo.study.report.write import read_answers
 from cgrpo.study.statistics.alignment import DRAWS, Question, align
 from cgrpo.study.statistics.checks import kept
 from cgrpo.study.statistics.ratings import rated
-from cgrpo.study.statistics.shares import Interval
 
 # Table 6: Pearson and Spearman with the mean rating of three experts, 200 pictures. Identity, prompt following.
 PAPER = {

@@ -8,9 +8,10 @@ from typing import Any
 
 from cgrpo.evaluation.show.table import Cell, Table
 from cgrpo.evaluation.show.words import DASH, number, p_value
+from cgrpo.statistics import Interval
 from cgrpo.study.manifest import TIE
 from cgrpo.study.report.findings import Findings
-from cgrpo.study.statistics.shares import Interval, Shares
+from cgrpo.study.statistics.shares import Shares
 from cgrpo.study.statistics.votes import LOSS, WIN
 
 PAPER = {"identity": (54, 25, 21), "prompt": (50, 28, 22)}  # Figure 5, in percent; ties are what is left to 100

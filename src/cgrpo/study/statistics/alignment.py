@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from cgrpo.evaluation.scores import ScoreRow
-from cgrpo.evaluation.scores.cells import Column, column_of
+from cgrpo.scores import Column, ScoreRow
+from cgrpo.statistics import UNKNOWN, Interval
 from cgrpo.study.manifest import Item
 from cgrpo.study.statistics.ratings import Rated, reliability
-from cgrpo.study.statistics.shares import SEED, Interval, percentiles
+from cgrpo.study.statistics.shares import SEED, percentiles
 
 DRAWS = 2_000
 Array = NDArray[np.float64]
@@ -78,7 +78,7 @@ def align(rated: Sequence[Rated], rows: Iterable[ScoreRow], question: str, axis:
     """Every metric of ``axis`` ("identity" or "prompt") among ``rows`` against the ratings, best Spearman first."""
     scores: dict[Column, dict[Picture, float]] = defaultdict(dict)
     for row in rows:
-        column = column_of(row)
+        column = row.column
         if column.axis == axis and row.score is not None:
             scores[column][(row.method, row.subject, row.prompt_index, row.seed)] = row.score
     mean, _ = reliability([one.ratings for one in rated])
@@ -152,7 +152,7 @@ def _over_tasks(score_M: Array, rating_M: Array, task_M: Sequence[Any]) -> Inter
         sums_T3[places[task]] += (score * rating, score**2, rating**2)
     drawn_DT = _draws(len(places))
     if not len(drawn_DT):
-        return Interval(math.nan, math.nan)
+        return UNKNOWN
     drawn_D3 = sums_T3[drawn_DT].sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return percentiles(drawn_D3[:, 0] / np.sqrt(drawn_D3[:, 1] * drawn_D3[:, 2]), len(places))

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from cgrpo.statistics import Interval
 from cgrpo.study.manifest import TIE
-from cgrpo.study.statistics.shares import Interval, percentiles, resampled
+from cgrpo.study.statistics.shares import percentiles, resampled
 from cgrpo.study.statistics.votes import WIN, Vote
 
 DRAWS = 200  # fits of the bootstrap

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cgrpo.statistics import Interval
 from cgrpo.study.manifest import Item, Study
-from cgrpo.study.statistics.shares import Interval, percentiles, resampled
+from cgrpo.study.statistics.shares import percentiles, resampled
 from cgrpo.study.store import Response
 
 

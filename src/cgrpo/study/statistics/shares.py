@@ -13,19 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from cgrpo.statistics import LEVEL, UNKNOWN, Interval
 from cgrpo.study.manifest import TIE
 from cgrpo.study.statistics.votes import LOSS, WIN, Vote
 
-DRAWS, SEED, LEVEL = 10_000, 0, 0.95
+DRAWS, SEED = 10_000, 0
 OUTCOMES = (WIN, TIE, LOSS)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """NaN where there are fewer than two clusters."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def _intervals(counts_C3: NDArray[np.float64]) -> list[Interval]:
     """Of win, tie, loss and the win rate."""
     drawn_DC = resampled(len(counts_C3))
     if not len(drawn_DC):
-        return [Interval(math.nan, math.nan)] * 4
+        return [UNKNOWN] * 4
     sums_D3 = drawn_DC @ counts_C3
     share_D3 = sums_D3 / sums_D3.sum(1, keepdims=True)
     rate_D = share_D3[:, 0] + share_D3[:, 1] / 2
@@ -121,7 +114,7 @@ def percentiles(value_D: NDArray[np.float64], clusters: int) -> Interval:
     What teachers should know about the bootstrap, 2015, section 3.5). Draws that are NaN do not count."""
     value_D = value_D[np.isfinite(value_D)]
     if not len(value_D) or clusters < 2:
-        return Interval(math.nan, math.nan)
+        return UNKNOWN
     wide = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf((1 + LEVEL) / 2, clusters - 1)
     tail = float(stats.norm.cdf(-wide))
     low, high = np.quantile(value_D, [tail, 1 - tail])

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cgrpo.evaluation.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
 from cgrpo.evaluation.show.plane import Point, Spot, draw_front, draw_plane, write_beside
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, RULE, THIRD, dress, legend
 from cgrpo.evaluation.statistics import Tradeoff
 from cgrpo.evaluation.statistics.comparison import Comparison
+from cgrpo.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
 
 # Okabe and Ito's, told apart with any colour vision; the baseline is ink. Marks differ too, for more methods than six.
 COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")

@@ -9,12 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cgrpo.evaluation.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
-from cgrpo.evaluation.scores.cells import column_of
 from cgrpo.evaluation.show.page import environment
 from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side
 from cgrpo.evaluation.statistics import Comparison
 from cgrpo.files import json_text
+from cgrpo.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
 
 
 def style() -> str:
@@ -55,7 +54,7 @@ def pair_table(
             if row.method not in at or (row.seed or 0) < (at[row.method].seed or 0):
                 at[row.method] = row
     scores = {
-        (r.method, r.subject, r.prompt_index, r.picture, column_of(r).label): r.score for r in rows if r.method in shown
+        (r.method, r.subject, r.prompt_index, r.picture, r.column.label): r.score for r in rows if r.method in shown
     }
     references = {subject: reference_files(folder, description, subject) for subject, _ in first}
     files = {row: locate(folder, description, row) for at in first.values() for row in at.values()}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cgrpo.evaluation.scores.cells import ALL
 from cgrpo.evaluation.show.table import Table, piped
 from cgrpo.evaluation.show.words import DASH, interval, number, p_value
+from cgrpo.evaluation.statistics.cells import ALL
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference
 
 PERCENT = "95 %"

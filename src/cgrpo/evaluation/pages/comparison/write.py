@@ -9,10 +9,10 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.pages.comparison import figures
 from cgrpo.evaluation.pages.comparison.page import render
 from cgrpo.evaluation.pages.comparison.tables import latex, markdown
-from cgrpo.evaluation.scores import read_description, read_scores
 from cgrpo.evaluation.show.plots import save
 from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.files import json_text, write_text
+from cgrpo.scores import read_description, read_scores
 
 
 def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
@@ -25,7 +25,7 @@ def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
     if not rows:
         raise UserError(f"{folder / 'scores.jsonl'}: no scores; run cgrpo evaluate with this folder as --out first")
     description = read_description(folder)
-    about = {key: description[key] for key in ("benchmark", "mark") if key in description}
+    about = {key: description[key] for key in ("benchmark", "conditions") if key in description}
     comparison = compare_methods(rows, baseline)
     comparison = replace(comparison, settings=about | comparison.settings)
     page = render(comparison, rows, folder, description)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cgrpo.evaluation.metrics import movement
 from cgrpo.evaluation.show.table import Cell
 from cgrpo.evaluation.show.words import Verdict, interval, number
-from cgrpo.evaluation.statistics import movement
 
 WEIGHTED = ("identity", "prompt")  # the rewards that carry weight; any other is watched
 READING = {"rose": "▲ rose", "fell": "▼ fell", "unclear": "unclear"}

@@ -1,0 +1,68 @@
+"""What scores pictures in an evaluation, and what a metric says of base against trained.
+
+Summaries and the guard's checks keep a metric as ``{role, axis, base, trained, difference, low, high}``; a number that
+does not exist is NaN, or None once written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.files import to_float
+from cgrpo.rewards import Reward
+from cgrpo.rewards.checkpoint import reward_fingerprint
+from cgrpo.statistics import Interval
+
+Role = Literal["reward", "judge", "guard"]
+Metric = Mapping[str, Any]  # as the module says
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A reward that is trained on, a judge that never is, or a guard that watches for a shortcut."""
+
+    role: Role
+    score: Reward
+
+
+def metric_of(scorer: Scorer, base_N: Tensor, trained_N: Tensor, cluster_N: Tensor) -> dict[str, Any]:
+    """The scores of two arms' pictures of the same N tasks, as a metric."""
+    found = paired_difference(base_N, trained_N, cluster_N)
+    return {
+        "role": scorer.role,
+        "axis": scorer.score.axis,
+        "base": found.base,
+        "trained": found.trained,
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+    }
+
+
+def interval_of(metric: Metric) -> Interval:
+    """The interval of a metric's difference."""
+    return Interval(to_float(metric.get("low")), to_float(metric.get("high")))
+
+
+def movement(metric: Metric) -> Literal["rose", "fell", "unclear"]:
+    """ "rose" or "fell" when the whole interval lies on one side of 0, else "unclear"."""
+    change = interval_of(metric)
+    return "rose" if change.above() else "fell" if change.below() else "unclear"
+
+
+def describe_metrics(scorers: Mapping[str, Scorer]) -> dict[str, dict[str, str]]:
+    """``{name: {role, axis, unit, checkpoint}}``, as benchmark.json has them; ``checkpoint`` is a fingerprint."""
+    return {
+        name: {
+            "role": scorer.role,
+            "axis": scorer.score.axis,
+            "unit": scorer.score.unit,
+            "checkpoint": reward_fingerprint(scorer.score),
+        }
+        for name, scorer in scorers.items()
+    }
