@@ -124,7 +124,8 @@ def _resampled(tables: Sequence[Mapping[str, dict[Pair, float]]], methods: Seque
 
     Only pairs that every method has a score for on both axes take part; subjects weigh alike.
     """
-    shared = set.intersection(*(set(table[name]) for table in tables for name in methods))
+    scored = [table[name] for table in tables for name in methods]
+    shared = [pair for pair in scored[0] if all(pair in means for means in scored)]
     subjects = sorted({pair.subject for pair in shared})
     if len(subjects) < 2:
         return np.empty((0, len(methods), 2))
