@@ -15,7 +15,7 @@ from cgrpo.cli.shared import write_json
 from cgrpo.commands.train import check_servers
 from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
-from cgrpo.evaluation.sampling.folder import check_mark
+from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import alone, save_picture, write_text
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache
 from cgrpo.rewards.vlm.judge import VlmJudge
@@ -169,7 +169,7 @@ def test_files_of_ours_that_were_spoilt(content: str, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="servers.json: can't be read"):
             check_servers(Record(tmp_path), {})
         with pytest.raises(UserError, match="generation.json: can't be read"):
-            check_mark(tmp_path, {"policy": "x"}, write=True)
+            check_pictures(tmp_path, {"policy": "x"}, write=True)
     with pytest.raises(UserError, match="benchmark.json: can't be read"):
         read_description(tmp_path)
 

@@ -15,10 +15,10 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import (
     ALONE,
     Work,
-    check_mark,
-    describe_pictures,
+    check_pictures,
     gather_parts,
     in_turns,
+    picture_settings,
     sample_tasks,
     seed_noise,
     task_noise,
@@ -134,27 +134,26 @@ CHANGES = {
 
 
 def test_pictures_made_otherwise_do_not_mix(policy, sigmas, tmp_path):
-    mark = describe_pictures(policy, sigmas)
-    check_mark(tmp_path, mark, write=True)
-    check_mark(tmp_path, mark, write=False)
+    for write in (True, False):
+        check_pictures(tmp_path, picture_settings(policy, sigmas), write)
     for key, settings in CHANGES.items():
         with pytest.raises(UserError, match=rf"made with another .*{key}.*; give another --method or --out"):
-            check_mark(tmp_path, describe_pictures(cgrpo.load_policy(**settings), sigmas), write=True)
+            check_pictures(tmp_path, picture_settings(cgrpo.load_policy(**settings), sigmas), write=True)
     with pytest.raises(UserError, match="another sigmas"):
-        check_mark(tmp_path, describe_pictures(policy, sigmas[:-1]), write=True)
+        check_pictures(tmp_path, picture_settings(policy, sigmas[:-1]), write=True)
     with pytest.raises(UserError, match="another (transformer, )?references;"):
-        check_mark(tmp_path, describe_pictures(policy, sigmas, alone=True), write=True)
+        check_pictures(tmp_path, picture_settings(policy, sigmas, alone=True), write=True)
 
 
-def test_what_an_earlier_version_did_not_write_down(policy, sigmas, tmp_path):
-    mark = describe_pictures(policy, sigmas)
-    before = {key: value for key, value in mark.items() if key != "several_size"}
+def test_pictures_that_do_not_say_how_they_were_made_are_refused(policy, sigmas, tmp_path):
+    settings = picture_settings(policy, sigmas)
+    before = {key: value for key, value in settings.items() if key != "several_size"}
     (tmp_path / "generation.json").write_text(json.dumps(before))
-    with pytest.raises(UserError, match=r"didn't write down their several_size; score them with --images"):
-        check_mark(tmp_path, mark, write=True)
+    with pytest.raises(UserError, match="another several_size"):
+        check_pictures(tmp_path, settings, write=True)
     (tmp_path / "generation.json").write_text("{")
     with pytest.raises(UserError, match="generation.json: can't be read"):
-        check_mark(tmp_path, mark, write=True)
+        check_pictures(tmp_path, settings, write=True)
 
 
 def test_a_sharded_base_makes_the_same_pictures(tmp_path):

@@ -22,9 +22,9 @@ from cgrpo.evaluation.sampling import (
     ALONE,
     Processes,
     Work,
-    check_mark,
-    describe_pictures,
+    check_pictures,
     in_turns,
+    picture_settings,
     seed_noise,
     turns,
 )
@@ -86,7 +86,7 @@ class Maker(ABC):
         try:
             for name in dict.fromkeys(block.row.subject for block in self.blocks):
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            check_mark(folder, self.mark, write=processes.rank == 0)
+            check_pictures(folder, self.mark, write=processes.rank == 0)
             blocks, lacking = self._lacking(folder, processes)
             done.kept = sum(len(block.seeds) for block in self.blocks) - sum(map(len, lacking))
             _tell(progress, done.kept)
@@ -130,7 +130,7 @@ class Sampled(Maker):
         alpha: Alpha = "white",
     ):
         self.policy, self.sigmas, self.suite, self.alone = policy, sigmas, suite, alone
-        self.mark = {"suite": dict(suite.conditions)} | describe_pictures(policy, sigmas, alone)
+        self.mark = {"suite": dict(suite.conditions)} | picture_settings(policy, sigmas, alone)
         self.mark |= {} if alone else {"reference_alpha": alpha}
         end = first_seed + seeds
         ranges = [range(first, min(first + BLOCK, end)) for first in range(first_seed, end, BLOCK)]
@@ -155,7 +155,7 @@ class Autoencoded(Maker):
 
     def __init__(self, policy: Policy, suite: Suite):
         self.policy, self.suite = policy, suite
-        self.mark = {"suite": dict(suite.conditions)} | describe_pictures(policy, None, alone=True)
+        self.mark = {"suite": dict(suite.conditions)} | picture_settings(policy, None, alone=True)
         self.blocks = [Block(row, range(1)) for row in suite.with_targets().rows]
 
     def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:

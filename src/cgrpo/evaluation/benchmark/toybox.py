@@ -12,7 +12,7 @@ from cgrpo.data import ToyboxSource, derive
 from cgrpo.data.toybox import to_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Row, Suite
-from cgrpo.evaluation.sampling import check_mark
+from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import save_picture
 from cgrpo.rewards.base import to_pictures
 from cgrpo.scores import PROPERTY
@@ -68,7 +68,7 @@ def _draw(
 ) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        check_mark(folder, conditions, write=True)
+        check_pictures(folder, conditions, write=True)
         for number, (name, files) in enumerate(views.items()):
             (folder / name).mkdir(parents=True, exist_ok=True)
             for view, file in enumerate(files):
