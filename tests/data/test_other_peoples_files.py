@@ -17,7 +17,7 @@ from PIL import Image
 from cgrpo.data import check_manifest, read_tasks
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.layouts import find_picture
+from cgrpo.evaluation.benchmark.candidates import find_picture
 
 COLOURS = ("red", "green", "blue")
 ROW = {"prompt": "a café", "image": "0.png"}

@@ -9,7 +9,7 @@ import pytest
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import official_list, picture_name
-from cgrpo.evaluation.benchmark.dreambench import check_photographs, known
+from cgrpo.evaluation.benchmark.dreambench import check_photos, published
 
 DATA = Path(__file__).parents[1] / "data" / "dreambench"
 
@@ -83,7 +83,7 @@ def test_kinds_of_subjects_and_groups_of_prompts():
     asked = [row.prompt for row in rows if row.prompt_kind == "property"]
     assert asked[:5] == ["a red can", "a purple can", "a shiny can", "a wet can", "a cube shaped can"]
     kinds = {
-        (len({known()["subjects"][s]["live"] for s in row.subjects}), row.subject_kind)
+        (len({published()["subjects"][s]["live"] for s in row.subjects}), row.subject_kind)
         for row in official_list("multi")
     }
     assert kinds == {(1, "object"), (1, "live"), (2, "mixed")}
@@ -94,22 +94,22 @@ def test_photographs_are_told_apart(tmp_path, monkeypatch):
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     listed = {"02.jpg": [empty, abc], "00.jpg": [abc, empty], "01.jpg": ["", ""]}
-    monkeypatch.setitem(known()["subjects"]["dog"], "photographs", listed)
+    monkeypatch.setitem(published()["subjects"]["dog"], "photographs", listed)
     (tmp_path / "dog").mkdir()
-    with pytest.raises(UserError, match="02.jpg: no such photograph"):
-        check_photographs(tmp_path, ["dog"])
+    with pytest.raises(UserError, match="02.jpg: no such photo"):
+        check_photos(tmp_path, ["dog"])
     (tmp_path / "dog" / "02.jpg").write_bytes(b"")
     (tmp_path / "dog" / "00.jpg").write_bytes(b"abc")
-    told = check_photographs(tmp_path, ["dog"])
+    told = check_photos(tmp_path, ["dog"])
     assert told == {"kind": "originals", "originals": 2, "copies": 0, "unknown": [], "missing": ["dog/01.jpg"]}
     (tmp_path / "dog" / "00.jpg").write_bytes(b"")
     (tmp_path / "dog" / "01.jpg").write_bytes(b"x")
-    told = check_photographs(tmp_path, ["dog"])
+    told = check_photos(tmp_path, ["dog"])
     assert told == {"kind": "mixed", "originals": 1, "copies": 1, "unknown": ["dog/01.jpg"], "missing": []}
 
 
 def test_every_photograph_has_two_hashes():
-    tables = [subject["photographs"] for subject in known()["subjects"].values()]
+    tables = [subject["photographs"] for subject in published()["subjects"].values()]
     hashes = [value for table in tables for pair in table.values() for value in pair]
     assert sum(map(len, tables)) == 158 and len(set(hashes)) == 316 and {len(value) for value in hashes} == {64}
-    assert all(subject["reference"] in subject["photographs"] for subject in known()["subjects"].values())
+    assert all(subject["reference"] in subject["photographs"] for subject in published()["subjects"].values())

@@ -15,14 +15,14 @@ from PIL import Image
 from cgrpo.cli import main
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import (
-    copy_items,
+    copy_candidates,
     describe,
     dreambench_suite,
-    method_items,
+    method_candidates,
     of_no_row,
     official_list,
-    real_items,
-    score_items,
+    real_candidates,
+    score_candidates,
 )
 from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.statistics import short_summary
@@ -55,11 +55,11 @@ def made(tmp_path):
 
 def all_items(made, data):
     suite = dreambench_suite(data, "single", SUBJECTS)
-    return [*method_items("ours", made, suite, 2, 5), *real_items(suite), *copy_items(suite)]
+    return [*method_candidates("ours", made, suite, 2, 5), *real_candidates(suite), *copy_candidates(suite)]
 
 
 def score(items, data, out, **more):
-    order = score_items(METRICS, items, data, out, **more)
+    order = score_candidates(METRICS, items, data, out, **more)
     return collect_rows(out, order)
 
 
@@ -110,12 +110,12 @@ def test_a_pair_is_the_mean_over_its_subjects(data, tmp_path, out):
     suite = dataclasses.replace(suite, rows=suite.rows[:1])
     (tmp_path / "made" / "cat+dog").mkdir(parents=True)
     Image.new("RGB", (8, 8), (100,) * 3).save(tmp_path / "made" / "cat+dog" / "00_1.png")
-    items = method_items("ours", tmp_path / "made", suite, 1, 1)
+    items = method_candidates("ours", tmp_path / "made", suite, 1, 1)
     (one, prompt) = score([*items], data, out)
     # Against the cat's 100 and the dog's 200: (1 + 0) / 2.
     assert (one.metric, one.score) == ("alike", pytest.approx(0.5, abs=0.02))
     assert prompt.score == len("a cat and a dog in the jungle")
-    copies = score(copy_items(suite), data, out)[-2:]
+    copies = score(copy_candidates(suite), data, out)[-2:]
     assert copies[0].picture == "cat/04.jpg + dog/02.jpg" and copies[0].score is not None
 
 
@@ -123,10 +123,10 @@ def test_pictures_named_as_uno_names_them(data, tmp_path, out):
     suite = dreambench_suite(data, "single", ["dog"])
     for row in suite.rows:
         Image.new("RGB", (8, 8)).save(tmp_path / f"{row.number}_0.jpg")
-    items = method_items("theirs", tmp_path, suite, 1, layout="uno")
+    items = method_candidates("theirs", tmp_path, suite, 1, layout="uno")
     assert items[2].picture == "252_0.jpg" and items[2].seed == 3407
     with pytest.raises(UserError, match=r"dog/00_3407.png; see --layout"):
-        method_items("theirs", tmp_path, suite, 1)
+        method_candidates("theirs", tmp_path, suite, 1)
 
 
 def test_one_process_is_two(made, data, out, tmp_path):
@@ -135,7 +135,7 @@ def test_one_process_is_two(made, data, out, tmp_path):
     two = tmp_path / "two"
     two.mkdir()
     for rank in (1, 0):
-        order = score_items(METRICS, all_items(made, data), data, two, chunk=16, rank=rank, world=2)
+        order = score_candidates(METRICS, all_items(made, data), data, two, chunk=16, rank=rank, world=2)
     assert all((two / f"scores.part{rank}.jsonl").stat().st_size > 1000 for rank in (0, 1))
     assert collect_rows(two, order) == rows
     assert (two / "scores.jsonl").read_bytes() == (out / "scores.jsonl").read_bytes()
@@ -179,7 +179,7 @@ def test_pictures_of_no_row(made, data):
     """Those of rows counted from 1, say: the first is missing and the last is nobody's."""
     (made / "dog/00_5.png").rename(made / "dog/25_5.png")
     (made / "notes.txt").touch()
-    items = method_items("ours", made, dreambench_suite(data, "single", SUBJECTS), 2, 5)
+    items = method_candidates("ours", made, dreambench_suite(data, "single", SUBJECTS), 2, 5)
     assert of_no_row(made, items) == ["dog/25_5.png"]
 
 
@@ -213,10 +213,10 @@ def test_a_chunk_broken_off_is_scored_in_its_whole_batch(made, data, out, tmp_pa
 
     items, metrics = all_items(made, data), {"size": Scorer("judge", BatchSize())}
     (tmp_path / "whole").mkdir()
-    rows = collect_rows(tmp_path / "whole", score_items(metrics, items, data, tmp_path / "whole", chunk=16))
+    rows = collect_rows(tmp_path / "whole", score_candidates(metrics, items, data, tmp_path / "whole", chunk=16))
     lines = (tmp_path / "whole" / "scores.jsonl").read_text().splitlines(keepends=True)
     (out / "scores.part1.jsonl").write_text("".join(lines[:20]) + lines[20][:30])
-    assert collect_rows(out, score_items(metrics, items, data, out, chunk=16)) == rows
+    assert collect_rows(out, score_candidates(metrics, items, data, out, chunk=16)) == rows
 
 
 def test_a_corrupt_picture_among_3000(data, tmp_path, capsys):

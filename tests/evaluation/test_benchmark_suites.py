@@ -16,7 +16,7 @@ from warm import Started
 from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import copy_items, manifest_suite, real_items, score_items, toybox_suite
+from cgrpo.evaluation.benchmark import copy_candidates, manifest_suite, real_candidates, score_candidates, toybox_suite
 from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.pages.comparison import write_comparison
@@ -59,7 +59,7 @@ def test_the_toybox_is_the_one_that_training_evaluates_on(tmp_path):
     assert [row.prompt_kind == "property" for row in suite.rows] == [
         any(word in row.prompt for word in ("red", "yellow", "green", "blue", "purple")) for row in suite.rows
     ]
-    assert len({pictures(tmp_path)[name] for name in suite.photographs["toy00"]}) == 4
+    assert len({pictures(tmp_path)[name] for name in suite.photos["toy00"]}) == 4
 
 
 def test_every_reference_row_stands_beside_the_method(whole):
@@ -155,9 +155,9 @@ def test_rows_of_one_set_of_references_are_one_subject(manifest):
         ("b", 0, "on a beach", "", ""),
     ]
     assert [len(row.references) for row in suite.rows] == [2, 1, 2, 1, 1]
-    (real,) = real_items(suite)
+    (real,) = real_candidates(suite)
     assert (real.prompt, real.files[0].name) == ("a cat in the snow", "target.png")
-    assert [len(item.references("all")[0][1]) for item in copy_items(suite)] == [2, 1, 2, 1, 1]
+    assert [len(item.references("all")[0][1]) for item in copy_candidates(suite)] == [2, 1, 2, 1, 1]
     assert len(manifest_suite(manifest, limit=2).rows) == 2
 
 
@@ -229,9 +229,9 @@ def test_the_data_sets_own_masks_count_as_in_training(manifest, tmp_path):
     suite = manifest_suite(tmp_path / "masked.json")
     (tmp_path / "out").mkdir()
     metrics = {"share": Scorer("judge", Share())}
-    items = copy_items(suite)
-    score_items(metrics, items, suite.root, tmp_path / "out", masks=suite.masks)
-    assert suite.mark["masks"] == 1 and "masks" not in manifest_suite(manifest).mark  # or scores of both would mix
+    items = copy_candidates(suite)
+    score_candidates(metrics, items, suite.root, tmp_path / "out", masks=suite.masks)
+    assert suite.conditions["masks"] == 1 and "masks" not in manifest_suite(manifest).conditions  # or scores of both would mix
     assert [row.score for row in read_scores(tmp_path / "out")] == [0.5]
-    score_items(metrics, items, suite.root, tmp_path / "out", masks=suite.masks, protocols=("all",))
+    score_candidates(metrics, items, suite.root, tmp_path / "out", masks=suite.masks, protocols=("all",))
     assert read_scores(tmp_path / "out")[-1].score == (0.5 - 1) / 2

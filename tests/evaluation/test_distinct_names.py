@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import manifest_suite, method_items, picture_name
-from cgrpo.evaluation.benchmark.layouts import find_picture, slug
+from cgrpo.evaluation.benchmark import manifest_suite, method_candidates, picture_name
+from cgrpo.evaluation.benchmark.candidates import find_picture, slug
 
 ORDERS = list(itertools.permutations(["a/dog.png", "b/dog.png", "a/dog-2.png", "c/Dog 2.png"]))
 
@@ -30,7 +30,7 @@ def test_subjects_of_like_names(tmp_path: Path, names) -> None:
     suite = manifest_suite(manifest(tmp_path, [(name, "in the snow") for name in names]))
     assert len({row.subject for row in suite.rows}) == len(names)
     for row, name in zip(suite.rows, names, strict=True):
-        assert row.references == suite.photographs[row.subject] == (str(tmp_path / name),)
+        assert row.references == suite.photos[row.subject] == (str(tmp_path / name),)
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_prompts_with_one_picture_are_refused_before_anything_is_scored(tmp_path
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
-    items = method_items("theirs", folder, suite, 1, 7, "{subject}/{slug}_{seed}")
+    items = method_candidates("theirs", folder, suite, 1, 7, "{subject}/{slug}_{seed}")
     assert [item.files[0].name for item in items] == [f"{text}_7.png" for text in texts]
     suite = manifest_suite(manifest(tmp_path, [("dog.png", "a dog!"), ("dog.png", "a dog, ..."), ("dog.png", "a cat")]))
     with pytest.raises(UserError, match=r"0 \(dog: 'a dog!'\) and 1 \(dog: 'a dog, ...'\) have one picture"):
-        method_items("theirs", folder, suite, 1, 7, "{subject}/{slug}_{seed}")
+        method_candidates("theirs", folder, suite, 1, 7, "{subject}/{slug}_{seed}")
 
 
 def test_names_that_no_file_has(tmp_path: Path) -> None:

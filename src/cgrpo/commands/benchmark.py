@@ -18,7 +18,7 @@ from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, p
 from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
-from cgrpo.evaluation.benchmark import Item, Maker, Suite, Which
+from cgrpo.evaluation.benchmark import Candidate, Maker, Suite, Which
 from cgrpo.evaluation.metrics import Role, Scorer
 from cgrpo.evaluation.statistics import short_summary
 from cgrpo.rewards import Reward
@@ -142,7 +142,7 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     items = [item for name, folder in folders.items() for item in _items(name, folder, suite, ask)]
     if ask.images and runtime.is_main and (left := benchmark.of_no_row(ask.images, items)):
         print(f"cgrpo: {ask.images}: {len(left)} pictures are of no row, such as {left[0]}", file=sys.stderr)
-    items += [*benchmark.real_items(suite), *benchmark.copy_items(suite)]
+    items += [*benchmark.real_candidates(suite), *benchmark.copy_candidates(suite)]
     for scorer in metrics.values():
         scorer.score.to(runtime.device)
     outcome = _score(table, metrics, items, suite, ask, runtime)
@@ -157,10 +157,12 @@ def _folders(suite: Suite, ask: EvaluationRequest) -> dict[str, Path]:
     return {name: ask.out / "pictures" / name for name in rows}
 
 
-def _items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) -> list[Item]:
+def _items(name: str, folder: Path, suite: Suite, ask: EvaluationRequest) -> list[Candidate]:
     if name == AUTOENCODED:
-        return benchmark.method_items(name, folder, suite.with_targets(), 1, 0)
-    return benchmark.method_items(name, folder, suite, ask.seeds, ask.first_seed, ask.layout if ask.images else "rows")
+        return benchmark.method_candidates(name, folder, suite.with_targets(), 1, 0)
+    return benchmark.method_candidates(
+        name, folder, suite, ask.seeds, ask.first_seed, ask.layout if ask.images else "rows"
+    )
 
 
 def _generate(
@@ -227,7 +229,7 @@ def _role(name: str, reward: Reward, cfg: Config) -> Role:
 def _score(
     table: dict[str, Any],
     metrics: dict[str, Scorer],
-    items: list[Item],
+    items: list[Candidate],
     suite: Suite,
     ask: EvaluationRequest,
     runtime: Runtime,
@@ -236,7 +238,7 @@ def _score(
         write_description(ask.out, table)
     runtime.wait()
     with tqdm(total=len(items) // runtime.world, desc="score", unit=" pictures", disable=not runtime.is_main) as bar:
-        order = benchmark.score_items(
+        order = benchmark.score_candidates(
             metrics,
             items,
             suite.root,

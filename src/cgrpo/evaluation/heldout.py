@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
-from cgrpo.evaluation.benchmark import Row, Suite, task_rows
+from cgrpo.evaluation.benchmark import Suite, SuiteRow, task_rows
 from cgrpo.evaluation.metrics import Scorer, describe_metrics, metric_of
 from cgrpo.evaluation.sampling import Processes, best_of, sample_tasks
 from cgrpo.evaluation.statistics import Clusters, cluster
@@ -33,7 +33,7 @@ class Tasks:
     """
 
     batch: Batch
-    rows: list[Row]
+    rows: list[SuiteRow]
     clusters: Clusters
     name: str
     source: str

@@ -1,4 +1,4 @@
-"""A benchmark's pictures by a policy: one PNG a row and seed."""
+"""A benchmark's pictures by a policy: one PNG per row and seed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.layouts import FIRST_SEED, picture_name
-from cgrpo.evaluation.benchmark.suite import Row, Suite
+from cgrpo.evaluation.benchmark.candidates import FIRST_SEED, picture_name
+from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
 from cgrpo.evaluation.sampling import (
     ALONE,
     Processes,
@@ -28,7 +28,7 @@ from cgrpo.evaluation.sampling import (
     seed_noise,
     turns,
 )
-from cgrpo.files import save_picture
+from cgrpo.files import save_picture, writing
 from cgrpo.pictures import Alpha
 from cgrpo.policies.base import Policy
 from cgrpo.rewards.base import to_pictures
@@ -42,9 +42,9 @@ Made = Iterator[tuple[int, list[Image.Image] | UserError]]
 
 @dataclass(frozen=True)
 class Block:
-    """A row's pictures that are made together, one a seed."""
+    """A row's pictures that are made together, one per seed."""
 
-    row: Row
+    row: SuiteRow
     seeds: range
 
     def files(self, folder: Path) -> list[Path]:
@@ -53,8 +53,7 @@ class Block:
 
 @dataclass
 class Generated:
-    """Pictures made now by this process, pictures that were there, and rows left out with the reason (an unreadable
-    reference)."""
+    """Pictures made now by this process, pictures that were there, and rows left out, with the error of each."""
 
     made: int = 0
     kept: int = 0
@@ -62,9 +61,12 @@ class Generated:
 
 
 class Maker(ABC):
-    """Makes a benchmark's pictures into a folder; what they are made with is asked once, before the base is sharded."""
+    """Makes a benchmark's pictures in a folder. It is built before the base is sharded.
 
-    mark: Mapping[str, Any]
+    settings  all that the pictures depend on, as ``picture_settings`` gives it
+    """
+
+    settings: Mapping[str, Any]
     blocks: Sequence[Block]
 
     @abstractmethod
@@ -72,24 +74,23 @@ class Maker(ABC):
         """(number, pictures) of those of ``blocks`` that are this process's, or why there are none."""
 
     def __call__(self, folder: Path, processes: Processes = ALONE, progress: Progress | None = None) -> Generated:
-        """The pictures that ``folder`` lacks, as SUBJECT/PP_SEED.png (layouts.picture_name).
+        """Make the pictures that ``folder`` lacks, as SUBJECT/PP_SEED.png (``picture_name``).
 
-        A picture that is there already is kept, so that a broken-off call is continued by the same call; more seeds
-        may be asked for later. Blocks are dealt to the processes, which call this together; one that lacks a picture is
-        made whole again: neither the number of processes nor where it was broken off changes a pixel. ``progress`` is
-        called with how many more pictures are there, all processes' together. A reference that can't be read costs its
-        row alone.
+        A picture that is there already is kept, so the same call continues one that was broken off, and may add seeds.
+        Blocks are dealt to the processes, which call this together. A block that lacks a picture is made whole again:
+        neither the number of processes nor where a call was broken off changes a pixel. ``progress`` is called with how
+        many more pictures are there, all processes' together. A reference that can't be read costs its row alone.
 
         Raises UserError for a folder whose pictures were made otherwise, or that can't be written.
         """
         done = Generated()
-        try:
+        with writing(folder):
             for name in dict.fromkeys(block.row.subject for block in self.blocks):
                 (folder / name).mkdir(parents=True, exist_ok=True)
-            check_pictures(folder, self.mark, write=processes.rank == 0)
+            check_pictures(folder, self.settings, write=processes.rank == 0)
             blocks, lacking = self._lacking(folder, processes)
             done.kept = sum(len(block.seeds) for block in self.blocks) - sum(map(len, lacking))
-            _tell(progress, done.kept)
+            _report(progress, done.kept)
             for number, pictures in self._make(blocks, processes):
                 block = blocks[number]
                 if isinstance(pictures, UserError):
@@ -98,16 +99,14 @@ class Maker(ABC):
                     for place in lacking[number]:
                         save_picture(pictures[place], block.files(folder)[place])
                         done.made += 1
-                _tell(progress, sum(map(len, lacking[number : number + processes.world])))
-        except OSError as error:
-            raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
+                _report(progress, sum(map(len, lacking[number : number + processes.world])))
         return done
 
     def _lacking(self, folder: Path, processes: Processes) -> tuple[list[Block], list[list[int]]]:
         """The blocks that lack pictures, and the places of these in each: as the main process finds it, everywhere."""
-        found = [[place for place, f in enumerate(b.files(folder)) if not f.is_file()] for b in self.blocks]
-        found = json.loads(processes.share(json.dumps(found)))
-        pairs = [(block, places) for block, places in zip(self.blocks, found, strict=True) if places]
+        missing = [[place for place, f in enumerate(b.files(folder)) if not f.is_file()] for b in self.blocks]
+        missing = json.loads(processes.share(json.dumps(missing)))
+        pairs = [(block, places) for block, places in zip(self.blocks, missing, strict=True) if places]
         return [block for block, _ in pairs], [places for _, places in pairs]
 
 
@@ -115,7 +114,7 @@ class Sampled(Maker):
     """Pictures by the policy; ``alone``: by the reference policy, of the prompt without references.
 
     Seeds are ``first_seed`` .. ``first_seed + seeds - 1``, four of a row in a batch of their own; the noise is the
-    seed's (sampling/noise.py). ``alpha``: how references are read (pictures.py), as in training.
+    seed's (``seed_noise``). ``alpha``: how references are read (pictures.py), as in training.
     """
 
     def __init__(
@@ -130,8 +129,8 @@ class Sampled(Maker):
         alpha: Alpha = "white",
     ):
         self.policy, self.sigmas, self.suite, self.alone = policy, sigmas, suite, alone
-        self.mark = {"suite": dict(suite.conditions)} | picture_settings(policy, sigmas, alone)
-        self.mark |= {} if alone else {"reference_alpha": alpha}
+        self.settings = {"suite": dict(suite.conditions)} | picture_settings(policy, sigmas, alone)
+        self.settings |= {} if alone else {"reference_alpha": alpha}
         end = first_seed + seeds
         ranges = [range(first, min(first + BLOCK, end)) for first in range(first_seed, end, BLOCK)]
         self.blocks = [Block(row, some) for row in suite.rows for some in ranges]
@@ -155,7 +154,7 @@ class Autoencoded(Maker):
 
     def __init__(self, policy: Policy, suite: Suite):
         self.policy, self.suite = policy, suite
-        self.mark = {"suite": dict(suite.conditions)} | picture_settings(policy, None, alone=True)
+        self.settings = {"suite": dict(suite.conditions)} | picture_settings(policy, None, alone=True)
         self.blocks = [Block(row, range(1)) for row in suite.with_targets().rows]
 
     def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:
@@ -171,13 +170,6 @@ class Autoencoded(Maker):
                 yield number, error
 
 
-def _tell(progress: Progress | None, more: int) -> None:
+def _report(progress: Progress | None, more: int) -> None:
     if progress is not None and more:
         progress(more)
-
-
-def method_name(method: str) -> str:
-    """``method`` if it can be a folder's name, else UserError."""
-    if not method or Path(method).name != method or method.startswith("."):
-        raise UserError(f"--method {method!r}: is to be the name of a folder, such as uno-tdw")
-    return method

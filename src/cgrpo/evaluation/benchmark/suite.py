@@ -1,21 +1,32 @@
-"""A benchmark as the rest of this room sees it: subjects with photographs, and rows that ask for pictures of them."""
+"""A benchmark as the rest of this room sees it: subjects with photos, and rows that ask for pictures of them.
+
+``manifest_suite`` makes any dataset one; DreamBench and the toy world have files of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from cgrpo import fingerprint
+from cgrpo.data import read_tasks
+from cgrpo.errors import UserError
+from cgrpo.evaluation.metrics import Scorer, describe_metrics
+from cgrpo.types import Task
 
 Masks = Mapping[tuple[str, str], tuple[Path, int]]
 
 
 @dataclass(frozen=True)
-class Row:
+class SuiteRow:
     """One prompt for one subject, or for several together.
 
     number        its place in the whole list, also where only some subjects are taken
-    subjects      names, safe as folders; ``words`` what each is ("cat"), for the segmenter and the prompt
+    subjects      names, safe as folders; ``words`` says what each is ("cat"), for the segmenter and the prompt
     references    the pictures shown to the policy, relative to the suite's folder
     prompt_index  counts the subjects' prompts from 0
     subject_kind  of the subjects ("live", "object"), ``prompt_kind`` of the prompt ("background", "property"); "": none
@@ -42,19 +53,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Suite:
-    """Rows, and the photographs that identity is scored against.
+    """Rows, and the photos that identity is scored against.
 
-    root         the folder that all pictures' names are relative to
-    photographs  by subject, its reference first: protocol "one" compares with that alone, "all" with every one
-    conditions   what must be equal for pictures and scores to be comparable; scores under other conditions do not mix
-    masks        the data set's own, by subject and photograph: the file, and above which level is subject
-    facts        worth keeping beside the scores: for DreamBench, which photographs these are
+    root        the folder that all pictures' names are relative to
+    photos      by subject, its reference first: protocol "one" compares with that alone, "all" with every one
+    conditions  what must be equal for pictures and scores to be comparable; scores under others do not mix
+    masks       the dataset's own, by subject and photo: the file, and above which level is subject
+    facts       worth keeping with the scores: for DreamBench, which photos these are
     """
 
     name: str
     root: Path
-    rows: list[Row]
-    photographs: Mapping[str, tuple[str, ...]]
+    rows: list[SuiteRow]
+    photos: Mapping[str, tuple[str, ...]]
     conditions: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     masks: Masks = field(default_factory=dict)
@@ -65,10 +76,95 @@ class Suite:
         return {row.subject: list(row.references) for row in self.rows}
 
     def with_targets(self) -> Suite:
-        """Its rows that have a target."""
+        """The suite's rows that have a target."""
         return replace(self, rows=[row for row in self.rows if row.target is not None])
 
 
-def subjects_of(rows: Iterable[Row]) -> list[str]:
+def subjects_of(rows: Iterable[SuiteRow]) -> list[str]:
     """The rows' single subjects, each once."""
     return list(dict.fromkeys(name for row in rows for name in row.subjects))
+
+
+def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapping[str, Scorer]) -> dict[str, Any]:
+    """The content of benchmark.json for the scores in ``out``.
+
+    ``{benchmark, conditions, facts, data, references: {subject: pictures}, methods: {name: folder}, metrics:
+    {name: {role, axis, unit, checkpoint}}}``. Folders below ``out`` are relative to it, so that it can be moved.
+    """
+
+    def place(folder: Path) -> str:
+        whole, home = folder.resolve(), out.resolve()
+        return str(whole.relative_to(home) if whole.is_relative_to(home) else whole)
+
+    return {
+        "benchmark": suite.name,
+        "conditions": dict(suite.conditions),
+        "facts": dict(suite.facts),
+        "data": place(suite.root),
+        "references": suite.references,
+        "methods": {name: place(folder) for name, folder in methods.items()},
+        "metrics": describe_metrics(metrics),
+    }
+
+
+# -- a dataset of one's own ------------------------------------------------------------------------
+
+
+def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suite:
+    """Whatever ``data.read_tasks`` reads; ``limit`` takes the first tasks alone (0: all).
+
+    Tasks whose meta has the same ``subject_id``, or else those with the same references, are one subject. It is called
+    by its subject word or its first reference's name, and numbered where two would have one name. All references of a
+    task are shown to the policy; protocol "one" scores against the first. Masks count as in training. A task's
+    target is a real picture that follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such
+    as "live", and a ``prompt_kind`` such as "property". Raises UserError.
+    """
+    tasks = read_tasks(path, root, limit)
+    names = _names(tasks)
+    rows, counts = [], dict.fromkeys(names.values(), 0)
+    photos: dict[str, tuple[str, ...]] = {}
+    masks: dict[tuple[str, str], tuple[Path, int]] = {}
+    for number, task in enumerate(tasks):
+        name = names[_subject(task)]
+        if not task.references:
+            raise UserError(f"manifest {path}, record {task.id}: has no reference to compare with")
+        shown = tuple(str(file.absolute()) for file in task.references)
+        photos[name] = tuple(dict.fromkeys((*photos.get(name, ()), *shown)))
+        for shown_file, mask in zip(shown, task.masks, strict=False):
+            if mask is not None:
+                masks[name, shown_file] = (mask, task.mask_threshold)
+        rows.append(
+            SuiteRow(
+                number,
+                (name,),
+                (task.subject,),
+                shown,
+                counts[name],
+                task.prompt,
+                subject_kind=str(task.meta.get("subject_kind") or task.meta.get("category") or ""),
+                prompt_kind=str(task.meta.get("prompt_kind") or ""),
+                target=str(task.target.absolute()) if task.target else None,
+            )
+        )
+        counts[name] += 1
+    texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
+    conditions: dict[str, Any] = {"benchmark": f"manifest {path.name}", "rows": fingerprint.of_text(texts)[:16]}
+    conditions |= {"masks": len(masks)} if masks else {}
+    return Suite(path.name, Path(), rows, photos, conditions, masks=masks)
+
+
+def _subject(task: Task) -> Hashable:
+    return task.subject_id or task.references
+
+
+def _names(tasks: Sequence[Task]) -> dict[Hashable, str]:
+    """A name for each subject, safe as a folder's."""
+    names: dict[Hashable, str] = {}
+    for task in tasks:
+        if _subject(task) in names:
+            continue
+        words = task.subject_id or task.subject or (task.references[0].stem if task.references else "")
+        name = re.sub(r"[^\w-]+", "_", words).strip("_").lower()[:60] or "subject"
+        numbered = (f"{name}-{number}" for number in itertools.count(2))  # which may be another's own name
+        names[_subject(task)] = next(free for free in itertools.chain([name], numbered) if free not in names.values())
+    return names

@@ -10,10 +10,9 @@ from PIL import Image
 
 from cgrpo.data import ToyboxSource, derive
 from cgrpo.data.toybox import to_picture
-from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark.suite import Row, Suite
+from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
 from cgrpo.evaluation.sampling import check_pictures
-from cgrpo.files import save_picture
+from cgrpo.files import save_picture, writing
 from cgrpo.rewards.base import to_pictures
 from cgrpo.scores import PROPERTY
 from cgrpo.toybox import drawing, world
@@ -39,11 +38,11 @@ def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: 
     return Suite("Toybox", folder, rows, views, conditions)
 
 
-def task_rows(cases: Sequence[Case], prompts: int) -> list[Row]:
-    """The rows of held-out tasks, ``prompts`` in a row on one subject."""
+def task_rows(cases: Sequence[Case], prompts: int) -> list[SuiteRow]:
+    """The rows of held-out tasks, ``prompts`` of them in succession on one subject."""
     names = [f"toy{number // prompts:02d}" for number in range(len(cases))]
     return [
-        Row(
+        SuiteRow(
             number,
             (name,),
             (world.PHRASE,),
@@ -64,9 +63,13 @@ def _views(name: str) -> tuple[str, ...]:
 
 
 def _draw(
-    folder: Path, conditions: dict[str, Any], source: ToyboxSource, rows: list[Row], views: dict[str, tuple[str, ...]]
+    folder: Path,
+    conditions: dict[str, Any],
+    source: ToyboxSource,
+    rows: list[SuiteRow],
+    views: dict[str, tuple[str, ...]],
 ) -> None:
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         check_pictures(folder, conditions, write=True)
         for number, (name, files) in enumerate(views.items()):
@@ -78,8 +81,6 @@ def _draw(
             assert row.target is not None
             if not (folder / row.target).is_file():
                 save_picture(to_pictures(source.oracle([row.number]))[0], folder / row.target)
-    except OSError as error:
-        raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
 
 
 def _view(source: ToyboxSource, subject: int, view: int) -> Image.Image:
