@@ -105,8 +105,7 @@ def _shown(found: TwoLevel | None) -> str:
 
 def draw(rows: Rows, folder: Path) -> None:
     """front.png: where trainings end on validation; gain.png: the lesser of both judges' gains over iterations."""
-    from cgrpo.evaluation.show.plane import Spot, draw_plane
-    from cgrpo.evaluation.show.plots import IDENTITY, MUTED, PROMPT, THIRD, canvas, legend, save
+    from cgrpo.evaluation.show.plots import IDENTITY, MUTED, PROMPT, THIRD, Spot, canvas, draw_plane, legend, save
 
     spots = [Spot((0.0, 0.0), MUTED, "s", note="base")]
     for name, mine in rows.items():

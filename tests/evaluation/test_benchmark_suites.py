@@ -231,7 +231,8 @@ def test_the_data_sets_own_masks_count_as_in_training(manifest, tmp_path):
     metrics = {"share": Scorer("judge", Share())}
     items = copy_candidates(suite)
     score_candidates(metrics, items, suite.root, tmp_path / "out", masks=suite.masks)
-    assert suite.conditions["masks"] == 1 and "masks" not in manifest_suite(manifest).conditions  # or scores of both would mix
+    # Or scores of both would mix.
+    assert suite.conditions["masks"] == 1 and "masks" not in manifest_suite(manifest).conditions
     assert [row.score for row in read_scores(tmp_path / "out")] == [0.5]
     score_candidates(metrics, items, suite.root, tmp_path / "out", masks=suite.masks, protocols=("all",))
     assert read_scores(tmp_path / "out")[-1].score == (0.5 - 1) / 2

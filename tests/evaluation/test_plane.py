@@ -2,8 +2,7 @@
 
 from itertools import combinations
 
-from cgrpo.evaluation.show.plane import Spot, draw_plane
-from cgrpo.evaluation.show.plots import INK, canvas
+from cgrpo.evaluation.show.plots import INK, Spot, canvas, draw_plane
 
 
 def test_notes_of_neighbours_stand_apart() -> None:

@@ -15,8 +15,8 @@ from cgrpo.evaluation.heldout import HeldOut, Tasks
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
 from cgrpo.evaluation.pages.report.words import cautions, verdict
-from cgrpo.evaluation.show import curves
-from cgrpo.evaluation.show.words import DASH, MINUS, number
+from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.show.table import DASH, MINUS, number
 from cgrpo.evaluation.statistics import Clusters
 from cgrpo.types import Batch
 
@@ -251,16 +251,16 @@ def test_numbers():
 
 def test_curve_leaves_out_what_is_no_number():
     rows = [{"iteration": i, "a": v} for i, v in enumerate([1.0, None, NAN, 3.0])]
-    assert "2 iterations, moving mean from 1 to 3" in curves.curve(rows, "a", "title")
-    assert curves.curve(rows, "b", "title") == "" == curves.curve([], "a", "title")
-    assert curves.curve([{"iteration": 0, "a": 0.0}], "a", "title", scale="log") == ""
+    assert "2 iterations, moving mean from 1 to 3" in plots.curve(rows, "a", "title")
+    assert plots.curve(rows, "b", "title") == "" == plots.curve([], "a", "title")
+    assert plots.curve([{"iteration": 0, "a": 0.0}], "a", "title", scale="log") == ""
 
 
 def test_moving_mean_by_hand():
     values = [float(i == 24) for i in range(48)]  # half a window is 48 // 24 = 2
-    smooth = curves._moving_mean(values)
+    smooth = plots.moving_mean(values)
     assert [round(v, 3) for v in smooth[21:28]] == [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0]
-    assert all(math.isnan(v) for v in curves._moving_mean([NAN, NAN]))
+    assert all(math.isnan(v) for v in plots.moving_mean([NAN, NAN]))
 
 
 def test_tradeoff_needs_a_judge_of_both_axes():

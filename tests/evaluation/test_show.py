@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cgrpo.evaluation.show.page import Details, Facts, Page, Plots, Section, Text
-from cgrpo.evaluation.show.table import Cell, Table
-from cgrpo.evaluation.show.words import Verdict, interval, p_value, sentence
+from cgrpo.evaluation.show.page import Details, Facts, Page, Plots, Section, Text, Verdict
+from cgrpo.evaluation.show.table import Cell, Table, interval, p_value, sentence
 
 EVIL = "<b>a|b & 5%</b>"
 TABLE = Table(

@@ -21,8 +21,7 @@ from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import Subject, draw_scores, grouped
 from cgrpo.config import GroupRun
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, THIRD, legend, panels
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.show.table import Table, number
 
 ALPHA = 0.5  # the paper's
 NEAR = 0.25

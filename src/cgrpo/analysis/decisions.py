@@ -31,8 +31,7 @@ from cgrpo.config import Config, GrpoConfig
 from cgrpo.data import derive
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import MUTED, axis_colour, legend, panels
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import DASH, interval, number
+from cgrpo.evaluation.show.table import DASH, Table, interval, number
 from cgrpo.types import Condition
 
 DRAWS = 1000  # resamplings of the tasks, for the shares' intervals

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from cgrpo.evaluation.show.words import interval, number
+from cgrpo.evaluation.show.table import interval, number
 from cgrpo.statistics import Interval, student_interval
 
 

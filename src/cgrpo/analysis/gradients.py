@@ -33,8 +33,7 @@ from cgrpo.config import Config, ForwardConfig, GrpoConfig
 from cgrpo.data import derive
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.show.table import Table, number
 
 CREDITS = ("identity", "prompt", "plain sum", "SARS")
 BLOCKS = 8  # at most; as many gradients of each credit are held at once, on the CPU

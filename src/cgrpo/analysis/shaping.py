@@ -27,8 +27,7 @@ from torch import Tensor
 from cgrpo.analysis.conflict import ALPHA, alpha_of, credit_1to1, telling_advantages
 from cgrpo.analysis.subject import Subject, draw_scores, grouped
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.show.table import Table, number
 
 
 @dataclass(frozen=True)

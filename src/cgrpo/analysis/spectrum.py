@@ -22,8 +22,7 @@ from cgrpo.analysis.estimates import Estimate, estimate
 from cgrpo.analysis.subject import Subject
 from cgrpo.evaluation.sampling import task_noise
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, dress, legend
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.show.table import Table, number
 from cgrpo.policies.base import Policy
 from cgrpo.types import Condition
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from cgrpo.evaluation.show.table import Cell, Table
-from cgrpo.evaluation.show.words import DASH, interval, number
+from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
 from cgrpo.evaluation.statistics import TwoLevel
 from cgrpo.reproduce.cells import Judged, Scoreboard
 from cgrpo.reproduce.definition import HEADLINES, LEVEL

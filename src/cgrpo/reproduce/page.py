@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
-from cgrpo.evaluation.show.plane import Spot, draw_plane
-from cgrpo.evaluation.show.plots import IDENTITY, MUTED, canvas, svg
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import DASH, number
+from cgrpo.evaluation.show.plots import IDENTITY, MUTED, Spot, canvas, draw_plane, svg
+from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.cells import Line, Scoreboard
 from cgrpo.reproduce.claims import UNTRAINED, claims_table, every_claim, headlines, signed
 from cgrpo.reproduce.exhibits.made import Shown

@@ -76,8 +76,7 @@ def request(options: argparse.Namespace) -> EvaluationRequest:
 
 def say_outcome(outcome: Outcome) -> int:
     """Prints the table; returns the exit code."""
-    from cgrpo.evaluation.show.table import Table
-    from cgrpo.evaluation.show.words import number
+    from cgrpo.evaluation.show.table import Table, number
     from cgrpo.scores import Column
 
     code = 1 if outcome.failed else 0

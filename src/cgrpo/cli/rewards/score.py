@@ -35,8 +35,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from cgrpo.commands.score import score
-    from cgrpo.evaluation.show.table import Table
-    from cgrpo.evaluation.show.words import number
+    from cgrpo.evaluation.show.table import Table, number
     from cgrpo.files import without_nan
 
     result = score(

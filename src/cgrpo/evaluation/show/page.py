@@ -1,4 +1,4 @@
-"""The one skeleton of all pages: a title, what is to be read first, and sections. Nothing is fetched from anywhere."""
+"""The base of all pages: a title, what is read first, and sections made of blocks. A page fetches nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 
 class Block(Protocol):
-    """Whatever shows itself: a text, a ``Table``, plots, ready ``Markup``."""
+    """Whatever renders itself as HTML: a text, a ``Table``, plots, ready ``Markup``."""
 
     def __html__(self) -> str: ...
 
@@ -27,6 +27,17 @@ class Text:
         if self.kind == "caution":
             return Markup('<p class="caution">⚠ {}</p>').format(self.words)
         return Markup("<p>{}</p>" if self.kind == "plain" else '<p class="muted">{}</p>').format(self.words)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence, and whether it is good news; it stands at the head of a page."""
+
+    kind: Literal["rose", "mixed", "unknown"]
+    text: str
+
+    def __html__(self) -> str:
+        return Markup('<p class="verdict {}">{}</p>').format(self.kind, self.text)
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,8 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """lead: verdicts, cautions, facts; wide: for many columns; links: to sections, by their words; style and script: of
-    a page's own, beside everyone's."""
+    """lead: verdicts, cautions, facts; wide: for many columns; links: (id, words) of sections; style and script: a
+    page's own, in addition to everyone's."""
 
     title: str
     lead: Sequence[Block]

@@ -21,7 +21,7 @@ Cell = Image.Image | None
 def sample_sheet(
     images_NHWC: Tensor, batch: Batch, group_size: int, scores: Mapping[str, Tensor] | None = None
 ) -> Image.Image:
-    """One row a prompt: the prompt in words, its references, then the group's samples in order.
+    """One row per prompt: the prompt in words, its references, then the group's samples in order.
 
     images_NHWC uint8 [N, H, W, 3] with N = P * group_size, sample n = p * group_size + g; ``batch`` holds the P tasks.
     scores: [N] by reward's name, written below each sample. Raises ValueError when the counts disagree.

@@ -1,14 +1,38 @@
-"""One table for page, Markdown, LaTeX and terminal."""
+"""Numbers and tables as they are read: one table for page, Markdown, LaTeX and terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
 from cgrpo.evaluation.show.page import Block, Text
-from cgrpo.evaluation.show.words import DASH, MINUS
+from cgrpo.files import to_float
+
+DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
+
+
+def number(value: Any, digits: int = 3, signed: bool = False) -> str:
+    """A number for reading, with a true minus sign; a dash for None, NaN and what is no number."""
+    if not math.isfinite(to_float(value)):
+        return DASH
+    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+
+
+def interval(low: Any, high: Any, digits: int = 3, signed: bool = True) -> str:
+    return f"{number(low, digits, signed)} to {number(high, digits, signed)}"
+
+
+def p_value(p: float) -> str:
+    return number(p) if not p < 0.001 else "< 0.001"
+
+
+def sentence(words: str) -> str:
+    """With a capital and a full stop."""
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 @dataclass(frozen=True)
@@ -49,7 +73,7 @@ class Table:
         ).format(self.title, heads, rows)
 
     def noted(self) -> list[Block]:
-        """Its note and itself."""
+        """The note and the table."""
         return [Text(self.note, "muted"), self]
 
     def _row(self, row: Sequence[str | Cell]) -> Markup:
@@ -115,7 +139,7 @@ def _joined(row: Sequence[str | Cell]) -> str:
 
 
 def piped(text: str) -> str:
-    """Text that breaks no cell of Markdown's."""
+    """``text`` escaped for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 

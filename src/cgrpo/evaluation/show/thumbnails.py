@@ -1,14 +1,15 @@
-"""Small pictures inside a page that needs nothing else."""
+"""Small pictures inside a page, and galleries of them."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from markupsafe import Markup
 from PIL import Image
 
 from cgrpo.data.archives import read_bytes
@@ -25,7 +26,7 @@ TRIED = 48  # pictures whose size is measured to choose the side
 
 @dataclass
 class Album:
-    """Thumbnails as base64, by place; a picture shown twice is kept once. None in ``at``: it is missing."""
+    """Thumbnails as base64; a picture shown twice is kept once. ``at``: their places by files, None if missing."""
 
     side: int
     pictures: list[str] = field(default_factory=list)
@@ -80,3 +81,34 @@ def choose_side(shown: Iterable[tuple[Path, ...]], budget: int = BUDGET) -> int:
         if not sizes or sum(sizes) / len(sizes) * len(distinct) <= budget:
             return side
     return SIDES[-1]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures by label, side by side; the words below them, and a quieter note."""
+
+    pictures: Mapping[str, Image.Image]
+    words: str
+    note: str = ""
+
+    def __html__(self) -> str:
+        row = Markup("").join(
+            Markup('<div><img src="{}" alt="{}: {}" loading="lazy">{}</div>\n').format(
+                data_uri(picture), label, self.words, label
+            )
+            for label, picture in self.pictures.items()
+        )
+        return Markup(
+            '<figure>\n<div class="strip">\n{}</div>\n<figcaption>{}\n<small>{}</small></figcaption>\n</figure>'
+        ).format(row, self.words, self.note)
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards, as many side by side as there is room for."""
+
+    cards: Sequence[Card]
+
+    def __html__(self) -> str:
+        shown = Markup("\n").join(Markup("<li>{}</li>").format(card) for card in self.cards)
+        return Markup('<ul class="gallery">\n{}\n</ul>').format(shown)

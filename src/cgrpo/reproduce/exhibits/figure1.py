@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from cgrpo.evaluation.show.plane import Spot, draw_plane
-from cgrpo.evaluation.show.plots import IDENTITY, MUTED, PROMPT, THIRD, canvas, save
+from cgrpo.evaluation.show.plots import IDENTITY, MUTED, PROMPT, THIRD, Spot, canvas, draw_plane, save
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown, told
 
 ROWS = {"SFT": MUTED, "RPO": MUTED, "naive GRPO 1:1": PROMPT, "naive GRPO 1:1.5": IDENTITY, "Customized-GRPO": THIRD}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cgrpo.evaluation.show.plane import Spot, draw_plane
-from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, axis_colour, legend, panels, save
+from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, Spot, axis_colour, draw_plane, legend, panels, save
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown, told
 
 ALPHAS = ("0.0", "0.2", "0.5", "0.8", "1.0")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cgrpo.evaluation.show.plane import Spot, draw_plane
-from cgrpo.evaluation.show.plots import IDENTITY, MUTED, PROMPT, THIRD, canvas, save
+from cgrpo.evaluation.show.plots import IDENTITY, MUTED, PROMPT, THIRD, Spot, canvas, draw_plane, save
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown, told
 
 UNTRAINED = ["best of 2", "best of 4", "best of 12"]

@@ -15,8 +15,7 @@ import torch
 
 from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
 from cgrpo.config import Config, GroupRun, GrpoConfig, override
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import DASH, number
+from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.trainer import Iteration

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
-from cgrpo.evaluation.show.table import Cell, Table
-from cgrpo.evaluation.show.words import DASH, interval, number
+from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
 from cgrpo.files import json_text, write_text
 from cgrpo.scores import read_scores
 from cgrpo.statistics import Interval

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from cgrpo.evaluation.show import plots
-from cgrpo.evaluation.show.page import Block, Facts, Page, Plots, Section, Text
-from cgrpo.evaluation.show.words import Verdict
+from cgrpo.evaluation.show.page import Block, Facts, Page, Plots, Section, Text, Verdict
 from cgrpo.study.manifest import TIE
 from cgrpo.study.report.findings import Findings
 from cgrpo.study.report.tables import NAMES, PAPER, PAPER_ROW, pair_name, percent, percents, tables

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cgrpo.evaluation.show.table import Cell, Table
-from cgrpo.evaluation.show.words import DASH, number, p_value
+from cgrpo.evaluation.show.table import DASH, Cell, Table, number, p_value
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import TIE
 from cgrpo.study.report.findings import Findings

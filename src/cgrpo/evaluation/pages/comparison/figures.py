@@ -9,8 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cgrpo.evaluation.show.plane import Point, Spot, draw_front, draw_plane, write_beside
-from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, RULE, THIRD, dress, legend
+from cgrpo.evaluation.show.plots import (
+    IDENTITY,
+    INK,
+    MUTED,
+    PROMPT,
+    RULE,
+    THIRD,
+    Point,
+    Spot,
+    draw_front,
+    draw_plane,
+    dress,
+    legend,
+    write_beside,
+)
 from cgrpo.evaluation.statistics import Tradeoff
 from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED

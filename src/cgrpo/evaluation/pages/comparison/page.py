@@ -9,9 +9,8 @@ from typing import Any
 from cgrpo.evaluation.pages.comparison import figures, leaf
 from cgrpo.evaluation.pages.comparison.tables import detail_tables, tables
 from cgrpo.evaluation.show import plots
-from cgrpo.evaluation.show.page import Block, Details, Facts, Page, Plots, Section, Text
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import Verdict, number
+from cgrpo.evaluation.show.page import Block, Details, Facts, Page, Plots, Section, Text, Verdict
+from cgrpo.evaluation.show.table import Table, number
 from cgrpo.evaluation.statistics import Comparison, Difference
 from cgrpo.evaluation.statistics.cells import ALL
 from cgrpo.scores import ScoreRow

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cgrpo.evaluation.show.table import Table, piped
-from cgrpo.evaluation.show.words import DASH, interval, number, p_value
+from cgrpo.evaluation.show.table import DASH, Table, interval, number, p_value, piped
 from cgrpo.evaluation.statistics.cells import ALL
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference
 

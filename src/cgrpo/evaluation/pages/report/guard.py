@@ -10,9 +10,8 @@ from cgrpo.evaluation.guard.rules import FAR, Row, best_in_words, best_row, gain
 from cgrpo.evaluation.pages.report.words import change_cells, name_cell
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Plots, Section, Text
-from cgrpo.evaluation.show.plane import Spot, draw_plane
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import number, sentence
+from cgrpo.evaluation.show.plots import Spot, draw_plane
+from cgrpo.evaluation.show.table import Table, number, sentence
 from cgrpo.evaluation.statistics import MEANING, Unit
 from cgrpo.files import to_float
 

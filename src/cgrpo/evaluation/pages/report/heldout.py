@@ -8,12 +8,10 @@ from typing import Any
 
 from cgrpo.evaluation.heldout import ARMS, HeldOut, tasks_by_gain
 from cgrpo.evaluation.pages.report.words import change_cells, name_cell
-from cgrpo.evaluation.show.gallery import Card, Gallery
 from cgrpo.evaluation.show.page import Block, Heading, Plots, Section, Text
-from cgrpo.evaluation.show.plane import Spot, draw_move, draw_plane
-from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, canvas, legend, svg
-from cgrpo.evaluation.show.table import Table
-from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, Spot, canvas, draw_move, draw_plane, legend, svg
+from cgrpo.evaluation.show.table import Table, number
+from cgrpo.evaluation.show.thumbnails import Card, Gallery
 from cgrpo.evaluation.statistics import MEANING, Unit
 from cgrpo.files import to_float
 from cgrpo.rewards.base import to_pictures

@@ -15,7 +15,7 @@ from cgrpo.evaluation.pages.report.heldout import examples_section, heldout_sect
 from cgrpo.evaluation.pages.report.training import conflict_section, health_section, rewards_section
 from cgrpo.evaluation.pages.report.words import cautions, verdict, warned
 from cgrpo.evaluation.show.page import Block, Code, Details, Facts, Page, Section, Text
-from cgrpo.evaluation.show.words import TIMES
+from cgrpo.evaluation.show.table import TIMES
 from cgrpo.files import to_float, write_text
 
 Row = Mapping[str, Any]

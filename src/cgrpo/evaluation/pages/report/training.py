@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cgrpo.config import Config
-from cgrpo.evaluation.show.curves import Mark, curve
 from cgrpo.evaluation.show.page import Facts, Plots, Section, Text
-from cgrpo.evaluation.show.plots import axis_colour
-from cgrpo.evaluation.show.words import number
+from cgrpo.evaluation.show.plots import Level, axis_colour, curve
+from cgrpo.evaluation.show.table import number
 from cgrpo.files import to_float
 
 Row = Mapping[str, Any]
@@ -34,8 +33,8 @@ def rewards_section(rows: Sequence[Row]) -> Section:
 def conflict_section(rows: Sequence[Row]) -> Section | None:
     """None where no iteration knows."""
     drawn = [
-        curve(rows, "conflict_share", "share of samples in conflict", mark=Mark(0.5, "independent rewards")),
-        curve(rows, "reward_correlation", "correlation of the rewards in a group", mark=Mark(0.0, "no correlation")),
+        curve(rows, "conflict_share", "share of samples in conflict", level=Level(0.5, "independent rewards")),
+        curve(rows, "reward_correlation", "correlation of the rewards in a group", level=Level(0.0, "no correlation")),
     ]
     words = (
         "A sample is in conflict when one reward puts it above its group's mean and the other below. Two unrelated "
@@ -47,15 +46,15 @@ def conflict_section(rows: Sequence[Row]) -> Section | None:
 
 def health_section(rows: Sequence[Row], config: Config) -> Section | None:
     """None where no iteration knows."""
-    drift = Mark(config.objective.max_ratio_drift, "the run stops here") if config.method == "grpo" else None
-    clipped = Mark(config.training.max_grad_norm, "clipped above")
+    drift = Level(config.objective.max_ratio_drift, "the run stops here") if config.method == "grpo" else None
+    clipped = Level(config.training.max_grad_norm, "clipped above")
     drawn = [
-        curve(rows, "ratio_drift", "ratio drift", mark=drift, scale="log"),
+        curve(rows, "ratio_drift", "ratio drift", level=drift, scale="log"),
         curve(rows, "clip_share", "share of clipped pairs"),
         curve(rows, "old_gap", "squared distance from the old policy's velocity", scale="log"),
         curve(rows, "preference_margin", "preference margin"),
         curve(rows, "preference_accuracy", "share of pairs with a margin above 0"),
-        curve(rows, "gradient_norm", "gradient norm", mark=clipped),
+        curve(rows, "gradient_norm", "gradient norm", level=clipped),
     ]
     facts = _health_facts(rows)
     words = {

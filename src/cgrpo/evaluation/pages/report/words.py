@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cgrpo.evaluation.metrics import movement
-from cgrpo.evaluation.show.table import Cell
-from cgrpo.evaluation.show.words import Verdict, interval, number
+from cgrpo.evaluation.show.page import Verdict
+from cgrpo.evaluation.show.table import Cell, interval, number
 
 WEIGHTED = ("identity", "prompt")  # the rewards that carry weight; any other is watched
 READING = {"rose": "▲ rose", "fell": "▼ fell", "unclear": "unclear"}
