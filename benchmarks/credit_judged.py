@@ -31,7 +31,7 @@ from cgrpo.analysis.subject import draw_scores
 from cgrpo.build import make_judges, make_subject
 from cgrpo.config import GrpoConfig, load_config
 from cgrpo.reproduce import worlds
-from cgrpo.training.weights import Filling
+from cgrpo.training.credit import CreditTable
 
 EVEN = ("weights.type=constant", "weights.prompt=0.5")
 FILLS = {
@@ -62,7 +62,7 @@ def credit(scores_PG2: Tensor, settings: tuple[str, ...], world: str) -> Tensor:
     cfg = load_config("toybox", (*worlds()[world], *settings))
     assert isinstance(cfg, GrpoConfig)
     sigmas = torch.linspace(1, 0, cfg.sampling.steps + 1)  # no fill here weighs steps by noise
-    filling = Filling(cfg, ["identity", "prompt"], sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
+    filling = CreditTable(cfg, ["identity", "prompt"], sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
     parts = scores_PG2.split(cfg.training.prompts_per_iteration)
     return torch.cat([filling(part).credit_KPG[:-1].mean(0) for part in parts]).double()
 

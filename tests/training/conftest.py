@@ -10,6 +10,7 @@ from undrawn import undrawn
 
 from cgrpo.config import Config, load_config
 from cgrpo.hub import asset
+from cgrpo.training.scoring import Scoring
 
 REWARDS = str(Path(__file__).parent)
 
@@ -50,6 +51,24 @@ def tiny(tmp_path_factory) -> str:
 def quick_reports(request, monkeypatch):
     if request.node.get_closest_marker("drawn") is None:
         undrawn(monkeypatch)
+
+
+@pytest.fixture
+def watch_scores(monkeypatch):
+    """``watch_scores(change)`` -> a list that gets the scores of every rollout, each after ``change`` in place."""
+    seen: list[torch.Tensor] = []
+    score = Scoring.__call__
+
+    def watch(change=lambda scores_PGR: None) -> list[torch.Tensor]:
+        def scores(*arguments):
+            seen.append(score(*arguments))
+            change(seen[-1])
+            return seen[-1]
+
+        monkeypatch.setattr(Scoring, "__call__", scores)
+        return seen
+
+    return watch
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from cgrpo.algorithm import credit_table, focal_weights, noise_weights, reward_w
 from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
+from cgrpo.training.credit import CreditTable
 from cgrpo.training.runtime import Runtime
-from cgrpo.training.weights import Filling
 
 NAMES = ["identity", "prompt"]
 SIGMAS = shifted_sigmas(10, 1.5)
@@ -16,7 +16,7 @@ MEASURED = tuple(0.05 * k for k in range(10))
 
 
 def filled(*settings: str, kind="constant") -> torch.Tensor:
-    return Filling(load_config("toybox", settings), NAMES, SIGMAS, kind, 0.5)(scores()).credit_KPG
+    return CreditTable(load_config("toybox", settings), NAMES, SIGMAS, kind, 0.5)(scores()).credit_KPG
 
 
 def scores() -> torch.Tensor:
@@ -34,7 +34,9 @@ def test_every_type_is_its_function(shaping):
 
 def test_recentring_and_the_clamp_arrive():
     whole = filled("shaping.recentre=true", "training.clamp=0.25")
-    expected = credit_table(scores(), Filling(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR, "tanh", 0.5, True)
+    expected = credit_table(
+        scores(), CreditTable(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR, "tanh", 0.5, True
+    )
     torch.testing.assert_close(whole, expected.credit_KPG.clamp(-0.25, 0.25))
 
 
@@ -59,7 +61,7 @@ def test_both_methods_train_on_it(small, method, kind):
     settings += ["sampling.kind=cps"] if method == "grpo" else []
     cfg = small(f"method={method}", *settings)
     made = make_trainer(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
-    torch.testing.assert_close(made.filling.step_K, noise_weights(shifted_sigmas(4, 1.5), kind))  # type: ignore[attr-defined]
+    torch.testing.assert_close(made.credit.step_K, noise_weights(shifted_sigmas(4, 1.5), kind))  # type: ignore[attr-defined]
     assert next(iter(made.run(0))).metrics["gradient_norm"] > 0
 
 

@@ -34,27 +34,25 @@ def shake(made: Forward) -> None:
 
 
 def watched(made: Forward, monkeypatch):
-    """Lists that the parts and scores of the coming iterations are appended to."""
-    parts, scores = [], []
-    sample, score = made._sample, made._score
-    monkeypatch.setattr(made, "_sample", lambda *a: parts.append(sample(*a)) or parts[-1])
-    monkeypatch.setattr(made, "_score", lambda *a: scores.append(score(*a)) or scores[-1])
-    return parts, scores
+    """A list that gets the parts of the coming iterations."""
+    parts, sample = [], made.sample
+    monkeypatch.setattr(made, "sample", lambda *a: parts.append(sample(*a)) or parts[-1])
+    return parts
 
 
 def gradients(made: Forward, monkeypatch, update: int = 0) -> list[torch.Tensor]:
     """The gradient of one of the first iteration's updates, before clipping."""
     caught: list[torch.Tensor] = []
-    step, calls = made._step, []
+    step, calls = made.step, []
 
-    def stop() -> float:
+    def stop(accepts) -> float:
         calls.append(None)
         if len(calls) <= update:
-            return step()
+            return step(accepts)
         caught.extend(p.grad.clone() for p in made.parameters)
         raise StopIteration
 
-    monkeypatch.setattr(made, "_step", stop)
+    monkeypatch.setattr(made, "step", stop)
     with pytest.raises(RuntimeError):
         next(made.run(0))
     return caught
@@ -67,20 +65,20 @@ def values(made: Forward) -> list[torch.Tensor]:
 @pytest.mark.parametrize("batch", [96, 1])  # both prompts sampled together, and one after the other
 @pytest.mark.parametrize("loss", ["nft", "awm"])
 @pytest.mark.parametrize("old", [0.0, 0.5])
-def test_the_second_update_is_the_gradient_of_the_loss(small_forward, monkeypatch, batch, loss, old):
+def test_the_second_update_is_the_gradient_of_the_loss(small_forward, monkeypatch, watch_scores, batch, loss, old):
     """One pair at a time, each from its own noised picture; the old policy is the one before the first update."""
     exact = ("policy.dtype=float64", f"sampling.batch={batch}", f"objective.loss={loss}", f"objective.old={old}")
     made = trainer(small_forward(*exact, "objective.clip=0.5", "training.micro_batch=3"))
     shake(made)
     if old:
         made.old.weights = {name: p.detach() * 1.05 for name, p in made.policy.trainable_parameters().items()}
-    parts, scores = watched(made, monkeypatch)
+    parts, scores = watched(made, monkeypatch), watch_scores()
     sampling = values(made)
     old_weights = {name: value.clone() for name, value in made.old.weights.items()}
     found = gradients(made, monkeypatch, update=1)
 
     assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
-    credit = credit_table(scores[0], made.filling.weights_KR, "tanh", 0.5)
+    credit = credit_table(scores[0], made.credit.weights_KR, "tanh", 0.5)
     now = values(made)
 
     def velocity(weights, x, sigma, cond):
@@ -117,7 +115,7 @@ def test_the_second_update_is_the_gradient_of_the_loss(small_forward, monkeypatc
 
 def test_pictures_are_the_odes_from_a_noise_of_their_own(small_forward, monkeypatch):
     made = trainer(small_forward("policy.dtype=float64", "training.iterations=1"))
-    parts, _ = watched(made, monkeypatch)
+    parts = watched(made, monkeypatch)
     starts, policy = [], made.policy.velocity
 
     def velocity(x, sigma, cond):
@@ -141,7 +139,7 @@ def test_pictures_are_the_odes_from_a_noise_of_their_own(small_forward, monkeypa
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_groups_samples_share_level_and_noise_or_not(small_forward, monkeypatch, shared):
     made = trainer(small_forward(f"objective.shared_noise={str(shared).lower()}", "objective.levels=3"))
-    parts, _ = watched(made, monkeypatch)
+    parts = watched(made, monkeypatch)
     next(made.run(0))
     part = parts[0]
     assert part.sample_M.tolist() == [*range(8)] * 3
@@ -176,15 +174,15 @@ def test_the_first_update_lowers_the_error_of_what_was_good_and_raises_that_of_w
     settings = ("policy.dtype=float64", "training.updates_per_rollout=1", f"objective.loss={loss}")
     made = trainer(small_forward(*settings, "training.learning_rate=1e-4", "training.iterations=1"))
     shake(made)
-    parts, _ = watched(made, monkeypatch)
-    table = made._credit
+    parts = watched(made, monkeypatch)
+    table = made.credit
 
     def all_alike(scores_PGR):
-        credit, numbers = table(scores_PGR)
+        credit = table(scores_PGR)
         credit.credit_KPG.fill_(0.8 * sign)
-        return credit, numbers
+        return credit
 
-    monkeypatch.setattr(made, "_credit", all_alike)
+    monkeypatch.setattr(made, "credit", all_alike)
     before = values(made)
     next(made.run(0))
     (part,), after = parts, values(made)
@@ -200,20 +198,13 @@ def test_the_first_update_lowers_the_error_of_what_was_good_and_raises_that_of_w
     assert sign * (error(after) - error(before)) < 0
 
 
-def test_a_sample_that_could_not_be_scored_has_no_say(small_forward, monkeypatch):
+def test_a_sample_that_could_not_be_scored_has_no_say(small_forward, monkeypatch, watch_scores):
     """Without it in the micro-batches, or with it at credit 0 in the first update: the same gradient."""
+    watch_scores(lambda scores_PGR: scores_PGR[0, 2].fill_(math.nan))  # in the first update's share
 
     def gradient(kl):
         made = trainer(small_forward("policy.dtype=float64", f"objective.kl={kl}"))
         shake(made)
-        score = made._score
-
-        def one_missing(*arguments):
-            scores = score(*arguments)
-            scores[0, 2] = math.nan  # in the first update's share
-            return scores
-
-        monkeypatch.setattr(made, "_score", one_missing)
         return gradients(made, monkeypatch)
 
     left_out, kept = gradient("0.0"), gradient("1e-300")  # with a KL term nothing is left out, and it weighs nothing
@@ -225,14 +216,14 @@ def test_credit_below_zero_can_weigh_less(small_forward, monkeypatch, weight):
     def gradient(setting, factor):
         made = trainer(small_forward("policy.dtype=float64", f"objective.negative={setting}"))
         shake(made)
-        table = made._credit
+        table = made.credit
 
         def weighted(scores_PGR):
-            credit, numbers = table(scores_PGR)
+            credit = table(scores_PGR)
             credit.credit_KPG.copy_(torch.where(credit.credit_KPG < 0, factor * credit.credit_KPG, credit.credit_KPG))
-            return credit, numbers
+            return credit
 
-        monkeypatch.setattr(made, "_credit", weighted)
+        monkeypatch.setattr(made, "credit", weighted)
         return gradients(made, monkeypatch)
 
     found, expected, other = gradient(weight, 1.0), gradient(1.0, weight), gradient(1.0, 1.0)
@@ -263,7 +254,7 @@ def test_the_micro_batch_only_bounds_memory(small_forward, tmp_path, size):
 @pytest.mark.parametrize("spread", ["uniform", "steps", "logit-normal"])
 def test_every_spread_of_levels_trains(small_forward, spread, monkeypatch):
     made = trainer(small_forward(f"objective.spread={spread}", "training.iterations=1"))
-    parts, _ = watched(made, monkeypatch)
+    parts = watched(made, monkeypatch)
     row = next(made.run(0)).metrics
     assert row["gradient_norm"] > 0 and row["old_gap"] > 0
     assert set(steps_at(parts[0].sigma_M, made.sigmas).tolist()) <= {0, 1, 2, 3}
@@ -376,13 +367,13 @@ def test_a_slow_rise_is_seen_too():
 
 
 def test_a_run_whose_norm_runs_away_ends_with_the_weights_of_before(small_forward, tmp_path, monkeypatch, capsys):
-    loss, calls = Forward._loss, []
+    loss, calls = Forward.loss, []
 
     def explode(self, *arguments, **more):
         calls.append(None)
         return loss(self, *arguments, **more) * (1e6 if self.runaway.accepted >= EARLY else 1.0)
 
-    monkeypatch.setattr(Forward, "_loss", explode)
+    monkeypatch.setattr(Forward, "loss", explode)
     settings = ("training.iterations=20", "training.average=0.5", "training.runaway_patience=2")
     made = train(small_forward(*settings), tmp_path / "run")
     said = capsys.readouterr().err

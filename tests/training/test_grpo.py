@@ -37,24 +37,22 @@ def gradients(made: GRPO, monkeypatch) -> list[torch.Tensor]:
         caught.extend(p.grad.clone() for p in made.parameters)
         raise StopIteration
 
-    monkeypatch.setattr(made, "_step", stop)
+    monkeypatch.setattr(made, "step", stop)
     with pytest.raises(RuntimeError):
         next(made.run(0))
     return caught
 
 
 @pytest.mark.parametrize("batch", [96, 1])  # both prompts sampled together, and one after the other
-def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, batch):
+def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, watch_scores, batch):
     made = trainer(small("policy.dtype=float64", "training.updates_per_rollout=1", f"sampling.batch={batch}"))
     shake(made)
-    parts, scores = [], []
-    sample, score = made._sample, made._score
-    monkeypatch.setattr(made, "_sample", lambda *a: parts.append(sample(*a)) or parts[-1])
-    monkeypatch.setattr(made, "_score", lambda *a: scores.append(score(*a)) or scores[-1])
+    parts, sample, scores = [], made.sample, watch_scores()
+    monkeypatch.setattr(made, "sample", lambda *a: parts.append(sample(*a)) or parts[-1])
     found = gradients(made, monkeypatch)
 
     assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
-    credit = credit_table(scores[0], made.filling.weights_KR, "tanh", 0.5)
+    credit = credit_table(scores[0], made.credit.weights_KR, "tanh", 0.5)
     total, pairs = 0.0, sum(len(part.roll.sample_M) for part in parts)
     for part in parts:
         for m in range(len(part.roll.sample_M)):  # one pair at a time, nothing shared with the trainer's batching
@@ -82,18 +80,12 @@ def test_a_policy_that_replays_otherwise_than_it_sampled_is_stopped(small):
         next(made.run(0))
 
 
-def test_skipping_samples_without_credit_is_exact(small, monkeypatch):
+def test_skipping_samples_without_credit_is_exact(small, monkeypatch, watch_scores):
+    watch_scores(lambda scores_PGR: scores_PGR[0].fill_(0.5))  # no spread in the first group, no credit
+
     def gradient(kl: str) -> list[torch.Tensor]:
         made = trainer(small("policy.dtype=float64", f"objective.kl={kl}"))
         shake(made)
-        score = made._score
-
-        def first_group_flat(*arguments):
-            scores = score(*arguments)
-            scores[0] = 0.5  # no spread, no credit
-            return scores
-
-        made._score = first_group_flat
         return gradients(made, monkeypatch)
 
     skipped, kept = gradient("0.0"), gradient("1e-300")  # KL on: nothing is skipped, and it weighs nothing
@@ -154,7 +146,7 @@ def test_steps_taken_once_give_the_pictures_of_steps_taken_by_each(small, monkey
 
 
 def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(GRPO, "_step", lambda self: 1.0)
+    monkeypatch.setattr(GRPO, "step", lambda self: 1.0)
     with pytest.raises(UserError, match="did not move"):
         train(small(), tmp_path / "run")
 
@@ -197,12 +189,12 @@ def test_prompt_only_and_identity_only_watch_the_other_reward():
     for recipe, column in (("prompt-only", 1), ("identity-only", 0)):
         made = trainer(load_config(recipe, ["logging.tracker=none"]))
         assert list(made.rewards) == ["identity", "prompt"]
-        assert made.filling.weights_KR[:, column].eq(1).all() and made.filling.weights_KR[:, 1 - column].eq(0).all()
+        assert made.credit.weights_KR[:, column].eq(1).all() and made.credit.weights_KR[:, 1 - column].eq(0).all()
 
 
 def test_the_papers_naive_runs_weigh_identity_to_prompt_as_it_says():
     for recipe, ratio in (("naive", 1.0), ("naive-prompt", 1.5)):
-        w_identity, w_prompt = trainer(load_config(recipe)).filling.weights_KR[0].tolist()
+        w_identity, w_prompt = trainer(load_config(recipe)).credit.weights_KR[0].tolist()
         assert abs(w_prompt / w_identity - ratio) < 1e-6
 
 
@@ -231,13 +223,11 @@ def test_a_third_reward_carries_its_own_weight(small):
     third = ("rewards.style.type=exact_rewards:redness", "weights.others.style=0.25")
     made = trainer(small(*third))
     assert list(made.rewards) == ["identity", "prompt", "style"]
-    assert made.filling.weights_KR[:, 2].eq(0.25).all() and made.filling.weights_KR[:, :2].sum(1).allclose(
-        torch.ones(4)
-    )
+    assert made.credit.weights_KR[:, 2].eq(0.25).all() and made.credit.weights_KR[:, :2].sum(1).allclose(torch.ones(4))
     row = next(made.run(0)).metrics
     assert row["gradient_norm"] > 0 and row["reward/style/seconds"] >= 0
     watched = trainer(small(third[0]))
-    assert watched.filling.weights_KR[:, 2].eq(0).all()
+    assert watched.credit.weights_KR[:, 2].eq(0).all()
     for setting in ("weights.others.stile=0.25", "weights.others.prompt=0.25", "weights.others.style=-1"):
         with pytest.raises(UserError, match=r"weights.others"):
             small(third[0], setting)

@@ -134,10 +134,8 @@ def test_the_update_is_the_losses_gradient(settings, tmp_path, monkeypatch, simi
         for parameter in trainer.parameters:
             parameter += 0.02 * torch.randn(parameter.shape, generator=rng, dtype=parameter.dtype)
     caught: list[torch.Tensor] = []
-    monkeypatch.setattr(
-        "cgrpo.training.preference.step", lambda *a: caught.extend(p.grad.clone() for p in trainer.parameters) or 1.0
-    )
-    monkeypatch.setattr("cgrpo.training.preference.task_indices", lambda seed, number, count, size: [3, 1][:count])
+    monkeypatch.setattr(trainer, "step", lambda: caught.extend(p.grad.clone() for p in trainer.parameters) or 1.0)
+    monkeypatch.setattr(trainer, "tasks", lambda number: [3, 1])
     metrics = next(iter(trainer.run(0))).metrics
 
     for parameter in trainer.parameters:

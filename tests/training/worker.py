@@ -10,8 +10,8 @@ import signal
 import sys
 
 from cgrpo import cli
-from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import Scoring
 
 
 def main(arguments: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
         Runtime.sum_gradients = lambda self, parameters: None
         Runtime.agree = lambda self, parameters: True
     if fault.startswith("kill="):
-        at, score = int(fault.removeprefix("kill=")), GRPO._score
+        at, score = int(fault.removeprefix("kill=")), Scoring.__call__
         calls = []
 
         def score_and_die(self, *arguments):
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             return score(self, *arguments)
 
-        GRPO._score = score_and_die
+        Scoring.__call__ = score_and_die
     return cli.main(arguments)
 
 

@@ -40,6 +40,11 @@ class Credit:
         """Credit of M (sample, true step) pairs, samples numbered n = p * G + g -> [M]."""
         return self.credit_KPG.flatten(1)[step_M, sample_M]
 
+    def below_zero(self, share: float) -> Credit:
+        """The table with credit below 0 times ``share``."""
+        table_KPG = self.credit_KPG
+        return replace(self, credit_KPG=torch.where(table_KPG < 0, share * table_KPG, table_KPG))
+
     def emphasised(self, step_K: Tensor | None = None, group_P: Tensor | None = None) -> Credit:
         """The table times a weight for each step, and for each group; after the clamp, so as a weight of the loss.
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cgrpo.config import Config, ForwardConfig, GrpoConfig, PreferenceConfig, SftConfig
-from cgrpo.data import PairSource, Source
-from cgrpo.errors import UserError
+from cgrpo.data import Source
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.forward import Forward
 from cgrpo.training.grpo import GRPO
+from cgrpo.training.loop import Loop
 from cgrpo.training.preference import Preference
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.sft import SFT
-from cgrpo.training.trainer import Trainer
 
 
-def make_trainer(cfg: Config, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime) -> Trainer:
+def make_trainer(
+    cfg: Config, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime
+) -> Loop[Any]:
     """The method's loop over ``source``."""
     match cfg:
         case GrpoConfig():
@@ -25,6 +28,4 @@ def make_trainer(cfg: Config, policy: Policy, rewards: dict[str, Reward], source
         case SftConfig():
             return SFT(cfg, policy, rewards, source, runtime)
         case PreferenceConfig():
-            if not isinstance(source, PairSource):
-                raise UserError("method preference trains on pairs: name a file of them as preference.pairs")
             return Preference(cfg, policy, rewards, source, runtime)

@@ -28,9 +28,9 @@ from cgrpo.rewards import Reward
 from cgrpo.rewards.remote import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, mark_again, restore_best, save_checkpoint
 from cgrpo.training.checks import check_agreement, check_moved, fingerprint
+from cgrpo.training.loop import Iteration
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
-from cgrpo.training.trainer import Iteration
 
 
 def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, name: str = "run") -> Path:

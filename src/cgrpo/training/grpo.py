@@ -1,8 +1,13 @@
 """Algorithm 1: online reinforcement learning of the policy on the credit table.
 
-Departures from the paper and the release (docs/departures.md has the whole list): one optimizer step
-per part of a group rather than per timestep; true-step weights; gradients really are summed over
-processes; the generated picture is segmented like the reference; everything can be resumed.
+Where this departs from the paper and the authors' release (docs/departures.md has the whole list):
+
+- An optimizer step trains an equal share of every group's samples over all trained steps. Algorithm 1 steps after
+  every timestep, the release after every 4 samples.
+- A step's weights are those of its true index. The release looks them up by position in a shuffled list.
+- Gradients are summed over processes. The release's processes never exchange them.
+- The generated picture is segmented like the reference. The release masks the reference alone.
+- Initial noise and trained steps are functions of (seed, iteration, prompt), so a run can be resumed bit for bit.
 """
 
 from __future__ import annotations
@@ -15,7 +20,6 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import (
-    Credit,
     Window,
     all_steps,
     clipped_surrogate,
@@ -29,104 +33,72 @@ from cgrpo.algorithm import (
     window_start,
 )
 from cgrpo.config import GrpoConfig
-from cgrpo.data import GroupNoise, Source, task_indices
+from cgrpo.data import GroupNoise, Source
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
-from cgrpo.training.average import Average
 from cgrpo.training.checks import check_ratio
-from cgrpo.training.optimizer import make_optimizer, set_learning_rate, step
+from cgrpo.training.credit import CreditTable
+from cgrpo.training.loop import GroupLoop, Iteration, MicroBatch, Part
 from cgrpo.training.runtime import Runtime
-from cgrpo.training.scoring import Scoring
-from cgrpo.training.timer import Timer
-from cgrpo.training.trainer import Iteration
-from cgrpo.training.weights import Filling
-from cgrpo.types import Batch, Condition, Rollout
+from cgrpo.types import Condition, Rollout
 
 
 @dataclass(frozen=True)
-class Part:
-    """Prompts of equal picture sizes, sampled together: this process's ``rows``, at ``positions`` among all."""
+class Sampled(Part):
+    """Groups and the stochastic transitions that they were drawn by."""
 
-    rows: list[int]
-    positions: list[int]
-    cond: Condition
     roll: Rollout
 
 
-class GRPO:
-    """The trainer: policy, rewards and tasks in, one ``Iteration`` after another out."""
+class GRPO(GroupLoop[GrpoConfig]):
+    """Rollout, scores, credit, clipped updates."""
 
-    stopped = ""  # it never ends early by itself
-
-    def __init__(
-        self,
-        cfg: GrpoConfig,
-        policy: Policy,
-        rewards: dict[str, Reward],
-        source: Source,
-        runtime: Runtime,
-    ):
-        self.cfg, self.policy, self.rewards, self.source, self.runtime = cfg, policy, rewards, source, runtime
-        self.parameters = list(policy.trainable_parameters().values())
-        settings = cfg.training
-        self.optimizer = make_optimizer(settings, self.parameters)
-        self.average = Average(policy, settings.average)
-        self.positions = runtime.local(*cfg.share())
-        self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
-        self.filling = Filling(cfg, list(rewards), self.sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
-        self.scoring = Scoring(rewards, runtime, settings.group_size, settings.max_failed_groups)
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside adapter and optimizer, to be written into when it is read."""
-        return self.average.state("average")
+    def __init__(self, cfg: GrpoConfig, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
+        super().__init__(cfg, policy, rewards, source, runtime)
+        self.credit = CreditTable(cfg, list(rewards), self.sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1."""
-        cfg, group = self.cfg, self.cfg.training.group_size
-        for number in range(first, cfg.training.iterations):
-            timer = Timer()
-            set_learning_rate(self.optimizer, cfg.training, number)
-            tasks = task_indices(cfg.training.seed, number, cfg.training.prompts_per_iteration, self.source.size)
-            with timer("encode"):
-                batch = self.source.batch([tasks[position] for position in self.positions])
-                # With a sharded base all processes must make equally many forwards, whatever their pictures' sizes.
-                alike = self.policy.alike(batch, 1 if self.runtime.sharded else max(1, cfg.sampling.batch // group))
-                conds = self.policy.encode_parts(batch, alike)
-            with timer("sample"):
-                pairs = zip(alike, conds, strict=True)
-                parts = [self._sample(number, rows, cond) for rows, cond in pairs]
-            with timer("reward"):
-                images_NHWC = self._decode(parts)
-                scores_PGR = self._score(images_NHWC, batch.repeat(group))
-            with timer("update"):
-                credit, numbers = self._credit(scores_PGR)
-                numbers |= self._update(parts, credit)
+        group, objective = self.cfg.training.group_size, self.cfg.objective
+        for number in self.iterations(first):
+            with self.timer("encode"):
+                batch = self.source.batch(self.tasks(number))
+                conds = self.encode(batch, self.cfg.sampling.batch // group)
+            with self.timer("sample"):
+                parts = [self.sample(number, rows, cond) for rows, cond in conds]
+            with self.timer("reward"):
+                images_NHWC = self.decode(parts)
+                scores_PGR = self.scoring(images_NHWC, batch.repeat(group))  # of all processes
+            with self.timer("update"):
+                credit = self.credit(scores_PGR)  # Eq. 8, 10-12
+                numbers, totals = diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR), Totals()
+                for update in range(self.cfg.training.updates_per_rollout):
+                    for micro in self.micro_batches(parts, credit, update, objective.kl):
+                        loss_B = self.loss(micro, totals, fresh=update == 0)  # Eq. 7
+                        (loss_B.sum() * micro.weight).backward()
+                    if self.runtime.any(totals.drift > objective.max_ratio_drift):
+                        check_ratio(totals.drift, objective.max_ratio_drift)
+                    totals.norms.append(self.step())
+                numbers |= totals.metrics(self.runtime)
                 self.average.join(number + 1)
-            numbers |= timer.seconds() | self.runtime.peak_memory()
-            yield Iteration(number, numbers, batch, images_NHWC)
+            yield self.ended(number, numbers, batch, images_NHWC)
 
-    def _sample(self, iteration: int, rows: list[int], cond: Condition) -> Part:
-        settings, group, seed = self.cfg.sampling, self.cfg.training.group_size, self.cfg.training.seed
+    def sample(self, iteration: int, rows: list[int], cond: Condition) -> Sampled:
+        """Groups for some prompts, from noise that each group shares, by stochastic steps (Eq. 13)."""
+        settings, group = self.cfg.sampling, self.cfg.training.group_size
         positions = [self.positions[row] for row in rows]
-        noise = GroupNoise(seed, iteration, positions, group, self.policy.latent_shape)
-        window, each = self._window(iteration, noise), cond.repeat(group)
+        noise = GroupNoise(self.cfg.training.seed, iteration, positions, group, self.policy.latent_shape)
+        window, each = self.window(iteration, noise), cond.repeat(group)
         start_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
         lead = functools.partial(self.policy.velocity, cond=cond)
         x_NLC = shared_lead(lead, start_NLC[::group], self.sigmas, window).repeat_interleave(group, 0)
         velocity = functools.partial(self.policy.velocity, cond=each)
         kind, level = settings.kind, settings.noise_level
         roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, kind, level, window.lead)
-        return Part(rows, positions, each, roll)
+        return Sampled(rows, positions, each, roll.x_NLC, roll.sample_M, roll.step_M, roll)
 
-    def _decode(self, parts: list[Part]) -> Tensor:
-        """The pictures of all parts, in the order of this process's prompts."""
-        group = self.cfg.training.group_size
-        images: dict[int, Tensor] = {}
-        for part in parts:
-            images |= zip(part.rows, self.policy.decode(part.roll.x_NLC).split(group), strict=True)
-        return torch.cat([images[row] for row in sorted(images)])
-
-    def _window(self, iteration: int, noise: GroupNoise) -> Window:
+    def window(self, iteration: int, noise: GroupNoise) -> Window:
+        """Which steps of an iteration are stochastic, and which of them each sample trains."""
         window, steps, count = self.cfg.sampling.window, self.cfg.sampling.steps, len(noise.window_generators)
         match window.type:
             case "all":
@@ -137,72 +109,24 @@ class GRPO:
                 start = window_start(iteration, steps, window.size, window.stride, window.every)
                 return sliding_window(steps, count, start, window.size)
 
-    def _score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        """Scores of all processes' samples [P, G, R]; this process scores its own."""
-        return self.scoring(images_NHWC, batch)
-
-    def _credit(self, scores_PGR: Tensor) -> tuple[Credit, dict[str, float]]:
-        """The algorithm, as one table, over the prompts of all processes; and what to log of it."""
-        credit = self.filling(scores_PGR)
-        return credit, diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
-
-    def _update(self, parts: list[Part], credit: Credit) -> dict[str, float]:
-        """``updates_per_rollout`` optimizer steps; each takes an equal share of every group."""
-        limit, updates = self.cfg.objective.max_ratio_drift, self.cfg.training.updates_per_rollout
-        # Every sample trains equally many steps, so the number of pairs over all processes needs no exchange.
-        pairs = sum(len(part.roll.sample_M) for part in parts) * self.runtime.world // updates
-        totals = Totals()
-        for update in range(updates):
-            work = [micro for part in parts for micro in self._micro_batches(part, credit, update)]
-            # A sharded base is gathered by all processes together: who is done early goes through the motions.
-            for turn in range(self.runtime.largest(len(work)) if self.runtime.sharded else len(work)):
-                idle = turn >= len(work)
-                part, index_B, credit_B = (parts[0], torch.zeros(1).long(), torch.zeros(1)) if idle else work[turn]
-                loss = self._loss(part, index_B, credit_B, None if idle else totals, fresh=update == 0)
-                (loss * (0 if idle else 1 / pairs)).backward()
-            if self.runtime.any(totals.drift > limit):
-                check_ratio(totals.drift, limit)
-            totals.norms.append(self._step())
-        return totals.metrics(self.runtime)
-
-    def _micro_batches(self, part: Part, credit: Credit, share: int) -> list[tuple[Part, Tensor, Tensor]]:
-        """The pairs of a part that an update trains, in micro-batches: (part, index_B, credit_B)."""
-        settings, group, roll = self.cfg.training, self.cfg.training.group_size, part.roll
-        sample_M, step_M = roll.sample_M.cpu(), roll.step_M.cpu()
-        number_M = torch.tensor(part.positions)[sample_M // group] * group + sample_M % group
-        credit_M = credit.of_pairs(number_M, step_M).to(roll.logp_M)
-        useful_M = (credit_M.cpu() != 0) | (self.cfg.objective.kl > 0)
-        mine = (useful_M & (sample_M % group % settings.updates_per_rollout == share)).nonzero()[:, 0]
-        return [(part, index_B, credit_M[index_B]) for index_B in mine.split(settings.micro_batch) if len(index_B)]
-
-    def _loss(self, part: Part, index_B: Tensor, credit_B: Tensor, totals: Totals | None, fresh: bool) -> Tensor:
-        """Summed loss of some (sample, step) pairs; ``fresh`` while the policy is still the one that sampled."""
-        objective, sampling, roll = self.cfg.objective, self.cfg.sampling, part.roll
-        credit_B, index_B = credit_B.to(roll.logp_M), index_B.to(roll.sample_M.device)
-        cond_B = part.cond.select(roll.sample_M[index_B])
-        replay = functools.partial(
-            replay_logp,
-            rollout=roll,
-            index_B=index_B,
-            sigmas=self.sigmas,
-            kind=sampling.kind,
-            noise_level=sampling.noise_level,
-        )
-        logp_B, mean_BLC, std_B11 = replay(functools.partial(self.policy.velocity, cond=cond_B))
-        loss_B = clipped_surrogate(logp_B, roll.logp_M[index_B], credit_B, objective.clip)
+    def loss(self, micro: MicroBatch[Sampled], totals: Totals, *, fresh: bool) -> Tensor:
+        """The loss of B (sample, step) pairs [B]; ``fresh`` while the policy is still the one that sampled."""
+        objective, sampling, roll = self.cfg.objective, self.cfg.sampling, micro.part.roll
+        old_logp_B, credit_B = roll.logp_M[micro.index_B], micro.credit_B.to(roll.logp_M)
+        cond_B = micro.part.cond.select(roll.sample_M[micro.index_B])
+        velocity = functools.partial(self.policy.velocity, cond=cond_B)
+        transitions = (roll, micro.index_B, self.sigmas, sampling.kind, sampling.noise_level)
+        logp_B, mean_BLC, std_B11 = replay_logp(velocity, *transitions)
+        loss_B = clipped_surrogate(logp_B, old_logp_B, credit_B, objective.clip)
         kl_B = torch.zeros_like(loss_B)
         if objective.kl > 0:
             with torch.no_grad(), self.policy.reference():
-                _, base_BLC, _ = replay(functools.partial(self.policy.velocity, cond=cond_B))
+                _, base_BLC, _ = replay_logp(velocity, *transitions)
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
             loss_B = loss_B + objective.kl * kl_B
-        if totals is not None:
-            totals.add((logp_B.detach() - roll.logp_M[index_B]).exp(), credit_B, objective.clip, kl_B.detach(), fresh)
-        return loss_B.sum()
-
-    def _step(self) -> float:
-        """One optimizer step on the gradients of all processes; returns their norm."""
-        return step(self.optimizer, self.parameters, self.cfg.training, self.runtime)
+        if micro.weight:
+            totals.add((logp_B.detach() - old_logp_B).exp(), credit_B, objective.clip, kl_B.detach(), fresh)
+        return loss_B
 
 
 class Totals:
@@ -225,6 +149,7 @@ class Totals:
         self.pairs += len(ratio_B)
 
     def metrics(self, runtime: Runtime) -> dict[str, float]:
+        """Means over the pairs of all processes."""
         own = torch.tensor([[self.pairs, self.clipped, self.spread, self.kl]], device=runtime.device)
         pairs, clipped, spread, kl = runtime.gather(own).sum(0).tolist()
         drift = runtime.gather(torch.tensor([self.drift], device=runtime.device)).max().item()

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from cgrpo.algorithm import learning_rate_factor
 from cgrpo.config import Training
-from cgrpo.training.checks import check_finite
-from cgrpo.training.runtime import Runtime
 
 FIRST, EARLY = 100, 10  # updates whose norms the median is over, and the fewest that it is taken of
 
@@ -83,20 +81,3 @@ class Runaway:
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint, to be written into when it is read."""
         return {"runaway.norms": self.norms, "runaway.accepted": self.accepted, "runaway.silent": self.silent}
-
-
-def step(
-    optimizer: torch.optim.Optimizer,
-    parameters: Sequence[nn.Parameter],
-    settings: Training,
-    runtime: Runtime,
-    runaway: Runaway | None = None,
-) -> float:
-    """Sum gradients over processes, clip, step unless the norm ran away; returns the norm before clipping."""
-    runtime.sum_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm).item()
-    check_finite(norm)
-    if runaway is None or runaway.accepts(norm):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm

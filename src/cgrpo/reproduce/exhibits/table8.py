@@ -17,9 +17,9 @@ from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
 from cgrpo.config import Config, GroupRun, GrpoConfig, override
 from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
+from cgrpo.training.credit import CreditTable
+from cgrpo.training.loop import Iteration
 from cgrpo.training.runtime import Runtime
-from cgrpo.training.trainer import Iteration
-from cgrpo.training.weights import Filling
 
 PAPER = {"SFT": 2.32, "naive GRPO 1:1": 291.28, "Customized-GRPO": 311.82}
 BEYOND = {"SARS + TDW": "the same credit, forward process"}
@@ -92,7 +92,7 @@ def fill_seconds(cfg: GroupRun) -> float:
     taken = []
     for _ in range(FILLINGS):
         start = time.perf_counter()
-        Filling(cfg, list(cfg.rewards), sigmas, kind, level)(scores_PGR)
+        CreditTable(cfg, list(cfg.rewards), sigmas, kind, level)(scores_PGR)
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)
 

@@ -20,8 +20,8 @@ from cgrpo.algorithm import (
 from cgrpo.config import GroupRun, Weights
 
 
-class Filling:
-    """Fills the table from an iteration's scores, as the configuration asks.
+class CreditTable:
+    """Fills the credit table from an iteration's scores, as the configuration asks.
 
     names: of the rewards, in the order of the scores; sigmas: the table's steps [K + 1]; kind, noise_level: of the
     noise that a step draws, for weights by noise.

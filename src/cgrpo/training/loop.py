@@ -1,0 +1,201 @@
+"""What the methods' loops share: set-up, tasks, conditions, micro-batches, the optimizer's step, an iteration's end.
+
+Each method's loop is one ``run`` that reads top to bottom (grpo.py, forward.py, sft.py, preference.py).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from cgrpo.algorithm import Credit
+from cgrpo.config import GroupRun
+from cgrpo.config.run import Run
+from cgrpo.data import Source, derive, task_indices
+from cgrpo.policies.base import Policy
+from cgrpo.rewards import Reward
+from cgrpo.rewards.base import to_tensor
+from cgrpo.training.average import Average
+from cgrpo.training.checks import check_finite
+from cgrpo.training.optimizer import make_optimizer, set_learning_rate
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import Scoring
+from cgrpo.training.timer import Timer
+from cgrpo.types import Batch, Condition
+
+C = TypeVar("C", bound=Run)
+G = TypeVar("G", bound=GroupRun)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration leaves for the run's record: its numbers, and this process's tasks and pictures.
+
+    metrics has "gradient_norm", and "reward/NAME/mean" of every reward (NaN where a method scores nothing).
+    """
+
+    number: int
+    metrics: dict[str, float]
+    batch: Batch
+    images_NHWC: Tensor
+
+
+class Loop(ABC, Generic[C]):
+    """A method's loop: configuration, policy, rewards and tasks in, one ``Iteration`` after another out."""
+
+    def __init__(self, cfg: C, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
+        self.cfg, self.policy, self.rewards, self.source, self.runtime = cfg, policy, rewards, source, runtime
+        self.parameters = list(policy.trainable_parameters().values())
+        self.optimizer = make_optimizer(cfg.training, self.parameters)
+        self.average = Average(policy, cfg.training.average)
+        self.positions = runtime.local(*cfg.share())
+        self.timer = Timer()
+
+    @abstractmethod
+    def run(self, first: int) -> Iterator[Iteration]:
+        """Iterations ``first`` .. cfg.training.iterations - 1, or fewer where ``stopped`` says why."""
+
+    @property
+    def stopped(self) -> str:
+        """Why the run ends early, "" while it doesn't."""
+        return ""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps alongside adapter and optimizer. Loading a checkpoint writes into these tensors."""
+        return self.average.state("average")
+
+    def iterations(self, first: int) -> Iterator[int]:
+        """The numbers of the iterations from ``first`` on, each with its learning rate set and its clock at 0."""
+        for number in range(first, self.cfg.training.iterations):
+            self.timer = Timer()
+            set_learning_rate(self.optimizer, self.cfg.training, number)
+            yield number
+
+    def tasks(self, number: int) -> list[int]:
+        """This process's tasks of an iteration, as indices of the source."""
+        tasks = task_indices(self.cfg.training.seed, number, self.cfg.share()[0], self.source.size)
+        return [tasks[position] for position in self.positions]
+
+    def encode(self, batch: Batch, most: int) -> list[tuple[list[int], Condition]]:
+        """The batch in parts of at most ``most`` tasks whose references have equal sizes: (rows, their condition).
+
+        With a sharded base all processes must make equally many forwards, so each task is a part of its own.
+        """
+        alike = self.policy.alike(batch, 1 if self.runtime.sharded else max(1, most))
+        return list(zip(alike, self.policy.encode_parts(batch, alike), strict=True))
+
+    def step(self, accepts: Callable[[float], bool] = lambda norm: True) -> float:
+        """Sum gradients over processes, clip, step if ``accepts(norm)``; returns the norm before clipping."""
+        self.runtime.sum_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.training.max_grad_norm).item()
+        check_finite(norm)
+        if accepts(norm):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def ended(self, number: int, numbers: dict[str, float], batch: Batch, images_NHWC: Tensor) -> Iteration:
+        """The iteration, with its seconds and peak memory among its numbers."""
+        return Iteration(number, numbers | self.timer.seconds() | self.runtime.peak_memory(), batch, images_NHWC)
+
+
+class PairLoop(Loop[C]):
+    """What loops on given pictures share, without rollouts: noise and levels by pair, no scores."""
+
+    def noise_and_levels(self, name: str, number: int, x0_NLC: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise [N, L, C] and logit-normal levels [N] of this process's pairs, a function of the seed and ``name``."""
+        streams = [derive(self.cfg.training.seed, name, number, position) for position in self.positions]
+        noise_NLC = torch.stack([torch.randn(x0_NLC.shape[1:], generator=stream) for stream in streams])
+        sigma_N = torch.sigmoid(torch.cat([torch.randn(1, generator=stream) for stream in streams]))
+        return noise_NLC.to(x0_NLC), sigma_N.to(x0_NLC)
+
+    def unscored(self) -> dict[str, float]:
+        """The rewards' numbers of an iteration that scores nothing: NaN."""
+        return {f"reward/{name}/{what}": math.nan for name in self.rewards for what in ("mean", "std")}
+
+    def shown(self, pictures: Sequence[Image]) -> Tensor:
+        """Pictures of any size for the run's record, [N, H, W, 3] in the policy's size."""
+        size = (self.policy.width, self.policy.height)
+        return to_tensor([picture if picture.size == size else picture.resize(size) for picture in pictures])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Groups of prompts with references of equal sizes, sampled together.
+
+    rows         the prompts' places in this process's batch
+    positions    their places among all processes' prompts
+    cond         the condition of the N = P * G samples
+    x0_NLC       the finished samples
+    sample_M     of the M pairs that are trained, the sample (0 .. N - 1)
+    step_M       and the true step whose credit the pair has
+    """
+
+    rows: list[int]
+    positions: list[int]
+    cond: Condition
+    x0_NLC: Tensor
+    sample_M: Tensor
+    step_M: Tensor
+
+
+P = TypeVar("P", bound=Part)
+
+
+class MicroBatch(NamedTuple, Generic[P]):
+    """B pairs of a part, with their credit; ``weight`` turns the sum of their losses into a share of the mean.
+
+    A weight of 0 marks a forward and backward that a process makes only because others still have work.
+    """
+
+    part: P
+    index_B: Tensor
+    credit_B: Tensor
+    weight: float
+
+
+class GroupLoop(Loop[G]):
+    """What loops share that draw groups of samples and read the credit table."""
+
+    def __init__(self, cfg: G, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
+        super().__init__(cfg, policy, rewards, source, runtime)
+        self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
+        self.scoring = Scoring(rewards, runtime, cfg.training.group_size, cfg.training.max_failed_groups)
+
+    def decode(self, parts: Sequence[Part]) -> Tensor:
+        """The pictures of all parts, in the order of this process's prompts."""
+        images: dict[int, Tensor] = {}
+        for part in parts:
+            images |= zip(part.rows, self.policy.decode(part.x0_NLC).split(self.cfg.training.group_size), strict=True)
+        return torch.cat([images[row] for row in sorted(images)])
+
+    def micro_batches(self, parts: Sequence[P], credit: Credit, update: int, kl: float) -> list[MicroBatch[P]]:
+        """The pairs that this process trains in an update: an equal share of every group's samples.
+
+        Pairs without credit are left out unless the loss has a ``kl`` term. With a sharded base all processes take
+        equally many turns, since they gather its blocks together.
+        """
+        training, group = self.cfg.training, self.cfg.training.group_size
+        # Every sample trains equally many pairs, so their number over all processes needs no exchange.
+        pairs = sum(len(part.sample_M) for part in parts) * self.runtime.world // training.updates_per_rollout
+        work: list[MicroBatch[P]] = []
+        for part in parts:
+            sample_M = part.sample_M.cpu()
+            number_M = torch.tensor(part.positions)[sample_M // group] * group + sample_M % group
+            credit_M = credit.of_pairs(number_M, part.step_M.cpu())
+            useful_M = (credit_M != 0) | (kl > 0)
+            mine = (useful_M & (sample_M % group % training.updates_per_rollout == update)).nonzero()[:, 0]
+            for index_B in mine.split(training.micro_batch) if len(mine) else ():
+                work.append(MicroBatch(part, index_B.to(part.sample_M.device), credit_M[index_B], 1 / pairs))
+        if self.runtime.sharded:
+            nothing = torch.zeros(1, dtype=torch.long, device=parts[0].sample_M.device)
+            idle = MicroBatch(parts[0], nothing, torch.zeros(1), 0.0)
+            work += [idle] * (self.runtime.largest(len(work)) - len(work))
+        return work
