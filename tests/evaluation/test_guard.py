@@ -9,10 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.evaluation.guard import best_in_words, best_row, exhausted, gains, news, stopped_in_words, warnings
-from cgrpo.evaluation.guard.check import untouched
-from cgrpo.evaluation.guard.rules import is_best, rank
-from cgrpo.evaluation.pages.report.guard import guard_section, said
+from cgrpo.evaluation.guard import (
+    best_check,
+    best_in_words,
+    exhausted,
+    gains,
+    is_best,
+    new_warnings,
+    rank,
+    stopped_in_words,
+    untouched,
+    warnings,
+)
+from cgrpo.evaluation.pages.report.guard import distinct_warnings, guard_section
 from cgrpo.evaluation.statistics import clusters_of
 from cgrpo.rewards.measures import brightness, measures
 from cgrpo.types import Batch
@@ -148,7 +157,7 @@ def checks(*points: tuple[float, float]) -> list[dict]:
     rows: list[dict] = []
     for number, point in enumerate(points):
         metrics = judged(*point)
-        row = {"iteration": 10 * (number + 1), "metrics": metrics, "best": is_best(metrics, rows)}
+        row = {"iteration": 10 * (number + 1), "unit": "subjects", "metrics": metrics, "best": is_best(metrics, rows)}
         rows.append(row | {"warnings": [warn.text for warn in warnings(metrics)]})
     return rows
 
@@ -169,8 +178,8 @@ def test_without_any_judge_the_rewards_stand_in():
 def test_best_is_the_check_with_the_greatest_lesser_gain():
     rows = checks((0.2, 0.1), (0.9, 0.05), (0.15, 0.3), (0.1, 0.14))
     assert [row["best"] for row in rows] == [True, False, True, False]
-    assert best_row(rows)["iteration"] == 30
-    assert "iteration 30: up in identity by 0.15 and prompt by 0.3 of" in best_in_words(rows)
+    assert best_check(rows)["iteration"] == 30
+    assert best_in_words(rows) == "best checkpoint: iteration 30 (identity +0.15 SD, prompt +0.30 SD)"
 
 
 def test_a_tie_of_the_lesser_gain_goes_to_the_larger_sum_and_a_whole_tie_to_the_first():
@@ -180,7 +189,7 @@ def test_a_tie_of_the_lesser_gain_goes_to_the_larger_sum_and_a_whole_tie_to_the_
 
 def test_the_base_wins_where_no_check_beats_it_on_both_axes():
     rows = checks((0.5, -0.01), (0.0, 0.8), (-0.2, -0.1))
-    assert best_row(rows) is None
+    assert best_check(rows) is None
     assert best_in_words(rows) == "no check was better than the base on all axes, so no best adapter is kept"
 
 
@@ -189,7 +198,7 @@ def test_the_best_is_on_the_pareto_front():
     for _ in range(50):
         points = [tuple(point) for point in torch.randint(1, 5, (8, 2), generator=rng).tolist()]
         rows = checks(*points)
-        best = points[rows.index(best_row(rows))]
+        best = points[rows.index(best_check(rows))]
         assert not any(p != best and p[0] >= best[0] and p[1] >= best[1] for p in points)
 
 
@@ -238,7 +247,7 @@ def test_guards_are_silent_up_to_half_a_spread():
     assert said_of(brightness=metric("guard", "picture", 0.099, spread=0.2)) == []
     assert said_of(brightness=metric("guard", "picture", -0.11, half=0.2, spread=0.2)) == []  # may be nothing
     assert said_of(brightness=metric("guard", "picture", -0.11, spread=0.2)) == [
-        "brightness fell from 0.5 to 0.39, by more than half of the base's spread over tasks (0.2)"
+        "brightness fell from 0.5 to 0.39, by more than half the base's standard deviation over tasks (0.2)"
     ]
     assert said_of(copy_paste=metric("guard", "identity", -0.3, spread=0.2)) == []  # less of a copy is no harm
     (text,) = said_of(copy_paste=metric("guard", "identity", 0.3, spread=0.2))
@@ -257,9 +266,10 @@ def test_the_most_serious_comes_first_and_silence_is_said_too():
 
 def test_only_new_warnings_are_printed():
     rows = checks((0.1, -0.5), (0.1, -0.6), (-0.5, -0.7), (0.1, 0.1), (0.1, -0.5))
-    printed = [len(news(row, rows[:number])) for number, row in enumerate(rows)]
+    printed = [len(new_warnings(row, rows[:number])) for number, row in enumerate(rows)]
     assert printed == [1, 0, 1, 0, 1]
-    assert [(at, text.split()[0]) for at, text in said(rows)] == [("10, 20, 30, 50", "p"), ("30", "reward")]
+    shown_once = [(at, text.split()[0]) for at, text in distinct_warnings(rows)]
+    assert shown_once == [("10, 20, 30, 50", "p"), ("30", "reward")]
 
 
 # -- the report's section --------------------------------------------------------------------------
@@ -276,11 +286,11 @@ def test_the_section_shows_lines_path_and_best():
     page = shown(rows)
     assert page.count("<svg") == 4 and "iteration 20: +0.30, +0.20" in page
     assert "Best, iteration 20" in page and "Last, iteration 30" in page
-    assert "The best check is that of iteration 20: up in identity by 0.3" in page
+    assert "Best checkpoint: iteration 20 (identity +0.30 SD, prompt +0.20 SD)." in page
 
 
 def test_the_section_bears_missing_numbers():
     nothing = dict.fromkeys(("base", "trained", "difference", "low", "high", "spread"))
     metrics = {"i": {"role": "judge", "axis": "identity", "failed": 4} | nothing}
-    row = {"iteration": 10, "metrics": metrics, "best": False, "warnings": []}
+    row = {"iteration": 10, "unit": "subjects", "metrics": metrics, "best": False, "warnings": []}
     assert "<svg" not in shown([row]) and "\N{EN DASH} to \N{EN DASH}" in shown([row])

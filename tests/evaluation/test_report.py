@@ -14,7 +14,7 @@ from cgrpo.config import ForwardConfig, GrpoConfig, SftConfig, Shaping, Weights
 from cgrpo.evaluation.heldout import HeldOut, Tasks
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
-from cgrpo.evaluation.pages.report.words import cautions, verdict
+from cgrpo.evaluation.pages.report.page import cautions, verdict
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.table import DASH, MINUS, number
 from cgrpo.evaluation.statistics import Clusters

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from cgrpo.build import make_guard, make_guard_tasks
 from cgrpo.config import TOYBOX, Config
-from cgrpo.evaluation.guard import Guard, best_in_words, best_row, exhausted, news, stopped_in_words
+from cgrpo.evaluation.guard import Guard, best_check, best_in_words, exhausted, new_warnings, stopped_in_words
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.record import Record
@@ -61,7 +61,7 @@ class Watch:
         row = self.guard.check(iteration, self.rows)
         numbers = {f"guard/{name}": metric["difference"] for name, metric in row["metrics"].items()}
         numbers |= self.guard.report() | {"seconds/guard": time.perf_counter() - start}
-        for warn in news(row, self.rows):
+        for warn in new_warnings(row, self.rows):
             self._say(f"held-out guard, iteration {iteration}: {warn.text} (to change: {warn.cure})")
         if self.main:
             if row["best"]:
@@ -75,7 +75,7 @@ class Watch:
         """For summary.json; empty where nothing was checked."""
         if not self.rows:
             return {}
-        best = best_row(self.rows)
+        best = best_check(self.rows)
         return {
             "checks": len(self.rows),
             "best": best and best["iteration"],

@@ -1,19 +1,49 @@
-"""The comparison as a page: verdicts, pictures to leaf through, tables, plots."""
+"""A folder of scores compared: one JSON with everything, and a page of verdicts, pictures, tables and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cgrpo.errors import UserError
 from cgrpo.evaluation.pages.comparison import figures, leaf
-from cgrpo.evaluation.pages.comparison.tables import detail_tables, tables
+from cgrpo.evaluation.pages.comparison.tables import detail_tables, latex, markdown, tables
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Details, Facts, Page, Plots, Section, Text, Verdict
+from cgrpo.evaluation.show.plots import save
 from cgrpo.evaluation.show.table import Table, number
-from cgrpo.evaluation.statistics import Comparison, Difference
+from cgrpo.evaluation.statistics import Comparison, Difference, compare_methods
 from cgrpo.evaluation.statistics.cells import ALL
-from cgrpo.scores import ScoreRow
+from cgrpo.files import json_text, write_text, writing
+from cgrpo.scores import SCORES, ScoreRow, read_description, read_scores
+
+
+def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
+    """Compare the methods of ``folder``'s scores.jsonl. Returns the page, ``out``/index.html.
+
+    Writes comparison.json, tables.md, tables.tex, pareto.png, subjects.png and the page, which holds small pictures
+    and needs no other file. Raises UserError for no scores, an unknown baseline, or an unwritable ``out``.
+    """
+    rows = read_scores(folder)
+    if not rows:
+        raise UserError(f"{folder / SCORES}: no scores", "run cgrpo evaluate with this folder as --out first")
+    description = read_description(folder)
+    about = {name: description[name] for name in ("benchmark", "conditions") if name in description}
+    comparison = compare_methods(rows, baseline)
+    comparison = replace(comparison, settings=about | comparison.settings)
+    page = render(comparison, rows, folder, description)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        table = json_text(comparison.as_dict(), indent=1, ensure_ascii=False)
+        write_text(out / "comparison.json", table + "\n")
+        write_text(out / "tables.md", markdown(comparison))
+        write_text(out / "tables.tex", latex(comparison))
+        save(figures.pareto_figure(comparison), out / "pareto.png")
+        save(figures.subjects_figure(comparison), out / "subjects.png")
+        write_text(out / "index.html", page)
+    return out / "index.html"
 
 
 def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]) -> str:
@@ -85,14 +115,14 @@ def verdict(comparison: Comparison, method: str) -> Verdict:
     Its kind is "rose" where every metric did, "mixed" where one fell, else "unknown".
     """
     good = ("identity", "prompt")  # what is of the picture alone is neither good nor bad in itself
-    found = [d for d in comparison.differences if d.method == method and d.group == ALL and d.axis in good]
-    sure = [d for d in found if d.p_holm < 0.05]
+    changes = [d for d in comparison.differences if d.method == method and d.group == ALL and d.axis in good]
+    sure = [d for d in changes if d.p_holm < 0.05]
     rose, fell = ([d for d in sure if (d.difference > 0) == up] for up in (True, False))
     parts = [f"{word} in {_listed(some)}" for word, some in (("rose", rose), ("fell", fell)) if some]
-    parts += [f"no sure change in {_listed(rest)}"] if (rest := [d for d in found if d not in sure]) else []
-    told = "; ".join(parts) or "no score of identity or of the prompt that both have"
-    text = f"{method} against {comparison.baseline}: {told}."
-    return Verdict("mixed" if fell else "rose" if found and len(rose) == len(found) else "unknown", text)
+    parts += [f"no sure change in {_listed(rest)}"] if (rest := [d for d in changes if d not in sure]) else []
+    words = "; ".join(parts) or "no score of identity or of the prompt that both have"
+    text = f"{method} against {comparison.baseline}: {words}."
+    return Verdict("mixed" if fell else "rose" if changes and len(rose) == len(changes) else "unknown", text)
 
 
 def _listed(differences: Sequence[Difference]) -> str:

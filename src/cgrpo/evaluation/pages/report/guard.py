@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cgrpo.evaluation.guard.rules import FAR, Row, best_in_words, best_row, gains, shift, warnings
-from cgrpo.evaluation.pages.report.words import change_cells, name_cell
+from cgrpo.evaluation.guard import FAR, Check, best_check, best_in_words, gains, shift, warnings
+from cgrpo.evaluation.metrics import Metric
+from cgrpo.evaluation.pages.report.heldout import change_cells, name_cell
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Plots, Section, Text
 from cgrpo.evaluation.show.plots import Spot, draw_plane
@@ -16,20 +17,20 @@ from cgrpo.evaluation.statistics import MEANING, Unit
 from cgrpo.files import to_float
 
 
-def guard_section(checks: Sequence[Row]) -> Section:
+def guard_section(checks: Sequence[Check]) -> Section:
     """The checks of a run, one at least: what is kept, warnings, plots, and the last check as a table."""
     title = "Held-out guard"
-    unit: Unit = checks[-1].get("unit", "subjects")  # earlier versions knew no other
+    unit: Unit = checks[-1]["unit"]
     words = (
         "While it trained, the run was checked on held-out tasks of its own, against the base from the same noise. "
-        "Shifts are in units of the standard deviation of the base's scores over tasks; bands are 95 % intervals "
+        "Shifts are in standard deviations (SD) of the base's scores over tasks; bands are 95 % intervals "
         f"over the {unit}: {MEANING[unit]}. "
         "Rewards are dashed: one that rises while a judge of its axis falls is being hacked. "
         "The best check is the one whose lesser gain, of identity and prompt, is greatest."
     )
     warned = [
         Text(f"Iteration{'s' if ',' in iterations else ''} {iterations}: {text}.", "caution")
-        for iterations, text in said(checks)
+        for iterations, text in distinct_warnings(checks)
     ]
     blocks: list[Block] = [Text(words, "muted"), Text(sentence(best_in_words(checks)))]
     blocks += warned or [Text("No check gave cause for a warning.")]
@@ -38,9 +39,9 @@ def guard_section(checks: Sequence[Row]) -> Section:
     return Section("guard", title, blocks)
 
 
-def _last(title: str, note: str, checks: Sequence[Row]) -> Table:
+def _last(title: str, note: str, checks: Sequence[Check]) -> Table:
     """The last check, and the best one's means beside it, if any is kept."""
-    last, best = checks[-1], best_row(checks)
+    last, best = checks[-1], best_check(checks)
     head = ["Metric", "Role", "Axis", "Base", *([f"Best, iteration {best['iteration']}"] if best else [])]
     head += [f"Last, iteration {last['iteration']}", "Difference", "95 % interval", "Reading"]
     rows = []
@@ -51,21 +52,21 @@ def _last(title: str, note: str, checks: Sequence[Row]) -> Table:
     return Table(title, note, head, rows, "lll" + "r" * (len(head) - 4) + "l")
 
 
-def said(checks: Sequence[Row]) -> list[tuple[str, str]]:
+def distinct_warnings(checks: Sequence[Check]) -> list[tuple[str, str]]:
     """Each warning once: at which checks it was given, and its words at the last of them."""
     given: dict[tuple[str, ...], tuple[list[int], str]] = {}
-    for row in checks:
-        for warn in warnings(row["metrics"]):
-            iterations, _ = given.get(warn.kind, ([], ""))
-            given[warn.kind] = ([*iterations, row["iteration"]], warn.text)
+    for check in checks:
+        for warning in warnings(check["metrics"]):
+            iterations, _ = given.get(warning.kind, ([], ""))
+            given[warning.kind] = ([*iterations, check["iteration"]], warning.text)
     return [(", ".join(map(str, iterations)), text) for iterations, text in given.values()]
 
 
 # -- plots -----------------------------------------------------------------------------------------
 
 
-def _axis(checks: Sequence[Row], axis: str) -> str:
-    """Rewards and judges of an axis over the checks: where they part, the reward is being hacked."""
+def _axis(checks: Sequence[Check], axis: str) -> str:
+    """Rewards and judges of an axis over the checks. Where they part, the reward is being hacked."""
     return _shifts(
         checks,
         f"{axis}: rewards and judges",
@@ -75,62 +76,62 @@ def _axis(checks: Sequence[Row], axis: str) -> str:
     )
 
 
-def _pictures(checks: Sequence[Row]) -> str:
+def _pictures(checks: Sequence[Check]) -> str:
     """The guards over the checks, between the lines that they are not to cross."""
-    return _shifts(checks, "the pictures themselves", "guard-pictures", lambda m: m["role"] == "guard", mark=FAR)
+    return _shifts(checks, "the pictures themselves", "guard-pictures", lambda m: m["role"] == "guard", limit=FAR)
 
 
 def _shifts(
-    checks: Sequence[Row],
+    checks: Sequence[Check],
     title: str,
     key: str,
-    wanted: Callable[[Row], bool],
+    wanted: Callable[[Metric], bool],
     *,
     first: str = plots.INK,
-    mark: float = 0,
+    limit: float = 0,
 ) -> str:
-    """Differences from the base in units of its spread, with the bands of their intervals; "" where there are none."""
+    """Shifts from the base, with the bands of their intervals; "" where there are none."""
     names = [name for name, metric in checks[-1]["metrics"].items() if wanted(metric)]
     lines = {name: line for name in names if len(line := _line(checks, name)[0]) > 1}
     if not lines:
         return ""
     figure, axes = plots.canvas(title, (4.6, 3.1))
     axes.axhline(0, color=plots.MUTED, linewidth=1)
-    for sign in (-1, 1) if mark else ():
-        axes.axhline(sign * mark, color=plots.MUTED, linewidth=1.1, dashes=(5, 3))
+    for sign in (-1, 1) if limit else ():
+        axes.axhline(sign * limit, color=plots.MUTED, linewidth=1.1, dashes=(5, 3))
     others = [c for c in (plots.THIRD, plots.PROMPT, plots.IDENTITY, plots.MUTED) if c != first]
     colours = iter([first, *others] * len(lines))
     for name in lines:
         reward = checks[-1]["metrics"][name]["role"] == "reward"
         iterations, middle, low, high = _line(checks, name)
-        # A reward, which training pushes, is dashed beside the judges, which nothing pushes.
+        # A reward, which training pushes, is dashed; the judges, which nothing pushes, are not.
         colour, style = (plots.INK, "--") if reward else (next(colours), "-")
         axes.fill_between(iterations, low, high, color=colour, alpha=0.1, linewidth=0)
         marker = {"marker": "o", "markersize": 3} if len(iterations) < 30 else {}
         axes.plot(iterations, middle, style, color=colour, linewidth=1.8, label=name, **marker)
     plots.name_iterations(axes)
-    axes.set_ylabel("shift in spreads of the base")
+    axes.set_ylabel("shift in SD of the base")
     plots.legend(axes)
     ends = "; ".join(f"{name} {_line(checks, name)[1][-1]:+.2f}" for name in lines)
-    return plots.svg(figure, key, f"{title} at the last check, in the base's spreads: {ends}")
+    return plots.svg(figure, key, f"{title} at the last check, in SD of the base: {ends}")
 
 
-def _line(checks: Sequence[Row], name: str) -> tuple[list[int], list[float], list[float], list[float]]:
+def _line(checks: Sequence[Check], name: str) -> tuple[list[int], list[float], list[float], list[float]]:
     """Iterations, shift, and the interval's bounds, from the base's 0 on; checks without a number are left out."""
     points = [(0, 0.0, 0.0, 0.0)]
-    for row in checks:
-        metric = row["metrics"].get(name)
+    for check in checks:
+        metric = check["metrics"].get(name)
         if metric is None or not math.isfinite(shift(metric)) or not to_float(metric["spread"]):
             continue
         low, high = (to_float(metric[bound]) / to_float(metric["spread"]) for bound in ("low", "high"))
-        points.append((row["iteration"], shift(metric), low, high))
+        points.append((check["iteration"], shift(metric), low, high))
     iterations, middle, low, high = (list(column) for column in zip(*points, strict=True))
     return iterations, middle, low, high
 
 
-def path(checks: Sequence[Row]) -> str:
+def path(checks: Sequence[Check]) -> str:
     """The checks' gains in the plane identity times prompt, from the base on; "" where there are not both."""
-    points = [(row["iteration"], gains(row["metrics"])) for row in checks]
+    points = [(check["iteration"], gains(check["metrics"])) for check in checks]
     points = [(at, (gain["identity"], gain["prompt"])) for at, gain in points if len(gain) == 2]
     points = [(at, point) for at, point in points if all(map(math.isfinite, point))]
     if not points:
@@ -140,7 +141,7 @@ def path(checks: Sequence[Row]) -> str:
     axes.axvline(0, color=plots.MUTED, linewidth=1)
     across, up = zip((0.0, 0.0), *(point for _, point in points), strict=True)
     axes.plot(across, up, color=plots.MUTED, linewidth=1, alpha=0.6)
-    best, last = best_row(checks), points[-1][0]
+    best, last = best_check(checks), points[-1][0]
     spots = [Spot((0.0, 0.0), plots.MUTED, "s", 6, "base")]
     for n, (at, point) in enumerate(points):
         kept = best is not None and at == best["iteration"]
@@ -151,7 +152,7 @@ def path(checks: Sequence[Row]) -> str:
     draw_plane(axes, spots, "gain by the identity judges", "gain by the prompt judges")
     plots.legend(axes)
     steps = "; ".join(f"iteration {at}: {x:+.2f}, {y:+.2f}" for at, (x, y) in _few(points))
-    return plots.svg(figure, "guard-path", f"Gains of identity and prompt judges in the base's spreads. {steps}")
+    return plots.svg(figure, "guard-path", f"Gains of identity and prompt judges in SD of the base. {steps}")
 
 
 def _few(points: Sequence[Any], most: int = 12) -> Iterable[Any]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cgrpo.evaluation.heldout import ARMS, HeldOut, tasks_by_gain
-from cgrpo.evaluation.pages.report.words import change_cells, name_cell
+from cgrpo.evaluation.metrics import Metric, movement
 from cgrpo.evaluation.show.page import Block, Heading, Plots, Section, Text
 from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, Spot, canvas, draw_move, draw_plane, legend, svg
-from cgrpo.evaluation.show.table import Table, number
+from cgrpo.evaluation.show.table import Cell, Table, interval, number
 from cgrpo.evaluation.show.thumbnails import Card, Gallery
 from cgrpo.evaluation.statistics import MEANING, Unit
 from cgrpo.files import to_float
@@ -18,12 +18,26 @@ from cgrpo.rewards.base import to_pictures
 
 CHANGE = ("Base", "Trained", "Difference", "95 % interval", "Reading")
 
-Row = Mapping[str, Any]
+READING = {"rose": "▲ rose", "fell": "▼ fell", "unclear": "unclear"}
 
 
-def heldout_section(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Row]], told: Row) -> Section:
-    """All tasks, the kinds of prompts apart, and where the judges moved; ``told`` is what the summary says of them."""
-    whole = _all_prompts(metrics, told)
+def name_cell(name: str, metric: Metric) -> Cell:
+    return Cell(name, dot=metric["axis"])
+
+
+def change_cells(metric: Metric) -> list[str | Cell]:
+    """Difference, interval and reading. A guard that moves is neither good nor bad in itself."""
+    move = movement(metric)
+    tone = move if metric["role"] != "guard" else ""
+    gap, bounds = number(metric["difference"], signed=True), interval(metric["low"], metric["high"])
+    return [Cell(gap, tone), bounds, Cell(READING[move], tone)]
+
+
+def heldout_section(
+    metrics: Mapping[str, Metric], by_prompt: Mapping[str, Mapping[str, Metric]], tasks: Mapping[str, Any]
+) -> Section:
+    """All tasks, the kinds of prompts apart, and where the judges moved. ``tasks``: the summary's "heldout"."""
+    whole = _all_prompts(metrics, tasks)
     blocks = whole.noted()
     if by_prompt:
         kinds = _by_kind(metrics, by_prompt)
@@ -34,10 +48,10 @@ def heldout_section(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[
     return Section("heldout", whole.title, blocks)
 
 
-def _all_prompts(metrics: Mapping[str, Row], told: Row) -> Table:
-    unit: Unit = told.get("over", "subjects")
+def _all_prompts(metrics: Mapping[str, Metric], tasks: Mapping[str, Any]) -> Table:
+    unit: Unit = tasks.get("over", "subjects")
     note = (
-        f"Means over the tasks of {told.get('source', 'the held-out split')}; higher is better. The interval is "
+        f"Means over the tasks of {tasks.get('source', 'the held-out split')}; higher is better. The interval is "
         f"Student's, over the {unit}' mean differences: {MEANING[unit]}. Rewards were trained on; judges never were; "
         "a guard watches for a shortcut."
     )
@@ -45,7 +59,7 @@ def _all_prompts(metrics: Mapping[str, Row], told: Row) -> Table:
     return Table("Base against trained, held out", note, ["Metric", "Role", "Axis", *CHANGE], rows, "lllrrrrl")
 
 
-def _by_kind(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Row]]) -> Table:
+def _by_kind(metrics: Mapping[str, Metric], by_prompt: Mapping[str, Mapping[str, Metric]]) -> Table:
     note = (
         "Property prompts ask for something that the subject does not have (“a red toy”), so they compete with "
         "identity."
@@ -59,11 +73,11 @@ def _by_kind(metrics: Mapping[str, Row], by_prompt: Mapping[str, Mapping[str, Ro
     return Table("By kind of prompt", note, ["Metric", "Prompts", *CHANGE], rows, "llrrrrl")
 
 
-def _arms(metric: Row) -> list[str]:
+def _arms(metric: Metric) -> list[str]:
     return [number(metric[arm]) for arm in ARMS]
 
 
-def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
+def tradeoff(arms: Mapping[str, Mapping[str, Metric]]) -> str:
     """Arrows from base to trained, identity's judge across and the prompt's upwards, a whisker for each 95 % interval.
 
     arms: summary metrics ``{metric: {role, axis, base, trained, low, high}}`` by kind of prompts. Returns SVG for use
@@ -87,19 +101,19 @@ def tradeoff(arms: Mapping[str, Mapping[str, Row]]) -> str:
     return svg(figure, "tradeoff", f"Judges from base to trained. {'; '.join(ends)}")
 
 
-def _judges(metrics: Mapping[str, Row]) -> tuple[Row, Row] | None:
+def _judges(metrics: Mapping[str, Metric]) -> tuple[Metric, Metric] | None:
     """The first judge of identity and the first of the prompt, if both have finite means."""
     pair = []
     for axis in ("identity", "prompt"):
-        rows = (row for row in metrics.values() if row.get("role") == "judge" and row.get("axis") == axis)
-        row = next(rows, None)
-        if row is None or not all(math.isfinite(to_float(row.get(arm))) for arm in ARMS):
+        judges = (m for m in metrics.values() if m.get("role") == "judge" and m.get("axis") == axis)
+        judge = next(judges, None)
+        if judge is None or not all(math.isfinite(to_float(judge.get(arm))) for arm in ARMS):
             return None
-        pair.append(row)
+        pair.append(judge)
     return pair[0], pair[1]
 
 
-def examples_section(heldout: HeldOut, metrics: Mapping[str, Row]) -> Section:
+def examples_section(heldout: HeldOut, metrics: Mapping[str, Metric]) -> Section:
     """Held-out tasks chosen by the rule of ``tasks_by_gain``."""
     judges = {n: m["axis"] for n, m in metrics.items() if m.get("role") == "judge" and n in heldout.scores}
     words = (
@@ -115,11 +129,11 @@ def examples_section(heldout: HeldOut, metrics: Mapping[str, Row]) -> Section:
 
 def _card(heldout: HeldOut, judges: Mapping[str, str], n: int) -> Card:
     (base,), (trained,) = to_pictures(heldout.base_NHWC[[n]]), to_pictures(heldout.trained_NHWC[[n]])
-    told = {
+    changes = {
         axis: " → ".join(number(heldout.scores[name][arm][n].item(), 2) for arm in ARMS)
         for name, axis in judges.items()
     }
     shown = heldout.batch.references[n]
     names = ["reference"] if len(shown) == 1 else [f"reference {k + 1}" for k in range(len(shown))]
     pictures = {**dict(zip(names, shown, strict=True)), "base": base, "trained": trained}
-    return Card(pictures, heldout.batch.prompts[n], " · ".join(f"{axis} {change}" for axis, change in told.items()))
+    return Card(pictures, heldout.batch.prompts[n], " · ".join(f"{axis} {change}" for axis, change in changes.items()))

@@ -9,25 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.config import Config
+from cgrpo.evaluation.guard import Check
 from cgrpo.evaluation.heldout import HeldOut
+from cgrpo.evaluation.metrics import Metric, movement
 from cgrpo.evaluation.pages.report.guard import guard_section
 from cgrpo.evaluation.pages.report.heldout import examples_section, heldout_section
 from cgrpo.evaluation.pages.report.training import conflict_section, health_section, rewards_section
-from cgrpo.evaluation.pages.report.words import cautions, verdict, warned
-from cgrpo.evaluation.show.page import Block, Code, Details, Facts, Page, Section, Text
-from cgrpo.evaluation.show.table import TIMES
+from cgrpo.evaluation.show.page import Block, Code, Details, Facts, Page, Section, Text, Verdict
+from cgrpo.evaluation.show.table import TIMES, number
 from cgrpo.files import to_float, write_text
 
-Row = Mapping[str, Any]
+WEIGHTED = ("identity", "prompt")  # the rewards that carry weight; any other is watched
 
 
 def write_report(
     folder: Path,
-    rows: Sequence[Row],
+    rows: Sequence[Mapping[str, Any]],
     config: Config,
     summary: Mapping[str, Any],
     heldout: HeldOut | None,
-    checks: Sequence[Row] = (),
+    checks: Sequence[Check] = (),
 ) -> Path:
     """``report.html`` in the run directory ``folder``; nothing in it is fetched from anywhere.
 
@@ -61,7 +62,7 @@ def write_report(
 
 
 def _facts(
-    config: Config, summary: Mapping[str, Any], rows: Sequence[Row], heldout: HeldOut | None
+    config: Config, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], heldout: HeldOut | None
 ) -> list[tuple[str, str]]:
     seconds = to_float((summary.get("seconds") or {}).get("training"))
     facts = [
@@ -106,3 +107,50 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return table if isinstance(table, dict) else {}
+
+
+# -- what the metrics say ---------------------------------------------------------------------------
+
+
+def verdict(metrics: Mapping[str, Metric], iterations: int) -> Verdict:
+    """Did every weighted reward rise on held-out tasks, and do the judges' 95 % intervals say so too?"""
+    rewards = {k: m for k, m in metrics.items() if m.get("role") == "reward" and k in WEIGHTED}
+    judges = {k: m for k, m in metrics.items() if m.get("role") == "judge"}
+    if not iterations:
+        return Verdict("unknown", "Nothing was trained: the policy is the base.")
+    if not rewards and not judges:
+        return Verdict("unknown", "Base and trained were not compared on held-out tasks, so there is no verdict.")
+    parts = [_movement("reward", rewards), _movement("judge", judges)]
+    text = "On held-out tasks " + ", and ".join(filter(None, parts))
+    if all(movement(m) == "rose" for m in (rewards | judges).values()):
+        return Verdict("rose", text + "; every 95 % interval lies above 0.")
+    return Verdict("mixed", text + ".")
+
+
+def _movement(noun: str, metrics: Mapping[str, Metric]) -> str:
+    """ "both rewards rose (identity +0.041, prompt +0.018)", or one by one where they differ; "" for none."""
+    words = {"rose": "rose", "fell": "fell", "unclear": "did not change measurably"}
+    moves = {name: movement(m) for name, m in metrics.items()}
+    gaps = {name: number(m.get("difference"), signed=True) for name, m in metrics.items()}
+    if not metrics:
+        return ""
+    if len(set(moves.values())) == 1:
+        subject = {1: f"the {noun}", 2: f"both {noun}s"}.get(len(metrics), f"all {len(metrics)} {noun}s")
+        details = ", ".join(f"{name} {gap}" for name, gap in gaps.items())
+        return f"{subject} {words[next(iter(moves.values()))]} ({details})"
+    return f"of the {noun}s " + " while ".join(f"{name} {words[moves[name]]} ({gaps[name]})" for name in metrics)
+
+
+def cautions(metrics: Mapping[str, Metric]) -> list[str]:
+    """What a glad verdict might hide."""
+    return [
+        f"The guard {name} rose too ({number(m.get('difference'), signed=True)}): "
+        "look whether the trained pictures copy their references."
+        for name, m in metrics.items()
+        if m.get("role") == "guard" and movement(m) == "rose"
+    ]
+
+
+def warned(checks: Sequence[Check]) -> list[str]:
+    """What the guard's last check says, if there was one."""
+    return [f"Held-out guard, iteration {row['iteration']}: {text}." for row in checks[-1:] for text in row["warnings"]]

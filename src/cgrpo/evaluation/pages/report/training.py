@@ -12,10 +12,10 @@ from cgrpo.evaluation.show.plots import Level, axis_colour, curve
 from cgrpo.evaluation.show.table import number
 from cgrpo.files import to_float
 
-Row = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
 
 
-def rewards_section(rows: Sequence[Row]) -> Section:
+def rewards_section(rows: Rows) -> Section:
     keys = dict.fromkeys(key for row in rows for key in row if key.startswith("reward/") and key.endswith("/mean"))
     names = [key.removeprefix("reward/").removesuffix("/mean") for key in keys]
     drawn = [
@@ -30,7 +30,7 @@ def rewards_section(rows: Sequence[Row]) -> Section:
     return Section("rewards", "Rewards during training", shown)
 
 
-def conflict_section(rows: Sequence[Row]) -> Section | None:
+def conflict_section(rows: Rows) -> Section | None:
     """None where no iteration knows."""
     drawn = [
         curve(rows, "conflict_share", "share of samples in conflict", level=Level(0.5, "independent rewards")),
@@ -44,7 +44,7 @@ def conflict_section(rows: Sequence[Row]) -> Section | None:
     return Section("conflict", "Do the rewards pull apart?", shown) if any(drawn) else None
 
 
-def health_section(rows: Sequence[Row], config: Config) -> Section | None:
+def health_section(rows: Rows, config: Config) -> Section | None:
     """None where no iteration knows."""
     drift = Level(config.objective.max_ratio_drift, "the run stops here") if config.method == "grpo" else None
     clipped = Level(config.training.max_grad_norm, "clipped above")
@@ -67,7 +67,7 @@ def health_section(rows: Sequence[Row], config: Config) -> Section | None:
     return Section("health", "Training health", shown) if any(drawn) or facts else None
 
 
-def _health_facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
+def _health_facts(rows: Rows) -> list[tuple[str, str]]:
     """Numbers over the whole run."""
 
     def column(key: str) -> list[float]:
