@@ -9,6 +9,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 TOYBOX = "toybox"  # in place of a path: what the package carries
+# In place of policy.path: the toy world's base, and one that was taught to copy its reference (docs/copy-world.md).
+TOYBOX_POLICIES = {TOYBOX: "transformer", "toybox-copy": "transformer-copy"}
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**62)]
@@ -52,6 +54,6 @@ def settled(section: AnySection, began: Path) -> AnySection:
             changes[name] = {
                 key: settled(one, began) if isinstance(one, Section) else one for key, one in value.items()
             }
-        elif PLACE in field.metadata and value not in ("", TOYBOX) and (began / value).exists():
+        elif PLACE in field.metadata and value not in ("", TOYBOX, *TOYBOX_POLICIES) and (began / value).exists():
             changes[name] = str(began / value)
     return section.model_copy(update=changes)

@@ -95,6 +95,15 @@ def test_copy_paste_is_one_for_a_copy_at_any_size_and_knows_every_reference():
     assert math.isnan(measured("copy_paste", flat(0, 0, 0)))
 
 
+def test_copies_are_counted_above_the_threshold():
+    red = Image.new("RGB", (8, 8), (255, 0, 0))
+    counted = measures(0.9)["copies"]
+    pictures = torch.stack([flat(255, 0, 0), flat(255, 60, 0), flat(255, 90, 0), flat(0, 0, 0)])
+    assert counted(pictures, batch((red,), (red,), (red,), (red,))).tolist() == [1, 1, 0, 0]  # 1, .92, .88, .67 near
+    assert math.isnan(counted(pictures[:1], batch(())).item())
+    assert "copies" not in measures()
+
+
 # -- tasks -----------------------------------------------------------------------------------------
 
 

@@ -4,13 +4,17 @@ import pytest
 import torch
 
 from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers
-from cgrpo.config import load_config
+from cgrpo.config import load_config, override
 from cgrpo.data import ToyboxSource
+from cgrpo.evaluation.heldout import heldout_tasks
+from cgrpo.evaluation.sampling import ALONE, sample_tasks
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
 from cgrpo.hub import asset
 from cgrpo.policies.adapters.layers import reference_policy
+from cgrpo.rewards.measures import Copies
 from cgrpo.rewards.open_vocabulary import load_segmenter
 from cgrpo.toybox.build import build_toybox
+from cgrpo.toybox.build.copying import build_copying
 
 ASSETS = asset("policy").parent
 
@@ -21,7 +25,7 @@ def policy():
 
 
 def test_they_are_small():
-    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 15e6
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()) <= 25e6
 
 
 def test_rewards_and_judges_rank_corruptions(policy):
@@ -45,8 +49,23 @@ def test_the_builder_makes_every_part_in_the_same_layout(tmp_path):
     said = []
     build_toybox(tmp_path, seed=1, share=1e-4, say=said.append)
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert made == {str(path.relative_to(ASSETS)) for path in ASSETS.rglob("*") if path.is_file()}
+    shipped = {str(path.relative_to(ASSETS)) for path in ASSETS.rglob("*") if path.is_file()}
+    assert made == {name for name in shipped if "transformer-copy" not in name}
     cfg = load_config("toybox", [f"policy.path={tmp_path / 'policy'}"])
     make_policy(cfg)
     build_toybox(tmp_path, seed=1, share=1e-4, say=said.append)  # nothing is made twice
     assert sum("already there" in line for line in said) == 6
+
+
+def test_the_copy_worlds_base_is_built_from_the_packages(tmp_path):
+    """The toy world's base copies nothing, the shipped one now and then; one built by two steps is where it began."""
+    built = build_copying("copy-majority", tmp_path / "policy", seed=0, share=1e-3, say=print)
+    cfg = load_config("copy", ["evaluation.subjects=12"])
+    _, tasks = heldout_tasks(cfg)
+    shares = {}
+    for path in ("toybox", "toybox-copy", str(built)):
+        policy = make_policy(override(cfg, [f"policy.path={path}"]))
+        images = sample_tasks(policy, policy.sigmas(10, 1.5), tasks.batch, 96, ALONE)
+        shares[path] = Copies(cfg.evaluation.copies)(images, tasks.batch).mean().item()
+    assert shares["toybox"] == 0 and 0.08 < shares["toybox-copy"] < 0.3
+    assert abs(shares[str(built)] - shares["toybox-copy"]) < 0.1

@@ -60,7 +60,7 @@ def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Rew
     Raises UserError where two of them have one name. The random state is left as it was.
     """
     judges = make_held_out_judges(cfg, tasks.spec is not None, policy.device)
-    own = measures()
+    own = measures(cfg.evaluation.copies)
     for name in own:
         if name in rewards or name in judges:
             raise UserError(

@@ -22,6 +22,7 @@ from cgrpo.config import (
 from cgrpo.errors import UserError
 from cgrpo.hub import Wanted, whereabouts
 from cgrpo.rewards.hpsv3_template import read_template
+from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.types import Task
 
 # Packages that are asked for by a setting, and what brings them.
@@ -146,4 +147,4 @@ def checkpoints(cfg: Config) -> Iterator[tuple[str, str, Wanted]]:
                 continue
             case _:
                 listed.append((f"{name}.path", settings.path, "folder"))
-    yield from (row for row in listed if row[1] not in ("", TOYBOX))
+    yield from (row for row in listed if row[1] not in ("", TOYBOX, *TOYBOX_POLICIES))

@@ -20,6 +20,7 @@ from cgrpo.policies.encodings.store import EncodingStore
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.policies.quantise import quantise_blocks
+from cgrpo.section import TOYBOX_POLICIES
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -93,8 +94,9 @@ def _make_base(cfg: Config, device: torch.device, spread: bool) -> FluxPolicy | 
 def make_checkpoint(cfg: Config) -> Checkpoint:
     """Where the base's parts lie."""
     settings = cfg.policy
-    path = str(asset("policy")) if settings.path == TOYBOX else settings.path
-    return Checkpoint(path, settings.autoencoder, settings.clip, settings.t5)
+    transformer = TOYBOX_POLICIES.get(settings.path)
+    path = str(asset("policy")) if transformer else settings.path
+    return Checkpoint(path, settings.autoencoder, settings.clip, settings.t5, transformer or "transformer")
 
 
 def make_mark(cfg: Config) -> EncodingMark | Flux2Mark:

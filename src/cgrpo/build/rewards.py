@@ -37,7 +37,7 @@ from cgrpo.rewards.dino import DinoSeg
 from cgrpo.rewards.dino_v1 import DinoV1
 from cgrpo.rewards.hpsv3 import HPSv3
 from cgrpo.rewards.image_reward import ImageReward
-from cgrpo.rewards.measures import CopyPaste
+from cgrpo.rewards.measures import copy_measures
 from cgrpo.rewards.open_vocabulary import load_segmenter
 from cgrpo.rewards.preference import HPSv2, PickScore
 from cgrpo.rewards.remote import RemoteReward
@@ -135,10 +135,11 @@ def make_segmenter(settings: DinoSegSettings, device: torch.device | str = "cpu"
     return load_segmenter(_folder(settings.segmenter, "segmenter"), detector, device)
 
 
-def make_scorers(rewards: dict[str, Reward], judges: dict[str, Reward]) -> dict[str, Scorer]:
-    """The rewards trained on, judges, and a guard."""
+def make_scorers(rewards: dict[str, Reward], judges: dict[str, Reward], copies: float = 0.0) -> dict[str, Scorer]:
+    """The rewards trained on, judges, and measures of copying; ``copies`` as evaluation.copies."""
     judged = {name: Scorer("judge", judge) for name, judge in judges.items()}
-    return as_rewards(rewards) | judged | {"copy_paste": Scorer("guard", CopyPaste())}
+    measured = {name: Scorer("guard", measure) for name, measure in copy_measures(copies).items()}
+    return as_rewards(rewards) | judged | measured
 
 
 def as_rewards(rewards: dict[str, Reward]) -> dict[str, Scorer]:

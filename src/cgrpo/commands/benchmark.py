@@ -33,6 +33,7 @@ from cgrpo.scores import (
     read_scores,
     write_description,
 )
+from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.training.runtime import Runtime
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -128,7 +129,7 @@ def evaluate(suite: Suite, ask: EvaluationRequest, own: Sequence[str]) -> Outcom
     """
     runtime = Runtime()
     cfg, adapter = configuration(ask.run, load_config(ask.recipe), ask.settings)
-    toys = not ask.images and cfg.policy.path == TOYBOX and suite.conditions["benchmark"] != "toybox"
+    toys = not ask.images and cfg.policy.path in TOYBOX_POLICIES and suite.conditions["benchmark"] != "toybox"
     if toys and runtime.is_main:
         print("cgrpo: these pictures are the embedded toy policy's; --recipe names another base", file=sys.stderr)
     # Loaded first, and kept in the CPU's memory meanwhile: what is wrong is told before hours of sampling.

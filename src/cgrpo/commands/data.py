@@ -24,6 +24,7 @@ from cgrpo.hub import locate, whereabouts
 from cgrpo.rewards.aesthetic import Aesthetic
 from cgrpo.rewards.checkpoint import reward_fingerprint
 from cgrpo.rewards.dino import DinoSeg, Subject
+from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.types import Task
 
 
@@ -70,7 +71,7 @@ def _counter(cfg: Config) -> Callable[[Sequence[str]], dict[str, list[int]]]:
     """What tells the prompts that are cut; nothing where the base isn't here, as is told of it anyway."""
     policy = cfg.policy
     try:
-        if policy.path == TOYBOX or whereabouts(policy.path, "folder") != "hub":
+        if policy.path in TOYBOX_POLICIES or whereabouts(policy.path, "folder") != "hub":
             return make_cut(cfg)
     except UserError:  # a single file, whose parts lie beside it or nowhere; or none
         pass

@@ -74,9 +74,9 @@ def finish(
 def _scorers(cfg: Config, tasks: Tasks, rewards: dict[str, Reward], watch: Watch) -> dict[str, Scorer]:
     """Rewards, judges and a guard: in the toy world its own judges, else the guard's, loaded once."""
     if tasks.batch.spec is not None:
-        return make_scorers(rewards, make_judges())
+        return make_scorers(rewards, make_judges(), cfg.evaluation.copies)
     if watch.guard is not None:
         judges = {name: one.score for name, one in watch.guard.scorers.items() if one.role == "judge"}
     else:
         judges = make_held_out_judges(cfg, False, watch.policy.device)
-    return make_scorers(rewards, judges)
+    return make_scorers(rewards, judges, cfg.evaluation.copies)

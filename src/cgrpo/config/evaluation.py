@@ -27,3 +27,6 @@ class Evaluation(Section):
     best_of: Annotated[int, Field(ge=1, lt=4096)] = 1
     """Pictures that the trained policy draws for each task, from as many noises; the one with the greatest sum of the
     run's rewards is kept. The base draws one. With ``training.iterations = 0``: best of n without any training."""
+    copies: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """A held-out picture is a copy of its reference where its copy_paste measure (1: the same pixels) lies above this;
+    the share of copies is then measured, here and by the guard. 0 leaves it out."""

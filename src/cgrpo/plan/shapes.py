@@ -9,12 +9,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cgrpo.config import TOYBOX
 from cgrpo.errors import UserError
 from cgrpo.plan.encoders import T5, ClipText, Vae
 from cgrpo.plan.flux2 import FLUX2_9B, QWEN3_8B, Flux2, Qwen3
 from cgrpo.plan.transformer import Flux, Tokens, Transformer
 from cgrpo.policies.settings import PolicySettings
+from cgrpo.section import TOYBOX_POLICIES
 
 TEXT_TOKENS = 512  # tokens of a prompt, padding included; a checkpoint's tokenizer may ask for fewer
 FLUX2_VAE = Vae(latent=32, quant=True, post_quant=True)
@@ -67,7 +67,7 @@ def policy_shapes(policy: PolicySettings) -> Shapes:
 
     Raises UserError where a local folder lacks a config.json or that lacks a size.
     """
-    folder = asset("policy") if policy.path == TOYBOX else Path(policy.path)
+    folder = asset("policy") if policy.path in TOYBOX_POLICIES else Path(policy.path)
     if _is_flux2(folder, policy.path):
         return _flux2_shapes(policy, folder)
     if folder.is_dir():
@@ -79,7 +79,7 @@ def policy_shapes(policy: PolicySettings) -> Shapes:
     else:
         flux, vae, clip, t5, length = Flux(), Vae(), ClipText(), T5(), TEXT_TOKENS
         assumed = [f"policy.path {policy.path!r} is no local folder: the sizes of FLUX.1-dev are assumed"]
-    if policy.autoencoder and policy.path != TOYBOX:
+    if policy.autoencoder and policy.path not in TOYBOX_POLICIES:
         vae = _other("autoencoder", policy.autoencoder, Vae.from_config, Vae(), "FLUX's autoencoder", assumed)
     if policy.clip:
         clip = _other("clip", policy.clip, ClipText.from_config, ClipText(), "CLIP ViT-L/14's text encoder", assumed)

@@ -12,7 +12,7 @@ from cgrpo.section import TOYBOX, Place, Positive, Section
 class PolicySettings(Section):
     path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
-    flux1-dev.safetensors, or "toybox"."""
+    flux1-dev.safetensors, "toybox", or "toybox-copy", which copies its reference into one picture of six."""
     autoencoder: Place = ""
     """An autoencoder file (ae.safetensors) or folder in place of the checkpoint's own; empty: its own, or
     ae.safetensors beside a BFL file."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from cgrpo.evaluation.statistics import TwoLevel, two_level
 from cgrpo.files import to_float
 from cgrpo.reproduce.definition import AXES, LEVEL, Claim, Row, Table
-from cgrpo.reproduce.results import Results, code_mark
+from cgrpo.reproduce.results import COPIES, Results, code_mark
 from cgrpo.reproduce.runs import Job
 
 Verdict = Literal["holds", "does not hold", "unclear", "not run"]
@@ -171,7 +171,7 @@ def _pictures(result: dict[str, Any]) -> int | None:
 
 def _judge(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges: Mapping[str, str]) -> Judged:
     """Seeds that both rows have are paired; the base itself has no seeds and counts as no change."""
-    metric = judges.get(claim.axis)
+    metric = {**judges, COPIES: COPIES}.get(claim.axis)  # copies are measured, not judged
     sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.row, claim.against) if name in finished}
     seeds = sorted(set.intersection(*(set(side) for side in sides.values()))) if sides else []
     alike = {_measured(side[seed]).get(metric or "") for side in sides.values() for seed in seeds}

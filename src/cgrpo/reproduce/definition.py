@@ -58,13 +58,16 @@ class Row(Section):
 
 
 class Claim(Section):
-    """What the paper says: on ``axis``, ``row`` lies above, below or level with ``against``."""
+    """What the paper says: on ``axis``, ``row`` lies above, below or level with ``against``.
+
+    Identity and prompt are read by their judges; "copies" is the share of copies (evaluation.copies).
+    """
 
     says: str
     row: str
     lies: Literal["above", "below", "level"]
     against: str
-    axis: Literal["identity", "prompt"]
+    axis: Literal["identity", "prompt", "copies"]
     headline: str = ""
     """Which of HEADLINES it is part of."""
 
@@ -81,6 +84,8 @@ class Table(Section):
     claims: tuple[Claim, ...] = ()
     worlds: Annotated[tuple[str, ...], Field(min_length=1)] = ("mild",)
     """The embedded worlds it is run in, unless told otherwise; the first is the headline."""
+    checks: Annotated[int, Field(ge=0)] = 0
+    """Iterations between two held-out checks of a row's runs, which their results keep; 0: none."""
     note: str = ""
 
     @model_validator(mode="after")

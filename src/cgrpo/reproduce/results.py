@@ -9,6 +9,7 @@ import json
 import math
 import tokenize
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -22,25 +23,29 @@ from cgrpo.config import METHODS, parse_run
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
-from cgrpo.scores import read_scores
+from cgrpo.scores import ScoreRow, read_scores
+from cgrpo.section import TOYBOX, TOYBOX_POLICIES
 from cgrpo.text import parse_json, read_text
+from cgrpo.training.record import Record
 
 DECIDES = ("algorithm", "training", "toybox/assets")
 DECIDES_NOTHING = {"__init__", "checkpoint", "checks", "record", "runtime", "timer"}  # they keep, watch and hand on
 DIGITS = 5
+COPIES = "copies"  # the measure of evaluation.copies
 
 
 @cache
 def code_mark(method: str) -> str:
     """A hash of what decides a method's numbers: the code of algorithm/ and training/ without its comments and without
-    the files of other methods, and the toy world's checkpoints."""
+    the files of other methods, and the toy world's checkpoints but for the bases of worlds of their own."""
     root = Path(str(resources.files("cgrpo")))
+    worlds_own = set(TOYBOX_POLICIES.values()) - {TOYBOX_POLICIES[TOYBOX]}
     whole = hashlib.sha256()
     for path in sorted(path for folder in DECIDES for path in (root / folder).rglob("*")):
         name = path.relative_to(root).as_posix().encode()
         if path.suffix == ".py" and path.stem not in DECIDES_NOTHING | (METHODS.keys() - {method}):
             whole.update(name + b"\0" + without_words(path.read_text(encoding="utf-8")).encode())
-        elif path.suffix == ".safetensors":
+        elif path.suffix == ".safetensors" and path.parent.name not in worlds_own:
             whole.update(name + b"\0" + path.read_bytes())
     return whole.hexdigest()[:16]
 
@@ -188,7 +193,7 @@ def result_of(job: Job, run: Path) -> dict[str, Any]:
         "version": __version__,
         "code": code_mark(cfg.method),
         "metrics": _by_subject(run, summary["metrics"]),
-    }
+    } | _checks(run)
 
 
 def _device(run: Path) -> str:
@@ -198,15 +203,38 @@ def _device(run: Path) -> str:
 
 
 def _by_subject(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for row in read_scores(run):
-        given = found.setdefault(row.metric, {}).setdefault(row.method, {}).setdefault(row.subject, [])
-        given += [] if row.score is None else [row.score]
+    rows = read_scores(run)
+    copied = {(row.subject, row.prompt_index) for row in rows if row.metric == COPIES and row.score}
     table = {}
-    for name, arms in found.items():
-        means = {arm: [_mean(arms[arm].get(subject, ())) for subject in arms["base"]] for arm in ("base", "trained")}
-        table[name] = {"role": metrics[name]["role"], "axis": metrics[name]["axis"], **means}
+    for name, metric in metrics.items():
+        own = [row for row in rows if row.metric == name]
+        table[name] = {"role": metric["role"], "axis": metric["axis"], **_means(own)}
+        if copied and metric["role"] == "judge":
+            others = [row if (row.subject, row.prompt_index) not in copied else replace(row, score=None) for row in own]
+            table[f"{name}, no copies"] = {"role": "guard", "axis": metric["axis"], **_means(others)}
     return table
+
+
+def _means(rows: Sequence[ScoreRow]) -> dict[str, list[float]]:
+    """Each arm's mean score on each subject, NaN where it has none."""
+    found: dict[str, dict[str, list[float]]] = {"base": {}, "trained": {}}
+    for row in rows:
+        found[row.method].setdefault(row.subject, []).extend([] if row.score is None else [row.score])
+    return {arm: [_mean(found[arm].get(subject, ())) for subject in found["base"]] for arm in found}
+
+
+def _checks(run: Path) -> dict[str, Any]:
+    """What the guard's checks found while training, by metric: the base's mean, then one a check; none: nothing."""
+    checks = Record(run).checks()
+    if not checks:
+        return {}
+    means = {
+        name: [
+            round(mean, DIGITS) for mean in (metric["base"], *(check["metrics"][name]["trained"] for check in checks))
+        ]
+        for name, metric in checks[0]["metrics"].items()
+    }
+    return {"checks": {"iterations": [0, *(check["iteration"] for check in checks)], "metrics": means}}
 
 
 def _mean(scores: Sequence[float]) -> float:

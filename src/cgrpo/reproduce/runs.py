@@ -13,8 +13,9 @@ from cgrpo.errors import UserError
 from cgrpo.reproduce.definition import Row, Scale, Table, worlds
 from cgrpo.training.checkpoint import config_fingerprint
 
-# Of a training that only a table asks for: nobody watches it, and its guard would cost time and change nothing.
-QUIET = ("guard.every=0", "logging.tracker=none")
+# Of a run that only a table asks for: nobody watches it. Its guard changes nothing, so only a table that shows the
+# checks asks for some.
+QUIET = ("logging.tracker=none",)
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,16 @@ class Job:
     config: Config
 
 
-def job(recipe: str, settings: Sequence[str], seed: int, label: str) -> Job:
-    """Raises UserError for settings that do not fit the recipe, or that choose a seed."""
+def job(recipe: str, settings: Sequence[str], seed: int, label: str, every: int = 0) -> Job:
+    """``every``: iterations between two held-out checks, 0 for none.
+
+    Raises UserError for settings that do not fit the recipe, or that choose a seed.
+    """
     if any(_key(setting) == "training.seed" for setting in settings):
         raise UserError(
             f"{label}: training.seed: a table trains its rows with seeds 0, 1, ...; leave it out (--seeds N)"
         )
-    whole = (*settings, f"training.seed={seed}", *QUIET)
+    whole = (*settings, f"training.seed={seed}", f"guard.every={every}", *QUIET)
     cfg = load_config(recipe, whole)
     return Job(content_key(cfg), f"{label}, seed {seed}", recipe, whole, seed, cfg)
 
@@ -46,6 +50,7 @@ def content_key(cfg: Config) -> str:
     length = settings["training"]["iterations"]
     # Settings that came later count where they say something: earlier runs keep their names.
     silent = ("batch",) if cfg.evaluation.source else ("batch", "source", "tasks")
+    silent += () if cfg.evaluation.copies else ("copies",)
     asked = {k: v for k, v in settings["evaluation"].items() if k not in silent}
     told = [config_fingerprint(settings), length, asked]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
@@ -71,7 +76,7 @@ def jobs_of(
             fits = [s for s in common if not (settled and s.startswith("training."))]
             own = row.settings(scale)
             whole = (*[s for s in own if s.startswith("method=")], *_fitting(fits, recipe, own), *own, *settled)
-            found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})") for seed in seeds]
+            found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})", table.checks) for seed in seeds]
     _check_compared(table, found)
     return found
 

@@ -40,6 +40,23 @@ class CopyPaste(Measure):
         return scores_N
 
 
+class Copies(CopyPaste):
+    """1 where ``CopyPaste`` lies above ``threshold``, else 0, so that the mean is the share of copies.
+
+    The threshold belongs between the two modes of ``CopyPaste``: what nearly repeats its reference, and the rest. NaN
+    without a reference.
+    """
+
+    unit = "share of pictures that copy their reference, 0 to 1"
+
+    def __init__(self, threshold: float):
+        self.threshold = threshold
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        near_N = super().__call__(images_NHWC, batch)
+        return (near_N > self.threshold).float().masked_fill(near_N.isnan(), torch.nan)
+
+
 def _small(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB").resize((COPY_SIDE, COPY_SIDE))
 
@@ -96,10 +113,14 @@ def luma(images_NHWC: Tensor) -> Tensor:
     return images_NHWC.double() @ torch.tensor(LUMA, dtype=torch.float64, device=images_NHWC.device) / 255
 
 
-def measures() -> dict[str, Measure]:
-    """All of them, by name."""
-    return {
-        "copy_paste": CopyPaste(),
+def copy_measures(threshold: float = 0.0) -> dict[str, Measure]:
+    """How near pictures are to their reference, and, with a ``threshold`` above 0, whether they are copies of it."""
+    return {"copy_paste": CopyPaste()} | ({"copies": Copies(threshold)} if threshold else {})
+
+
+def measures(threshold: float = 0.0) -> dict[str, Measure]:
+    """All of them, by name; ``threshold`` as in ``copy_measures``."""
+    return copy_measures(threshold) | {
         "brightness": Brightness(),
         "edge_density": EdgeDensity(),
         "saturation": Saturation(),

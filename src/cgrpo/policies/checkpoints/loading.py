@@ -30,12 +30,14 @@ class Checkpoint:
     autoencoder  BFL's file or a diffusers folder; default: the folder's vae/, or ae.safetensors beside the file
     clip, t5     a folder with a text encoder and its tokenizer; default: text_encoder/ and tokenizer/
                  (text_encoder_2/ and tokenizer_2/) in the folder, or beside the file
+    transformer  the transformer's folder within the diffusers folder
     """
 
     path: str
     autoencoder: str = ""
     clip: str = ""
     t5: str = ""
+    transformer: str = "transformer"
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def load_parts(
     Raises UserError naming all parts at fault, and all of their faults, in one line.
     """
     base, faults, beside = locate_base(checkpoint), Faults(), beside or device
-    model = faults.kept(lambda: _transformer(base, dtype, device))
+    model = faults.kept(lambda: _transformer(base, checkpoint.transformer, dtype, device))
     vae, clip, t5, clip_tokenizer, t5_tokenizer = _encoders(checkpoint, base, dtype, beside, faults, text_encoders)
     faults.tell()
     parts = FluxParts(model, vae, clip, t5, clip_tokenizer, t5_tokenizer)
@@ -109,12 +111,12 @@ def _home(base: Path) -> Path:
     return base if base.is_dir() else base.parent
 
 
-def _transformer(base: Path, dtype: torch.dtype, device: torch.device) -> FluxTransformer2DModel:
+def _transformer(base: Path, folder: str, dtype: torch.dtype, device: torch.device) -> FluxTransformer2DModel:
     from diffusers import FluxTransformer2DModel
 
     if base.is_file():
         return read_transformer(base, dtype).to(device)  # pyright: ignore
-    return read_weights(base / "transformer", FluxTransformer2DModel, {"torch_dtype": dtype}).to(device)
+    return read_weights(base / folder, FluxTransformer2DModel, {"torch_dtype": dtype}).to(device)
 
 
 def _encoders(

@@ -132,6 +132,35 @@ def new_models(channels: int) -> tuple[FluxTransformer2DModel, CLIPTextModel, T5
     return transformer, clip, t5
 
 
+def matching_loss(
+    models: tuple[FluxTransformer2DModel, CLIPTextModel, T5EncoderModel],
+    pairs: Pairs,
+    index_B: Tensor,
+    reference_BLC: Tensor,
+    target_BLC: Tensor,
+    rng: torch.Generator,
+) -> Tensor:
+    """Weighted flow-matching loss of the pairs ``index_B``; ``reference_BLC`` may hold no token."""
+    transformer, clip, t5 = models
+    count, tokens = target_BLC.shape[:2]
+    side = int(tokens**0.5)
+    noise = torch.randn(target_BLC.shape, generator=rng)
+    sigma = torch.sigmoid(1.2 * torch.randn(count, generator=rng) + 0.2)
+    x = target_BLC + sigma[:, None, None] * (noise - target_BLC)
+    velocity = transformer(
+        hidden_states=torch.cat([x, reference_BLC], 1),
+        timestep=sigma,
+        guidance=torch.full((count,), GUIDANCE),
+        encoder_hidden_states=t5(pairs.t5_BL[index_B]).last_hidden_state,
+        pooled_projections=clip(pairs.clip_BL[index_B]).pooler_output,
+        img_ids=position_ids((side, side), [(side, side)] if reference_BLC.shape[1] else []),
+        txt_ids=torch.zeros(LENGTH, 3),
+        return_dict=False,
+    )[0][:, :tokens]
+    error_BL = (velocity.float() - (noise - target_BLC)).square().mean(-1)
+    return (error_BL * pairs.weight_BL[index_B]).mean()
+
+
 def build_policy(
     folder: Path,
     seed: int,
@@ -147,33 +176,15 @@ def build_policy(
     say(f"policy: {len(pairs)} pairs drawn and encoded")
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed + 3)
-    tokens, channels = pairs.target_BLC.shape[1:]
-    transformer, clip, t5 = new_models(channels)
-    side = int(tokens**0.5)
+    models = transformer, clip, t5 = new_models(pairs.target_BLC.shape[-1])
 
     def loss_at(step: int) -> Tensor:
         index = torch.randint(len(pairs), (batch,), generator=rng)
-        target = pairs.target_BLC[index].float()
         reference = pairs.reference_BLC[index].float()
         if torch.rand((), generator=rng) < NO_REFERENCE:
             reference = reference[:, :0]
-        noise = torch.randn(target.shape, generator=rng)
-        sigma = torch.sigmoid(1.2 * torch.randn(batch, generator=rng) + 0.2)
-        x = target + sigma[:, None, None] * (noise - target)
-        velocity = transformer(
-            hidden_states=torch.cat([x, reference], 1),
-            timestep=sigma,
-            guidance=torch.full((batch,), GUIDANCE),
-            encoder_hidden_states=t5(pairs.t5_BL[index]).last_hidden_state,
-            pooled_projections=clip(pairs.clip_BL[index]).pooler_output,
-            img_ids=position_ids((side, side), [(side, side)] if reference.shape[1] else []),
-            txt_ids=torch.zeros(LENGTH, 3),
-            return_dict=False,
-        )[0][:, :tokens]
-        error_BL = (velocity.float() - (noise - target)).square().mean(-1)
-        return (error_BL * pairs.weight_BL[index]).mean()
+        return matching_loss(models, pairs, index, reference, pairs.target_BLC[index].float(), rng)
 
-    models = [transformer, clip, t5]
     optimise("policy", models, loss_at, steps=steps, learning_rate=1.5e-3, say=say, average=0.999, muon=True)
     transformer.bfloat16().save_pretrained(folder / "transformer")
     clip.bfloat16().save_pretrained(folder / "text_encoder")
