@@ -1,4 +1,4 @@
-"""Base against trained on held-out tasks: the toy world's, or a data set's of one's own."""
+"""Base against trained on held-out tasks: the toy world's, or those of a dataset."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Tasks]:
 
 
 def tasks_of(suite: Suite, batch: Batch) -> Tasks:
-    """A data set's first tasks, ``batch``, with what its ``suite`` knows of them."""
+    """A dataset's first tasks, ``batch``, with their rows of its ``suite``."""
     rows = suite.rows[: len(batch)]
     clusters = cluster([row.subject for row in rows], batch.prompts)
     return Tasks(batch, rows, clusters, suite.name, suite.name, suite.conditions)
@@ -87,8 +87,8 @@ def sample_arms(cfg: Config, tasks: Tasks, policy: Policy, processes: Processes)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
     with policy.reference():
         base_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
-    made = [sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes, draw) for draw in _draws(cfg)]
-    return dict(zip(ARMS, (base_NHWC, made[0] if len(made) == 1 else torch.stack(made)), strict=True))
+    trained = [sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes, draw) for draw in _draws(cfg)]
+    return dict(zip(ARMS, (base_NHWC, trained[0] if len(trained) == 1 else torch.stack(trained)), strict=True))
 
 
 def _draws(cfg: Config) -> list[int]:

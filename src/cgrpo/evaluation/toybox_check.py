@@ -1,4 +1,4 @@
-"""Can the toybox's rewards, judges and segmenter be trusted? Known corruptions, and masks on the base's pictures."""
+"""Can the toybox's rewards, judges and segmenter be trusted? Corrupted pictures, and masks on the base's own."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Truth:
     prompts: world.Prompts
 
 
-def truth(source: ToyboxSource, count: int) -> Truth:
+def truth_of(source: ToyboxSource, count: int) -> Truth:
     cases = source.cases(range(count))
     return Truth(world.Subjects.join([c.subject for c in cases]), world.Prompts.join([c.prompt for c in cases]))
 
 
-def _next(index_B: Tensor, choices: int, rng: torch.Generator, lowest: int = 0) -> Tensor:
+def _another(index_B: Tensor, choices: int, rng: torch.Generator, lowest: int = 0) -> Tensor:
     """Another index than the given one, at random."""
     span = choices - lowest
     return (index_B - lowest + torch.randint(1, span, index_B.shape, generator=rng)) % span + lowest
@@ -51,10 +51,10 @@ def _turn_hue(colour_BC: Tensor, turns: float) -> Tensor:
     return (colour_BC @ matrix.T).clamp(0, 1)
 
 
-def _recoloured(known: Truth, names: tuple[str, ...]) -> Truth:
+def _recoloured(truth: Truth, names: tuple[str, ...]) -> Truth:
     """The subject with some of its colours turned by 0.12 of the hue circle (43 degrees)."""
-    turned = {name: _turn_hue(getattr(known.subjects, name), 0.12) for name in names}
-    return replace(known, subjects=replace(known.subjects, **turned))
+    turned = {name: _turn_hue(getattr(truth.subjects, name), 0.12) for name in names}
+    return replace(truth, subjects=replace(truth.subjects, **turned))
 
 
 CORRUPTIONS: dict[str, tuple[str, Callable[[Truth, torch.Generator], Truth]]] = {
@@ -66,12 +66,14 @@ CORRUPTIONS: dict[str, tuple[str, Callable[[Truth, torch.Generator], Truth]]] = 
     "near-miss main colour": ("identity", lambda t, rng: _recoloured(t, ("main_BC",))),
     "wrong scene": (
         "prompt",
-        lambda t, rng: replace(t, prompts=replace(t.prompts, scene_B=_next(t.prompts.scene_B, len(world.SCENES), rng))),
+        lambda t, rng: replace(
+            t, prompts=replace(t.prompts, scene_B=_another(t.prompts.scene_B, len(world.SCENES), rng))
+        ),
     ),
     "wrong position": (
         "prompt",
         lambda t, rng: replace(
-            t, prompts=replace(t.prompts, position_B=_next(t.prompts.position_B, len(world.POSITIONS), rng))
+            t, prompts=replace(t.prompts, position_B=_another(t.prompts.position_B, len(world.POSITIONS), rng))
         ),
     ),
     "property ignored": (
@@ -89,15 +91,17 @@ def ranking(
     Both go through the policy's autoencoder, as generated pictures do. Identity is judged on prompts
     without a property, "property ignored" on those with one.
     """
-    batch, known = source.batch(range(count)), truth(source, count)
-    wish_N = known.prompts.property_B > 0
-    right = _pictures(known, policy, 0)
+    batch, truth = source.batch(range(count)), truth_of(source, count)
+    property_N = truth.prompts.property_B > 0
+    right = _pictures(truth, policy, 0)
     judged = {name: s for name, s in scorers.items() if s.role != "guard"}
     right_N = {name: scored(name, s.score, right, batch) for name, s in judged.items()}
     table: dict[str, dict[str, float]] = {}
     for number, (name, (axis, corrupt)) in enumerate(CORRUPTIONS.items(), 1):
-        wrong = _pictures(corrupt(known, derive("corruption", name)), policy, number)
-        judged_N = wish_N if name == "property ignored" else ~wish_N if axis == "identity" else wish_N | True
+        wrong = _pictures(corrupt(truth, derive("corruption", name)), policy, number)
+        judged_N = (
+            property_N if name == "property ignored" else ~property_N if axis == "identity" else property_N | True
+        )
         rows = judged_N.nonzero()[:, 0]
         table[name] = {
             scorer: auc(right_N[scorer][rows], scored(scorer, s.score, wrong, batch)[rows])
@@ -107,8 +111,8 @@ def ranking(
     return table
 
 
-def _pictures(known: Truth, policy: Policy, number: int) -> Tensor:
-    drawn, _ = drawing.draw(known.subjects, known.prompts, derive("corruption pictures", number))
+def _pictures(truth: Truth, policy: Policy, number: int) -> Tensor:
+    drawn, _ = drawing.draw(truth.subjects, truth.prompts, derive("corruption pictures", number))
     return policy.decode(policy.encode_targets(_as_pictures(drawn)))
 
 
@@ -124,23 +128,26 @@ def segmenter_iou(
     The base's pictures have no true mask; so real ones are noised half-way and finished by the base, which keeps
     the subject in its place while every pixel becomes the base's.
     """
-    batch, known = source.batch(range(count)), truth(source, count)
-    drawn, masks = drawing.draw(known.subjects, known.prompts, derive("segmenter pictures"))
+    batch, truth = source.batch(range(count)), truth_of(source, count)
+    drawn, masks = drawing.draw(truth.subjects, truth.prompts, derive("segmenter pictures"))
     real = _as_pictures(drawn)
     start = int((sigmas >= 0.5).sum()) - 1
     x0_NLC = policy.encode_targets(real)
     noise = torch.randn(x0_NLC.shape, generator=derive("segmenter noise"))
     x_NLC = x0_NLC + sigmas[start] * (noise - x0_NLC)
     cond = policy.encode(batch)
-    made = policy.decode(integrate(functools.partial(policy.velocity, cond=cond), x_NLC, sigmas[start:]))
-    wanted = (masks > 0.5).numpy()
-    return {"real": _iou(segmenter, real, batch, wanted), "base": _iou(segmenter, to_pictures(made), batch, wanted)}
+    finished = policy.decode(integrate(functools.partial(policy.velocity, cond=cond), x_NLC, sigmas[start:]))
+    true_NHW = (masks > 0.5).numpy()
+    return {
+        "real": _iou(segmenter, real, batch, true_NHW),
+        "base": _iou(segmenter, to_pictures(finished), batch, true_NHW),
+    }
 
 
-def _iou(segmenter: Segmenter, pictures: list, batch: Batch, wanted: np.ndarray) -> float:
-    found = segmenter.segment(pictures, list(batch.subjects))
+def _iou(segmenter: Segmenter, pictures: list, batch: Batch, true_NHW: np.ndarray) -> float:
+    masks = segmenter.segment(pictures, list(batch.subjects))
     shares = [
         0.0 if mask is None else float((mask & true).sum() / max((mask | true).sum(), 1))
-        for mask, true in zip(found, wanted, strict=True)
+        for mask, true in zip(masks, true_NHW, strict=True)
     ]
     return float(np.mean(shares))

@@ -102,15 +102,15 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
     """
     cells = gather(rows)
     columns = sorted(cells, key=lambda column: AXES.index(column.axis))
-    found = list(dict.fromkeys(name for column in cells.values() for name in column))
-    methods = [name for name in found if name not in RESERVED]
+    names = list(dict.fromkeys(name for column in cells.values() for name in column))
+    methods = [name for name in names if name not in RESERVED]
     if not methods:
-        raise UserError("no scores of any method to compare; score one with cgrpo evaluate first")
+        raise UserError("no scores of any method to compare", "score one with cgrpo evaluate first")
     baseline = baseline or ("base" if "base" in methods else methods[0])
     if baseline not in methods:
-        raise UserError(f"baseline {baseline!r} has no scores; choose one of {', '.join(methods)}")
+        raise UserError(f"baseline {baseline!r} has no scores", f"choose one of {', '.join(methods)}")
     methods.sort(key=lambda name: name != baseline)
-    references = [name for name in RESERVED if name in found]
+    references = [name for name in RESERVED if name in names]
     differences = _differences(cells, columns, methods)
     means = _means(cells, columns, [*methods, *references])
     return Comparison(
@@ -137,13 +137,13 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
 
 
 def _means(cells: Cells, columns: Sequence[Column], names: Sequence[str]) -> list[Mean]:
-    found = (
+    means = (
         mean_of(column, name, cells[column].get(name, {}), group)
         for column in columns
         for name in names
         for group in groups_of(cells)
     )
-    return [mean for mean in found if mean is not None]
+    return [mean for mean in means if mean is not None]
 
 
 def _paired(cells: Cells, column: Column, method: str, baseline: str, group: str) -> dict[Pair, tuple[float, float]]:
@@ -154,15 +154,15 @@ def _paired(cells: Cells, column: Column, method: str, baseline: str, group: str
 
 def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[Difference]:
     baseline, *others = methods
-    found = []
+    differences = []
     for column in columns:
         for method in others:
             for group in groups_of(cells):
                 paired = _paired(cells, column, method, baseline, group)
                 if paired:
-                    found.append(_difference(column, method, group, paired))
-    adjusted = holm([difference.p for difference in found])
-    return [replace(difference, p_holm=p) for difference, p in zip(found, adjusted, strict=True)]
+                    differences.append(_difference(column, method, group, paired))
+    adjusted = holm([difference.p for difference in differences])
+    return [replace(difference, p_holm=p) for difference, p in zip(differences, adjusted, strict=True)]
 
 
 def _difference(column: Column, method: str, group: str, paired: Mapping[Pair, tuple[float, float]]) -> Difference:
@@ -195,34 +195,31 @@ def _arms(both: Iterable[tuple[float, float]]) -> tuple[Tensor, Tensor]:
 
 def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[SubjectDifference]:
     baseline, *others = methods
-    found = []
+    differences = []
     for column in columns:
         for method in others:
             paired = _paired(cells, column, method, baseline, ALL)
             for subject, kind in {pair.subject: pair.subject_kind for pair in paired}.items():
                 values = [both for pair, both in paired.items() if pair.subject == subject]
-                gap = paired_difference(*_arms(values), torch.arange(len(values)), LEVEL)
-                found.append(
-                    SubjectDifference(
-                        method, column.label, subject, kind, len(values), gap.difference, gap.low, gap.high
-                    )
-                )
-    return found
+                gap = paired_difference(*_arms(values), torch.arange(len(values)))
+                bounds = (gap.difference, gap.low, gap.high)
+                differences.append(SubjectDifference(method, column.label, subject, kind, len(values), *bounds))
+    return differences
 
 
 def _tradeoffs(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[Tradeoff]:
     across = [column for column in columns if column.axis == "identity"]
     up = [column for column in columns if column.axis == "prompt"]
-    drawn = (tradeoff(x, y, cells, methods, methods[0]) for x in across for y in up)
-    return [one for one in drawn if one is not None]
+    found = (tradeoff(x, y, cells, methods, methods[0]) for x in across for y in up)
+    return [one for one in found if one is not None]
 
 
 def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> list[str]:
-    """What a glad table might hide."""
-    told = []
+    """What a table of gains might hide."""
+    cautions = []
     shown = {pair.subject for column in cells.values() for name in methods for pair in column.get(name, {})}
     if len(shown) == 1 and len(methods) > 1:
-        told.append(
+        cautions.append(
             f"All pictures show one subject, {next(iter(shown))}: nothing here speaks of others, and the intervals "
             "over these items speak of its prompts alone."
         )
@@ -232,13 +229,15 @@ def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> li
         for name in methods:
             mean = table.get((name, column.label))
             if mean is None:
-                told.append(f"{name} has no scores of {column.label}.")
+                cautions.append(f"{name} has no scores of {column.label}.")
                 continue
             if column.axis == "identity" and real and copied and mean.mean > real.mean:
-                told.append(
+                cautions.append(
                     f"{name} is above the level of real photographs in {column.label} ({mean.mean:.3f} against "
                     f"{real.mean:.3f}; copy-paste {copied.mean:.3f}): look whether it copies its references."
                 )
             if mean.unscored:
-                told.append(f"{mean.unscored} of {mean.pictures} pictures of {name} have no score of {column.label}.")
-    return told
+                cautions.append(
+                    f"{mean.unscored} of {mean.pictures} pictures of {name} have no score of {column.label}."
+                )
+    return cautions
