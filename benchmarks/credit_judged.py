@@ -25,9 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cgrpo.algorithm import group_advantages
-from cgrpo.analysis.estimates import Estimate, estimate
+from cgrpo.analysis.inputs import Estimate, draw_scores, estimate
 from cgrpo.analysis.shaping import shaping_against_sum
-from cgrpo.analysis.subject import draw_scores
 from cgrpo.build import make_judges, make_subject
 from cgrpo.config import GrpoConfig, load_config
 from cgrpo.reproduce import worlds

@@ -9,7 +9,7 @@ import torch
 from still import Component, Endless, Still
 
 from cgrpo.algorithm import credit_table, diagnostics
-from cgrpo.analysis import Subject, conflict, measure_conflict, measure_shaping, shaping_against_sum
+from cgrpo.analysis import AnalysisInputs, conflict, measure_conflict, measure_shaping, shaping_against_sum
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
 
@@ -28,10 +28,10 @@ def test_one_group_by_hand():
     found = conflict(scores, alpha=0.5)
     a = math.sqrt(3 / 4)
     bonus = 0.5 * math.tanh(a * a)
-    assert [kind.share for kind in found.kinds.values()] == [0.25] * 4
-    assert [kind.expected for kind in found.kinds.values()] == [0.25] * 4
-    assert [kind.naive for kind in found.kinds.values()] == pytest.approx([a, 0, 0, -a])
-    assert [kind.sars for kind in found.kinds.values()] == pytest.approx([a + bonus, -bonus, -bonus, -a - bonus])
+    assert [kind.share for kind in found.quadrants.values()] == [0.25] * 4
+    assert [kind.expected for kind in found.quadrants.values()] == [0.25] * 4
+    assert [kind.naive for kind in found.quadrants.values()] == pytest.approx([a, 0, 0, -a])
+    assert [kind.sars for kind in found.quadrants.values()] == pytest.approx([a + bonus, -bonus, -bonus, -a - bonus])
     assert found.share.mean == found.expected == 0.5 and found.correlation.mean == pytest.approx(0, abs=1e-12)
 
 
@@ -40,8 +40,8 @@ def test_opposed_rewards_are_always_in_conflict():
     scores = torch.tensor([[[1.0, -1.0], [2.0, -2.0], [6.0, -6.0]]])
     found = conflict(scores)
     assert found.share.mean == 1 and found.correlation.mean == pytest.approx(-1)
-    assert found.kinds["identity alone"].share == pytest.approx(1 / 3)  # the third alone
-    assert found.kinds["prompt alone"].share == pytest.approx(2 / 3)
+    assert found.quadrants["identity alone"].share == pytest.approx(1 / 3)  # the third alone
+    assert found.quadrants["prompt alone"].share == pytest.approx(2 / 3)
     # Identity: 1 above, 2 below; prompt: 2 above, 1 below; so 1/3 * 1/3 + 2/3 * 2/3.
     assert found.expected == pytest.approx(5 / 9) and found.beyond.mean == pytest.approx(4 / 9)
 
@@ -95,8 +95,8 @@ def test_orders_and_signs_by_hand():
     assert fit.clamped == pytest.approx(1 / 3)
 
 
-def subject(method: str, *settings: str, **rewards) -> Subject:
-    return Subject(load_config("toybox", (f"method={method}", *settings)), Still(), rewards, Endless())
+def subject(method: str, *settings: str, **rewards) -> AnalysisInputs:
+    return AnalysisInputs(load_config("toybox", (f"method={method}", *settings)), Still(), rewards, Endless())
 
 
 @pytest.mark.parametrize("settings", [("grpo", "sampling.window.type=sliding"), ("grpo",), ("forward",)])

@@ -11,7 +11,7 @@ from PIL import Image
 from still import Component, Endless, Still
 
 from cgrpo.algorithm import shifted_sigmas
-from cgrpo.analysis import Subject, measure_decisions
+from cgrpo.analysis import AnalysisInputs, measure_decisions
 from cgrpo.analysis.decisions import decisions, step_shares, weights_from_shares
 from cgrpo.cli import main
 from cgrpo.config import load_config
@@ -20,8 +20,8 @@ STEPS = 4
 SMALL = ("sampling.steps=4", "sampling.noise_level=0.5", "sampling.batch=2000")  # ten tasks of 200 branches at a time
 
 
-def subject(**rewards) -> Subject:
-    return Subject(load_config("toybox", SMALL), Still(), rewards, Endless())
+def subject(**rewards) -> AnalysisInputs:
+    return AnalysisInputs(load_config("toybox", SMALL), Still(), rewards, Endless())
 
 
 def test_shares_and_weights_by_hand():

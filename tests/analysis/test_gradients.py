@@ -9,7 +9,7 @@ import torch
 from still import Component, Endless
 from toy_policy import ToyPolicy
 
-from cgrpo.analysis import Subject, measure_gradients
+from cgrpo.analysis import AnalysisInputs, measure_gradients
 from cgrpo.analysis.gradients import compare_gradients
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
@@ -30,8 +30,8 @@ class Brightness(Component):
         return self.sign * images[:, rows].float().mean((1, 2, 3))
 
 
-def subject(*settings: str, **rewards) -> Subject:
-    return Subject(load_config("toybox", (*SMALL, *settings)), ToyPolicy(), rewards, Endless())
+def subject(*settings: str, **rewards) -> AnalysisInputs:
+    return AnalysisInputs(load_config("toybox", (*SMALL, *settings)), ToyPolicy(), rewards, Endless())
 
 
 def gram(vectors_BCD: torch.Tensor) -> torch.Tensor:
@@ -72,8 +72,8 @@ def test_twins_agree_and_opposites_oppose(method: str):
     for sign in (1, -1):
         ask = subject(f"method={method}", identity=Brightness(), prompt=Brightness(sign=sign))
         found = measure_gradients(ask, groups=4)
-        assert len(found.at) == (3 if method == "grpo" else 4)
-        assert [at.cosine.mean for at in found.at] == pytest.approx([sign] * len(found.at), abs=1e-4)
+        assert len(found.places) == (3 if method == "grpo" else 4)
+        assert [at.cosine.mean for at in found.places] == pytest.approx([sign] * len(found.places), abs=1e-4)
     assert found.draw("x").axes and found.tables()[0].rows and found.as_dict()["at"] in ("step", "level")
 
 
@@ -81,10 +81,10 @@ def test_steps_without_noise_have_no_gradient():
     """A window of one step, at the first place: elsewhere nothing was drawn, and nothing is trained."""
     window = ("sampling.window.type=sliding", "sampling.window.size=1")
     found = measure_gradients(subject(*window, identity=Brightness(), prompt=Brightness(1)), groups=3)
-    assert [math.isnan(at.cosine.mean) for at in found.at] == [False, True, True]
+    assert [math.isnan(at.cosine.mean) for at in found.places] == [False, True, True]
 
 
 def test_other_methods_are_refused():
-    ask = Subject(load_config("toybox", ["method=sft"]), ToyPolicy(), {}, Endless())
+    ask = AnalysisInputs(load_config("toybox", ["method=sft"]), ToyPolicy(), {}, Endless())
     with pytest.raises(UserError, match="draws no groups"):
         measure_gradients(ask, groups=2)

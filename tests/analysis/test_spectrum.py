@@ -9,7 +9,7 @@ import torch
 from still import Endless
 from toy_policy import ToyPolicy
 
-from cgrpo.analysis import Subject, measure_spectrum
+from cgrpo.analysis import AnalysisInputs, measure_spectrum
 from cgrpo.analysis.spectrum import band_numbers
 from cgrpo.config import load_config
 
@@ -46,7 +46,7 @@ def test_a_wave_along_the_other_axis_and_the_mean_count_as_little():
 def test_of_any_method(method: str):
     """The toy policy's velocity points to its one picture but for a factor, so the end is settled at 1."""
     cfg = load_config("toybox", (f"method={method}", "sampling.steps=5"))
-    found = measure_spectrum(Subject(cfg, ToyPolicy(), {}, Endless()), tasks=3)
+    found = measure_spectrum(AnalysisInputs(cfg, ToyPolicy(), {}, Endless()), tasks=3)
     assert [band[-1].mean for band in found.settled.values()] == [1, 1] and len(found.sigmas) == 5
     assert found.strip_KHWC.shape == (5, 32, 32, 3)
     assert found.draw("x").get_axes() is not None and len(found.tables()[0].rows) == 5

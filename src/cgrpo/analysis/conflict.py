@@ -17,21 +17,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.algorithm import group_advantages, synergy
-from cgrpo.analysis.estimates import Estimate, estimate
-from cgrpo.analysis.subject import Subject, draw_scores, grouped
+from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_scores, estimate, grouped
 from cgrpo.config import GroupRun
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 
 ALPHA = 0.5  # the paper's
 NEAR = 0.25
-KINDS = ("both good", "identity alone", "prompt alone", "both bad")
+QUADRANTS = ("both good", "identity alone", "prompt alone", "both bad")
 NAIVE, SARS = MUTED, THIRD
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Samples by which of their advantages are above 0: their share, and their mean credit at weights 1:1.
+class Quadrant:
+    """Samples by the signs of both advantages: their share, and their mean credit at weights 1:1.
 
     expected    the share that independent rewards would give
     naive, sars the credit as the plain sum, and with SARS' bonus
@@ -45,7 +44,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Conflict:
-    """What was found over groups; those in which a reward is flat, or could not score every sample, are left out."""
+    """Numbers over groups. Groups in which a reward is flat, or could not score every sample, are left out."""
 
     groups: int
     left_out: int
@@ -55,7 +54,7 @@ class Conflict:
     expected: float
     beyond: Estimate
     correlation: Estimate
-    kinds: Mapping[str, Kind]
+    quadrants: Mapping[str, Quadrant]
     adv_N2: Tensor
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,20 +67,20 @@ class Conflict:
             "if_independent": self.expected,
             "beyond_independence": asdict(self.beyond),
             "correlation": asdict(self.correlation),
-            "kinds": {name: asdict(kind) for name, kind in self.kinds.items()},
+            "kinds": {name: asdict(one) for name, one in self.quadrants.items()},
         }
 
     def tables(self) -> list[Table]:
         rows = [
             [
                 name,
-                f"{100 * kind.share:.1f} %",
-                f"{100 * kind.expected:.1f} %",
-                number(kind.naive, signed=True),
-                number(kind.sars, signed=True),
-                number(kind.sars - kind.naive, signed=True),
+                f"{100 * one.share:.1f} %",
+                f"{100 * one.expected:.1f} %",
+                number(one.naive, signed=True),
+                number(one.sars, signed=True),
+                number(one.sars - one.naive, signed=True),
             ]
-            for name, kind in self.kinds.items()
+            for name, one in self.quadrants.items()
         ]
         head = ["samples", "share", "if independent", "naive credit", "SARS credit", "difference"]
         note = (
@@ -97,35 +96,34 @@ class Conflict:
             [f"Samples by kind: {name}", "Mean credit of each kind", "Credit where prompt's advantage is 1"],
             (13.2, 3.4),
         )
-        places, kinds = range(len(self.kinds)), list(self.kinds.values())
-        shares = left.bar(places, [kind.share for kind in kinds], 0.6, color=[THIRD, IDENTITY, PROMPT, MUTED])
-        left.bar_label(
-            shares, [f"{100 * kind.share:.1f} %" for kind in kinds], label_type="center", color=PAPER, fontsize=9
-        )
-        expected = [kind.expected for kind in kinds]
+        places, quadrants = range(len(self.quadrants)), list(self.quadrants.values())
+        shares = left.bar(places, [one.share for one in quadrants], 0.6, color=[THIRD, IDENTITY, PROMPT, MUTED])
+        texts = [f"{100 * one.share:.1f} %" for one in quadrants]
+        left.bar_label(shares, texts, label_type="center", color=PAPER, fontsize=9)
+        expected = [one.expected for one in quadrants]
         left.hlines(expected, [p - 0.36 for p in places], [p + 0.36 for p in places], color=INK, label="if independent")
-        left.set_ylim(top=1.3 * max(kind.share for kind in kinds))
+        left.set_ylim(top=1.3 * max(one.share for one in quadrants))
         legend(left)
         for shift, colour, label, credits in (
-            (-0.2, NAIVE, "plain sum", [kind.naive for kind in kinds]),
-            (0.2, SARS, f"SARS, alpha {self.alpha:g}", [kind.sars for kind in kinds]),
+            (-0.2, NAIVE, "plain sum", [one.naive for one in quadrants]),
+            (0.2, SARS, f"SARS, alpha {self.alpha:g}", [one.sars for one in quadrants]),
         ):
             right.bar([place + shift for place in places], credits, 0.4, color=colour, label=label)
         right.axhline(0, color=INK, linewidth=0.8)
         legend(right)
         for axes in (left, right):
-            axes.set_xticks(list(places), [kind.replace(" ", "\n", 1) for kind in self.kinds])
+            axes.set_xticks(list(places), [name.replace(" ", "\n", 1) for name in self.quadrants])
         draw_cross_section(curve, self.alpha, near_one(self.adv_N2))
         return figure
 
 
 def near_one(adv_N2: Tensor) -> Tensor:
-    """The samples whose prompt advantage is within NEAR of 1."""
+    """Samples [M, 2] whose prompt advantage is within NEAR of 1."""
     return adv_N2[(adv_N2[:, 1] - 1).abs() < NEAR]
 
 
 def draw_cross_section(axes: Axes, alpha: float, near_N2: Tensor) -> None:
-    """Figure 3: credit over identity's advantage where the prompt's is 1; samples that are near it as dots."""
+    """Draw Figure 3: credit over identity's advantage where the prompt's is 1; samples that are near it as dots."""
     identity_N = torch.linspace(-2.5, 2.5, 201)
     line_1N2 = torch.stack([identity_N, torch.ones_like(identity_N)], -1)[None]
     plain_N, shaped_N = credit_1to1(line_1N2, alpha)
@@ -140,10 +138,10 @@ def draw_cross_section(axes: Axes, alpha: float, near_N2: Tensor) -> None:
     legend(axes)
 
 
-def measure_conflict(subject: Subject, groups: int = 300) -> Conflict:
+def measure_conflict(inputs: AnalysisInputs, groups: int = 300) -> Conflict:
     """Draw ``groups`` groups as training does. Raises UserError for methods without groups, or without both rewards."""
-    scores_PG2 = draw_scores(subject, groups)[..., subject.pair()]
-    return conflict(scores_PG2, alpha_of(grouped(subject.cfg)))
+    scores_PG2 = draw_scores(inputs, groups)[..., inputs.pair()]
+    return conflict(scores_PG2, alpha_of(grouped(inputs.cfg)))
 
 
 def alpha_of(cfg: GroupRun) -> float:
@@ -161,13 +159,13 @@ def conflict(scores_PG2: Tensor, alpha: float = ALPHA) -> Conflict:
     expected_P = above_P2[:, 0] * below_P2[:, 1] + below_P2[:, 0] * above_P2[:, 1]
     correlation_P = adv_PG2.prod(-1).sum(1) / (group - 1)
     plain_PG, shaped_PG = credit_1to1(adv_PG2, alpha)
-    kinds = {}
+    quadrants = {}
     for name, (identity, prompt) in zip(
-        KINDS, ((True, True), (True, False), (False, True), (False, False)), strict=True
+        QUADRANTS, ((True, True), (True, False), (False, True), (False, False)), strict=True
     ):
         mine_PG = (good_PG2[..., 0] == identity) & (good_PG2[..., 1] == prompt)
         margin_P2 = torch.stack([_margin(good_PG2[..., r], wanted) for r, wanted in enumerate((identity, prompt))], -1)
-        kinds[name] = Kind(
+        quadrants[name] = Quadrant(
             mine_PG.double().mean().item(),
             margin_P2.prod(-1).mean().item(),
             plain_PG[mine_PG].mean().item(),
@@ -182,7 +180,7 @@ def conflict(scores_PG2: Tensor, alpha: float = ALPHA) -> Conflict:
         expected_P.mean().item(),
         estimate(conflict_P - expected_P),
         estimate(correlation_P),
-        kinds,
+        quadrants,
         adv_PG2.flatten(0, 1),
     )
 

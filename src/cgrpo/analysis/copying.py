@@ -22,8 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.algorithm import group_advantages
-from cgrpo.analysis.estimates import Estimate, estimate
-from cgrpo.analysis.subject import Subject, draw_groups, grouped
+from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_groups, estimate, grouped
 from cgrpo.analysis.votes import CREDIT_FUNCTIONS, bonus_drive, fill, vote
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
@@ -153,7 +152,7 @@ class Copying:
             ],
             (13.2, 3.4),
         )
-        left.hist(self.nearness[~self.nearness.isnan()].tolist(), 40, (0.4, 1.0), color=MUTED)
+        left.hist(self.nearness[~self.nearness.isnan()].tolist(), 40, range=(0.4, 1.0), color=MUTED)
         left.axvline(self.threshold, color=PROMPT, linewidth=1.2, label=f"copies: above {self.threshold:g}")
         left.set_xlabel("1 - mean absolute difference")
         legend(left)
@@ -177,24 +176,24 @@ class Copying:
         return figure
 
 
-def measure_copying(subject: Subject, groups: int = 96, threshold: float = 0.0) -> Copying:
+def measure_copying(inputs: AnalysisInputs, groups: int = 96, threshold: float = 0.0) -> Copying:
     """Draw ``groups`` groups as training does. ``threshold`` 0: the run's evaluation.copies, or THRESHOLD.
 
     Raises UserError for methods without groups, or without the rewards identity and prompt.
     """
-    cfg, columns = grouped(subject.cfg), subject.pair()
+    cfg, columns = grouped(inputs.cfg), inputs.pair()
     threshold = threshold or cfg.evaluation.copies or THRESHOLD
-    batch, size = subject.tasks(groups), cfg.training.group_size
+    batch, size = inputs.tasks(groups), cfg.training.group_size
     rows: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-    for drawn in draw_groups(subject, groups):
+    for drawn in draw_groups(inputs, groups):
         tasks = batch.select(drawn.numbers)
-        images_NHWC = subject.policy.decode(drawn.x0_NLC).cpu()
+        images_NHWC = inputs.policy.decode(drawn.x0_NLC).cpu()
         near_PG = CopyPaste()(images_NHWC, tasks.repeat(size)).view(-1, size)
         pasted_NHWC = to_tensor(
             [_stretched(tasks.references[p], to_pictures(images_NHWC[:1])[0]) for p in range(len(tasks))]
         )
         planted_PR = torch.stack(
-            [scored(name, reward, pasted_NHWC, tasks) for name, reward in subject.rewards.items()], -1
+            [scored(name, reward, pasted_NHWC, tasks) for name, reward in inputs.rewards.items()], -1
         )
         for place, group in enumerate(drawn.numbers):
             rows[group] = (drawn.scores_PGR[place][:, columns], near_PG[place], planted_PR[place][columns])

@@ -25,8 +25,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from cgrpo.algorithm import Noise, all_steps, rollout, sigmoid_weights
-from cgrpo.analysis.estimates import Estimate, estimate
-from cgrpo.analysis.subject import PAIR, Subject
+from cgrpo.analysis.inputs import PAIR, AnalysisInputs, Estimate, estimate
 from cgrpo.config import Config, GrpoConfig
 from cgrpo.data import derive
 from cgrpo.errors import UserError
@@ -39,7 +38,7 @@ DRAWS = 1000  # resamplings of the tasks, for the shares' intervals
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was found, R rewards by ``names``.
+    """Of R rewards by ``names``:
 
     open       by reward, the variance that is still open before each step
     share_KR   [K, R]     what each step decides of it; low_KR, high_KR the 95 % interval over tasks
@@ -57,10 +56,10 @@ class Decisions:
     prompt_K: Tensor
 
     def as_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"tasks": self.tasks, "branches": self.branches, "sigmas": self.sigmas}
-        found["rewards"] = {
+        table: dict[str, Any] = {"tasks": self.tasks, "branches": self.branches, "sigmas": self.sigmas}
+        table["rewards"] = {
             name: {
-                "open": [asdict(found) for found in self.open[name]],
+                "open": list(map(asdict, self.open[name])),
                 "decided": self.share_KR[:, r].tolist(),
                 "decided_low": self.low_KR[:, r].tolist(),
                 "decided_high": self.high_KR[:, r].tolist(),
@@ -68,8 +67,8 @@ class Decisions:
             for r, name in enumerate(self.names)
         }
         if len(self.prompt_K):
-            found["weights"] = {"prompt": self._rounded(), "mean": self.prompt_K.mean().item(), "set": self.settings()}
-        return found
+            table["weights"] = {"prompt": self._rounded(), "mean": self.prompt_K.mean().item(), "set": self.settings()}
+        return table
 
     def settings(self) -> list[str]:
         """What ``--set`` takes to train with the measured weights."""
@@ -128,8 +127,8 @@ class Decisions:
             right.bar(places, shares.tolist(), 0.8 / len(self.names), color=colour, alpha=0.55)
             right.errorbar(places, shares.tolist(), bars.tolist(), fmt="none", ecolor=MUTED, elinewidth=0.8)
         if len(self.prompt_K):
-            drawn = sigmoid_weights(len(self.sigmas)).tolist()
-            right.plot(steps, drawn, color=MUTED, linewidth=1.1, dashes=(5, 3), label="prompt's weight: TDW")
+            schedule = sigmoid_weights(len(self.sigmas)).tolist()
+            right.plot(steps, schedule, color=MUTED, linewidth=1.1, dashes=(5, 3), label="prompt's weight: TDW")
             right.plot(steps, self.prompt_K.tolist(), color=MUTED, linewidth=2, label="prompt's weight: measured")
             legend(right)
         left.set_ylim(bottom=0)
@@ -149,33 +148,33 @@ def branching(cfg: Config) -> GrpoConfig:
     return cfg
 
 
-def measure_decisions(subject: Subject, tasks: int = 24, branches: int = 12) -> Decisions:
+def measure_decisions(inputs: AnalysisInputs, tasks: int = 24, branches: int = 12) -> Decisions:
     """Branch at every stochastic step of ``tasks`` trajectories, ``branches`` samples at each.
 
     Sampling is the run's, but for a sliding window, in whose place all steps carry noise. branches >= 2. Raises
     UserError as ``branching`` does.
     """
-    cfg = branching(subject.cfg)
-    policy, sampling = subject.policy, cfg.sampling
-    sigmas, batch = policy.sigmas(sampling.steps, sampling.shift), subject.tasks(tasks)
-    open_PKR = torch.zeros(tasks, sampling.steps, len(subject.rewards), dtype=torch.float64)
+    cfg = branching(inputs.cfg)
+    policy, sampling = inputs.policy, cfg.sampling
+    sigmas, batch = policy.sigmas(sampling.steps, sampling.shift), inputs.tasks(tasks)
+    open_PKR = torch.zeros(tasks, sampling.steps, len(inputs.rewards), dtype=torch.float64)
     for numbers in policy.alike(batch, max(1, sampling.batch // branches)):
         part = batch.select(numbers)
         cond = policy.encode_parts(part, [range(len(numbers))])[0]
-        for k, state_PLC in enumerate(_trajectory(subject, cfg, numbers, sigmas, cond)):
+        for k, state_PLC in enumerate(_trajectory(inputs, cfg, numbers, sigmas, cond)):
             finished_NLC = rollout(
                 functools.partial(policy.velocity, cond=cond.repeat(branches)),
                 state_PLC.repeat_interleave(branches, 0),
                 sigmas[k:],
                 all_steps(sampling.steps - k, len(numbers) * branches),
-                _fresh_noise(subject, f"branch {k}", numbers, branches),
+                _fresh_noise(inputs, f"branch {k}", numbers, branches),
                 sampling.kind,
                 sampling.noise_level,
             ).x_NLC
-            scores_NR = subject.score(finished_NLC, part.repeat(branches))
+            scores_NR = inputs.score(finished_NLC, part.repeat(branches))
             open_PKR[numbers, k] = _variance(scores_NR.view(len(numbers), branches, -1))
-        subject.tick(len(numbers))
-    return decisions(open_PKR, tuple(subject.rewards), sigmas.tolist()[:-1], branches)
+        inputs.tick(len(numbers))
+    return decisions(open_PKR, tuple(inputs.rewards), sigmas.tolist()[:-1], branches)
 
 
 def decisions(open_PKR: Tensor, names: Sequence[str], sigmas: Sequence[float], branches: int) -> Decisions:
@@ -190,8 +189,10 @@ def decisions(open_PKR: Tensor, names: Sequence[str], sigmas: Sequence[float], b
     if all(name in names for name in PAIR):
         identity, prompt = (share_KR[:, names.index(name)] for name in PAIR)
         prompt_K = weights_from_shares(prompt, identity)
-    found = {name: [estimate(column) for column in open_PKR[..., r].T] for r, name in enumerate(names)}
-    return Decisions(tuple(names), tuple(sigmas), len(open_PKR), branches, found, share_KR, low_KR, high_KR, prompt_K)
+    estimates = {name: [estimate(column) for column in open_PKR[..., r].T] for r, name in enumerate(names)}
+    return Decisions(
+        tuple(names), tuple(sigmas), len(open_PKR), branches, estimates, share_KR, low_KR, high_KR, prompt_K
+    )
 
 
 def step_shares(open_KR: Tensor) -> Tensor:
@@ -231,33 +232,33 @@ def weights_from_shares(prompt_K: Tensor, identity_K: Tensor) -> Tensor:
 
 def _averaged(shares_K: Tensor) -> list[float]:
     """With their neighbours, which are one at either end."""
-    shares, found = shares_K.tolist(), []
+    shares, averaged = shares_K.tolist(), []
     for k, share in enumerate(shares):
         beside = shares[max(0, k - 1) : k] + shares[k + 1 : k + 2]
-        found.append((2 * share + sum(beside)) / (2 + len(beside)))
-    return found
+        averaged.append((2 * share + sum(beside)) / (2 + len(beside)))
+    return averaged
 
 
-def _trajectory(subject: Subject, cfg: GrpoConfig, numbers: list[int], sigmas: Tensor, cond: Condition) -> Tensor:
+def _trajectory(inputs: AnalysisInputs, cfg: GrpoConfig, numbers: list[int], sigmas: Tensor, cond: Condition) -> Tensor:
     """States [K - 1, P, L, C] before each stochastic step of one trajectory a task."""
-    policy, sampling = subject.policy, cfg.sampling
-    start = _fresh_noise(subject, "start", numbers, 1)(0).to(policy.device, policy.dtype)
+    policy, sampling = inputs.policy, cfg.sampling
+    start = _fresh_noise(inputs, "start", numbers, 1)(0).to(policy.device, policy.dtype)
     roll = rollout(
         functools.partial(policy.velocity, cond=cond),
         start,
         sigmas,
         all_steps(sampling.steps, len(numbers)),
-        _fresh_noise(subject, "trajectory", numbers, 1),
+        _fresh_noise(inputs, "trajectory", numbers, 1),
         sampling.kind,
         sampling.noise_level,
     )
     return roll.before_MLC.view(sampling.steps - 1, *start.shape)
 
 
-def _fresh_noise(subject: Subject, what: str, numbers: list[int], times: int) -> Noise:
+def _fresh_noise(inputs: AnalysisInputs, what: str, numbers: list[int], times: int) -> Noise:
     """Standard normal draws for ``times`` samples of each task, a stream of its own a task."""
-    streams = [derive(subject.seed, "decisions", what, number) for number in numbers]
-    shape = (times, *subject.policy.latent_shape)
+    streams = [derive(inputs.seed, "decisions", what, number) for number in numbers]
+    shape = (times, *inputs.policy.latent_shape)
     return lambda k: torch.cat([torch.randn(shape, generator=stream) for stream in streams])
 
 

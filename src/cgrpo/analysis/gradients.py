@@ -27,8 +27,7 @@ from torch import Tensor
 
 from cgrpo.algorithm import awm_loss, clipped_surrogate, group_advantages, nft_loss, noised, replay_logp
 from cgrpo.analysis.conflict import alpha_of, credit_1to1
-from cgrpo.analysis.estimates import Estimate, estimate
-from cgrpo.analysis.subject import Drawn, Subject, draw_groups, grouped
+from cgrpo.analysis.inputs import AnalysisInputs, DrawnGroups, Estimate, draw_estimates, draw_groups, estimate, grouped
 from cgrpo.config import Config, ForwardConfig, GrpoConfig
 from cgrpo.data import derive
 from cgrpo.errors import UserError
@@ -41,8 +40,8 @@ LOW, HIGH = 0.02, 0.98  # noise levels of the forward process, as training draws
 
 
 @dataclass(frozen=True)
-class At:
-    """What was found at one step or level."""
+class PlaceGradients:
+    """The gradients at one step or noise level, as the module says; ``shaped``: of the plain sum and SARS."""
 
     sigma: float
     cosine: Estimate
@@ -54,29 +53,34 @@ class At:
 
 @dataclass(frozen=True)
 class Gradients:
-    """``at`` from noise to picture; ``shaped``: of the plain sum's gradient and SARS'."""
+    """``places`` from noise to picture: steps or levels, as ``where`` says."""
 
     groups: int
     where: str
     alpha: float
-    at: tuple[At, ...]
+    places: tuple[PlaceGradients, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        return {"groups": self.groups, "at": self.where, "alpha": self.alpha, "found": [asdict(at) for at in self.at]}
+        return {
+            "groups": self.groups,
+            "at": self.where,
+            "alpha": self.alpha,
+            "found": [asdict(one) for one in self.places],
+        }
 
     def tables(self) -> list[Table]:
         head = [self.where, "sigma", "cosine", "expected", "identity: signal", "prompt: signal", "plain sum and SARS"]
         rows = [
             [
                 str(k),
-                number(at.sigma),
-                str(at.cosine),
-                str(at.expected),
-                number(at.signal_identity, 2),
-                number(at.signal_prompt, 2),
-                str(at.shaped),
+                number(one.sigma),
+                str(one.cosine),
+                str(one.expected),
+                number(one.signal_identity, 2),
+                number(one.signal_prompt, 2),
+                str(one.shaped),
             ]
-            for k, at in enumerate(self.at)
+            for k, one in enumerate(self.places)
         ]
         note = (
             f"Cosine of identity's and the prompt's gradients over {self.groups} groups, and of their expectations (a "
@@ -89,21 +93,16 @@ class Gradients:
     def draw(self, name: str) -> Figure:
         titles = [f"Cosine of the gradients: {name}", "Where each reward's gradient is"]
         figure, (left, right) = panels(titles, (9.2, 3.2))
-        places = range(len(self.at))
-        for label, colour, found in (
-            ("identity and prompt", THIRD, [at.cosine for at in self.at]),
-            ("plain sum and SARS", MUTED, [at.shaped for at in self.at]),
-        ):
-            left.plot(places, [e.mean for e in found], color=colour, marker="o", markersize=4, label=label)
-            low, high = [e.low for e in found], [e.high for e in found]
-            left.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
-        expected = [at.expected.mean for at in self.at]
+        places = range(len(self.places))
+        draw_estimates(left, [one.cosine for one in self.places], THIRD, "identity and prompt")
+        draw_estimates(left, [one.shaped for one in self.places], MUTED, "plain sum and SARS")
+        expected = [one.expected.mean for one in self.places]
         left.plot(places, expected, "x", color=THIRD, markersize=6, label="identity and prompt, expected")
         left.axhline(0, color=INK, linewidth=0.8)
         left.set_ylim(-1.05, 1.05)
         for shift, colour, label, shares in (
-            (-0.2, IDENTITY, "identity", [at.signal_identity for at in self.at]),
-            (0.2, PROMPT, "prompt", [at.signal_prompt for at in self.at]),
+            (-0.2, IDENTITY, "identity", [one.signal_identity for one in self.places]),
+            (0.2, PROMPT, "prompt", [one.signal_prompt for one in self.places]),
         ):
             right.bar([k + shift for k in places], shares, 0.4, color=colour, label=label)
         for axes in (left, right):
@@ -120,11 +119,11 @@ def with_gradients(cfg: Config) -> GrpoConfig | ForwardConfig:
     return run
 
 
-def measure_gradients(subject: Subject, groups: int = 24) -> Gradients:
+def measure_gradients(inputs: AnalysisInputs, groups: int = 24) -> Gradients:
     """Of ``groups`` groups, at least 2. Raises UserError as ``with_gradients`` does, and without both rewards."""
-    cfg, policy = with_gradients(subject.cfg), subject.policy
-    drawn = list(draw_groups(subject, groups))
-    pair, alpha = subject.pair(), alpha_of(cfg)
+    cfg, policy = with_gradients(inputs.cfg), inputs.policy
+    drawn = list(draw_groups(inputs, groups))
+    pair, alpha = inputs.pair(), alpha_of(cfg)
     credits = [
         _credits(part.scores_PGR[..., pair], alpha).clamp(-cfg.training.clamp, cfg.training.clamp) for part in drawn
     ]
@@ -132,22 +131,22 @@ def measure_gradients(subject: Subject, groups: int = 24) -> Gradients:
     places: Sequence[float]
     if isinstance(cfg, ForwardConfig):
         where, places = "level", ((sigmas[:-1] + sigmas[1:]) / 2).clamp(LOW, HIGH).tolist()
-        losses = [functools.partial(_forward_loss, subject, cfg, sigma) for sigma in places]
+        losses = [functools.partial(_forward_loss, inputs, cfg, sigma) for sigma in places]
     else:
         where, places = "step", sigmas[:-2].tolist()
-        losses = [functools.partial(_replay_loss, subject, cfg, sigmas, k) for k in range(len(places))]
+        losses = [functools.partial(_replay_loss, inputs, cfg, sigmas, k) for k in range(len(places))]
     blocks = min(BLOCKS, groups)
-    grams = [_gram(subject, drawn, credits, loss, blocks) for loss in losses]
+    grams = [_gram(inputs, drawn, credits, loss, blocks) for loss in losses]
     return Gradients(groups, where, alpha, compare_gradients(torch.stack(grams), places))
 
 
-def compare_gradients(gram_KBCBC: Tensor, sigmas: Sequence[float]) -> tuple[At, ...]:
+def compare_gradients(gram_KBCBC: Tensor, sigmas: Sequence[float]) -> tuple[PlaceGradients, ...]:
     """From inner products of the gradients of blocks b, c and credits (in CREDITS' order) at each step or level."""
     signals = [[_across(gram, r, r) for r in (0, 1)] for gram in gram_KBCBC]
     whole = [sum(max(signal[r], 0.0) for signal in signals) for r in (0, 1)]
     share = [[max(s, 0.0) / w if w > 0 else math.nan for s, w in zip(pair, whole, strict=True)] for pair in signals]
     return tuple(
-        At(
+        PlaceGradients(
             sigma,
             jackknife(functools.partial(_cosine, inner=_summed, first=0, second=1), gram),
             _expected(gram),
@@ -206,14 +205,14 @@ def _credits(scores_PG2: Tensor, alpha: float) -> Tensor:
 LossOf = Callable[[Tensor], Tensor]
 """From credit [B] to loss [B], of one forward."""
 
-Loss = Callable[[Drawn, Tensor], LossOf | None]
+Loss = Callable[[DrawnGroups, Tensor], LossOf | None]
 """Of samples [B] of the groups; None where these were not drawn with noise at the step."""
 
 
-def _gram(subject: Subject, drawn: list[Drawn], credits: list[Tensor], loss: Loss, blocks: int) -> Tensor:
+def _gram(inputs: AnalysisInputs, drawn: list[DrawnGroups], credits: list[Tensor], loss: Loss, blocks: int) -> Tensor:
     """Inner products [B, C, B, C] of the blocks' gradients, a mean over their samples."""
-    parameters = list(subject.policy.trainable_parameters().values())
-    size, micro = sum(p.numel() for p in parameters), subject.cfg.training.micro_batch
+    parameters = list(inputs.policy.trainable_parameters().values())
+    size, micro = sum(p.numel() for p in parameters), inputs.cfg.training.micro_batch
     sums_BCD = torch.zeros(blocks, len(CREDITS), size)
     for part, credit_CPG in zip(drawn, credits, strict=True):
         group = credit_CPG.shape[-1]
@@ -237,7 +236,7 @@ def _gram(subject: Subject, drawn: list[Drawn], credits: list[Tensor], loss: Los
 
 
 def _replay_loss(
-    subject: Subject, cfg: GrpoConfig, sigmas: Tensor, k: int, part: Drawn, sample_B: Tensor
+    inputs: AnalysisInputs, cfg: GrpoConfig, sigmas: Tensor, k: int, part: DrawnGroups, sample_B: Tensor
 ) -> LossOf | None:
     """GRPO's clipped surrogate at step ``k``, the policy being the one that sampled."""
     assert part.roll is not None
@@ -246,18 +245,20 @@ def _replay_loss(
     if not len(at_k):
         return None
     index_B = at_k[sample_B.to(at_k.device)]
-    velocity = functools.partial(subject.policy.velocity, cond=part.cond.select(roll.sample_M[index_B]))
+    velocity = functools.partial(inputs.policy.velocity, cond=part.cond.select(roll.sample_M[index_B]))
     logp_B, _, _ = replay_logp(velocity, roll, index_B, sigmas, sampling.kind, sampling.noise_level)
     old_B = logp_B.detach()
     return lambda credit_B: clipped_surrogate(logp_B, old_B, credit_B.to(logp_B), cfg.objective.clip)
 
 
-def _forward_loss(subject: Subject, cfg: ForwardConfig, sigma: float, part: Drawn, sample_B: Tensor) -> LossOf:
+def _forward_loss(
+    inputs: AnalysisInputs, cfg: ForwardConfig, sigma: float, part: DrawnGroups, sample_B: Tensor
+) -> LossOf:
     """The forward process's loss at a noise level, the policy being the old one; noise is shared as in training."""
-    objective, group, policy = cfg.objective, cfg.training.group_size, subject.policy
+    objective, group, policy = cfg.objective, cfg.training.group_size, inputs.policy
     numbers = [part.numbers[n // group] for n in sample_B.tolist()]
     own = [0 if objective.shared_noise else n % group for n in sample_B.tolist()]
-    streams = [derive(subject.seed, "level", f"{sigma:.4f}", number, g) for number, g in zip(numbers, own, strict=True)]
+    streams = [derive(inputs.seed, "level", f"{sigma:.4f}", number, g) for number, g in zip(numbers, own, strict=True)]
     x0_BLC = part.x0_NLC[sample_B.to(part.x0_NLC.device)]
     noise_BLC = torch.stack([torch.randn(policy.latent_shape, generator=stream) for stream in streams]).to(x0_BLC)
     sigma_B = torch.full((len(sample_B),), sigma).to(x0_BLC)

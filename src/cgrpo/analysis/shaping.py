@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.analysis.conflict import ALPHA, alpha_of, credit_1to1, telling_advantages
-from cgrpo.analysis.subject import Subject, draw_scores, grouped
+from cgrpo.analysis.inputs import AnalysisInputs, draw_scores, grouped
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 
@@ -44,7 +44,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class ShapingFound:
+class Shaping:
     """``on_identity`` and ``on_prompt``: the bonus's own slopes on the two advantages."""
 
     groups: int
@@ -109,13 +109,13 @@ class ShapingFound:
         return figure
 
 
-def measure_shaping(subject: Subject, groups: int = 300) -> ShapingFound:
+def measure_shaping(inputs: AnalysisInputs, groups: int = 300) -> Shaping:
     """Draw ``groups`` groups as training does. Raises UserError for methods without groups, or without both rewards."""
-    scores_PG2 = draw_scores(subject, groups)[..., subject.pair()]
-    return shaping_against_sum(scores_PG2, alpha_of(grouped(subject.cfg)))
+    scores_PG2 = draw_scores(inputs, groups)[..., inputs.pair()]
+    return shaping_against_sum(scores_PG2, alpha_of(grouped(inputs.cfg)))
 
 
-def shaping_against_sum(scores_PG2: Tensor, alpha: float = ALPHA) -> ShapingFound:
+def shaping_against_sum(scores_PG2: Tensor, alpha: float = ALPHA) -> Shaping:
     """From scores of identity and prompt [P, G, 2], NaN where there is none."""
     adv_PG2, left_out = telling_advantages(scores_PG2)
     plain_PG, shaped_PG = credit_1to1(adv_PG2, alpha)
@@ -129,8 +129,8 @@ def shaping_against_sum(scores_PG2: Tensor, alpha: float = ALPHA) -> ShapingFoun
     else:
         on_identity = on_prompt = float("nan")
     correlation = (adv_PG2.prod(-1).sum(1) / (adv_PG2.shape[1] - 1)).mean().item()
-    found = (len(adv_PG2), left_out, adv_PG2.shape[1], alpha, correlation, on_identity, on_prompt)
-    return ShapingFound(*found, fits, adv_PG2)
+    numbers = (len(adv_PG2), left_out, adv_PG2.shape[1], alpha, correlation, on_identity, on_prompt)
+    return Shaping(*numbers, fits, adv_PG2)
 
 
 def fit_line(plain_PG: Tensor, credit_PG: Tensor) -> Fit:

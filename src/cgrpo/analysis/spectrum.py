@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, predict_x0
-from cgrpo.analysis.estimates import Estimate, estimate
-from cgrpo.analysis.subject import Subject
+from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_estimates, estimate
 from cgrpo.evaluation.sampling import task_noise
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, dress, legend
 from cgrpo.evaluation.show.table import Table, number
@@ -47,8 +46,8 @@ class Spectrum:
             "tasks": self.tasks,
             "cutoff": self.cutoff,
             "sigmas": self.sigmas,
-            "energy": {band: [asdict(e) for e in found] for band, found in self.energy.items()},
-            "settled": {band: [asdict(e) for e in found] for band, found in self.settled.items()},
+            "energy": {band: list(map(asdict, estimates)) for band, estimates in self.energy.items()},
+            "settled": {band: list(map(asdict, estimates)) for band, estimates in self.settled.items()},
         }
 
     def tables(self) -> list[Table]:
@@ -80,38 +79,35 @@ class Spectrum:
             axes.set_axis_off()
         plots = [below.add_subplot(1, 2, place + 1) for place in range(2)]
         titles = (f"Energy by the final's: {name}", "Settled share")
-        for axes, title, found in zip(plots, titles, (self.energy, self.settled), strict=True):
+        for axes, title, by_band in zip(plots, titles, (self.energy, self.settled), strict=True):
             axes.set_title(title, loc="left", color=INK, fontsize=11, pad=8, parse_math=False)
             dress(axes)
             for band, colour in BANDS.items():
-                steps, values = range(len(self.sigmas)), found[band]
-                axes.plot(steps, [e.mean for e in values], color=colour, marker="o", markersize=4, label=f"{band} band")
-                low, high = [e.low for e in values], [e.high for e in values]
-                axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+                draw_estimates(axes, by_band[band], colour, f"{band} band")
             axes.axhline(1, color=MUTED, linewidth=0.8)
             axes.set_xlabel("step, from noise to picture")
             legend(axes)
         return figure
 
 
-def measure_spectrum(subject: Subject, tasks: int = 96, cutoff: float = CUTOFF) -> Spectrum:
+def measure_spectrum(inputs: AnalysisInputs, tasks: int = 96, cutoff: float = CUTOFF) -> Spectrum:
     """Of ``tasks`` pictures, sampled as in evaluation, whatever the method. 0 < cutoff < 1."""
-    policy, batch = subject.policy, subject.tasks(tasks)
-    sigmas = policy.sigmas(subject.cfg.sampling.steps, subject.cfg.sampling.shift)
+    policy, batch = inputs.policy, inputs.tasks(tasks)
+    sigmas = policy.sigmas(inputs.cfg.sampling.steps, inputs.cfg.sampling.shift)
     rows: dict[int, Tensor] = {}
     first_KHWC = torch.zeros(0)
-    for numbers in policy.alike(batch, subject.cfg.evaluation.batch):
+    for numbers in policy.alike(batch, inputs.cfg.evaluation.batch):
         part = batch.select(numbers)
-        noise_NLC = task_noise(policy, part.ids, subject.seed).to(policy.device, policy.dtype)
+        noise_NLC = task_noise(policy, part.ids, inputs.seed).to(policy.device, policy.dtype)
         pictures_KNHWC = _predicted(policy, policy.encode_parts(part, [range(len(part))])[0], noise_NLC, sigmas)
         if 0 in numbers:
             first_KHWC = pictures_KNHWC[:, numbers.index(0)]
         bands_NKB2 = band_numbers(pictures_KNHWC, cutoff)
         rows |= zip(numbers, bands_NKB2, strict=True)
-        subject.tick(len(numbers))
-    found_NKB2 = torch.stack([rows[number] for number in range(tasks)])
+        inputs.tick(len(numbers))
+    bands_NKB2 = torch.stack([rows[number] for number in range(tasks)])
     energy, settled = (
-        {band: [estimate(found_NKB2[:, k, b, what]) for k in range(len(sigmas) - 1)] for b, band in enumerate(BANDS)}
+        {band: [estimate(bands_NKB2[:, k, b, what]) for k in range(len(sigmas) - 1)] for b, band in enumerate(BANDS)}
         for what in (0, 1)
     )
     return Spectrum(tasks, cutoff, tuple(sigmas.tolist()[:-1]), energy, settled, first_KHWC)
@@ -128,15 +124,15 @@ def band_numbers(pictures_KNHWC: Tensor, cutoff: float = CUTOFF) -> Tensor:
     along = [torch.fft.fftfreq(size, dtype=torch.float64) * 2 for size in grey_KNHW.shape[-2:]]
     radius_HW = (along[0][:, None].square() + along[1].square()).sqrt()
     bands = ((radius_HW > 0) & (radius_HW < cutoff), radius_HW >= cutoff)
-    found = []
+    numbers = []
     for band_HW in bands:
         here_KNF = spectrum_KNHW[..., band_HW]
         last_N = here_KNF[-1].abs().square().sum(-1)
         last_N = torch.where(last_N > 0, last_N, torch.nan)
         energy_KN = here_KNF.abs().square().sum(-1) / last_N
         gap_KN = (here_KNF - here_KNF[-1:]).abs().square().sum(-1) / last_N
-        found.append(torch.stack([energy_KN, 1 - gap_KN], -1))
-    return torch.stack(found, -2).transpose(0, 1)
+        numbers.append(torch.stack([energy_KN, 1 - gap_KN], -1))
+    return torch.stack(numbers, -2).transpose(0, 1)
 
 
 def _predicted(policy: Policy, cond: Condition, noise_NLC: Tensor, sigmas: Tensor) -> Tensor:

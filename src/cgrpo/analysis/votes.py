@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import constant_weights, credit_table, reward_weights, sigmoid_weights
-from cgrpo.analysis.subject import PAIR
+from cgrpo.analysis.inputs import PAIR
 
 NOISE, GROUPS = 0.05, 4000  # of the theory's two modes
 

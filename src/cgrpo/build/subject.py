@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from cgrpo.analysis import Subject
+from cgrpo.analysis import AnalysisInputs
 from cgrpo.build.data import make_source
 from cgrpo.build.policy import make_policy
 from cgrpo.build.rewards import make_rewards
@@ -27,11 +27,11 @@ def make_subject(
     split: Split = "train",
     seed: int = 0,
     tick: Callable[[int], object] = lambda done: None,
-) -> Subject:
+) -> AnalysisInputs:
     """The policy with ``adapter`` (None: untrained), its rewards, and tasks of ``split``. Raises UserError."""
     source = _source(cfg, split)
     policy = make_policy(cfg, device, adapter)
-    return Subject(cfg, policy, make_rewards(cfg, device), source, seed, tick)
+    return AnalysisInputs(cfg, policy, make_rewards(cfg, device), source, seed, tick)
 
 
 def _source(cfg: Config, split: Split) -> Source:

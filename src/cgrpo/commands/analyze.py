@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from cgrpo import __version__
 from cgrpo.analysis import (
-    Found,
-    Subject,
+    AnalysisInputs,
+    Result,
     branching,
     grouped,
     measure_conflict,
@@ -69,7 +69,7 @@ class AnalysisRequest:
 class Analysis:
     """``found``, and the files that tell of it."""
 
-    found: Found
+    found: Result
     json: Path
     plot: Path
 
@@ -108,7 +108,11 @@ def analyze_spectrum(ask: AnalysisRequest, tasks: int = 96, cutoff: float = CUTO
 
 
 def analyze(
-    name: str, ask: AnalysisRequest, count: int, able: Callable[[Config], object], measure: Callable[[Subject], Found]
+    name: str,
+    ask: AnalysisRequest,
+    count: int,
+    able: Callable[[Config], object],
+    measure: Callable[[AnalysisInputs], Result],
 ) -> Analysis:
     """Load what ``ask`` names, measure, and write ``name``.json and .png, "-base" for the base.
 
@@ -153,7 +157,7 @@ def describe(name: str, ask: AnalysisRequest, cfg: Config) -> dict[str, Any]:
     }
 
 
-def keep(found: Found, told: dict[str, Any], folder: Path, name: str, title: str) -> Analysis:
+def keep(found: Result, told: dict[str, Any], folder: Path, name: str, title: str) -> Analysis:
     """The json and the plot, in ``folder``, which is there. Raises OSError."""
     files = folder / f"{name}.json", folder / f"{name}.png"
     write_text(files[0], json_text(told, indent=1) + "\n")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cgrpo.analysis import Found, Subject
+from cgrpo.analysis import AnalysisInputs, Result
 from cgrpo.build import make_subject
 from cgrpo.evaluation.show.plots import save
 from cgrpo.reproduce.exhibits.made import Made, Shown
 
 
 def analysed(
-    table: str, row: str, measure: Callable[[Subject, int], Found], count: int
+    table: str, row: str, measure: Callable[[AnalysisInputs, int], Result], count: int
 ) -> Callable[[Made, Path], Shown]:
     """Draws ``measure`` of the row's first run, with ``count`` groups or tasks unless told otherwise."""
 

@@ -1,13 +1,15 @@
-"""What is analysed: a policy, what its training met, and the method that trained it."""
+"""What all analyses share: a policy with its tasks and rewards, groups drawn as its training draws them, estimates."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,17 +17,18 @@ from cgrpo.algorithm import all_steps, integrate, rollout, sliding_window, windo
 from cgrpo.config import Config, ForwardConfig, GroupRun, GrpoConfig
 from cgrpo.data import GroupNoise, Source, task_indices
 from cgrpo.errors import UserError
-from cgrpo.evaluation.show.table import Table
+from cgrpo.evaluation.show.table import Table, interval, number
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward, scored
+from cgrpo.statistics import Interval, student_interval
 from cgrpo.types import Batch, Condition, Rollout
 
 PAIR = ("identity", "prompt")
-OUTSIDE = -1  # an iteration that no training has: its noise is nobody's else
+OUTSIDE = -1  # an iteration that no run has, so its noise is in no run
 
 
-class Found(Protocol):
-    """What an analysis comes to."""
+class Result(Protocol):
+    """The result of an analysis, as JSON, text and figure."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, NaN where there is none."""
@@ -39,8 +42,36 @@ class Found(Protocol):
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A policy as a run left it (or the base), and the tasks of ``source``, from the run's training or held out.
+class Estimate(Interval):
+    """A mean with Student's 95 % interval over ``count`` independent parts; NaN bounds for fewer than two."""
+
+    mean: float
+    count: int
+
+    def __str__(self) -> str:
+        bounds = "" if math.isnan(self.low) else f" [{interval(self.low, self.high, signed=False)}]"
+        return f"{number(self.mean)}{bounds}"
+
+
+def estimate(values_P: Tensor) -> Estimate:
+    """The mean of [P] values; NaN among them are left out."""
+    values = values_P[~values_P.isnan()].double()
+    mean = values.mean().item() if len(values) else math.nan
+    bounds = student_interval(mean, values.std().item() if len(values) > 1 else math.nan, len(values))
+    return Estimate(bounds.low, bounds.high, mean, len(values))
+
+
+def draw_estimates(axes: Axes, estimates: Sequence[Estimate], colour: str, label: str) -> None:
+    """Draw a line through the means, in order, and a band of their intervals."""
+    places = range(len(estimates))
+    axes.plot(places, [one.mean for one in estimates], color=colour, marker="o", markersize=4, label=label)
+    low, high = [one.low for one in estimates], [one.high for one in estimates]
+    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+@dataclass(frozen=True)
+class AnalysisInputs:
+    """A policy as a run left it, or the base; its rewards; and the tasks of ``source``, trained on or held out.
 
     seed    which tasks, and all noise
     tick    called with the number of tasks that are done
@@ -72,10 +103,10 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnGroups:
     """Groups of the tasks ``numbers``, drawn as the run's training draws them.
 
-    cond    a row a sample; x0_NLC the finished samples
+    cond    a row per sample; x0_NLC the finished samples
     roll    the stochastic transitions, all of them; None on the forward process
     """
 
@@ -93,30 +124,30 @@ def grouped(cfg: Config) -> GroupRun:
     return cfg
 
 
-def draw_groups(subject: Subject, count: int) -> Iterator[Drawn]:
+def draw_groups(inputs: AnalysisInputs, count: int) -> Iterator[DrawnGroups]:
     """``count`` groups, as many at a time as a forward takes; the policy stays as it is."""
-    cfg, policy = grouped(subject.cfg), subject.policy
-    batch = subject.tasks(count)
+    cfg, policy = grouped(inputs.cfg), inputs.policy
+    batch = inputs.tasks(count)
     for numbers in policy.alike(batch, max(1, cfg.sampling.batch // cfg.training.group_size)):
         tasks = batch.select(numbers)
         cond = policy.encode_parts(tasks, [range(len(numbers))])[0].repeat(cfg.training.group_size)
-        x0_NLC, roll = _sample(subject, numbers, cond)
-        scores_NR = subject.score(x0_NLC, tasks.repeat(cfg.training.group_size))
-        subject.tick(len(numbers))
-        yield Drawn(numbers, cond, x0_NLC, roll, scores_NR.view(len(numbers), cfg.training.group_size, -1))
+        x0_NLC, roll = _sample(inputs, numbers, cond)
+        scores_NR = inputs.score(x0_NLC, tasks.repeat(cfg.training.group_size))
+        inputs.tick(len(numbers))
+        yield DrawnGroups(numbers, cond, x0_NLC, roll, scores_NR.view(len(numbers), cfg.training.group_size, -1))
 
 
-def draw_scores(subject: Subject, count: int) -> Tensor:
+def draw_scores(inputs: AnalysisInputs, count: int) -> Tensor:
     """Scores [P, G, R] of ``count`` groups, in the tasks' order."""
     rows: dict[int, Tensor] = {}
-    for drawn in draw_groups(subject, count):
+    for drawn in draw_groups(inputs, count):
         rows |= zip(drawn.numbers, drawn.scores_PGR, strict=True)
     return torch.stack([rows[number] for number in range(count)])
 
 
-def _sample(subject: Subject, numbers: list[int], cond: Condition) -> tuple[Tensor, Rollout | None]:
-    cfg, policy = grouped(subject.cfg), subject.policy
-    noise = GroupNoise(subject.seed, OUTSIDE, numbers, cfg.training.group_size, policy.latent_shape)
+def _sample(inputs: AnalysisInputs, numbers: list[int], cond: Condition) -> tuple[Tensor, Rollout | None]:
+    cfg, policy = grouped(inputs.cfg), inputs.policy
+    noise = GroupNoise(inputs.seed, OUTSIDE, numbers, cfg.training.group_size, policy.latent_shape)
     velocity = functools.partial(policy.velocity, cond=cond)
     if isinstance(cfg, ForwardConfig):
         x_NLC = noise.initial(policy.dtype, shared=False).to(policy.device)
