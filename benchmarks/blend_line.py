@@ -16,9 +16,12 @@ from pathlib import Path
 import torch
 from sweep import Evaluation
 
-from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers
+from cgrpo.build import make_policy
 from cgrpo.commands.adapter import blend_runs
 from cgrpo.config import load_config
+from cgrpo.evaluation.metrics import make_scorers
+from cgrpo.rewards import make_rewards
+from cgrpo.toybox.judges import make_judges
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def main() -> None:
     given = parser.parse_args()
     cfg = load_config()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorers = make_scorers(make_rewards(cfg, device), make_judges())
+    scorers = make_scorers(make_rewards(cfg.rewards, device), make_judges())
     base = None
     for share in given.shares:
         with tempfile.TemporaryDirectory() as scratch:

@@ -28,9 +28,9 @@ from transformers import (
     Dinov2Model,
 )
 
+from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import Reward
-from cgrpo.rewards.clip import ClipImage, ClipText
-from cgrpo.rewards.dino import DinoSeg
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
 from cgrpo.types import Batch
 
 
@@ -105,12 +105,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         dino, clip = build(Path(folder))
-        dino_seg = DinoSeg(dino, None, masks="none", device=options.device)
-        text, image = ClipText(clip, device=options.device), ClipImage(clip, device=options.device)
+        dino_seg = DinoSeg(DinoEncoder(dino, options.device), None, masks="none")
+        text, image = (load_reward(name, clip, device=options.device) for name in ("clip", "clip-i"))
     print(f"threads {torch.get_num_threads()}, {options.repeats} repeats, on {options.device}, target 1.15")
-    dino_seg.processor = watched = Watched(dino_seg.processor)
+    dino_seg.encoder.processor = watched = Watched(dino_seg.encoder.processor)
     for count in options.batches:
-        measure("DINOv2-B", dino_seg, watched, lambda x: dino_seg.model(x).last_hidden_state, count, options)
+        measure("DINOv2-B", dino_seg, watched, lambda x: dino_seg.encoder.model(x).last_hidden_state, count, options)
     for name, reward in (("CLIP-T B", text), ("CLIP-I B", image)):
         encoder = reward.encoder
         encoder.processor = watched = Watched(encoder.processor)  # pyright: ignore

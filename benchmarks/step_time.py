@@ -13,8 +13,9 @@ import time
 
 import torch
 
-from cgrpo.build import make_policy, make_rewards, make_source
+from cgrpo.build import make_policy, make_source
 from cgrpo.config import GrpoConfig, load_config
+from cgrpo.rewards import make_rewards
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 
@@ -49,7 +50,7 @@ def main() -> None:
     cfg = load_config("toybox", [*options.settings, f"training.iterations={count}"])
     if not isinstance(cfg, GrpoConfig):
         raise SystemExit("this times method grpo alone: leave the setting of another out")
-    trainer = GRPO(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
+    trainer = GRPO(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
     samples = cfg.training.group_size * cfg.training.prompts_per_iteration
     pairs = samples * max(1, int(cfg.sampling.window.fraction * (cfg.sampling.steps - 1)))
     steps, floors, rewards = [], [], []

@@ -74,8 +74,11 @@ def one(table: dict[str, Any], threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers, make_source, make_trainer
+    from cgrpo.build import make_policy, make_source, make_trainer
     from cgrpo.config import GroupRun, load_config
+    from cgrpo.evaluation.metrics import make_scorers
+    from cgrpo.rewards import make_rewards
+    from cgrpo.toybox.judges import make_judges
     from cgrpo.training.runtime import Runtime
 
     began = time.perf_counter()
@@ -83,7 +86,7 @@ def one(table: dict[str, Any], threads: int) -> None:
     runtime = Runtime()
     torch.manual_seed(cfg.training.seed)
     policy = make_policy(cfg, runtime.device)
-    rewards = make_rewards(cfg, runtime.device)
+    rewards = make_rewards(cfg.rewards, runtime.device)
     trainer = make_trainer(cfg, policy, rewards, make_source(cfg), runtime)
     evaluate = Evaluation(cfg, policy, make_scorers(rewards, make_judges()), table["subjects"])
     row = {key: value for key, value in table.items() if key != "test"}  # where a row has it, it is the split

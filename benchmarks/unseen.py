@@ -16,9 +16,12 @@ from pathlib import Path
 import torch
 from sweep import Evaluation
 
-from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers
+from cgrpo.build import make_policy
 from cgrpo.config import load_config
+from cgrpo.evaluation.metrics import make_scorers
 from cgrpo.evaluation.statistics import two_level
+from cgrpo.rewards import make_rewards
+from cgrpo.toybox.judges import make_judges
 
 
 def main() -> None:
@@ -29,7 +32,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=48)
     given = parser.parse_args()
     cfg, device = load_config(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorers = make_scorers(make_rewards(cfg, device), make_judges())
+    scorers = make_scorers(make_rewards(cfg.rewards, device), make_judges())
     base, found = {}, []
     for adapter in given.adapters:
         evaluate = Evaluation(cfg, make_policy(cfg, device, adapter), scorers, given.subjects, given.first)

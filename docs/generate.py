@@ -20,9 +20,10 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from cgrpo.cli import parser
-from cgrpo.config import METHODS, REWARD_TYPES, Section, recipes
+from cgrpo.config import METHODS, Section, recipes
 from cgrpo.config.methods import DEFAULT_METHOD
 from cgrpo.config.moved import MOVED
+from cgrpo.rewards import REWARDS, FunctionSettings
 
 HERE = Path(__file__).parent
 
@@ -72,12 +73,25 @@ def config_page() -> str:
         f"\nThe default is `{DEFAULT_METHOD}`. A table that names methods is theirs alone: another refuses its keys.\n"
     )
     parts += _methods()
-    for kind, section in REWARD_TYPES.items():
-        parts += [f"## rewards.NAME, type {kind}\n", f"{inspect.cleandoc(section.__doc__ or '')}\n"]
-        parts += _table("", list(_rows(section, "rewards.NAME.")))[1:]
+    parts += ["## rewards.NAME\n", "Each type of reward has settings of its own: [rewards.md](rewards.md).\n"]
     parts += ["## Earlier names\n", "They go on working, and the new one is said.\n", "| earlier | now |", "|---|---|"]
     parts += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
     return "\n".join(parts) + "\n"
+
+
+GENERATED = "<!-- Below this line: python docs/generate.py -->"
+
+
+def rewards_page() -> str:
+    """docs/rewards.md: what is written by hand, then the settings of each type of reward."""
+    head = (HERE / "rewards.md").read_text(encoding="utf-8").partition(GENERATED)[0]
+    parts = ["## Settings of each type\n", "A table `[rewards.NAME]` of a recipe, or `[guard.scorers.NAME]`.\n"]
+    for settings in [*map(REWARDS.load, REWARDS.own), FunctionSettings]:
+        type_ = settings.model_fields["type"]
+        fields = [row for row in _rows(settings, "") if row[0] != "`type`" or type_.is_required()]
+        parts += [f"### {'package.module:function' if type_.is_required() else type_.default}\n"]
+        parts += [f"{inspect.cleandoc(settings.__doc__ or '')}\n", *_table("", fields)[1:]]
+    return f"{head}{GENERATED}\n\n" + "\n".join(parts).rstrip() + "\n"
 
 
 def _recipes() -> Iterator[str]:
@@ -153,7 +167,7 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
             default = {key: value.model_dump() for key, value in default.items()}
         shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
         limits = ",".join(map(_limit, field.metadata))
-        text = " ".join((field.description or ("Says which reward it is." if name == "type" else "")).split())
+        text = " ".join((field.description or "").split())
         yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 
 
@@ -161,7 +175,13 @@ performance_page, results_page = (
     runpy.run_path(str(HERE / name))["page"] for name in ("performance.py", "scoreboard.py")
 )
 
-PAGES = {"cli.md": cli_page, "config.md": config_page, "performance.md": performance_page, "results.md": results_page}
+PAGES = {
+    "cli.md": cli_page,
+    "config.md": config_page,
+    "performance.md": performance_page,
+    "results.md": results_page,
+    "rewards.md": rewards_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -13,15 +13,16 @@ import torch
 
 import cgrpo
 from cgrpo.algorithm import credit_table, random_fraction, reward_weights, rollout
-from cgrpo.build import make_policy, make_rewards
+from cgrpo.build import make_policy
 from cgrpo.data import GroupNoise, ToyboxSource
 from cgrpo.evaluation.show.sheets import grid
+from cgrpo.rewards import make_rewards
 from cgrpo.rewards.base import to_pictures
 
 GROUP, TASK = 6, 2
 
 cfg = cgrpo.load_config("toybox")
-policy, rewards, steps = make_policy(cfg), make_rewards(cfg), cfg.sampling.steps
+policy, rewards, steps = make_policy(cfg), make_rewards(cfg.rewards), cfg.sampling.steps
 batch = ToyboxSource(0, "validation", cfg.data.dial).batch([TASK])
 noise = GroupNoise(0, 0, [0], GROUP, policy.latent_shape)
 velocity = functools.partial(policy.velocity, cond=policy.encode(batch).repeat(GROUP))

@@ -44,7 +44,12 @@ def test_recipe_parses(name: str) -> None:
 
 
 def test_configuration_is_light(tmp_path: Path) -> None:
-    code = "import cgrpo, cgrpo.config, cgrpo.types, cgrpo.errors; cgrpo.load_config()"
+    code = """
+import cgrpo, cgrpo.config, cgrpo.types, cgrpo.errors
+from cgrpo.rewards import REWARDS
+cgrpo.load_config()
+[REWARDS.load(name) for name in REWARDS.names()]
+"""
     assert heavy_modules_after(code, tmp_path) == "loaded:\n"
 
 

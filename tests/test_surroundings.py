@@ -13,10 +13,10 @@ from cgrpo import hub
 from cgrpo.cli import main
 from cgrpo.cli.shared import write_json
 from cgrpo.commands.train import check_servers
-from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import alone, save_picture, write_text
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache
 from cgrpo.rewards.vlm.judge import VlmJudge
 from cgrpo.scores import read_description

@@ -31,9 +31,9 @@ from transformers import (
     SwinConfig,
 )
 
-from cgrpo.rewards.dino import DinoSeg
-from cgrpo.rewards.hpsv3 import PIXELS, HPSv3, _head, _set_rotary
-from cgrpo.rewards.open_vocabulary import GroundedSam
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.hpsv3.reward import PIXELS, HPSv3, _head, _set_rotary
+from cgrpo.rewards.segmenters import GroundedSam
 from cgrpo.types import Batch
 from stages.harness import Row, device, measure, stage
 
@@ -129,7 +129,7 @@ def dino_seg(folder: Path, tiny: bool) -> DinoSeg:
     SamModel(SamConfig(vision_config=vision.to_dict())).save_pretrained(folder / "sam")
     SamImageProcessorPil().save_pretrained(folder / "sam")
     segmenter = GroundedSam(folder / "detector", folder / "sam", threshold=0.0, device=device())
-    return DinoSeg(folder / "dino", segmenter, device=device())
+    return DinoSeg(DinoEncoder(folder / "dino", device()), segmenter)
 
 
 class RandomHPSv3(HPSv3):

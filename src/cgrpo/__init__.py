@@ -71,7 +71,7 @@ _EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
     "evaluate_toybox": "cgrpo.commands.benchmark",
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
-    "load_reward": "cgrpo.build",
+    "load_reward": "cgrpo.rewards",
     "read_scores": "cgrpo.scores",
     "train": "cgrpo.commands.train",
     "write_comparison": "cgrpo.evaluation.pages.comparison",

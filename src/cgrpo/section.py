@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 TOYBOX = "toybox"  # in place of a path: what the package carries
 # In place of policy.path: the toy world's base, and one that was taught to copy its reference (docs/copy-world.md).
@@ -57,3 +60,21 @@ def settled(section: AnySection, began: Path) -> AnySection:
         elif PLACE in field.metadata and value not in ("", TOYBOX, *TOYBOX_POLICIES) and (began / value).exists():
             changes[name] = str(began / value)
     return section.model_copy(update=changes)
+
+
+def first_fault(error: ValidationError, known: Iterable[str] = ()) -> str:
+    """The first mistake that pydantic found, in one line that names the key; ``known`` keys are for suggestions."""
+    first = error.errors()[0]
+    key, message, given = key_of(first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, list(known), 1, 0.5)
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
+    if first["type"] == "reward_type":
+        return f"{key}.type: {message}".removeprefix(".")
+    got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"
+    return f"{key + ': ' if key else ''}{message}{got}"
+
+
+def key_of(location: Iterable[int | str]) -> str:
+    """The dotted key of a fault's location."""
+    return ".".join(str(part) for part in location if not str(part).startswith(("constrained-", "literal[")))

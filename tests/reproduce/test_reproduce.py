@@ -13,12 +13,12 @@ import pytest
 from made_up import fake
 from warm import Started
 
-from cgrpo.build import make_rewards
 from cgrpo.cli import main
 from cgrpo.commands.reproduce import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
 from cgrpo.reproduce import Results, jobs_of, load_table, scoreboard, tables, worlds
 from cgrpo.reproduce.results import code_mark, without_words
+from cgrpo.rewards import make_rewards
 
 TINY = [
     "training.iterations=1",
@@ -111,7 +111,9 @@ def test_two_rewards_of_the_three_are_table_2s_and_the_third_is_trained_on() -> 
     assert three["two rewards, SARS"][0].key == rows["table2"]["w/o TDW"][0].key
     for name in ("three, sum", "three, raw sum", "three, SARS", "three, SARS + TDW"):
         config = three[name][0].config
-        assert list(make_rewards(config)) == ["identity", "prompt", "light"] and config.weights.others == {"light": 0.5}
+        assert list(make_rewards(config.rewards)) == ["identity", "prompt", "light"] and config.weights.others == {
+            "light": 0.5
+        }
 
 
 def test_rivals_differ_from_the_naive_run_by_their_own_setting_alone() -> None:

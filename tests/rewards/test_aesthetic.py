@@ -10,9 +10,9 @@ from tiny_rewards import golden
 from torch.nn import functional as F
 
 from cgrpo.errors import UserError
-from cgrpo.rewards.aesthetic import Aesthetic
+from cgrpo.rewards import convert_reward, load_reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.convert import convert_aesthetic_head, read_pickled
+from cgrpo.rewards.convert import read_pickled
 from cgrpo.types import Batch
 
 EMPTY = Batch(("0",), ("",), ((),), ("",))
@@ -42,7 +42,7 @@ def test_v1_is_a_linear_layer_on_the_unit_feature(golden_clip, tmp_path):
     expected = golden("clip_io")
     head = tmp_path / "v1.safetensors"
     save_file({"weight": expected["aesthetic_weight"], "bias": expected["aesthetic_bias"]}, head)
-    reward = Aesthetic(golden_clip, head)
+    reward = load_reward("aesthetic", golden_clip, head=str(head))
     assert "V1" in reward.unit
     for row, picture in enumerate(pictures("gen_0", "gen_1", "gen_2")):
         score = reward(to_tensor([picture]), EMPTY)
@@ -54,7 +54,7 @@ def test_v1_is_a_linear_layer_on_the_unit_feature(golden_clip, tmp_path):
 def test_v2_is_five_layers_without_activations(golden_clip, tmp_path):
     state = v2_state(24)
     save_file(state, tmp_path / "v2.safetensors")
-    reward = Aesthetic(golden_clip, tmp_path / "v2.safetensors")
+    reward = load_reward("aesthetic", golden_clip, head=str(tmp_path / "v2.safetensors"))
     assert "V2" in reward.unit
     x = F.normalize(golden("clip_io")["img_gen"][:1], dim=-1)
     for number in V2:
@@ -64,30 +64,30 @@ def test_v2_is_five_layers_without_activations(golden_clip, tmp_path):
 
 def test_heads_that_do_not_fit_are_refused(golden_clip, tmp_path):
     head = tmp_path / "head.safetensors"
-    with pytest.raises(UserError, match="can't be read"):
-        Aesthetic(golden_clip, head)
+    with pytest.raises(UserError, match="head.safetensors: no such file"):
+        load_reward("aesthetic", golden_clip, head=str(head))
     save_file({"weight": torch.zeros(1, 768), "bias": torch.zeros(1)}, head)
     with pytest.raises(UserError, match=r"does not fit the aesthetic head V1.*weight \[1, 768\], not \[1, 24\]"):
-        Aesthetic(golden_clip, head)
+        load_reward("aesthetic", golden_clip, head=str(head))
     torch.save({"weight": torch.zeros(1, 24), "bias": torch.zeros(1)}, head)
     with pytest.raises(UserError, match="can't be read.*cgrpo rewards convert"):
-        Aesthetic(golden_clip, head)
+        load_reward("aesthetic", golden_clip, head=str(head))
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_the_published_heads_become_safetensors(tmp_path, version):
     state = v2_state(768) if version == "v2" else {"weight": torch.randn(1, 768), "bias": torch.randn(1)}
     torch.save(state, tmp_path / "head.pth")
-    out = convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "head.safetensors", version)
+    out = convert_reward(tmp_path / "head.pth", f"aesthetic-{version}", tmp_path / "head.safetensors")
     made = load_file(out)
     assert made.keys() == state.keys() and all(torch.equal(made[key], state[key]) for key in state)
     assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
     other = "v2" if version == "v1" else "v1"
     with pytest.raises(UserError, match=f"does not fit the aesthetic head {other.upper()}"):
-        convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "other.safetensors", other)
+        convert_reward(tmp_path / "head.pth", f"aesthetic-{other}", tmp_path / "other.safetensors")
     torch.save(state | {"extra": torch.zeros(1)}, tmp_path / "head.pth")
     with pytest.raises(UserError, match=r"1 left over \(extra\)"):
-        convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "other.safetensors", version)
+        convert_reward(tmp_path / "head.pth", f"aesthetic-{version}", tmp_path / "other.safetensors")
     assert not (tmp_path / "other.safetensors").exists()
 
 
@@ -96,7 +96,7 @@ def test_a_pickle_that_would_run_code_is_refused_unrun(tmp_path):
     for held in ({"weight": Boobytrap(marker)}, {"state_dict": {"weight": Boobytrap(marker)}}, Boobytrap(marker)):
         torch.save(held, tmp_path / "head.pth")
         with pytest.raises(UserError) as caught:
-            convert_aesthetic_head(tmp_path / "head.pth", tmp_path / "head.safetensors", "v1")
+            convert_reward(tmp_path / "head.pth", "aesthetic-v1", tmp_path / "head.safetensors")
         assert "not a file of plain weights" in str(caught.value) and "\n" not in str(caught.value)
         assert not marker.exists() and not (tmp_path / "head.safetensors").exists()
     torch.load(tmp_path / "head.pth", weights_only=False).close()  # the trap does work

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from cgrpo.build import make_reward
-from cgrpo.config import ClipSettings, DinoSegSettings, VlmSettings
-from cgrpo.rewards import FunctionReward
-from cgrpo.rewards.checkpoint import reward_fingerprint
+from cgrpo.rewards import FunctionReward, make_reward
+from cgrpo.rewards.clip import ClipSettings
+from cgrpo.rewards.dino_seg import DinoSegSettings
+from cgrpo.rewards.fingerprint import reward_fingerprint
+from cgrpo.rewards.vlm import VlmSettings
 
 
 def mean(pictures, batch):
@@ -29,14 +30,14 @@ def test_weights_and_settings_count_and_speed_does_not():
     assert mark != reward_fingerprint(made)
     made.segmenter.min_share /= 2  # pyright: ignore
     assert mark == reward_fingerprint(made)
-    for module in (made.model, made.segmenter.model):  # pyright: ignore
+    for module in (made.encoder.model, made.segmenter.model):  # pyright: ignore
         parameter = next(module.parameters())
         kept = parameter.data.clone()
         parameter.data.add_(0.1)
         assert mark != reward_fingerprint(made)
         parameter.data = kept
         assert mark == reward_fingerprint(made)
-    made.model.to(torch.bfloat16)  # pyright: ignore
+    made.encoder.model.to(torch.bfloat16)  # pyright: ignore
     assert mark != reward_fingerprint(made)
 
 

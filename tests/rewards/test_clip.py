@@ -6,14 +6,14 @@ from golden_models import PROMPTS, golden_tokens, pictures
 from tiny_rewards import golden
 from torch.nn import functional as F
 
+from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.clip import ClipImage, ClipText
 from cgrpo.types import Batch
 
 
 def test_text_scores_are_openais(golden_clip):
     expected = golden("clip_io")
-    reward = ClipText(golden_clip)
+    reward = load_reward("clip", golden_clip)
     reward.encoder.tokenizer = golden_tokens
     made = pictures("gen_0", "gen_1", "gen_2")
     for row, picture in enumerate(made):
@@ -29,7 +29,7 @@ def test_text_scores_are_openais(golden_clip):
 
 def test_picture_scores_are_openais(golden_clip):
     expected = golden("clip_io")
-    reward = ClipImage(golden_clip)
+    reward = load_reward("clip-i", golden_clip)
     one, two = pictures("ref_0", "ref_1")
     for row, picture in enumerate(pictures("gen_0", "gen_1", "gen_2")):
         batch = Batch(("0", "1", "2", "3"), ("",) * 4, ((one,), (two,), (one, two), ()), ("",) * 4)
@@ -40,7 +40,7 @@ def test_picture_scores_are_openais(golden_clip):
 
 def test_references_are_encoded_once(golden_clip):
     """One row per distinct picture, whoever holds it; the encoder of pictures carries no text model."""
-    reward = ClipImage(golden_clip)
+    reward = load_reward("clip-i", golden_clip)
     assert not any(name.startswith("text") for name, _ in reward.encoder.model.named_parameters())
     one, two = pictures("ref_0", "ref_1")
     asked = []
@@ -56,6 +56,6 @@ def test_references_are_encoded_once(golden_clip):
 def test_a_group_is_scored_in_chunks(golden_clip):
     made, references = pictures("gen_0") * 3, ((pictures("ref_0")[0],),) * 3
     batch = Batch(("0", "1", "2"), ("",) * 3, references, ("",) * 3)
-    scores = ClipImage(golden_clip, chunk=2)(to_tensor(made), batch)
+    scores = load_reward("clip-i", golden_clip, chunk=2)(to_tensor(made), batch)
     assert scores.shape == (3,)
     assert scores.tolist() == pytest.approx([golden("clip_io")["clip_i"][0, 0].item()] * 3, abs=1e-5)

@@ -6,9 +6,8 @@ from golden_models import pictures
 from safetensors.torch import load_file
 
 from cgrpo.errors import UserError
-from cgrpo.rewards.clip import ClipImage
+from cgrpo.rewards import load_reward
 from cgrpo.rewards.convert import convert_folder
-from cgrpo.rewards.dino_v1 import DinoV1
 
 
 def test_old_folders_score_the_same(golden_clip, golden_dino_v1, tmp_path):
@@ -19,9 +18,15 @@ def test_old_folders_score_the_same(golden_clip, golden_dino_v1, tmp_path):
     torch.save(load_file(golden_dino_v1 / "model.safetensors"), tmp_path / "dino.bin")
     some = pictures("gen_0", "gen_1")
     folder = convert_folder(tmp_path / "clip.bin", tmp_path / "clip", golden_clip)
-    assert torch.equal(ClipImage(folder).encoder.pictures(some), ClipImage(golden_clip).encoder.pictures(some))
+    assert torch.equal(
+        load_reward("clip-i", folder).encoder.pictures(some),
+        load_reward("clip-i", golden_clip).encoder.pictures(some),
+    )
     folder = convert_folder(tmp_path / "dino.bin", tmp_path / "dino", golden_dino_v1)
-    assert torch.equal(DinoV1(folder).features(some), DinoV1(golden_dino_v1).features(some))
+    assert torch.equal(
+        load_reward("dino", folder).encoder.pictures(some),
+        load_reward("dino", golden_dino_v1).encoder.pictures(some),
+    )
     with pytest.raises(UserError, match="there already"):
         convert_folder(tmp_path / "dino.bin", folder, golden_dino_v1)
 
@@ -30,7 +35,7 @@ def test_weights_of_another_model_are_refused_by_the_reward(golden_clip, golden_
     torch.save(load_file(golden_dino_v1 / "model.safetensors"), tmp_path / "dino.bin")
     folder = convert_folder(tmp_path / "dino.bin", tmp_path / "out", golden_clip)
     with pytest.raises(UserError, match="does not fit CLIPModel"):
-        ClipImage(folder)
+        load_reward("clip-i", folder)
     torch.save({"weights": torch.zeros(1), "step": 7}, tmp_path / "more.bin")
     with pytest.raises(UserError, match="holds more than weights"):
         convert_folder(tmp_path / "more.bin", tmp_path / "other", golden_clip)

@@ -19,8 +19,8 @@ from transformers import (
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.dino import DinoSeg
-from cgrpo.rewards.segment import Segmenter
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.segmenters import Segmenter
 from cgrpo.types import Batch
 
 GEN, REF = ("gen_0", "gen_1", "gen_2"), ("ref_0", "ref_1")
@@ -65,19 +65,19 @@ def golden_dino(tmp_path_factory) -> DinoSeg:
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tiny_rewards.golden("dinov2_state"), folder / "model.safetensors", metadata={"format": "pt"})
     BitImageProcessorPil(size={"shortest_edge": 256}, resample=3, **tiny_rewards.IMAGENET).save_pretrained(folder)
-    return DinoSeg(folder, None, masks="none")
+    return DinoSeg(DinoEncoder(folder), None, masks="none")
 
 
 def test_pixels_features_and_scores_are_the_releases(golden_dino):
     expected = tiny_rewards.golden("dinov2_io")
     made, references = pictures(GEN), pictures(REF)
     for row, picture in enumerate(made):
-        pixels = golden_dino.processor(images=[picture], return_tensors="pt")["pixel_values"]
+        pixels = golden_dino.encoder.processor(images=[picture], return_tensors="pt")["pixel_values"]
         assert pixels.shape == (1, 3, 224, 224)
         assert (pixels[..., ::16, ::16] - expected["pixel_values_stride16"][row]).abs().max() <= 1e-6
-        cls = golden_dino.model(pixels).last_hidden_state[:, 0]
+        cls = golden_dino.encoder.model(pixels).last_hidden_state[:, 0]
         assert (cls - expected["cls_gen"][row]).abs().max() <= 1e-5
-    features = golden_dino.features(references)
+    features = golden_dino.encoder.pictures(references)
     assert (features - F.normalize(expected["cls_ref"], dim=-1)).abs().max() <= 1e-5
     for row, picture in enumerate(made):
         for column, reference in enumerate(references):
@@ -101,7 +101,7 @@ def test_masks_say_which_pictures_are_cut_out(tiny_dinov2):
     ]
 
     def score(masks, picture, other):
-        reward = DinoSeg(tiny_dinov2, LeftHalf() if masks != "none" else None, masks=masks)
+        reward = DinoSeg(DinoEncoder(tiny_dinov2), LeftHalf() if masks != "none" else None, masks=masks)
         return reward(to_tensor([picture]), batch_of([(other,)])).item()
 
     both, reference_only, none = (score(masks, made, reference) for masks in ("both", "reference", "none"))
@@ -114,7 +114,7 @@ def test_masks_say_which_pictures_are_cut_out(tiny_dinov2):
 
 def test_shares_left_whole_are_reported_once(tiny_dinov2):
     dark = Image.new("RGB", (40, 40))
-    reward = DinoSeg(tiny_dinov2, LeftHalf())
+    reward = DinoSeg(DinoEncoder(tiny_dinov2), LeftHalf())
     batch = batch_of([(scene(1), dark), (scene(1),)])
     reward(to_tensor([dark, scene(2)]), batch)
     assert reward.report() == {"unsegmented": 0.5, "reference_unsegmented": pytest.approx(1 / 3)}
@@ -129,16 +129,20 @@ def test_a_given_mask_comes_before_the_segmenter(tiny_dinov2):
     mask = Image.fromarray(right)
     images, reference = to_tensor([scene(0)]), scene(1)
     segmenter = LeftHalf()
-    reward = DinoSeg(tiny_dinov2, segmenter, masks="reference")
+    reward = DinoSeg(DinoEncoder(tiny_dinov2), segmenter, masks="reference")
     found = reward(images, batch_of([(reference,)]))
     assert segmenter.asked == ["toy"]
     given = reward(images, batch_of([(reference,)], ((mask,),)))
     assert segmenter.asked == ["toy"] and not torch.allclose(given, found, atol=1e-4)
-    alone = DinoSeg(tiny_dinov2, None, masks="reference")  # the release: a mask beside the reference, or none
+    alone = DinoSeg(
+        DinoEncoder(tiny_dinov2), None, masks="reference"
+    )  # the release: a mask beside the reference, or none
     assert torch.equal(alone(images, batch_of([(reference,)], ((mask,),))), given)
     assert alone.report() == {"reference_unsegmented": 0.0}
     whole = alone(images, batch_of([(reference,)], ((None,),)))
-    assert torch.allclose(whole, DinoSeg(tiny_dinov2, None, masks="none")(images, batch_of([(reference,)])), atol=1e-6)
+    assert torch.allclose(
+        whole, DinoSeg(DinoEncoder(tiny_dinov2), None, masks="none")(images, batch_of([(reference,)])), atol=1e-6
+    )
     assert alone.report() == {"reference_unsegmented": 1.0}
     with pytest.raises(UserError, match=r"'toy' is \(20, 40\) pixels.*\(40, 40\)"):
         alone(images, batch_of([(reference,)], ((mask.crop((0, 0, 20, 40)),),)))
@@ -154,7 +158,7 @@ def test_batches_carry_their_masks():
 
 def test_both_needs_a_segmenter(tiny_dinov2):
     with pytest.raises(UserError, match="masks = 'both' needs a segmenter"):
-        DinoSeg(tiny_dinov2, None)
+        DinoSeg(DinoEncoder(tiny_dinov2), None)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +186,7 @@ def test_other_backbones_are_told_by_their_configuration(tmp_path, model, config
     settings = {"image_processor_type": processor, **tiny_rewards.IMAGENET}
     settings |= square if model is DINOv3ViTModel else shorter
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    reward = DinoSeg(tmp_path, None, masks="none")
+    reward = DinoSeg(DinoEncoder(tmp_path), None, masks="none")
     picture = scene(0, 56)
     if model is DINOv3ViTModel:  # squashed, bilinear
         pixels = np.asarray(picture.resize((28, 28), Image.Resampling.BILINEAR))
@@ -191,6 +195,6 @@ def test_other_backbones_are_told_by_their_configuration(tmp_path, model, config
     mean, std = torch.tensor(tiny_rewards.IMAGENET["image_mean"]), torch.tensor(tiny_rewards.IMAGENET["image_std"])
     x = ((torch.tensor(pixels) / 255 - mean) / std).permute(2, 0, 1)[None]
     expected = F.normalize(made.eval()(x).pooler_output, dim=-1)
-    assert (reward.features([picture]) - expected).abs().max() < 1e-5
+    assert (reward.encoder.pictures([picture]) - expected).abs().max() < 1e-5
     score = reward(to_tensor([picture]), batch_of([(picture.convert("RGBA"),)]))
     assert score.item() == pytest.approx(1, abs=1e-5)

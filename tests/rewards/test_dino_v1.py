@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from transformers import ViTImageProcessorPil
 
 from cgrpo.errors import UserError
+from cgrpo.rewards import Reward, load_reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.dino_v1 import DinoV1
 from cgrpo.rewards.pixels import centre_crop
 from cgrpo.types import Batch
 
@@ -21,8 +21,8 @@ GEN, REF = ("gen_0", "gen_1", "gen_2"), ("ref_0", "ref_1")
 
 
 @pytest.fixture(scope="module")
-def reward(golden_dino_v1) -> DinoV1:
-    return DinoV1(golden_dino_v1)
+def reward(golden_dino_v1) -> Reward:
+    return load_reward("dino", golden_dino_v1)
 
 
 def batch_of(*references) -> Batch:
@@ -33,11 +33,11 @@ def batch_of(*references) -> Batch:
 def test_pixels_features_and_scores_are_dreambenchs(reward):
     expected = golden("dinov1_io")
     made, (one, two) = pictures(*GEN), pictures(*REF)
-    pixels = reward.prepare(made)
+    pixels = reward.encoder.prepare(made)
     assert (pixels[..., ::16, ::16] - expected["pixel_values_stride16"]).abs().max() <= 1e-6
     assert (pixels.double().sum((1, 2, 3)) - expected["pixel_values_sum"]).abs().max() <= 1e-2
-    assert (reward.model(pixels).last_hidden_state[:, 0] - expected["cls_gen"]).abs().max() <= 1e-5
-    assert (reward.features([one, two]) - F.normalize(expected["cls_ref"], dim=-1)).abs().max() <= 1e-5
+    assert (reward.encoder.model(pixels).last_hidden_state[:, 0] - expected["cls_gen"]).abs().max() <= 1e-5
+    assert (reward.encoder.pictures([one, two]) - F.normalize(expected["cls_ref"], dim=-1)).abs().max() <= 1e-5
     for row, picture in enumerate(made):
         scores = reward(to_tensor([picture] * 4), batch_of((one,), (two,), (one, two), ()))
         assert (scores[:2] - expected["score"][row]).abs().max() <= 1e-5
@@ -49,7 +49,7 @@ def test_the_folders_own_processor_would_be_another_number(reward, golden_dino_v
     made, reference = pictures("gen_1", "ref_1")
     processor = ViTImageProcessorPil.from_pretrained(golden_dino_v1)
     pixels = processor(images=[made, reference], return_tensors="pt")["pixel_values"]
-    squashed = F.normalize(reward.model(pixels).last_hidden_state[:, 0], dim=-1)
+    squashed = F.normalize(reward.encoder.model(pixels).last_hidden_state[:, 0], dim=-1)
     score = reward(to_tensor([made]), batch_of((reference,)))
     assert abs(squashed[0] @ squashed[1] - score).item() > 1e-3
 
@@ -65,22 +65,22 @@ def test_crop_rounds_as_torchvision():
 
 def test_other_networks_are_refused(golden_dino_v1, tiny_dinov2, tmp_path):
     with pytest.raises(UserError, match="says model_type 'dinov2'; known are vit"):
-        DinoV1(tiny_dinov2)
+        load_reward("dino", tiny_dinov2)
     folder = shutil.copytree(golden_dino_v1, tmp_path / "dino")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     with pytest.raises(UserError, match="16 missing"):
-        DinoV1(folder)
+        load_reward("dino", folder)
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(UserError, match="16 left over"):
-        DinoV1(folder)
+        load_reward("dino", folder)
     (folder / "config.json").write_text(json.dumps(config | {"image_size": 208}))
     with pytest.raises(UserError, match=r"of another shape \(embeddings.position_embeddings"):
-        DinoV1(folder)
+        load_reward("dino", folder)
 
 
 def test_scores_do_not_depend_on_the_chunk(golden_dino_v1, reward):
     made, reference = pictures("gen_0")[0], pictures("ref_0")[0]
     batch = batch_of(*((reference,),) * 3)
     images = to_tensor([made, made.rotate(90), made.rotate(180)])
-    assert torch.allclose(DinoV1(golden_dino_v1, chunk=2)(images, batch), reward(images, batch), atol=1e-6)
+    assert torch.allclose(load_reward("dino", golden_dino_v1, chunk=2)(images, batch), reward(images, batch), atol=1e-6)

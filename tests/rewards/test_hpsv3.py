@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from tiny_rewards import DATA, TEMPLATE, golden
 
 from cgrpo.errors import UserError
-from cgrpo.rewards import hpsv3_template
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.hpsv3 import HPSv3
-from cgrpo.rewards.hpsv3_template import read_template
+from cgrpo.rewards.hpsv3 import template as hpsv3_template
+from cgrpo.rewards.hpsv3.reward import HPSv3
+from cgrpo.rewards.hpsv3.template import read_template
 from cgrpo.types import Batch
 
 FACTS = json.loads((DATA / "hpsv3.json").read_text())
@@ -146,7 +146,7 @@ def test_weights_that_do_not_fit_are_named_together(tiny_hpsv3, tmp_path):
     message = str(caught.value)
     assert "1 missing (language_model.norm.weight)" in message and "1 left over (language_model.surplus)" in message
     assert "1 of another shape (rm_head.5.weight [3, 16], not [2, 16])" in message and "\n" not in message
-    with pytest.raises(UserError, match="can't be read.*give HPSv3.safetensors"):
+    with pytest.raises(UserError, match="absent: no such file; give HPSv3.safetensors"):
         HPSv3(tmp_path / "absent", tiny_hpsv3 / "backbone", template=tiny_hpsv3 / "template.txt")
 
 
@@ -193,7 +193,7 @@ def test_a_template_of_ones_own(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="must be a .txt, or the .py"):
         (tmp_path / "mine.md").write_text(TEMPLATE)
         read_template(tmp_path / "mine.md")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match=r"absent\.txt"):
         read_template(tmp_path / "absent.txt")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install --no-deps hpsv3==1.0.0"):

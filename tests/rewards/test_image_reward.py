@@ -12,12 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig
 
-from cgrpo.build import make_reward
-from cgrpo.config import ImageRewardSettings
 from cgrpo.errors import UserError
+from cgrpo.rewards import make_reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.convert import convert_image_reward, published_blip
-from cgrpo.rewards.image_reward import ImageReward, make_parts
+from cgrpo.rewards.image_reward import (
+    ImageReward,
+    ImageRewardSettings,
+    convert_image_reward,
+    make_parts,
+    published_blip,
+)
 from cgrpo.types import Batch
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase, *(f"##{x}" for x in string.ascii_lowercase)]
@@ -210,7 +214,7 @@ def test_what_does_not_fit_is_refused(folder, tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"does not fit ImageReward; weights 1 missing \(head.0.bias\)"):
         ImageReward(out)
     (out / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="model.safetensors can't be read"):
+    with pytest.raises(UserError, match="model.safetensors: no such file; give the folder"):
         ImageReward(out)
     (out / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(UserError, match="known are blip"):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cgrpo.errors import UserError
-from cgrpo.rewards.dino import DinoSeg
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def folder(tiny_dinov2, tmp_path):
 
 def refusal(folder) -> str:
     with pytest.raises(UserError) as caught:
-        DinoSeg(folder, None, masks="none")
+        DinoSeg(DinoEncoder(folder), None, masks="none")
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
     return str(caught.value)
 
@@ -46,7 +46,7 @@ def test_broken_files_are_named(folder):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "vit"}))
     assert "says model_type 'vit'; known are dinov2, dinov2_with_registers, dinov3_vit" in refusal(folder)
     (folder / "config.json").write_text("{")
-    assert "config.json can't be read" in refusal(folder)
+    assert "config.json: can't be read" in refusal(folder)
 
 
 def test_pickled_weights_are_not_read(folder):

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cgrpo.rewards.transport import is_local, is_loopback
+from cgrpo.rewards.network import is_local, is_loopback
 
 
 @pytest.mark.parametrize(

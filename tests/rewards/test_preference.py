@@ -11,10 +11,10 @@ from PIL import Image
 from transformers import CLIPModel
 
 from cgrpo.errors import UserError
+from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.convert import convert_open_clip
 from cgrpo.rewards.pixels import CLIP, padded
-from cgrpo.rewards.preference import HPSv2, PickScore
 from cgrpo.types import Batch
 
 PROMPTS = ("a dog", "a red toy", "a dog")
@@ -52,7 +52,7 @@ def by_hand(picture: Image.Image, side: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(64, 64), (90, 41), (41, 90), (32, 32), (20, 13)])
 def test_padding_keeps_the_whole_picture(size):
     picture = scene(*size)
-    x = padded(picture, 32)
+    (x,) = padded([picture], 32)
     assert x.shape == (3, 32, 32)
     assert (x - by_hand(picture, 32)).abs().max() < 1e-5
     if size == (20, 13):
@@ -65,12 +65,14 @@ def test_converted_scores_are_openclips(folder):
     made = torch.stack([(by_hand(picture, 32) - MEAN) / DEVIATION for picture in pictures])
     words = torch.cat([open_clip.encode_words(state, prompt) for prompt in PROMPTS])
     expected = (open_clip.encode_pixels(state, made) * words).sum(-1)
-    reward = HPSv2(folder, chunk=2)
+    reward = load_reward("hpsv2", folder, chunk=2)
     scores = reward(to_tensor(pictures), batch_of(PROMPTS))
     assert (scores - expected).abs().max() < 1e-5
     assert expected.std() > 1e-3  # tells pictures apart
-    cropped = PickScore(folder)(to_tensor(pictures), batch_of(PROMPTS)) / torch.tensor(4.6).exp()
-    assert (cropped - expected).abs().max() > 1e-3  # the usual CLIP preprocessing would be another number
+    cropped = load_reward("pickscore", folder, processor="")(to_tensor(pictures), batch_of(PROMPTS))
+    assert (
+        cropped / torch.tensor(4.6).exp() - expected
+    ).abs().max() > 1e-3  # the usual CLIP preprocessing would be another number
 
 
 def test_pickscore_is_the_models_logit(folder, tiny_open_clip, tmp_path):
@@ -78,7 +80,7 @@ def test_pickscore_is_the_models_logit(folder, tiny_open_clip, tmp_path):
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(folder / name, tmp_path / name)
     pictures = [scene(40, 40), scene(40, 40, 1)]
-    reward = PickScore(tmp_path, settings=tiny_open_clip)
+    reward = load_reward("pickscore", tmp_path, processor=str(tiny_open_clip))
     scores = reward(to_tensor(pictures), batch_of(PROMPTS[:2]))
     model = CLIPModel.from_pretrained(tmp_path).eval()
     pixels = [
@@ -91,7 +93,7 @@ def test_pickscore_is_the_models_logit(folder, tiny_open_clip, tmp_path):
     assert torch.allclose(scores, logits.diagonal(), atol=1e-3)
     assert abs(logits.diagonal()).max() > 1
     with pytest.raises(UserError, match="can't be read"):
-        PickScore(tmp_path)
+        load_reward("pickscore", tmp_path, processor="")
 
 
 def test_a_checkpoint_of_another_kind_is_refused(folder, tiny_open_clip, tmp_path):

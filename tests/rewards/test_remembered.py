@@ -7,18 +7,17 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from cgrpo.data import ToyboxSource
 from cgrpo.hub import asset
+from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import EncodeOnce
-from cgrpo.rewards.clip import ClipImage, ClipText
-from cgrpo.rewards.dino import DinoSeg
-from cgrpo.rewards.dino_v1 import DinoV1
-from cgrpo.rewards.open_vocabulary import load_segmenter
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.segmenters import load_segmenter
 
 REWARDS = {
-    "texts": lambda folder: ClipText(asset("clip")),
-    "references": lambda folder: ClipImage(asset("clip")),
-    "references, DINO v1": lambda folder: DinoV1(folder),
-    "references, whole": lambda folder: DinoSeg(asset("dino"), None, masks="none"),
-    "references, segmented": lambda folder: DinoSeg(asset("dino"), load_segmenter(asset("segmenter"))),
+    "texts": lambda folder: load_reward("clip", "toybox"),
+    "references": lambda folder: load_reward("clip-i", "toybox"),
+    "references, DINO v1": lambda folder: load_reward("dino", folder),
+    "references, whole": lambda folder: DinoSeg(DinoEncoder(asset("dino")), None, masks="none"),
+    "references, segmented": lambda folder: DinoSeg(DinoEncoder(asset("dino")), load_segmenter(asset("segmenter"))),
 }
 
 

@@ -32,9 +32,8 @@ from transformers import (
 from cgrpo.errors import UserError
 from cgrpo.hub import asset
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.dino import DinoSeg
-from cgrpo.rewards.open_vocabulary import GroundedSam, Sam3Segmenter, load_segmenter
-from cgrpo.rewards.segment import SemanticSegmenter
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.segmenters import GroundedSam, Sam3Segmenter, SemanticSegmenter, load_segmenter
 from cgrpo.types import Batch
 
 
@@ -99,10 +98,10 @@ def test_phrases_find_different_boxes(grounded):
 def test_nothing_above_the_threshold_is_nothing_found(grounded, tiny_dinov2, monkeypatch):
     monkeypatch.setattr(grounded, "threshold", 1.0)
     assert grounded.segment(PICTURES, PHRASES) == [None] * 5
-    reward = DinoSeg(tiny_dinov2, grounded)
+    reward = DinoSeg(DinoEncoder(tiny_dinov2), grounded)
     images = to_tensor([PICTURES[0], PICTURES[2]])
     batch = Batch(("0", "1"), ("p", "p"), ((PICTURES[1],), (PICTURES[3],)), ("dog", "cat"))
-    plain = DinoSeg(tiny_dinov2, None, masks="none")
+    plain = DinoSeg(DinoEncoder(tiny_dinov2), None, masks="none")
     assert torch.allclose(reward(images, batch), plain(images, batch), atol=1e-6)
     assert reward.report() == {"unsegmented": 1.0, "reference_unsegmented": 1.0}
 

@@ -3,15 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.build import make_reward
-from cgrpo.config import ClipSettings, DinoSegSettings
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.hub import asset
-from cgrpo.rewards import FunctionReward, scored
-from cgrpo.rewards.dino import DinoSeg
-from cgrpo.rewards.open_vocabulary import load_segmenter
-from cgrpo.rewards.segment import NEUTRAL, Segmenter, subject_crop
+from cgrpo.rewards import FunctionReward, load_reward, make_reward, scored
+from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg, DinoSegSettings
+from cgrpo.rewards.segmenters import NEUTRAL, Segmenter, load_segmenter, subject_crop
 from cgrpo.types import Batch
 
 
@@ -52,15 +49,15 @@ def test_what_lies_outside_the_mask_does_not_count_in_either_picture(source):
     scores = reward(real, batch)
     assert torch.equal(reward(real, worn), scores)
     assert torch.equal(reward(torch.stack([torch.from_numpy(noisy(i.numpy())) for i in real]), batch), scores)
-    whole = DinoSeg(asset("dino"), None, masks="none")
+    whole = DinoSeg(DinoEncoder(asset("dino")), None, masks="none")
     assert not torch.allclose(whole(real, worn), whole(real, batch), atol=1e-3)
 
 
 def test_references_are_encoded_once(source):
     reward = make_reward("identity", DinoSegSettings())
     batch, calls = source.batch(range(3)), []
-    encode = reward.features
-    reward.features = lambda pictures: calls.append(len(pictures)) or encode(pictures)
+    encode = reward.encoder.pictures
+    reward.encoder.pictures = lambda pictures: calls.append(len(pictures)) or encode(pictures)
     for _ in range(3):
         reward(source.oracle(range(3)).repeat_interleave(2, 0), batch.repeat(2))
     assert calls == [6, 1, 1, 1, 6, 6]
@@ -86,7 +83,7 @@ def test_crop_is_square_neutral_and_keeps_the_subject():
 
 
 def test_the_prompt_reward_prefers_the_right_prompt(source):
-    reward = make_reward("prompt", ClipSettings())
+    reward = load_reward("clip")
     batch, real = source.batch(range(12)), source.oracle(range(12))
     wrong = Batch(batch.ids, batch.prompts[1:] + batch.prompts[:1], batch.references, batch.subjects)
     assert (reward(real, batch) > reward(real, wrong)).float().mean() > 0.8

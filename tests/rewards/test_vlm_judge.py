@@ -14,11 +14,11 @@ import vlm_endpoint
 from PIL import Image
 from vlm_endpoint import INPUT, KEY, OUTPUT, pictures, serving, settings, tasks
 
-from cgrpo.build import make_reward
 from cgrpo.config import load_config, parse_config
 from cgrpo.errors import UserError
-from cgrpo.rewards.vlm import VlmJudge
+from cgrpo.rewards import make_reward
 from cgrpo.rewards.vlm.client import retry_after
+from cgrpo.rewards.vlm.judge import VlmJudge
 from cgrpo.rewards.vlm.rubrics import data_url
 from cgrpo.types import Batch
 

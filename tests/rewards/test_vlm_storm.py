@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from vlm_endpoint import INPUT, KEY, pictures, serving, settings, tasks
 
-from cgrpo.config import VlmSettings
 from cgrpo.errors import UserError
-from cgrpo.rewards.vlm import VlmJudge
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache
+from cgrpo.rewards.vlm.judge import VlmJudge
 from cgrpo.rewards.vlm.ledger import Ledger, Usage
 
 PRICES = {"input_price": 1.0, "output_price": 10.0}  # a reply: 1000 + 100 tokens, 0.002
@@ -205,8 +205,8 @@ RUN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from vlm_endpoint import pictures, tasks
-from cgrpo.config import VlmSettings
-from cgrpo.rewards.vlm import VlmJudge
+from cgrpo.rewards.vlm import VlmSettings
+from cgrpo.rewards.vlm.judge import VlmJudge
 VlmJudge(VlmSettings.model_validate_json(sys.argv[2]))(pictures(200), tasks(200))
 """
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cgrpo.config import VlmSettings
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.types import Batch
 
 KEY = "sk-secret-4f1d2c3b4a59687"

@@ -7,16 +7,16 @@ import threading
 
 import pytest
 
-from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
-from cgrpo.rewards.remote import RemoteReward
-from cgrpo.rewards.transport import Transport
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.remote.transport import Transport
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.client import Endpoint
 
 
 def refused(url: str) -> str:
     with pytest.raises(UserError) as error:
-        RemoteReward("mine", url, "x", axis="prompt", patience=0, token_variable="TOKEN")
+        RemoteSettings(url=url, reward="x", axis="prompt", patience=0, token_variable="TOKEN").build("mine", "cpu")
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -74,7 +74,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
 def test_answers_that_are_none(monkeypatch, capsys):
     """Each is one line, and the token in none of them."""
     monkeypatch.setenv("TOKEN", "the-secret")
-    monkeypatch.setattr("cgrpo.rewards.transport.LARGEST", 4000)
+    monkeypatch.setattr("cgrpo.rewards.remote.transport.LARGEST", 4000)
     said = {
         "echo": "you sent Bearer ***; name the environment variable",
         "page": "(status 200: <p>Bearer ***</p>)",

@@ -8,9 +8,9 @@ import torch
 
 from cgrpo.errors import UserError
 from cgrpo.rewards import FunctionReward
-from cgrpo.rewards.remote import RemoteReward
-from cgrpo.rewards.transport import Transport
-from cgrpo.rewards.wire import Health
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.remote.transport import Transport
+from cgrpo.rewards.remote.wire import Health
 from cgrpo.types import Batch
 
 HEALTH = Health(ready=True, protocol=1, rewards={}, versions={}, max_body=1).model_dump_json()
@@ -99,7 +99,9 @@ def test_nobody_answers(serving, capsys, on_failure):
         return [1.0] * len(pictures)
 
     running = serving({"x": FunctionReward(ones, "prompt")})
-    remote = RemoteReward("x", running.url, "x", axis="prompt", patience=0.2, on_failure=on_failure)
+    remote = RemoteSettings(url=running.url, reward="x", axis="prompt", patience=0.2, on_failure=on_failure).build(
+        "x", "cpu"
+    )
     images, batch = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), Batch(("0", "1"), ("", ""), ((), ()), ("", ""))
     assert remote(images, batch).tolist() == [1, 1]
     running.stop()
@@ -117,4 +119,6 @@ def test_nobody_answers(serving, capsys, on_failure):
 
 def test_a_server_that_was_never_there_is_a_mistake():
     with pytest.raises(UserError, match=r"^reward 'x' at http://127.0.0.1:9: no answer for 0 s"):
-        RemoteReward("x", "http://127.0.0.1:9", "x", axis="prompt", patience=0, on_failure="nan")
+        RemoteSettings(url="http://127.0.0.1:9", reward="x", axis="prompt", patience=0, on_failure="nan").build(
+            "x", "cpu"
+        )

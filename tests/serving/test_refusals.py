@@ -18,9 +18,10 @@ from PIL import Image
 from cgrpo.commands.serve import serve
 from cgrpo.config import parse_config
 from cgrpo.errors import UserError
+from cgrpo.fingerprint import of_picture
 from cgrpo.rewards import FunctionReward, scored
-from cgrpo.rewards.base import digest
-from cgrpo.rewards.remote import RemoteReward
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.types import Batch
 
 IMAGES = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
@@ -48,7 +49,7 @@ def rewards(function=ones):
 
 
 def connect(url: str, reward: str = "x", **settings) -> RemoteReward:
-    return RemoteReward("mine", url, reward, **{"axis": "prompt", "patience": 0, **settings})
+    return RemoteSettings(url=url, reward=reward, **{"axis": "prompt", "patience": 0, **settings}).build("mine", "cpu")
 
 
 def refused(*arguments, **settings) -> str:
@@ -145,9 +146,9 @@ GOOD = {
     "ids": ["0"],
     "prompts": [""],
     "subjects": [""],
-    "references": [[digest(GREY)]],
+    "references": [[of_picture(GREY)]],
     "masks": None,
-    "sent": {digest(GREY): png(GREY)},
+    "sent": {of_picture(GREY): png(GREY)},
 }
 
 
@@ -167,11 +168,11 @@ GOOD = {
         ({"pictures": {"shape": [1, 2, 2, 3], "data": packed(10**8)}}, 422, "not the 12 bytes"),
         ({"pictures": {"shape": [1, 2, 2, 3], "data": "AAAA"}}, 422, "can't be read"),
         ({"pictures": {"shape": [60000, 60000, 60000, 3], "data": packed(9)}}, 422, "the limit is 268435456"),
-        ({"sent": {digest(GREY): "AAAA"}}, 422, "no readable PNG"),
-        ({"sent": {digest(GREY): png(GREY)[:72]}}, 422, "reference"),
-        ({"sent": {digest(GREY): png(Image.new("RGB", (4, 4)))}}, 422, "not the picture that its key names"),
-        ({"sent": {digest(GREY): png(GREY.convert("P"))}}, 422, "mode P"),
-        ({"sent": {digest(GREY): png(Image.new("1", (16384, 16385)))}}, 422, "reference"),
+        ({"sent": {of_picture(GREY): "AAAA"}}, 422, "no readable PNG"),
+        ({"sent": {of_picture(GREY): png(GREY)[:72]}}, 422, "reference"),
+        ({"sent": {of_picture(GREY): png(Image.new("RGB", (4, 4)))}}, 422, "not the picture that its key names"),
+        ({"sent": {of_picture(GREY): png(GREY.convert("P"))}}, 422, "mode P"),
+        ({"sent": {of_picture(GREY): png(Image.new("1", (16384, 16385)))}}, 422, "reference"),
     ],
 )
 def test_messages(serving, change, status, says):
@@ -181,7 +182,7 @@ def test_messages(serving, change, status, says):
         assert answer.json()["scores"] == [1.0] and answer.json()["versions"]["torch"] == torch.__version__
     else:
         assert says in answer.json()["error"]
-        assert answer.json()["missing"] == ([digest(GREY)] if status == 409 else [])
+        assert answer.json()["missing"] == ([of_picture(GREY)] if status == 409 else [])
 
 
 def test_health(serving):

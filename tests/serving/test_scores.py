@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.build import make_reward
-from cgrpo.config import DinoSegSettings, RemoteSettings, parse_config
+from cgrpo.config import parse_config
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
-from cgrpo.rewards import FunctionReward, scored
-from cgrpo.rewards.remote import RemoteReward
+from cgrpo.rewards import FunctionReward, make_reward, scored
+from cgrpo.rewards.dino_seg import DinoSegSettings
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.types import Batch
 
 
@@ -88,7 +89,9 @@ def test_noise_pictures_of_any_shape_and_text_arrive_as_they_are(serving):
 
     picture = Image.fromarray(images[0].numpy())
     batch = Batch(("a", "b", "ü"), ("", "ein Hüt\n", "\U0001f431"), ((picture,), (), ()), ("", "x", ""), spec=(1, 2, 3))
-    remote = RemoteReward("x", serving({"keep": FunctionReward(keep, "prompt")}).url, "keep", axis="prompt")
+    remote = RemoteSettings(
+        url=serving({"keep": FunctionReward(keep, "prompt")}).url, reward="keep", axis="prompt"
+    ).build("x", "cpu")
     scores = remote(images, batch)
     assert scores[0] == torch.tensor(0.1) and scores[1:].isnan().all()
     pictures, arrived = seen[0]
@@ -102,7 +105,7 @@ def test_references_travel_once_and_again_when_forgotten(serving, local, tasks, 
     images, batch = tasks
     expected = scored("identity", local[0]["identity"], images, batch)
     running = serving(local[1])
-    remote = RemoteReward("identity", running.url, "identity", axis="identity")
+    remote = RemoteSettings(url=running.url, reward="identity", axis="identity").build("identity", "cpu")
     sent = bodies(remote, monkeypatch)
     for _ in range(2):
         assert equal(remote(images, batch), expected)
@@ -112,7 +115,9 @@ def test_references_travel_once_and_again_when_forgotten(serving, local, tasks, 
     assert equal(remote(images, batch), expected)
     assert [len(message["sent"]) for message in sent] == [7, 0, 0, 7]
 
-    tiny = RemoteReward("identity", serving(local[1], remembered=5000).url, "identity", axis="identity")
+    tiny = RemoteSettings(url=serving(local[1], remembered=5000).url, reward="identity", axis="identity").build(
+        "identity", "cpu"
+    )
     sent = bodies(tiny, monkeypatch)
     for _ in range(2):
         assert equal(tiny(images, batch), expected)
@@ -134,7 +139,7 @@ def test_requests_queue_and_are_scored_one_at_a_time(serving):
     results: dict[int, list[float]] = {}
 
     def client(value: int) -> None:
-        remote = RemoteReward("slow", url, "slow", axis="prompt")
+        remote = RemoteSettings(url=url, reward="slow", axis="prompt").build("slow", "cpu")
         images = torch.full((2, 4, 4, 3), value, dtype=torch.uint8)
         results[value] = remote(images, Batch(("0", "1"), ("", ""), ((), ()), ("", ""))).tolist()
 
@@ -158,8 +163,8 @@ def test_who_gave_up_in_the_queue_is_not_scored(serving):
 
     url = serving({"wait": FunctionReward(wait, "prompt")}).url
     images = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
-    first = RemoteReward("x", url, "wait", axis="prompt")
-    hasty = RemoteReward("x", url, "wait", axis="prompt", timeout=0.3, patience=0)
+    first = RemoteSettings(url=url, reward="wait", axis="prompt").build("x", "cpu")
+    hasty = RemoteSettings(url=url, reward="wait", axis="prompt", timeout=0.3, patience=0).build("x", "cpu")
     thread = threading.Thread(target=first, args=(images, Batch(("0",), ("first",), ((),), ("",))))
     thread.start()
     begun.wait(10)
@@ -180,7 +185,9 @@ def test_several_calls_are_reported_by_their_pictures(serving):
         ones.share = float(len(pictures) == 3)
         return [1.0] * len(pictures)
 
-    remote = RemoteReward("x", serving({"x": Counted(ones, "prompt")}).url, "x", axis="prompt")
+    remote = RemoteSettings(url=serving({"x": Counted(ones, "prompt")}).url, reward="x", axis="prompt").build(
+        "x", "cpu"
+    )
     for count in (1, 3):
         rows = ("",) * count
         remote(torch.zeros(count, 4, 4, 3, dtype=torch.uint8), Batch(rows, rows, ((),) * count, rows))
@@ -189,9 +196,13 @@ def test_several_calls_are_reported_by_their_pictures(serving):
 
 def test_the_identity_settings_are_told_apart_by_the_checkpoint(serving, local):
     running = serving(local[0])
-    remote = RemoteReward("x", running.url, "identity", axis="identity")
-    same = RemoteReward("x", running.url, "identity", axis="identity", checkpoint=remote.checkpoint)
+    remote = RemoteSettings(url=running.url, reward="identity", axis="identity").build("x", "cpu")
+    same = RemoteSettings(url=running.url, reward="identity", axis="identity", checkpoint=remote.checkpoint).build(
+        "x", "cpu"
+    )
     assert same.checkpoint == remote.checkpoint and len(remote.checkpoint) == 64
     other = serving({"identity": make_reward("identity", DinoSegSettings(masks="reference"))})
     with pytest.raises(UserError, match="is checkpoint .* there, not"):
-        RemoteReward("x", other.url, "identity", axis="identity", checkpoint=remote.checkpoint)
+        RemoteSettings(url=other.url, reward="identity", axis="identity", checkpoint=remote.checkpoint).build(
+            "x", "cpu"
+        )

@@ -10,8 +10,9 @@ import sys
 
 import httpx
 
-from cgrpo.config import RemoteSettings, parse_config
+from cgrpo.config import parse_config
 from cgrpo.data import ToyboxSource
+from cgrpo.rewards.remote import RemoteSettings
 
 CODE = """
 from cgrpo.commands.serve import serve
@@ -21,7 +22,7 @@ serve(load_config(), host="0.0.0.0", port=0, names=["prompt"], token_variable="T
 
 
 def test_from_start_to_end(monkeypatch):
-    from cgrpo.build import make_reward
+    from cgrpo.rewards import make_reward
 
     env = os.environ | {"TOKEN": "secret", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen([sys.executable, "-c", CODE], stderr=subprocess.PIPE, text=True, env=env)

@@ -3,18 +3,21 @@
 import pytest
 import torch
 
-from cgrpo.build import make_judges, make_policy, make_rewards, make_scorers
+from cgrpo.build import make_policy
 from cgrpo.config import load_config, override
 from cgrpo.data import ToyboxSource
 from cgrpo.evaluation.heldout import heldout_tasks
+from cgrpo.evaluation.metrics import make_scorers
 from cgrpo.evaluation.sampling import ALONE, sample_tasks
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
 from cgrpo.hub import asset
 from cgrpo.policies.adapters.layers import reference_policy
+from cgrpo.rewards import make_rewards
 from cgrpo.rewards.measures import Copies
-from cgrpo.rewards.open_vocabulary import load_segmenter
+from cgrpo.rewards.segmenters import load_segmenter
 from cgrpo.toybox.build import build_toybox
 from cgrpo.toybox.build.copying import build_copying
+from cgrpo.toybox.judges import make_judges
 
 ASSETS = asset("policy").parent
 
@@ -29,7 +32,7 @@ def test_they_are_small():
 
 
 def test_rewards_and_judges_rank_corruptions(policy):
-    scorers = make_scorers(make_rewards(load_config()), make_judges())
+    scorers = make_scorers(make_rewards(load_config().rewards), make_judges())
     table = ranking(ToyboxSource(0, "validation", 0.35, 4), 96, scorers, policy)
     assert table.keys() == CORRUPTIONS.keys()
     for name, row in table.items():

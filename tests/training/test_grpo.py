@@ -6,19 +6,20 @@ import pytest
 import torch
 
 from cgrpo.algorithm import Window, credit_table, replay_logp
-from cgrpo.build import make_policy, make_rewards, make_source
+from cgrpo.build import make_policy, make_source
 from cgrpo.commands.train import train
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.errors import UserError
 from cgrpo.evaluation.statistics import compare_methods
 from cgrpo.policies.adapters.layers import set_adapter_state
+from cgrpo.rewards import make_rewards
 from cgrpo.scores import read_scores
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime
 
 
 def trainer(cfg) -> GRPO:
-    return GRPO(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
+    return GRPO(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
 
 
 def shake(made: GRPO) -> None:

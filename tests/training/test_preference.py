@@ -9,13 +9,14 @@ from PIL import Image
 from test_equivalence import distance, moved, run
 
 from cgrpo.algorithm import flow_matching_loss, harmonic_mean, noised, preference_loss
-from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
+from cgrpo.build import make_policy, make_source, make_trainer
 from cgrpo.commands import pairs
 from cgrpo.commands.encode import encode
 from cgrpo.commands.train import train
 from cgrpo.config import load_config
 from cgrpo.data import PairSource, derive
 from cgrpo.errors import UserError
+from cgrpo.rewards import make_rewards
 from cgrpo.training.preference import Preference
 from cgrpo.training.runtime import Runtime
 
@@ -36,7 +37,7 @@ def lines(folder):
 
 
 def made(cfg, folder) -> PairSource:
-    return pairs.pairs_of(cfg, folder, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
+    return pairs.pairs_of(cfg, folder, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
 
 
 def test_a_run_makes_its_pairs_learns_and_resumes_bit_for_bit(settings, tmp_path):
@@ -105,7 +106,7 @@ def test_candidates_come_from_the_prompt_alone_and_the_frozen_base(settings, tmp
     with torch.no_grad():
         for parameter in policy.trainable_parameters().values():
             parameter += 0.1
-    shaken = pairs.pairs_of(cfg, tmp_path / "shaken", policy, make_rewards(cfg), make_source(cfg), Runtime())
+    shaken = pairs.pairs_of(cfg, tmp_path / "shaken", policy, make_rewards(cfg.rewards), make_source(cfg), Runtime())
     assert all(batch.references == ((),) * 5 for batch, _ in seen) and [draw for _, draw in seen] == [0, 1, 2]
     made(cfg, tmp_path / "plain")
     assert lines(tmp_path / "shaken") == lines(tmp_path / "plain") and shaken.size == 5
@@ -127,7 +128,7 @@ def test_the_update_is_the_losses_gradient(settings, tmp_path, monkeypatch, simi
     more = ["policy.dtype=float64", f"preference.similarity={similarity}", "preference.beta=20"]
     cfg = load_config("rpo", [*settings, *more])
     source, policy = made(cfg, tmp_path), make_policy(cfg)
-    trainer = make_trainer(cfg, policy, make_rewards(cfg), source, Runtime())
+    trainer = make_trainer(cfg, policy, make_rewards(cfg.rewards), source, Runtime())
     assert isinstance(trainer, Preference)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -224,7 +225,7 @@ def test_mistakes_are_one_line(settings, tmp_path):
         PairSource(tmp_path / "empty.jsonl")
     with pytest.raises(UserError, match="name a file"):
         cfg = load_config("rpo", settings)
-        make_trainer(cfg, make_policy(cfg), make_rewards(cfg), make_source(cfg), Runtime())
+        make_trainer(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
     with pytest.raises(UserError, match="chooses pairs but is left out"):
         load_config("rpo", [*settings, "rewards.identity.type=none"])
     load_config("rpo", [*settings, "rewards.identity.type=none", "preference.prompt=1"])

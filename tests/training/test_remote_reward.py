@@ -17,7 +17,7 @@ from warm import Started
 from cgrpo.cli import main
 from cgrpo.commands.train import check_servers, train
 from cgrpo.errors import UserError
-from cgrpo.rewards.remote import RemoteReward
+from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.record import Record
 
 

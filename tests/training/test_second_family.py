@@ -10,9 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy_policy import ToyPolicy
 
-from cgrpo.build import make_rewards, make_source, make_trainer
+from cgrpo.build import make_source, make_trainer
 from cgrpo.commands.sample import sample
 from cgrpo.commands.train import train
+from cgrpo.rewards import make_rewards
 from cgrpo.training.runtime import Runtime
 
 
@@ -33,7 +34,10 @@ def toy(monkeypatch):
 def test_trained_by_grpo(small):
     cfg = small("training.iterations=2", "training.learning_rate=0.02", "objective.kl=0.01")
     policy = ToyPolicy()
-    rows = [done.metrics for done in make_trainer(cfg, policy, make_rewards(cfg), make_source(cfg), Runtime()).run(0)]
+    rows = [
+        done.metrics
+        for done in make_trainer(cfg, policy, make_rewards(cfg.rewards), make_source(cfg), Runtime()).run(0)
+    ]
     assert len(rows) == 2 and policy.delta.weight.any()
     assert all(row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-4 for row in rows)
     assert all(row["kl"] > 0 for row in rows)

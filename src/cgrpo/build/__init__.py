@@ -4,13 +4,11 @@ from cgrpo.build.data import make_source
 from cgrpo.build.encodings import make_cut, make_encoder
 from cgrpo.build.guard import make_final_tasks, make_guard, make_guard_tasks, make_held_out_judges
 from cgrpo.build.policy import load_policy, make_checkpoint, make_policy
-from cgrpo.build.rewards import load_reward, make_judges, make_reward, make_rewards, make_scorers, make_segmenter
 from cgrpo.build.subject import make_subject
 from cgrpo.build.trainer import make_trainer
 
 __all__ = [
     "load_policy",
-    "load_reward",
     "make_checkpoint",
     "make_cut",
     "make_encoder",
@@ -18,12 +16,7 @@ __all__ = [
     "make_guard",
     "make_guard_tasks",
     "make_held_out_judges",
-    "make_judges",
     "make_policy",
-    "make_reward",
-    "make_rewards",
-    "make_scorers",
-    "make_segmenter",
     "make_source",
     "make_subject",
     "make_trainer",

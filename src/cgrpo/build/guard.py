@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 
 from cgrpo.build.data import make_manifest
-from cgrpo.build.rewards import as_rewards, make_judges, make_reward
 from cgrpo.config import TOYBOX, Config
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import manifest_suite
 from cgrpo.evaluation.guard import Guard, untouched
 from cgrpo.evaluation.heldout import Tasks, heldout_tasks, tasks_of
-from cgrpo.evaluation.metrics import Scorer
+from cgrpo.evaluation.metrics import Scorer, as_rewards
 from cgrpo.evaluation.sampling import Processes
 from cgrpo.policies.base import Policy
-from cgrpo.rewards import Reward
+from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.measures import measures
+from cgrpo.toybox.judges import make_judges
 from cgrpo.types import Batch
 
 
@@ -50,8 +50,7 @@ def make_held_out_judges(cfg: Config, toybox: bool, device: torch.device | str) 
     The random state is left as it was: loading a model may draw.
     """
     with untouched(torch.device(device)):
-        named = {name: make_reward(name, settings, device) for name, settings in cfg.guard.scorers.items()}
-        return named or (make_judges() if toybox else {})
+        return make_rewards(cfg.guard.scorers, device) or (make_judges() if toybox else {})
 
 
 def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Reward], processes: Processes) -> Guard:

@@ -11,10 +11,10 @@ import torch
 from cgrpo.analysis import AnalysisInputs
 from cgrpo.build.data import make_source
 from cgrpo.build.policy import make_policy
-from cgrpo.build.rewards import make_rewards
 from cgrpo.config import TOYBOX, Config
 from cgrpo.data import Source, ToyboxSource
 from cgrpo.errors import UserError
+from cgrpo.rewards import make_rewards
 
 Split = Literal["train", "validation", "test"]
 
@@ -31,7 +31,7 @@ def make_subject(
     """The policy with ``adapter`` (None: untrained), its rewards, and tasks of ``split``. Raises UserError."""
     source = _source(cfg, split)
     policy = make_policy(cfg, device, adapter)
-    return AnalysisInputs(cfg, policy, make_rewards(cfg, device), source, seed, tick)
+    return AnalysisInputs(cfg, policy, make_rewards(cfg.rewards, device), source, seed, tick)
 
 
 def _source(cfg: Config, split: Split) -> Source:

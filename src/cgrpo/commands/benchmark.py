@@ -12,16 +12,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_judges, make_policy, make_reward
+from cgrpo.build import make_policy
 from cgrpo.commands.sample import configuration
-from cgrpo.config import TOYBOX, Config, RewardSettings, Section, load_config, parse_config
-from cgrpo.config.rewards import REWARD_TYPES
+from cgrpo.config import TOYBOX, Config, Section, load_config
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
 from cgrpo.evaluation.benchmark import Candidate, Maker, Suite, Which
 from cgrpo.evaluation.metrics import Role, Scorer
 from cgrpo.evaluation.statistics import short_summary
-from cgrpo.rewards import Reward
+from cgrpo.rewards import REWARDS, Reward, RewardSettings, make_reward, read_settings
 from cgrpo.rewards.measures import Measure, measures
 from cgrpo.scores import (
     AUTOENCODED,
@@ -34,6 +33,7 @@ from cgrpo.scores import (
     write_description,
 )
 from cgrpo.section import TOYBOX_POLICIES
+from cgrpo.toybox.judges import make_judges
 from cgrpo.training.runtime import Runtime
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -209,14 +209,14 @@ def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Scorer]:
             chosen[kind] = measures()[kind]
         elif not path and kind in paper:
             chosen[kind] = paper[kind]
-        elif kind in REWARD_TYPES:
+        elif kind in REWARDS.names():
             path = path or OFFICIAL.get(kind, "")
             table = {"type": kind} | ({"path": path} if path else {})
-            chosen[kind] = parse_config({"rewards": {kind: table}}, f"--metric {given}").rewards[kind]
+            chosen[kind] = read_settings(table, f"--metric {given}")
         elif not path and kind in judges():
             chosen[kind] = judges()[kind]
         else:
-            told = ", ".join([*cfg.rewards, *REWARD_TYPES, *measures(), *judges()])
+            told = ", ".join([*cfg.rewards, *REWARDS.names(), *measures(), *judges()])
             raise UserError(f"--metric {given}: is neither in the recipe nor a type of reward; there are {told}")
     made = {name: make_reward(name, kind) if isinstance(kind, Section) else kind for name, kind in chosen.items()}
     return {name: Scorer(_role(name, reward, cfg), reward) for name, reward in made.items()}

@@ -20,10 +20,10 @@ from cgrpo.data import CheckReport, Rules, Scorers, check_manifest, filter_syncd
 from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan
 from cgrpo.errors import UserError
-from cgrpo.hub import locate, whereabouts
-from cgrpo.rewards.aesthetic import Aesthetic
-from cgrpo.rewards.checkpoint import reward_fingerprint
-from cgrpo.rewards.dino import DinoSeg, Subject
+from cgrpo.hub import whereabouts
+from cgrpo.rewards.aesthetic import AestheticSettings
+from cgrpo.rewards.dino_seg import DinoSegSettings, Subject
+from cgrpo.rewards.fingerprint import reward_fingerprint
 from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.types import Task
 
@@ -118,12 +118,12 @@ def filter_data(
 
 def _scorers(dino: str, clip: str, head: Path) -> Scorers:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    identity = DinoSeg(locate(dino, "folder"), None, masks="reference", device=device)
-    beauty = Aesthetic(locate(clip, "folder"), head, device=device)
+    identity = DinoSegSettings(path=dino, segmenter="", masks="reference").build("identity", device)
+    beauty = AestheticSettings(path=clip, head=str(head)).build("aesthetic", device)
 
     def features(pictures: list[Image.Image], masks: Sequence[Image.Image | None]) -> Tensor:
         pairs = zip(pictures, masks, strict=True)
-        return identity.features(identity.crops([Subject(picture, "", mask) for picture, mask in pairs])[0])
+        return identity.encoder.pictures(identity.crops([Subject(picture, "", mask) for picture, mask in pairs])[0])
 
     @torch.no_grad()
     def aesthetic(pictures: list[Image.Image]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgrpo.build import make_held_out_judges, make_judges, make_scorers
+from cgrpo.build import make_held_out_judges
 from cgrpo.commands.watch import Watch
 from cgrpo.config import Config
 from cgrpo.evaluation.heldout import (
@@ -17,12 +17,13 @@ from cgrpo.evaluation.heldout import (
     summarise,
     tasks_by_gain,
 )
-from cgrpo.evaluation.metrics import Scorer
+from cgrpo.evaluation.metrics import Scorer, make_scorers
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.scores import write_description, write_scores
+from cgrpo.toybox.judges import make_judges
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
 

@@ -16,8 +16,8 @@ from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
-from cgrpo.rewards.checkpoint import reward_fingerprint
-from cgrpo.rewards.remote import RemoteReward
+from cgrpo.rewards.fingerprint import reward_fingerprint
+from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.record import Record
 from cgrpo.types import Task
 

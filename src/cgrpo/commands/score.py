@@ -9,12 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from cgrpo.build import make_reward
-from cgrpo.config import TOYBOX, Config, RewardSettings, load_config, parse_config
+from cgrpo.config import TOYBOX, Config, load_config
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import grid
-from cgrpo.rewards import scored
+from cgrpo.rewards import RewardSettings, make_reward, read_settings, scored
 from cgrpo.rewards.base import to_tensor
 from cgrpo.toybox.world import PHRASE
 from cgrpo.types import Batch
@@ -86,7 +85,7 @@ def _settings(cfg: Config, name: str) -> RewardSettings:
     """The settings of a reward asked for by its name in the recipe, or as TYPE=PATH."""
     kind, equals, path = name.partition("=")
     if equals:
-        return parse_config({"rewards": {name: {"type": kind, "path": path}}}, f"--reward {name}").rewards[name]
+        return read_settings({"type": kind, "path": path}, f"--reward {name}")
     if name not in cfg.rewards:
         raise UserError(f"--reward {name}: the recipe has {', '.join(cfg.rewards)}; another is given as TYPE=PATH")
     return cfg.rewards[name]

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import torch
 
-from cgrpo.build import make_reward
 from cgrpo.config import Config
 from cgrpo.errors import UserError
-from cgrpo.rewards.transport import is_loopback, read_token
+from cgrpo.rewards import make_reward
+from cgrpo.rewards.network import is_loopback, read_token
 
 MAX_BODY = 512 * 2**20
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_final_tasks, make_policy, make_rewards, make_source, make_trainer
+from cgrpo.build import make_final_tasks, make_policy, make_source, make_trainer
 from cgrpo.build.needs import check_needs
 from cgrpo.commands.finish import finish
 from cgrpo.commands.materials import began_in, check_materials
@@ -24,8 +24,8 @@ from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import alone, json_text, write_text
-from cgrpo.rewards import Reward
-from cgrpo.rewards.remote import RemoteReward
+from cgrpo.rewards import Reward, make_rewards
+from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, mark_again, restore_best, save_checkpoint
 from cgrpo.training.checks import check_agreement, check_moved, fingerprint
 from cgrpo.training.loop import Iteration
@@ -63,7 +63,7 @@ def _train(record: Record, cfg: Config, runtime: Runtime, marks: tuple[str, str]
     source, watched, final = make_source(placed), tasks_to_watch(placed), make_final_tasks(placed)
     check_needs(placed, source.tasks if isinstance(source, ManifestSource) else ())  # minutes before it would tell
     policy = make_policy(placed, runtime.device, spread=sharded, called=cfg.policy.path)
-    rewards = make_rewards(placed, runtime.device)
+    rewards = make_rewards(placed.rewards, runtime.device)
     if sharded:
         policy.shard(runtime.shard)
     if runtime.is_main:

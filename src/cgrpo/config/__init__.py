@@ -13,54 +13,22 @@ from cgrpo.config.grpo import GrpoConfig
 from cgrpo.config.methods import METHODS, Config
 from cgrpo.config.preference import PreferenceConfig
 from cgrpo.config.recipes import load_config, override, parse_config, parse_run, recipes
-from cgrpo.config.rewards import (
-    REWARD_TYPES,
-    AestheticSettings,
-    ClipImageSettings,
-    ClipSettings,
-    DinoSegSettings,
-    DinoSettings,
-    FunctionSettings,
-    HpsV2Settings,
-    HpsV3Settings,
-    ImageRewardSettings,
-    ModelSettings,
-    PickScoreSettings,
-    RemoteSettings,
-    RewardSettings,
-    VlmSettings,
-)
 from cgrpo.config.sft import SftConfig
 from cgrpo.config.training import Training
 from cgrpo.section import TOYBOX, Section, settled
 
 __all__ = [
     "METHODS",
-    "REWARD_TYPES",
     "TOYBOX",
-    "AestheticSettings",
-    "ClipImageSettings",
-    "ClipSettings",
     "Config",
-    "DinoSegSettings",
-    "DinoSettings",
     "ForwardConfig",
-    "FunctionSettings",
     "GroupRun",
     "GrpoConfig",
-    "HpsV2Settings",
-    "HpsV3Settings",
-    "ImageRewardSettings",
-    "ModelSettings",
-    "PickScoreSettings",
     "PreferenceConfig",
-    "RemoteSettings",
-    "RewardSettings",
     "Section",
     "SftConfig",
     "Shaping",
     "Training",
-    "VlmSettings",
     "Weights",
     "load_config",
     "override",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cgrpo.config.rewards import RewardSettings
+from cgrpo.rewards import AnyReward
 from cgrpo.section import Place, Positive, Section
 
 
@@ -22,7 +22,7 @@ class Guard(Section):
     batch: Positive = 16
     """Held-out pictures made at a time. Such batches are dealt to the processes, so a check is shared evenly where
     there are as many of them."""
-    scorers: dict[str, RewardSettings] = Field(default_factory=dict)
+    scorers: dict[str, AnyReward] = Field(default_factory=dict)
     """Judges by name: scorers that are not trained on, with the settings of rewards.NAME. Empty with the toy world's
     tasks: its read-back judges."""
     patience: Annotated[int, Field(ge=0)] = 0

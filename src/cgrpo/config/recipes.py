@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -14,9 +13,8 @@ from pydantic import ValidationError
 
 from cgrpo.config.methods import DEFAULT_METHOD, METHODS, Config, foreign, keys, owners, without_foreign
 from cgrpo.config.moved import MOVED, renamed, say
-from cgrpo.config.rewards import REWARD_TYPES
 from cgrpo.errors import UserError
-from cgrpo.section import TOYBOX, Section
+from cgrpo.section import TOYBOX, first_fault, key_of
 from cgrpo.text import read_text
 
 
@@ -106,10 +104,10 @@ def parse_config(table: dict[str, Any], origin: str, texts: Mapping[str, str] | 
     try:
         return METHODS[method].model_validate(table)
     except ValidationError as error:
-        keys_of_text = {_key(fault["loc"]) for fault in error.errors() if fault["type"] == "string_type"}
+        keys_of_text = {key_of(fault["loc"]) for fault in error.errors() if fault["type"] == "string_type"}
         meant = {key: text for key, text in (texts or {}).items() if key in keys_of_text}
         if not meant:
-            raise UserError(f"{origin}: {_explain(error, method)}") from None
+            raise UserError(f"{origin}: {first_fault(error, keys(method))}") from None
         for key, text in meant.items():
             _apply(table, key, text, f"{key}={text}")
         return parse_config(table, origin)
@@ -187,25 +185,3 @@ def _apply(table: dict[str, Any], key: str, value: Any, setting: str) -> None:
     if scores and last == "type" and table.get("type", value) != value:
         table.clear()  # another kind of reward has other settings
     table[last] = value
-
-
-def _explain(error: ValidationError, method: str) -> str:
-    first = error.errors()[0]
-    key = _key(first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, keys(method), 1, 0.5)
-        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/config.md")
-    message, given = first["msg"].removeprefix("Value error, "), first["input"]
-    if first["type"] == "reward_type" and isinstance(given, dict):
-        key, message, given = f"{key}.type", message.removeprefix("type "), given.get("type", "nothing")
-    got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"
-    return f"{key + ': ' if key else ''}{message}{got}"
-
-
-def _key(location: Iterable[int | str]) -> str:
-    """The dotted key of a fault's location, without the tags of unions, which are no keys."""
-    place = [str(part) for part in location]
-    tag = 2 if place[:1] == ["rewards"] else 3 if place[:2] == ["guard", "scorers"] else len(place)
-    if place[tag:] and place[tag] in REWARD_TYPES:
-        del place[tag]
-    return ".".join(part for part in place if not part.startswith(("constrained-", "literal[")))

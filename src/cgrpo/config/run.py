@@ -11,11 +11,15 @@ from cgrpo.config.data import Data
 from cgrpo.config.evaluation import Evaluation
 from cgrpo.config.guard import Guard
 from cgrpo.config.logging import Logging
-from cgrpo.config.rewards import DEFAULT_REWARDS, RewardSettings, with_defaults
 from cgrpo.config.sampling import Sampling
 from cgrpo.config.training import Training
 from cgrpo.policies.settings import PolicySettings
+from cgrpo.rewards import AnyReward, RewardSettings
+from cgrpo.rewards.clip import ClipSettings
+from cgrpo.rewards.dino_seg import DinoSegSettings
 from cgrpo.section import Section
+
+DEFAULT_REWARDS: dict[str, RewardSettings] = {"identity": DinoSegSettings(), "prompt": ClipSettings()}
 
 
 class Run(Section):
@@ -26,7 +30,7 @@ class Run(Section):
     policy: PolicySettings = PolicySettings()
     data: Data = Data()
     sampling: Sampling = Sampling()
-    rewards: dict[str, RewardSettings] = DEFAULT_REWARDS
+    rewards: dict[str, AnyReward] = DEFAULT_REWARDS
     """Rewards by name. "identity" and "prompt" carry the weights; any other is watched only. What is not said of
     these two stays as here; type = "none" leaves one out."""
     training: Training = Training()
@@ -50,7 +54,7 @@ class Run(Section):
     @classmethod
     def _keep_default_rewards(cls, table: Any) -> Any:
         if isinstance(table, dict) and isinstance(table.get("rewards"), dict):
-            return table | {"rewards": with_defaults(table["rewards"])}
+            return table | {"rewards": _with_defaults(table["rewards"])}
         return table
 
     @model_validator(mode="after")
@@ -63,3 +67,18 @@ class Run(Section):
             if name in self.rewards:
                 raise ValueError(f"guard.scorers.{name}: a reward has this name; a judge needs another")
         return self
+
+
+def _with_defaults(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's rewards over the default ones.
+
+    What is not said of "identity" and "prompt" stays as there, unless another type is asked for; type "none" leaves
+    a reward out.
+    """
+    merged: dict[str, Any] = dict(DEFAULT_REWARDS)
+    for name, given in table.items():
+        default = DEFAULT_REWARDS.get(name)
+        if isinstance(given, dict) and default is not None and given.get("type", default.type) == default.type:
+            given = default.model_dump() | given
+        merged[name] = given
+    return {name: s for name, s in merged.items() if not (isinstance(s, dict) and s.get("type") == "none")}

@@ -15,7 +15,8 @@ from torch import Tensor
 from cgrpo.evaluation.statistics import paired_difference
 from cgrpo.files import to_float
 from cgrpo.rewards import Reward
-from cgrpo.rewards.checkpoint import reward_fingerprint
+from cgrpo.rewards.fingerprint import reward_fingerprint
+from cgrpo.rewards.measures import copy_measures
 from cgrpo.statistics import Interval
 
 Role = Literal["reward", "judge", "guard"]
@@ -28,6 +29,18 @@ class Scorer:
 
     role: Role
     score: Reward
+
+
+def as_rewards(rewards: Mapping[str, Reward]) -> dict[str, Scorer]:
+    """The rewards trained on, as scorers."""
+    return {name: Scorer("reward", reward) for name, reward in rewards.items()}
+
+
+def make_scorers(rewards: Mapping[str, Reward], judges: Mapping[str, Reward], copies: float = 0.0) -> dict[str, Scorer]:
+    """The rewards trained on, judges, and measures of copying; ``copies`` as evaluation.copies."""
+    judged = {name: Scorer("judge", judge) for name, judge in judges.items()}
+    measured = {name: Scorer("guard", measure) for name, measure in copy_measures(copies).items()}
+    return as_rewards(rewards) | judged | measured
 
 
 def metric_of(scorer: Scorer, base_N: Tensor, trained_N: Tensor, cluster_N: Tensor) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from cgrpo.evaluation.statistics import auc
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import to_pictures
-from cgrpo.rewards.segment import Segmenter
+from cgrpo.rewards.segmenters import Segmenter
 from cgrpo.toybox import drawing, world
 from cgrpo.types import Batch
 

@@ -12,19 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cgrpo.config import (
-    TOYBOX,
-    Config,
-    DinoSegSettings,
-    FunctionSettings,
-    HpsV3Settings,
-    ModelSettings,
-    RemoteSettings,
-    RewardSettings,
-    VlmSettings,
-)
+from cgrpo.config import TOYBOX, Config
 from cgrpo.errors import UserError
 from cgrpo.plan.shapes import asset, read_json
+from cgrpo.rewards import ModelSettings, RewardSettings
+from cgrpo.rewards.dino_seg import DinoSegSettings
+from cgrpo.rewards.hpsv3 import HpsV3Settings
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.vlm import VlmSettings
 
 # Parameters, and tokens that a picture comes to: (side / patch)^2 + 1 at the side the model's own preprocessing gives.
 KNOWN = {
@@ -103,10 +98,11 @@ def _models(name: str, settings: RewardSettings) -> Iterator[RewardModel]:
             yield RewardModel(name, f"at {settings.url}", 0, 0, 0.0)
         case VlmSettings():
             yield RewardModel(name, f"{settings.model} by API", 0, 0, 0.0)
-        case FunctionSettings():
-            yield RewardModel(name, settings.type, None, None, None)
+        case ModelSettings():
+            folders = [key for key, wanted in settings.checkpoints().items() if wanted == "folder"]
+            yield from (_model(name, getattr(settings, key), "clip") for key in folders)
         case _:
-            yield _model(name, settings.path, "clip")
+            yield RewardModel(name, settings.type, None, None, None)
 
 
 def _model(reward: str, path: str, own: str, *, runs: bool = True) -> RewardModel:

@@ -2,50 +2,76 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
-from cgrpo.errors import UserError
+from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.clip import ClipEncoder
-from cgrpo.rewards.loading import check_fit
+from cgrpo.rewards.settings import ModelSettings
+from cgrpo.section import Place
 from cgrpo.types import Batch
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
 Version = Literal["v1", "v2"]
+WIDTH = 768  # channels of OpenAI CLIP ViT-L/14's image embedding
 V2_WIDTHS = {"0": 1024, "2": 128, "4": 64, "6": 16, "7": 1}  # a layer's number in the published head -> its outputs
 PREFIX = {"v1": "", "v2": "layers."}
+
+
+class AestheticSettings(ModelSettings):
+    """Prompt: LAION's aesthetic score of the picture alone, V1 or V2 as the head is."""
+
+    type: Literal["aesthetic"] = "aesthetic"
+    path: Place = "openai/clip-vit-large-patch14"
+    """Folder or hub id of OpenAI's CLIP ViT-L/14."""
+    head: Place
+    """The head as safetensors: `cgrpo rewards convert` makes it once from LAION's .pth file."""
+    conversions: ClassVar = {"aesthetic-v1": "", "aesthetic-v2": ""}
+
+    def checkpoints(self) -> Mapping[str, Wanted]:
+        return {"path": "folder", "head": "file"}
+
+    def build(self, name: str, device: torch.device | str) -> Aesthetic:
+        encoder = ClipEncoder(locate(self.path, "folder"), device, self.chunk, texts=False)
+        return Aesthetic(encoder, locate(self.head, "file"))
+
+    @classmethod
+    def convert(cls, form: str, file: Path, out: Path, reference: str) -> Path:
+        """LAION's published head for ViT-L/14 as the safetensors file ``out``.
+
+        V1: sa_0_4_vit_l_14_linear.pth; V2: sac+logos+ava1-l14-linearMSE.pth.
+        """
+        from cgrpo.rewards.convert import read_pickled, write_weights
+
+        state = read_pickled(file)
+        check_head(file, "v1" if form == "aesthetic-v1" else "v2", WIDTH, state)
+        return write_weights(state, out)
 
 
 class Aesthetic(Reward):
     """LAION's aesthetic score of a picture alone, about 1 to 10; the prompt is not looked at.
 
     Model: OpenAI CLIP ViT-L/14, its unit-length image embedding (768), fp32, then the head in ``head`` (safetensors):
-    V1 one linear layer; V2 (improved-aesthetic-predictor) five without activations between them. Which of them, the
-    file's keys tell. Their scales differ: thresholds for one mean nothing for the other. SynCD's filter is V1.
-    Preprocessing: ClipEncoder's (224 bicubic, centre crop, CLIP statistics). The published heads are ``.pth`` files;
-    convert.convert_aesthetic_head makes them safetensors once.
+    V1 one linear layer; V2 (improved-aesthetic-predictor) five without activations between them. The file's keys tell
+    which. Their scales differ: thresholds for one mean nothing for the other. SynCD's filter is V1.
     It counts among the prompt rewards, as HPSv3 does, whose quality it shares.
     """
 
     axis: Axis = "prompt"
 
-    def __init__(self, folder: Path, head: Path, *, device: torch.device | str = "cpu", chunk: int = 64):
-        self.encoder = ClipEncoder(folder, chunk, texts=False)
-        self.version, self.head = load_head(Path(head), self.encoder.model.config.projection_dim)
+    def __init__(self, encoder: ClipEncoder, head: Path):
+        self.encoder = encoder
+        self.version, self.head = load_head(head, encoder.model.config.projection_dim)
         self.unit = f"LAION aesthetic {self.version.upper()}, about 1 to 10"
-        self.to(device)
 
     def to(self, device: torch.device | str) -> None:
-        self.encoder.model.to(device)
+        self.encoder.to(device)
 
-    @torch.no_grad()
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         return self.head(self.encoder.pictures(to_pictures(images_NHWC)))[:, 0]
 
@@ -57,37 +83,32 @@ def head_version(keys: Iterable[str]) -> Version:
 
 def make_head(version: Version, width: int) -> nn.Module:
     """The head for embeddings of ``width`` channels, weights unset; dropouts play no part in scoring."""
+    import torch
+    from torch import nn
+
     with torch.device("meta"):
         if version == "v1":
             return nn.Linear(width, 1)
-        layers = OrderedDict()
+        head = nn.Sequential()
         for name, outputs in V2_WIDTHS.items():
-            layers[name] = nn.Linear(width, outputs)
+            head.add_module(name, nn.Linear(width, outputs))
             width = outputs
-        return nn.Sequential(layers)
+        return head
 
 
-def check_head(where: Path, version: Version, width: int, state: dict[str, Tensor]) -> None:
+def check_head(where: Path, version: Version, width: int, state: Mapping[str, Tensor]) -> None:
     """Raise UserError unless ``state`` is exactly that head's."""
-    needed = {PREFIX[version] + key: list(value.shape) for key, value in make_head(version, width).state_dict().items()}
-    mismatched = [
-        f"{key} {list(value.shape)}, not {needed[key]}"
-        for key, value in state.items()
-        if key in needed and list(value.shape) != needed[key]
-    ]
-    name = f"the aesthetic head {version.upper()}"
-    check_fit(where, name, needed.keys() - state.keys(), state.keys() - needed.keys(), mismatched)
+    from cgrpo.rewards.loading import check_fit, shapes
+
+    needed = {PREFIX[version] + key: shape for key, shape in shapes(make_head(version, width).state_dict()).items()}
+    check_fit(where, f"the aesthetic head {version.upper()}", needed, shapes(state))
 
 
 def load_head(path: Path, width: int) -> tuple[Version, nn.Module]:
     """The head in a safetensors file, fp32, frozen, on the CPU. UserError if it is unreadable or no such head."""
-    try:
-        state = {key: value.float() for key, value in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"aesthetic head {path}: can't be read ({' '.join(str(error).split())[:200]}); give a safetensors file, "
-            "made once from the published .pth by `cgrpo rewards convert`"
-        ) from error
+    from cgrpo.rewards.loading import load_weights
+
+    state = load_weights(path, "give a safetensors file, made once from the published .pth by `cgrpo rewards convert`")
     version = head_version(state)
     check_head(path, version, width, state)
     head = make_head(version, width)

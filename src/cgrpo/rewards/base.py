@@ -1,22 +1,21 @@
-"""The contract of a reward."""
+"""The contract of a reward. Imports torch and PIL only when they are needed: settings are read without them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from typing import Generic, Literal, Protocol, TypeVar
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 from cgrpo.errors import UserError
 from cgrpo.types import Batch
 
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
 Axis = Literal["identity", "prompt", "picture"]  # "picture": of the picture alone, neither good nor bad in itself
-Item = TypeVar("Item")
+Input = TypeVar("Input")
 Value = TypeVar("Value")
 
 
@@ -39,7 +38,7 @@ class Reward(Protocol):
         ...
 
     def report(self) -> dict[str, float]:
-        """Numbers worth a look about the calls since the last report, by key; shares lie in [0, 1]."""
+        """Numbers for the log about the calls since the last report, by name; shares lie in [0, 1]."""
         return {}
 
     def to(self, device: torch.device | str) -> None:
@@ -68,20 +67,20 @@ class Offloaded(Reward):
         self.device = device
 
 
-class EncodeOnce(Generic[Item, Value]):
-    """``encode`` for one item at a time, remembering the last ``size`` results by key.
+class EncodeOnce(Generic[Input, Value]):
+    """``encode`` for one input at a time, remembering the last ``size`` results by key.
 
-    Each item is encoded alone. In a batch, the last bit of a result depends on the other items, so on what was
+    Each input is encoded alone. In a batch, the last bit of a result depends on the other inputs, so on what was
     remembered before; a resumed run would then differ from an uninterrupted one.
     """
 
-    def __init__(self, encode: Callable[[Item], Value], size: int):
+    def __init__(self, encode: Callable[[Input], Value], size: int = 4096):
         self._encode, self._size = encode, size
         self._values: OrderedDict[Hashable, Value] = OrderedDict()
 
-    def __call__(self, items: Mapping[Hashable, Item]) -> dict[Hashable, Value]:
-        """The results by key; only items that are not remembered are encoded."""
-        values = {key: self._values[key] if key in self._values else self._encode(item) for key, item in items.items()}
+    def __call__(self, inputs: Mapping[Hashable, Input]) -> dict[Hashable, Value]:
+        """The results by key; only inputs that are not remembered are encoded."""
+        values = {key: self._values[key] if key in self._values else self._encode(one) for key, one in inputs.items()}
         for key, value in values.items():
             self._values[key] = value
             self._values.move_to_end(key)
@@ -90,18 +89,18 @@ class EncodeOnce(Generic[Item, Value]):
         return values
 
 
-def digest(picture: Image.Image) -> str:
-    """Equal for equal pictures: a key of their content."""
-    return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()
-
-
-def to_pictures(images_NHWC: Tensor) -> list[Image.Image]:
+def to_pictures(images_NHWC: Tensor) -> list[Image]:
     """uint8 [N, H, W, 3] -> PIL RGB pictures."""
+    from PIL import Image
+
     return [Image.fromarray(image) for image in images_NHWC.cpu().numpy()]
 
 
-def to_tensor(pictures: list[Image.Image]) -> Tensor:
+def to_tensor(pictures: list[Image]) -> Tensor:
     """PIL RGB pictures of one size -> uint8 [N, H, W, 3]."""
+    import numpy as np
+    import torch
+
     return torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
 
 
@@ -110,11 +109,14 @@ class FunctionReward(Reward):
 
     unit = "as the function defines it"
 
-    def __init__(self, function: Callable[[list[Image.Image], Batch], object], axis: Axis):
+    def __init__(self, function: Callable[[list[Image], Batch], object], axis: Axis):
         self.function = function
         self.axis: Axis = axis
 
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        import numpy as np
+        import torch
+
         scores = self.function(to_pictures(images_NHWC), batch)
         return torch.as_tensor(np.asarray(scores, dtype=np.float32))
 
@@ -133,4 +135,4 @@ def scored(name: str, reward: Reward, images_NHWC: Tensor, batch: Batch) -> Tens
         raise UserError(
             f"reward {name!r} returned scores of shape {list(scores_N.shape)} for {len(images_NHWC)} pictures"
         )
-    return torch.where(scores_N.isfinite(), scores_N, torch.nan)
+    return scores_N.masked_fill(~scores_N.isfinite(), float("nan"))

@@ -1,7 +1,7 @@
 """Published weights in pickled form, made safetensors once; no reward reads anything pickled.
 
-They are read by torch's restricted unpickler (``weights_only``), which knows tensors and plain containers and refuses
-everything else without running it.
+What is a single reward's own stands beside it: ``RewardSettings.convert``. Pickles are read by torch's restricted
+unpickler (``weights_only``), which knows tensors and plain containers and refuses everything else without running it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, BlipConfig, CLIPConfig, CLIPModel
+from transformers import CLIPModel
 
 from cgrpo.errors import UserError
-from cgrpo.rewards.aesthetic import Version, check_head
-from cgrpo.rewards.image_reward import FILE, check_parts, make_parts
-from cgrpo.rewards.loading import check_fit, choose, load_pretrained
+from cgrpo.files import writing
+from cgrpo.rewards.loading import check_fit, choose, load_pretrained, shapes
 from cgrpo.tensor_files import write_tensors
 
-WIDTH = 768  # channels of OpenAI CLIP ViT-L/14's image embedding
+FILE = "model.safetensors"
 ACTIVATION = "gelu"  # OpenCLIP's own models; quick_gelu is OpenAI's
 TOWERS = {"transformer.resblocks.": "text_model", "visual.transformer.resblocks.": "vision_model"}
 RENAMED = {
@@ -47,23 +45,6 @@ IN_LAYER = {
     "mlp.c_proj": "mlp.fc2",
 }
 
-BLIP_RENAMED = {  # beginnings of names; what stands behind them stays
-    "mlp.layers.": "head.",
-    "blip.text_encoder.": "text_model.",
-    "blip.visual_encoder.cls_token": "vision_model.embeddings.class_embedding",
-    "blip.visual_encoder.pos_embed": "vision_model.embeddings.position_embedding",
-    "blip.visual_encoder.patch_embed.proj.": "vision_model.embeddings.patch_embedding.",
-    "blip.visual_encoder.norm.": "vision_model.post_layernorm.",
-    "blip.visual_encoder.blocks.": "vision_model.encoder.layers.",
-}
-BLIP_IN_LAYER = {
-    ".attn.qkv.": ".self_attn.qkv.",
-    ".attn.proj.": ".self_attn.projection.",
-    ".norm1.": ".layer_norm1.",
-    ".norm2.": ".layer_norm2.",
-}
-BLIP_UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
-
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth or .pt file, also where they lie under "state_dict".
@@ -83,17 +64,6 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in state.items()}
 
 
-def convert_aesthetic_head(pth: Path, out: Path, version: Version) -> Path:
-    """LAION's published head for ViT-L/14 (``pth``) as the safetensors file ``out``.
-
-    V1: sa_0_4_vit_l_14_linear.pth; V2: sac+logos+ava1-l14-linearMSE.pth. Raises UserError for any other weights.
-    """
-    state = read_pickled(pth)
-    check_head(pth, version, WIDTH, state)
-    _save(state, out)
-    return out
-
-
 def convert_open_clip(pt: Path, out: Path, reference: Path) -> Path:
     """An OpenCLIP checkpoint (``pt``; HPSv2: HPS_v2.1_compressed.pt) as the transformers folder ``out``.
 
@@ -101,25 +71,20 @@ def convert_open_clip(pt: Path, out: Path, reference: Path) -> Path:
     its weights need not be there (HPSv2: laion/CLIP-ViT-H-14-laion2B-s32B-b79K). Weights keep their precision.
     Raises UserError if the checkpoint does not fit that configuration to the last weight, or ``out`` is in use.
     """
-    config = load_pretrained(choose(reference, {"clip": CLIPConfig}, "CLIP configuration"), reference)
+    config = load_pretrained(choose(reference, {"clip": "CLIPConfig"}, "CLIP"), reference)
     used = {config.text_config.hidden_act, config.vision_config.hidden_act}
     if used != {ACTIVATION}:
         raise UserError(
             f"CLIP configuration {reference}: says hidden_act {', '.join(sorted(used))}; OpenCLIP's models take "
             f"{ACTIVATION}: give laion/CLIP-ViT-H-14-laion2B-s32B-b79K for HPSv2"
         )
-    _refuse_used(out)
+    refuse_used(out)
     state = dict(_from_open_clip(read_pickled(pt)))
     with torch.device("meta"):
-        needed = {key: value.shape for key, value in CLIPModel(config).state_dict().items()}
-    mismatched = [
-        f"{key} {list(value.shape)}, not {list(needed[key])}"
-        for key, value in state.items()
-        if key in needed and value.shape != needed[key]
-    ]
-    check_fit(pt, f"CLIP as in {reference}", needed.keys() - state.keys(), state.keys() - needed.keys(), mismatched)
+        needed = shapes(CLIPModel(config).state_dict())
+    check_fit(pt, f"CLIP as in {reference}", needed, shapes(state))
     _copy_settings(reference, out)
-    _save(state, out / FILE)
+    write_weights(state, out / FILE)
     return out
 
 
@@ -130,50 +95,11 @@ def convert_folder(pt: Path, out: Path, reference: Path) -> Path:
     are: whether they fit, the reward tells that loads them. Raises UserError if it holds more than weights, or ``out``
     is in use.
     """
-    _refuse_used(out)
+    refuse_used(out)
     state = read_pickled(pt)
     _copy_settings(reference, out)
-    _save(state, out / FILE)
+    write_weights(state, out / FILE)
     return out
-
-
-def published_blip() -> BlipConfig:
-    """ImageReward's networks: BLIP's ViT-L/16 at 224 pixels and BERT-base."""
-    text = {"hidden_size": 768, "encoder_hidden_size": 1024, "num_hidden_layers": 12, "num_attention_heads": 12}
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    vision |= {"image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6}
-    return BlipConfig(text_config=text, vision_config=vision)
-
-
-def convert_image_reward(pt: Path, out: Path, reference: Path, config: BlipConfig | None = None) -> Path:
-    """The published ImageReward.pt (``pt``) as the folder ``out``, which rewards.ImageReward loads.
-
-    ``reference``: a transformers folder with bert-base-uncased's tokenizer. ``config``: of networks unlike the
-    published ones. BLIP's projections for retrieval, which the score does not use, are left out.
-    Raises UserError if the checkpoint does not fit to the last weight, or ``out`` is in use.
-    """
-    config = published_blip() if config is None else config
-    tokenizer = load_pretrained(AutoTokenizer, reference)
-    _refuse_used(out)
-    state = {_from_blip(key): value for key, value in read_pickled(pt).items() if not key.startswith(BLIP_UNUSED)}
-    check_parts(pt, make_parts(config), state)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(out)
-    config.save_pretrained(out)
-    _save(state, out / FILE)
-    return out
-
-
-def _from_blip(key: str) -> str:
-    """The name in ImageReward's networks as transformers holds them; an unknown one stays."""
-    for old, new in BLIP_RENAMED.items():
-        if key.startswith(old):
-            key = new + key.removeprefix(old)
-            break
-    if key.startswith("vision_model."):
-        for old, new in BLIP_IN_LAYER.items():
-            key = key.replace(old, new)
-    return key
 
 
 def _copy_settings(reference: Path, out: Path) -> None:
@@ -183,7 +109,8 @@ def _copy_settings(reference: Path, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def _refuse_used(out: Path) -> None:
+def refuse_used(out: Path) -> None:
+    """Raise UserError unless ``out`` is new or empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: there already; give a folder that is new or empty")
 
@@ -209,10 +136,9 @@ def _from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
                 yield f"{layer}.{IN_LAYER.get(part, part)}.{kind}", value
 
 
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    """A safetensors file, whole or not at all."""
-    try:
+def write_weights(state: dict[str, Tensor], path: Path) -> Path:
+    """A safetensors file, whole or not at all. Raises UserError."""
+    with writing(path):
         tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in state.items()}
         write_tensors(path, tensors, {"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: can't be written ({error}); give another place") from error
+    return path

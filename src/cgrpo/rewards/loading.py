@@ -1,34 +1,42 @@
-"""Strict loading of transformers checkpoints from a folder."""
+"""Strict loading of published checkpoints: from local safetensors alone, every weight where it belongs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading
 
-Kind = TypeVar("Kind")
+Choice = TypeVar("Choice")
 SHOWN = 3  # keys named in an error
 
 
-def load_pretrained(kind: type, folder: Path, *, pooler: bool = True):
-    """``kind.from_pretrained(folder)`` from local safetensors, fp32, frozen, on the CPU.
+def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
+    """A model, processor, tokenizer or configuration by its ``name`` in transformers.
 
+    Models are in fp32, frozen, on the CPU.
     ``pooler`` False: a model that has one by default is built without it.
     Raises UserError when anything is missing or broken, or any weight is missing, left over or of another shape.
     """
+    kind: Any = getattr(transformers, name)
     if not Path(folder).is_dir():
-        raise UserError(f"reward checkpoint {folder}: no such folder; give the folder of a transformers checkpoint")
+        raise UserError(f"reward checkpoint {folder}: no such folder", "give the folder of a transformers checkpoint")
     given: dict[str, Any] = {} if pooler else {"add_pooling_layer": False}
     try:
         if not issubclass(kind, PreTrainedModel):
             return kind.from_pretrained(str(folder), local_files_only=True)
-        model, report = kind.from_pretrained(  # pyright: ignore
+        model, report = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
             str(folder),
             local_files_only=True,
             use_safetensors=True,
@@ -40,26 +48,62 @@ def load_pretrained(kind: type, folder: Path, *, pooler: bool = True):
     except Exception as error:  # a broken file or configuration shows in many ways
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"reward checkpoint {folder}: {kind.__name__} can't be read ({type(error).__name__}: {reason}); "
+            f"reward checkpoint {folder}: {name} can't be read ({type(error).__name__}: {reason})",
             "give a complete transformers folder with safetensors weights (`cgrpo rewards convert` makes them of a "
-            "pytorch_model.bin)"
+            "pytorch_model.bin)",
         ) from error
     mismatched = [f"{key} {list(has)}, not {list(needs)}" for key, has, needs in report["mismatched_keys"]]
-    check_fit(folder, kind.__name__, report["missing_keys"], report["unexpected_keys"], mismatched)
+    _check(folder, name, report["missing_keys"], report["unexpected_keys"], mismatched)
     return model.eval().requires_grad_(False)
 
 
+@contextmanager
+def reading_weights(path: Path, cure: str) -> Iterator[None]:
+    """``reading``, for a safetensors file; ``cure`` also for one that is not there."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file", cure)
+    with reading(path, cure):
+        try:
+            yield
+        except SafetensorError as error:
+            raise ValueError(" ".join(str(error).split())[:200]) from error
+
+
+def load_weights(path: Path, cure: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, in fp32. Raises UserError."""
+    with reading_weights(path, cure):
+        return {key: value.float() for key, value in load_file(path).items()}
+
+
 def check_fit(
-    where: Path, model: str, missing: Iterable[str], extra: Iterable[str], mismatched: Iterable[str] = ()
+    where: Path, model: str, needed: Mapping[str, Iterable[int]], stored: Mapping[str, Iterable[int]]
 ) -> None:
-    """Raise one UserError that names the weights of ``where`` which do not fit ``model``; none wrong, no error."""
+    """Raise one UserError that names the weights of ``where`` which do not fit ``model``; both are shapes by name."""
+    shapes = {key: (list(stored[key]), list(needed[key])) for key in stored if key in needed}
+    mismatched = [f"{key} {has}, not {needs}" for key, (has, needs) in shapes.items() if has != needs]
+    _check(where, model, needed.keys() - stored.keys(), stored.keys() - needed.keys(), mismatched)
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], where: Path, name: str) -> nn.Module:
+    """``model`` (on the meta device) with exactly the weights of ``state``, frozen. Raises UserError."""
+    check_fit(where, name, shapes(model.state_dict()), shapes(state))
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    """The shape of each weight by its name."""
+    return {key: list(value.shape) for key, value in state.items()}
+
+
+def _check(where: Path, model: str, missing: Iterable[str], extra: Iterable[str], mismatched: Iterable[str]) -> None:
     groups = {"missing": missing, "left over": extra, "of another shape": mismatched}
     named = {what: sorted(map(str, keys)) for what, keys in groups.items()}
     wrong = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in named.items() if keys]
     if wrong:
         raise UserError(
-            f"reward checkpoint {where} does not fit {model}; weights {', '.join(wrong)}; "
-            "give the checkpoint that belongs to the configuration beside it"
+            f"reward checkpoint {where} does not fit {model}; weights {', '.join(wrong)}",
+            "give the checkpoint that belongs to the configuration beside it",
         )
 
 
@@ -70,18 +114,18 @@ def _few(keys: list[str]) -> str:
 def model_type(folder: Path) -> str:
     """``model_type`` of the folder's config.json. Raises UserError when it can't be read."""
     path = Path(folder) / "config.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8-sig"))["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    with reading(path, "give the folder of a transformers checkpoint"):
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(table, dict) or "model_type" not in table:
+            raise ValueError("it names no model_type")
+    return str(table["model_type"])
+
+
+def choose(folder: Path, choices: Mapping[str, Choice], part: str) -> Choice:
+    """The choice for the folder's model type. Raises UserError naming the types that are known."""
+    name = model_type(folder)
+    if name not in choices:
         raise UserError(
-            f"reward checkpoint {folder}: config.json can't be read or names no model_type "
-            f"({type(error).__name__}); give the folder of a transformers checkpoint"
-        ) from error
-
-
-def choose(folder: Path, kinds: dict[str, Kind], part: str) -> Kind:
-    """The entry of ``kinds`` for the folder's model type. Raises UserError naming the types that are known."""
-    found = model_type(folder)
-    if found not in kinds:
-        raise UserError(f"{part} {folder}: its config.json says model_type {found!r}; known are {', '.join(kinds)}")
-    return kinds[found]
+            f"{part} checkpoint {folder}: its config.json says model_type {name!r}; known are {', '.join(choices)}"
+        )
+    return choices[name]

@@ -29,11 +29,15 @@ def centre_crop(picture: Image.Image, short: int, side: int) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def padded(picture: Image.Image, side: int) -> Tensor:
-    """RGB, float32 in about [0, 1], [3, side, side]: the long side brought to ``side`` pixels, black around.
+def padded(pictures: Sequence[Image.Image], side: int) -> Tensor:
+    """RGB, float32 in about [0, 1], [N, 3, side, side]: the long side brought to ``side`` pixels, black around.
 
     Bicubic with antialiasing on floats, unlike PIL's: neither rounded to 8 bits nor clipped.
     """
+    return torch.stack([_padded(picture, side) for picture in pictures])
+
+
+def _padded(picture: Image.Image, side: int) -> Tensor:
     x_CHW = as_floats([picture.convert("RGB")])[0]
     height, width = (round(length * side / max(picture.size)) for length in x_CHW.shape[1:])
     if (height, width) != x_CHW.shape[1:]:

@@ -1,42 +1,125 @@
-"""What rewards that compare embeddings share."""
+"""Rewards that compare embeddings: of a picture and its references, or of a picture and its prompt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from cgrpo.rewards.base import Axis, EncodeOnce, Reward, digest, to_pictures
+from cgrpo.fingerprint import of_picture
+from cgrpo.rewards.base import Axis, EncodeOnce, Reward, to_pictures
 from cgrpo.types import Batch
 
-Encode = Callable[[Sequence[Image.Image]], Tensor]  # whole pictures -> unit-length rows [N, C], on the CPU
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
 
 
-def in_chunks(encode: Encode, pictures: Sequence[Image.Image], chunk: int) -> Tensor:
-    """``encode``, at most ``chunk`` pictures at a time: [N, C]."""
-    return torch.cat([encode(pictures[first : first + chunk]) for first in range(0, len(pictures), chunk)])
+class Encoder:
+    """Unit-length embeddings of pictures and texts by ``model``, ``chunk`` pictures per forward, on the CPU.
+
+    A subclass says how pictures become pixel values (``prepare``) and these an embedding (``embed``), and how texts
+    do (``read``) if the model has a text tower.
+    """
+
+    model: Any
+
+    def __init__(self, model: Any, chunk: int):
+        self.model, self.chunk = model, chunk
+
+    def prepare(self, pictures: list[Image]) -> Tensor:
+        """Pixel values [N, 3, H, W] of RGB pictures."""
+        raise NotImplementedError
+
+    def embed(self, pixels_NCHW: Tensor) -> Tensor:
+        """[N, C], of any length."""
+        raise NotImplementedError
+
+    def read(self, texts: list[str]) -> Tensor:
+        """[N, C], of any length."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> None:
+        self.model.to(device)
+
+    def pictures(self, pictures: Sequence[Image]) -> Tensor:
+        """[N, C]."""
+        import torch
+
+        rows = []
+        for first in range(0, len(pictures), self.chunk):
+            part = [picture.convert("RGB") for picture in pictures[first : first + self.chunk]]
+            with torch.no_grad():
+                rows.append(_unit_length(self.embed(self.prepare(part).to(self.device))))
+        return torch.cat(rows)
+
+    def texts(self, texts: list[str]) -> Tensor:
+        """[N, C]."""
+        import torch
+
+        with torch.no_grad():
+            return _unit_length(self.read(texts))
+
+
+def _unit_length(rows_NC: Tensor) -> Tensor:
+    from torch.nn import functional as F
+
+    return F.normalize(rows_NC, dim=-1).cpu()
 
 
 class PictureSimilarity(Reward):
     """Cosine of the embeddings of picture and reference, both whole; its mean over references, NaN with none.
 
-    The last ``remembered`` references are encoded once.
+    The last 4,096 references are encoded once.
     """
 
     axis: Axis = "identity"
 
-    def __init__(self, encode: Encode, remembered: int):
-        self._encode = encode
-        self._references = EncodeOnce(lambda picture: encode([picture])[0], remembered)
+    def __init__(self, encoder: Encoder, unit: str):
+        self.encoder, self.unit = encoder, unit
+        self._references = EncodeOnce(self._encode_reference)
+
+    def to(self, device: torch.device | str) -> None:
+        self.encoder.to(device)
+
+    def _encode_reference(self, picture: Image) -> Tensor:
+        return self.encoder.pictures([picture])[0]
 
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        import torch
+
         distinct = {id(picture): picture for row in batch.references for picture in row}  # a group shares its own
-        keys = {number: digest(picture) for number, picture in distinct.items()}
+        keys = {number: of_picture(picture) for number, picture in distinct.items()}
         known = self._references({keys[number]: picture for number, picture in distinct.items()})
         scores = []
-        for made_C, row in zip(self._encode(to_pictures(images_NHWC)), batch.references, strict=True):
+        for made_C, row in zip(self.encoder.pictures(to_pictures(images_NHWC)), batch.references, strict=True):
             cosines = [made_C @ known[keys[id(picture)]] for picture in row]
             scores.append(torch.stack(cosines).mean() if cosines else made_C.new_tensor(torch.nan))
         return torch.stack(scores)
+
+
+class PromptSimilarity(Reward):
+    """Cosine of the embeddings of picture and raw prompt, times ``scale``. The last 4,096 prompts are encoded once."""
+
+    axis: Axis = "prompt"
+
+    def __init__(self, encoder: Encoder, unit: str, scale: Tensor | float = 1.0):
+        self.encoder, self.unit, self.scale = encoder, unit, scale
+        self._texts = EncodeOnce(self._encode_prompt)
+
+    def to(self, device: torch.device | str) -> None:
+        self.encoder.to(device)
+
+    def _encode_prompt(self, prompt: str) -> Tensor:
+        return self.encoder.texts([prompt])[0]
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        import torch
+
+        texts = self._texts({prompt: prompt for prompt in batch.prompts})
+        text_NC = torch.stack([texts[prompt] for prompt in batch.prompts])
+        return self.scale * (self.encoder.pictures(to_pictures(images_NHWC)) * text_NC).sum(-1)

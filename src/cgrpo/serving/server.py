@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.rewards import Reward, scored
-from cgrpo.rewards.checkpoint import reward_fingerprint
-from cgrpo.rewards.wire import (
+from cgrpo.rewards.fingerprint import reward_fingerprint
+from cgrpo.rewards.remote.wire import (
     PROTOCOL,
     Health,
     Refusal,

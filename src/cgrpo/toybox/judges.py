@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import ConvNextImageProcessorPil, ResNetForImageClassification
 
+from cgrpo.hub import asset
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.loading import load_pretrained
 from cgrpo.toybox import world
@@ -44,8 +44,8 @@ class Reader:
     """The read-back network; ``read`` returns named logits [N, classes] and colours [N, 3] in [0, 1]."""
 
     def __init__(self, folder: Path, chunk: int = 64):
-        self.processor = load_pretrained(ConvNextImageProcessorPil, folder)
-        self.model = load_pretrained(ResNetForImageClassification, folder)
+        self.processor = load_pretrained("ConvNextImageProcessorPil", folder)
+        self.model = load_pretrained("ResNetForImageClassification", folder)
         self.chunk = chunk
 
     @torch.no_grad()
@@ -114,3 +114,9 @@ class PromptReadBack(Reward):
         total = sum(_probability(seen[factor], index) for factor, index in wanted.items())
         asked = (prompts.property_B > 0).float()
         return (total + asked * _probability(seen["property"], prompts.property_B)) / (3 + asked)
+
+
+def make_judges() -> dict[str, Reward]:
+    """The toy world's judges by name, never trained on."""
+    reader = Reader(asset("reader"))
+    return {"identity_readback": IdentityReadBack(reader), "prompt_readback": PromptReadBack(reader)}

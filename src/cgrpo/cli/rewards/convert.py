@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cgrpo.cli.shared import add_verb, path
+from cgrpo.rewards import conversions
 
 EXAMPLES = "cgrpo rewards convert sa_0_4_vit_l_14_linear.pth --to aesthetic-v1 --out aesthetic.safetensors"
 
@@ -15,7 +16,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     convert.add_argument(
         "--to",
         required=True,
-        choices=["aesthetic-v1", "aesthetic-v2", "hpsv2", "image-reward", "folder"],
+        choices=[*conversions(), "folder"],
         help="what it holds; folder: a transformers checkpoint that is a pytorch_model.bin alone",
     )
     convert.add_argument(
@@ -25,6 +26,6 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from cgrpo.commands.convert import convert_reward
+    from cgrpo.rewards import convert_reward
 
     print(convert_reward(options.file, options.to, options.out, options.reference))

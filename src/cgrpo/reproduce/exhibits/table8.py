@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
-from cgrpo.build import make_policy, make_rewards, make_source, make_trainer
+from cgrpo.build import make_policy, make_source, make_trainer
 from cgrpo.config import Config, GroupRun, GrpoConfig, override
 from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
+from cgrpo.rewards import make_rewards
 from cgrpo.training.credit import CreditTable
 from cgrpo.training.loop import Iteration
 from cgrpo.training.runtime import Runtime
@@ -50,7 +51,7 @@ def take_turns(configs: dict[str, Config], rounds: int) -> dict[str, Seconds]:
     All train the adapter of one policy, which is what the first configuration says: what it learns is of no interest.
     """
     runtime, (first, *_) = Runtime(), configs.values()
-    policy, rewards = make_policy(first, runtime.device), make_rewards(first, runtime.device)
+    policy, rewards = make_policy(first, runtime.device), make_rewards(first.rewards, runtime.device)
     runs = {}
     for name, cfg in configs.items():
         cfg = override(cfg, [f"training.iterations={rounds + 1}"])

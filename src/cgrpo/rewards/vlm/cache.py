@@ -13,7 +13,7 @@ from typing import Any
 
 from cgrpo.errors import UserError
 from cgrpo.files import json_text
-from cgrpo.rewards.base import digest
+from cgrpo.fingerprint import of_picture
 from cgrpo.rewards.vlm.replies import HIGHEST, LOWEST
 from cgrpo.rewards.vlm.rubrics import Part
 
@@ -35,7 +35,7 @@ class Judgement:
 
 def question_key(parts: Sequence[Part], settings: Mapping[str, Any]) -> str:
     """A hash of everything a judgement depends on: texts (the rubric among them), pictures, and the settings."""
-    content = [part if isinstance(part, str) else {"picture": digest(part)} for part in parts]
+    content = [part if isinstance(part, str) else {"picture": of_picture(part)} for part in parts]
     return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode()).hexdigest()
 
 

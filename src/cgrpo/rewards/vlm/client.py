@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import httpx2
 import openai
 
-from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
-from cgrpo.rewards.transport import is_local, set_up
+from cgrpo.rewards.network import is_local, set_up
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, clipped
 from cgrpo.rewards.vlm.ledger import Usage
 from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS

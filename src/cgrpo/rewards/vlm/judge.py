@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
 from cgrpo.launch import launched
 from cgrpo.rewards.base import Axis, Reward, to_pictures
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache, question_key
 from cgrpo.rewards.vlm.ledger import Ledger
 from cgrpo.rewards.vlm.rounds import Round

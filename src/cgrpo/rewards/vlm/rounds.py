@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from PIL.Image import Image
 
-from cgrpo.config.rewards import VlmSettings
 from cgrpo.errors import UserError
+from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply
 from cgrpo.rewards.vlm.cache import Judgement
 from cgrpo.rewards.vlm.ledger import PICTURE_TOKENS, Ledger, Usage

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from cgrpo.rewards.base import to_pictures
-from cgrpo.rewards.segment import SemanticSegmenter, subject_crop
+from cgrpo.rewards.segmenters import SemanticSegmenter, subject_crop
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
-import os
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from cgrpo.config.rewards import VARIABLE
 from cgrpo.errors import UserError
-from cgrpo.rewards.wire import Refusal
+from cgrpo.rewards.network import is_local, read_token, set_up
+from cgrpo.rewards.remote.wire import Refusal
 
 Answer = TypeVar("Answer", bound=BaseModel)
 LATER = {502, 503, 504}  # a proxy whose server restarts
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two attempts, doubled from one to the next
 CONNECT = 10.0  # seconds
 LARGEST = 2**26  # bytes of an answer; the scores of 65,536 pictures take two million
-PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 CURES = {
     401: "name the environment variable with the server's token as its token_variable",
     404: "set its reward and url",
@@ -128,55 +121,3 @@ class Transport:
 class _Received:
     status: int
     content: bytes
-
-
-@contextmanager
-def set_up(where: str) -> Iterator[None]:
-    """For making an HTTP client, which reads the environment. UserError where that can't be, without what stands in
-    it: a proxy's address may hold a password."""
-    try:
-        yield
-    except Exception as error:  # each of the network library's many ways
-        names = CERTIFICATES if isinstance(error, OSError) else PROXIES
-        told = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
-        reason = str(error) if isinstance(error, ImportError | OSError) else "an address that is none"
-        raise UserError(
-            f"{where}: HTTP can't be set up ({reason}); mend {' or '.join(told) or 'the url'}"
-            + (" in the environment" if told else "")
-        ) from None
-
-
-def read_token(where: str, variable: str) -> str:
-    """The token in an environment variable. Raises UserError, which never says what may be the token itself."""
-    if not VARIABLE.fullmatch(variable):
-        raise UserError(f"{where}: the token's variable must be the name of an environment variable that holds it")
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        raise UserError(f"{where}: the environment variable {variable} for the token is empty; export {variable}=...")
-    if not token.isprintable():
-        raise UserError(f"{where}: the environment variable {variable} holds no token (odd characters); set it anew")
-    return token
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine itself can reach what listens on ``host``."""
-    host = host.lower().rstrip(".")
-    try:
-        return _address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def is_local(host: str) -> bool:
-    """Whether who asks ``host`` asks this machine, by whatever of its names; others may reach it, too."""
-    try:
-        if _address(host).is_unspecified:  # 0.0.0.0 is what servers print
-            return True
-    except ValueError:
-        pass
-    return is_loopback(host) or host.lower().rstrip(".") == socket.gethostname().lower()
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    address = ipaddress.ip_address(host)
-    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address

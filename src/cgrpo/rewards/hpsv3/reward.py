@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoTokenizer, Qwen2VLConfig, Qwen2VLImageProcessorPil, Qwen2VLModel
+from transformers import Qwen2VLConfig, Qwen2VLImageProcessorPil, Qwen2VLModel
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VLRotaryEmbedding,
     Qwen2VLVisionRotaryEmbedding,
@@ -18,8 +18,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import Axis, Reward, to_pictures
-from cgrpo.rewards.hpsv3_template import PROMPT, REWARD_TOKEN, read_template
-from cgrpo.rewards.loading import check_fit, choose, load_pretrained
+from cgrpo.rewards.hpsv3.template import PROMPT, REWARD_TOKEN, read_template
+from cgrpo.rewards.loading import check_fit, choose, load_pretrained, reading_weights, shapes
 from cgrpo.types import Batch
 
 Rotary = Literal["reference", "fp32"]
@@ -68,12 +68,12 @@ class HPSv3(Reward):
         chunk: int = 4,
     ):
         self.template = read_template(template)
-        self.tokenizer = load_pretrained(AutoTokenizer, backbone)
+        self.tokenizer = load_pretrained("AutoTokenizer", backbone)
         self.tokenizer.padding_side = "right"
         self.tokenizer.add_tokens([REWARD_TOKEN], special_tokens=True)
         self.reward_id = self.tokenizer.convert_tokens_to_ids(REWARD_TOKEN)
         self.processor = Qwen2VLImageProcessorPil(size={"shortest_edge": PIXELS, "longest_edge": PIXELS})
-        config = load_pretrained(choose(backbone, {"qwen2_vl": Qwen2VLConfig}, "HPSv3 backbone"), backbone)
+        config = load_pretrained(choose(backbone, {"qwen2_vl": "Qwen2VLConfig"}, "HPSv3's backbone"), backbone)
         config.get_text_config().vocab_size = len(self.tokenizer)  # the embedding was cut to the tokenizer
         self.body, self.head = _load(Path(weights), config, DTYPES[dtype], rotary, device)
         self.chunk = chunk
@@ -153,23 +153,17 @@ def _load(
     """Body and head with the weights of ``path``, read one by one straight to ``device``."""
     with torch.device("meta"):
         body, head = Qwen2VLModel(config), _head(config.get_text_config().hidden_size)
-    needed = {**body.state_dict(), **{HEAD + key: value for key, value in head.state_dict().items()}}
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            names = {_renamed(key): key for key in file.keys() if not key.startswith(UNUSED)}  # noqa: SIM118
-            shapes = {name: file.get_slice(key).get_shape() for name, key in names.items()}
-            mismatched = [
-                f"{name} {shapes[name]}, not {list(value.shape)}"
-                for name, value in needed.items()
-                if name in shapes and shapes[name] != list(value.shape)
-            ]
-            check_fit(path, "HPSv3", needed.keys() - names.keys(), names.keys() - needed.keys(), mismatched)
-            state = {
-                name: file.get_tensor(key).to(torch.float32 if name.startswith(HEAD) else dtype)
-                for name, key in names.items()
-            }
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"HPSv3 weights {path}: can't be read ({error}); give HPSv3.safetensors") from error
+    needed = body.state_dict() | {HEAD + key: value for key, value in head.state_dict().items()}
+    with (
+        reading_weights(path, "give HPSv3.safetensors"),
+        safe_open(path, framework="pt", device=str(device)) as file,
+    ):
+        names = {_renamed(key): key for key in file.keys() if not key.startswith(UNUSED)}  # noqa: SIM118
+        check_fit(path, "HPSv3", shapes(needed), {name: file.get_slice(k).get_shape() for name, k in names.items()})
+        state = {
+            name: file.get_tensor(key).to(torch.float32 if name.startswith(HEAD) else dtype)
+            for name, key in names.items()
+        }
     head.load_state_dict({k.removeprefix(HEAD): v for k, v in state.items() if k.startswith(HEAD)}, assign=True)
     body.load_state_dict({k: v for k, v in state.items() if not k.startswith(HEAD)}, assign=True)
     _set_rotary(body, config, rotary)

@@ -22,7 +22,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from cgrpo.rewards.base import Axis, digest
+from cgrpo.fingerprint import of_picture
+from cgrpo.rewards.base import Axis
 from cgrpo.types import Batch
 
 PROTOCOL = 1  # of these messages
@@ -152,7 +153,7 @@ def unpack_pictures(sent: Mapping[str, bytes]) -> dict[str, Image.Image]:
             picture.load()
         except Exception as error:  # a broken file shows in many ways
             raise ValueError(f"a reference can't be read ({error})") from error
-        if digest(picture) != key:
+        if of_picture(picture) != key:
             raise ValueError("a reference is not the picture that its key names")
     return opened
 
@@ -175,7 +176,7 @@ def make_request(reward: str, images_NHWC: Tensor, batch: Batch) -> tuple[ScoreR
     def key_of(picture: Image.Image, mode: str) -> str:
         if (id(picture), mode) not in keys:
             plain = picture if picture.mode == mode else picture.convert(mode)
-            keys[id(picture), mode] = digest(plain)
+            keys[id(picture), mode] = of_picture(plain)
             named[keys[id(picture), mode]] = plain
         return keys[id(picture), mode]
 

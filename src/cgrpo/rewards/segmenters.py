@@ -1,33 +1,28 @@
-"""Segmenters that take any phrase: GroundingDINO's box and SAM's mask in it, or SAM 3 alone. No torchvision needed."""
+"""Finding the subject in a picture, and cutting it out. No torchvision needed.
+
+GroundedSam (GroundingDINO's box and SAM's mask in it) and Sam3Segmenter take any phrase, SemanticSegmenter (Segformer)
+the class names of its checkpoint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import (
-    AutoTokenizer,
-    GroundingDinoForObjectDetection,
-    GroundingDinoImageProcessorPil,
-    MMGroundingDinoForObjectDetection,
-    Sam3Model,
-    SamImageProcessorPil,
-    SamModel,
-    ViTImageProcessorPil,
-)
+from transformers import ViTImageProcessorPil
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.loading import choose, load_pretrained, model_type
-from cgrpo.rewards.segment import Segmenter, SemanticSegmenter
 
 DETECTORS = {
-    "grounding-dino": GroundingDinoForObjectDetection,
-    "mm-grounding-dino": MMGroundingDinoForObjectDetection,
+    "grounding-dino": "GroundingDinoForObjectDetection",
+    "mm-grounding-dino": "MMGroundingDinoForObjectDetection",
 }
 
 
@@ -46,6 +41,56 @@ def load_segmenter(folder: Path, detector: Path | None = None, device: torch.dev
         )
     kinds = {"segformer": SemanticSegmenter, "sam3": Sam3Segmenter, "sam3_video": Sam3Segmenter}
     return choose(folder, kinds, "segmenter")(folder, device=device)
+
+
+class Segmenter(Protocol):
+    """Finds what a phrase names. Inherit from this class to get a ``to`` that does nothing."""
+
+    def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        """A boolean mask [H, W] of what each phrase names, or None where nothing is found."""
+        ...
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the models there."""
+
+
+class SemanticSegmenter(Segmenter):
+    """Any Segformer checkpoint with a closed vocabulary: a phrase is looked up among its class names.
+
+    A class covering less than ``min_share`` of the picture counts as not found.
+    """
+
+    def __init__(self, folder: Path, *, device: torch.device | str = "cpu", min_share: float = 0.01, chunk: int = 64):
+        self.processor = load_pretrained("SegformerImageProcessorPil", folder)
+        self.model = load_pretrained("SegformerForSemanticSegmentation", folder)
+        self.min_share, self.chunk = min_share, chunk
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> None:
+        self.device = device
+        self.model.to(device)
+
+    def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        vocabulary = self.model.config.label2id or {}
+        unknown = sorted(set(phrases) - set(vocabulary))
+        if unknown:
+            raise UserError(f"segmenter: no class named {unknown[0]!r}; it knows {', '.join(sorted(vocabulary))}")
+        masks: list[np.ndarray | None] = []
+        for first in range(0, len(pictures), self.chunk):
+            rows = slice(first, first + self.chunk)
+            masks += self._segment(pictures[rows], [vocabulary[phrase] for phrase in phrases[rows]])
+        return masks
+
+    @torch.no_grad()
+    def _segment(self, pictures: list[Image.Image], classes: list[int]) -> list[np.ndarray | None]:
+        pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+        logits = self.model(pixels.to(self.device)).logits
+        masks: list[np.ndarray | None] = []
+        for row, picture, wanted in zip(logits, pictures, classes, strict=True):
+            full = F.interpolate(row[None], size=picture.size[::-1], mode="bilinear", align_corners=False)[0]
+            mask = (full.argmax(0) == wanted).cpu().numpy()
+            masks.append(mask if mask.mean() >= self.min_share else None)
+        return masks
 
 
 class GroundedSam(Segmenter):
@@ -67,10 +112,10 @@ class GroundedSam(Segmenter):
         chunk: int = 4,
     ):
         self.detector = load_pretrained(choose(detector, DETECTORS, "detector"), detector)
-        self.detector_pixels = load_pretrained(GroundingDinoImageProcessorPil, detector)
-        self.tokenizer = load_pretrained(AutoTokenizer, detector)
-        self.sam = load_pretrained(choose(sam, {"sam": SamModel}, "segmenter"), sam)
-        self.sam_pixels = load_pretrained(SamImageProcessorPil, sam)
+        self.detector_pixels = load_pretrained("GroundingDinoImageProcessorPil", detector)
+        self.tokenizer = load_pretrained("AutoTokenizer", detector)
+        self.sam = load_pretrained(choose(sam, {"sam": "SamModel"}, "segmenter"), sam)
+        self.sam_pixels = load_pretrained("SamImageProcessorPil", sam)
         self.threshold, self.chunk = threshold, chunk
         self.to(device)
 
@@ -134,8 +179,8 @@ class Sam3Segmenter(Segmenter):
     """
 
     def __init__(self, folder: Path, *, threshold: float = 0.3, device: torch.device | str = "cpu", chunk: int = 4):
-        self.model = load_pretrained(Sam3Model, folder)
-        self.tokenizer = load_pretrained(AutoTokenizer, folder)
+        self.model = load_pretrained("Sam3Model", folder)
+        self.tokenizer = load_pretrained("AutoTokenizer", folder)
         side = self.model.config.image_size
         self.processor = ViTImageProcessorPil(
             size={"height": side, "width": side}, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
@@ -189,3 +234,26 @@ def _equal_sizes(pictures: list[Image.Image], chunk: int) -> Iterator[list[int]]
     for rows in sizes.values():
         for first in range(0, len(rows), chunk):
             yield rows[first : first + chunk]
+
+
+NEUTRAL = (124, 116, 104)  # the ImageNet mean, which DINO's normalisation maps to 0
+
+
+def subject_crop(picture: Image.Image, mask: np.ndarray | None, margin: float = 8 / 7) -> Image.Image:
+    """The subject alone: composited on a neutral colour, cropped to the square around its mask.
+
+    ``margin`` >= 256/224 = 8/7 keeps the subject whole through DINO's resize-256-crop-224.
+    Without a mask, or with an empty one, the whole picture is returned.
+    """
+    if mask is None or not mask.any():
+        return picture
+    alone = Image.composite(picture, Image.new("RGB", picture.size, NEUTRAL), Image.fromarray(mask))
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    half = max(bottom - top, right - left) * margin / 2
+    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+    side = max(1, round(2 * half))
+    corner = (round(centre_x - half), round(centre_y - half))
+    square = Image.new("RGB", (side, side), NEUTRAL)
+    square.paste(alone, (-corner[0], -corner[1]))
+    return square

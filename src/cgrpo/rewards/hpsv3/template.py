@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib.util
 from pathlib import Path
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading
+from cgrpo.fingerprint import of_text
 
 # Of hpsv3 1.0.0: INSTRUCTION followed by the line that asks for the rating, "{text_prompt}" not filled in.
 SHA256 = "f6ee57479d4e9eee76b49c00dc962e1e696a5a2b3cc32cebd9b1fa76fe27502c"
@@ -24,13 +25,11 @@ def read_template(path: Path | None = None) -> str:
     source file. Both must be version 1.0.0's text. A .txt: a template of your own, taken as it is.
     """
     path = _installed() if path is None else Path(path)
-    try:
+    with reading(path, REMEDY):
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"HPSv3 template {path}: can't be read ({error}); {REMEDY}") from error
     if path.suffix == ".py":
         text = _constants(text, path)
-        if hashlib.sha256(text.encode()).hexdigest() != SHA256:
+        if of_text(text) != SHA256:
             raise UserError(f"HPSv3 template {path}: not the text the checkpoint was trained on (SHA-256); {REMEDY}")
     elif path.suffix != ".txt":
         raise UserError(f"HPSv3 template {path}: must be a .txt, or the .py of the hpsv3 package")
@@ -50,12 +49,8 @@ def _installed() -> Path:
 
 def _constants(source: str, path: Path) -> str:
     """The module's string constants, joined."""
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise UserError(f"HPSv3 template {path}: no Python source ({error.msg}); {REMEDY}") from error
     values: dict[str, str] = {}
-    for statement in statements:
+    for statement in ast.parse(source).body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
                 values[name] = text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from PIL.Image import Image
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import Axis, Reward
-from cgrpo.rewards.transport import Transport, Unreachable
-from cgrpo.rewards.wire import PROTOCOL, Health, RewardInfo, ScoreRequest, Scores, make_request, pack_picture
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.remote.transport import Transport, Unreachable
+from cgrpo.rewards.remote.wire import PROTOCOL, Health, RewardInfo, ScoreRequest, Scores, make_request, pack_picture
 from cgrpo.types import Batch
 
 
@@ -32,29 +32,19 @@ class RemoteReward(Reward):
     this reward. References travel once; ``Batch.spec`` never does.
     """
 
-    def __init__(
-        self,
-        name: str,
-        url: str,
-        reward: str,
-        *,
-        axis: Axis,
-        checkpoint: str = "",
-        token_variable: str = "",
-        timeout: float = 600.0,
-        patience: float = 300.0,
-        on_failure: Literal["stop", "nan"] = "stop",
-    ):
-        self.axis: Axis = axis
-        self.reward, self.on_failure = reward, on_failure
-        self._where = f"reward {name!r} at {url}"
-        self._transport = Transport(self._where, url, token_variable, timeout, patience)
+    def __init__(self, name: str, settings: RemoteSettings):
+        self.axis: Axis = settings.axis
+        self.reward, self.on_failure = settings.reward, settings.on_failure
+        self._where = f"reward {name!r} at {settings.url}"
+        self._transport = Transport(
+            self._where, settings.url, settings.token_variable, settings.timeout, settings.patience
+        )
         self._sent: set[str] = set()  # pictures that the server should know
         self._reports: list[tuple[int, dict[str, float]]] = []
         health = self._transport.ask("GET", "health", Health)
         assert isinstance(health, Health)  # nothing is sent that it could miss
         self.server = health
-        info = self._identify(axis, checkpoint)
+        info = self._identify(settings.axis, settings.checkpoint)
         self.unit, self.checkpoint = info.unit, info.checkpoint
 
     def _identify(self, axis: Axis, checkpoint: str) -> RewardInfo:

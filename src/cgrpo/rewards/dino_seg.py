@@ -1,0 +1,207 @@
+"""DINO-Seg, the paper's identity reward: DINOv2 similarity of the segmented subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from cgrpo.errors import UserError
+from cgrpo.fingerprint import of_picture
+from cgrpo.hub import Wanted, locate
+from cgrpo.rewards.base import Axis, EncodeOnce, Reward, to_pictures
+from cgrpo.rewards.settings import ModelSettings, folder
+from cgrpo.rewards.similarity import Encoder
+from cgrpo.section import TOYBOX, Place
+from cgrpo.types import Batch, Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from cgrpo.rewards.segmenters import Segmenter
+
+Masks = Literal["both", "reference", "none"]
+BACKBONES = {  # model type -> transformers' model and image processor
+    "dinov2": ("Dinov2Model", "BitImageProcessorPil"),
+    "dinov2_with_registers": ("Dinov2WithRegistersModel", "BitImageProcessorPil"),
+    "dinov3_vit": ("DINOv3ViTModel", "ViTImageProcessorPil"),
+}
+
+
+class DinoSegSettings(ModelSettings):
+    """Identity: DINOv2 similarity of the segmented subjects (the paper)."""
+
+    type: Literal["dino-seg"] = "dino-seg"
+    path: Place = TOYBOX
+    """Folder or hub id of a DINOv2 (or DINOv3) checkpoint, or "toybox" (the paper: DINOv2-large)."""
+    segmenter: Place = TOYBOX
+    """Folder or hub id of the segmenter: SAM with a ``detector``, SAM 3, or a Segformer that knows the subject's word;
+    or "toybox". Empty with masks = "reference": the data set's own masks alone."""
+    detector: Place = ""
+    """Folder or hub id of a GroundingDINO checkpoint that finds the box SAM segments; empty for none."""
+    masks: Masks = "both"
+    """What is segmented: both pictures (the paper), the reference alone (the release), or nothing (plain DINO)."""
+
+    def build(self, name: str, device: torch.device | str) -> DinoSeg:
+        encoder = DinoEncoder(folder(self.path, "dino"), device, self.chunk)
+        return DinoSeg(encoder, self.load_segmenter(device), self.masks)
+
+    def load_segmenter(self, device: torch.device | str = "cpu") -> Segmenter | None:
+        """SAM behind a detector, SAM 3, or a Segformer with a closed vocabulary; None if nothing is segmented."""
+        from cgrpo.rewards.segmenters import load_segmenter
+
+        if self.masks == "none" or not self.segmenter:
+            return None
+        detector = locate(self.detector, "folder") if self.detector else None
+        return load_segmenter(folder(self.segmenter, "segmenter"), detector, device)
+
+    def checkpoints(self) -> Mapping[str, Wanted]:
+        if self.masks == "none":
+            return {"path": "folder"}
+        return {"path": "folder", "segmenter": "folder", "detector": "folder"}
+
+    def lacks(self, task: Task) -> str:
+        masked = bool(task.masks) and None not in task.masks
+        if self.masks == "none":
+            return ""
+        if not self.segmenter:
+            return "" if masked else "no mask for each reference, and there is no segmenter"
+        if task.subject.strip(" .") or (self.masks == "reference" and masked):
+            return ""
+        return 'no subject (such as "dog") for the segmenter; give each one, or set masks = none'
+
+
+class DinoEncoder(Encoder):
+    """The CLS token of DINOv2 (with registers too) or of a DINOv3 ViT after the final norm, fp32.
+
+    Preprocessing, as the folder says: DINOv2 short side 256 bicubic, centre crop 224; DINOv3 squash to 224 bilinear;
+    ImageNet statistics; PIL only.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu", chunk: int = 64):
+        from cgrpo.rewards.loading import choose, load_pretrained
+
+        model, processor = choose(folder, BACKBONES, "DINO")
+        self.processor = load_pretrained(processor, folder)
+        super().__init__(load_pretrained(model, folder), chunk)
+        self.to(device)
+
+    def prepare(self, pictures: list[Image]) -> Tensor:
+        return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+
+    def embed(self, pixels_NCHW: Tensor) -> Tensor:
+        return self.model(pixels_NCHW).last_hidden_state[:, 0]
+
+
+class Subject(NamedTuple):
+    """A picture, the phrase for what counts in it, and its mask where the data set has one."""
+
+    picture: Image
+    phrase: str
+    mask: Image | None = None
+
+
+class DinoSeg(Reward):
+    """Cosine of the DINO CLS tokens of the subject in the reference and in the generated picture. Range [-1, 1].
+
+    ``masks``: "both" pictures are segmented (the paper's text), the "reference" only (the release), or "none" (plain
+    DINO, as in the paper's pilot). A segmented picture is composited on a neutral colour and cropped to the subject.
+    A mask that the data set gives for a reference comes before the segmenter. A picture in which nothing is found is
+    scored whole, and counted in ``report``. With several references the mean cosine counts; with none NaN. The last
+    4,096 references are encoded once.
+    """
+
+    axis: Axis = "identity"
+    unit = "cosine of DINO CLS tokens, -1 to 1"
+
+    def __init__(self, encoder: Encoder, segmenter: Segmenter | None, masks: Masks = "both"):
+        if masks == "both" and segmenter is None:
+            raise UserError("masks = 'both' needs a segmenter for generated pictures; give one, or set masks = 'none'")
+        self.encoder, self.segmenter, self.masks = encoder, segmenter, masks
+        self._references = EncodeOnce(self._encode_reference)
+        self._seen: dict[str, list[bool]] = {}
+
+    def to(self, device: torch.device | str) -> None:
+        self.encoder.to(device)
+        if self.segmenter is not None:
+            self.segmenter.to(device)
+
+    def report(self) -> dict[str, float]:
+        """Shares of generated pictures and of references that were to be masked but scored whole."""
+        shares = {key: sum(whole) / len(whole) for key, whole in self._seen.items()}
+        self._seen = {}
+        return shares
+
+    def crops(self, subjects: Sequence[Subject]) -> tuple[list[Image], list[bool]]:
+        """Each subject cut out of its picture, and whether the picture had to be left whole."""
+        from cgrpo.rewards.segmenters import subject_crop
+
+        pictures = [subject.picture.convert("RGB") for subject in subjects]
+        masks: list[np.ndarray | None] = [_as_array(subject) for subject in subjects]
+        unmasked = [row for row, subject in enumerate(subjects) if subject.mask is None]
+        if self.segmenter is not None and unmasked:
+            phrases = [subjects[row].phrase for row in unmasked]
+            found = self.segmenter.segment([pictures[row] for row in unmasked], phrases)
+            for row, mask in zip(unmasked, found, strict=True):
+                masks[row] = mask
+        whole = [mask is None or not mask.any() for mask in masks]
+        return [subject_crop(picture, mask) for picture, mask in zip(pictures, masks, strict=True)], whole
+
+    def _encode_reference(self, subject: Subject) -> tuple[Tensor, bool]:
+        """Its feature [C], and whether it had to be left whole."""
+        pictures, whole = ([subject.picture], [False]) if self.masks == "none" else self.crops([subject])
+        return self.encoder.pictures(pictures)[0], whole[0]
+
+    def reference_features(self, batch: Batch) -> list[Tensor | None]:
+        """For each row the features [references, C], None without a reference; each picture is encoded once."""
+        import torch
+
+        given = batch.reference_masks or [[None] * len(pictures) for pictures in batch.references]
+        rows = [
+            [Subject(picture, phrase, mask) for picture, mask in zip(pictures, masks, strict=True)]
+            for pictures, phrase, masks in zip(batch.references, batch.subjects, given, strict=True)
+        ]
+        keys = [[_key(subject) for subject in row] for row in rows]
+        subjects: dict[Hashable, Subject] = {
+            key: s for row, ks in zip(rows, keys, strict=True) for s, key in zip(row, ks, strict=True)
+        }
+        known = self._references(subjects)
+        if self.masks != "none":
+            self._count("reference_unsegmented", [known[key][1] for row in keys for key in row])
+        return [torch.stack([known[key][0] for key in row]) if row else None for row in keys]
+
+    def _count(self, key: str, whole: list[bool]) -> None:
+        if whole:
+            self._seen.setdefault(key, []).extend(whole)
+
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        import torch
+
+        pictures = to_pictures(images_NHWC)
+        if self.masks == "both":
+            pictures, whole = self.crops([Subject(p, words) for p, words in zip(pictures, batch.subjects, strict=True)])
+            self._count("unsegmented", whole)
+        pairs = zip(self.encoder.pictures(pictures), self.reference_features(batch), strict=True)
+        nothing = torch.tensor(torch.nan)
+        return torch.stack([nothing if known is None else (known @ row_C).mean() for row_C, known in pairs])
+
+
+def _as_array(subject: Subject) -> np.ndarray | None:
+    """The given mask as booleans [H, W]."""
+    import numpy as np
+
+    if subject.mask is None:
+        return None
+    if subject.mask.size != subject.picture.size:
+        raise UserError(
+            f"the mask of a reference of {subject.phrase!r} is {subject.mask.size} pixels (width, height), its picture "
+            f"{subject.picture.size}; make them the same"
+        )
+    return np.asarray(subject.mask.convert("L")) > 127
+
+
+def _key(subject: Subject) -> tuple[str, ...]:
+    return (subject.phrase, of_picture(subject.picture), "" if subject.mask is None else of_picture(subject.mask))

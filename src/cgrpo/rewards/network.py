@@ -1,0 +1,80 @@
+"""Addresses, secrets and the environment, as every reward over the network meets them. No network library here."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from cgrpo.errors import UserError
+
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # of the environment, by its name
+ADDRESS = re.compile(r"https?://[^\s@?#]+", re.IGNORECASE)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def is_address(url: str) -> bool:
+    """Of a server, by http or https, with a port that there is, and with no user, key or query."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # which refuses an empty part and one of 64 letters
+        return bool(url.isprintable() and ADDRESS.fullmatch(url) and parts.hostname and parts.port != 0)
+    except ValueError:  # of a port that there is not, too
+        return False
+
+
+@contextmanager
+def set_up(where: str) -> Iterator[None]:
+    """For making an HTTP client, which reads the environment. UserError where that can't be, without what stands in
+    it: a proxy's address may hold a password."""
+    try:
+        yield
+    except Exception as error:  # each of the network library's many ways
+        names = CERTIFICATES if isinstance(error, OSError) else PROXIES
+        told = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+        reason = str(error) if isinstance(error, ImportError | OSError) else "an address that is none"
+        raise UserError(
+            f"{where}: HTTP can't be set up ({reason}); mend {' or '.join(told) or 'the url'}"
+            + (" in the environment" if told else "")
+        ) from None
+
+
+def read_token(where: str, variable: str) -> str:
+    """The token in an environment variable. Raises UserError, which never says what may be the token itself."""
+    if not VARIABLE.fullmatch(variable):
+        raise UserError(f"{where}: the token's variable must be the name of an environment variable that holds it")
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        raise UserError(f"{where}: the environment variable {variable} for the token is empty; export {variable}=...")
+    if not token.isprintable():
+        raise UserError(f"{where}: the environment variable {variable} holds no token (odd characters); set it anew")
+    return token
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine itself can reach what listens on ``host``."""
+    host = host.lower().rstrip(".")
+    try:
+        return _address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_local(host: str) -> bool:
+    """Whether who asks ``host`` asks this machine, by whatever of its names; others may reach it, too."""
+    try:
+        if _address(host).is_unspecified:  # 0.0.0.0 is what servers print
+            return True
+    except ValueError:
+        pass
+    return is_loopback(host) or host.lower().rstrip(".") == socket.gethostname().lower()
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(host)
+    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
