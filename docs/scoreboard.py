@@ -64,7 +64,7 @@ def _table8() -> str:
 
 def _bold(markdown: str) -> str:
     """Verdicts first and bold, so that a reader sees them before the numbers."""
-    return re.sub(r"\| (holds|does not hold|in part|unclear)(?=: )", r"| **\1**", markdown)
+    return re.sub(r"\| (holds|does not hold|in part|level|unclear|too few seeds)(?=: )", r"| **\1**", markdown)
 
 
 NARROW = {"identity_readback": "identity judge", "prompt_readback": "prompt judge", "copy_paste": "copy paste"}

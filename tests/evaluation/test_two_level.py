@@ -26,6 +26,23 @@ def test_one_seed_is_students_interval_over_subjects() -> None:
     assert (found.low, found.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
 
 
+def test_its_p_value_is_that_of_the_interval() -> None:
+    gap_SJ = torch.randn(3, 12, generator=torch.Generator().manual_seed(2)) + 0.4
+    found = two_level(gap_SJ)
+    shifted = two_level(gap_SJ - found.low)  # its interval begins at 0
+    assert 0 < found.p < 1 and shifted.p == pytest.approx(0.05)
+    assert two_level(torch.zeros(2, 3)).p == 1 and two_level(torch.ones(2, 3)).p == 0
+    assert math.isnan(two_level(torch.ones(3, 1)).p)
+
+
+def test_its_degrees_of_freedom_are_no_fewer_than_the_seeds() -> None:
+    """Rows 0 and columns 0: all is rest, so Satterthwaite's would be below 1 for a variance of the rest's sign."""
+    gap_SJ = torch.tensor([[1.0, 0.0, -1.0], [-1.0, 1.0, 0.0], [0.0, -1.0, 1.0]]) + torch.tensor([[0.1], [0.0], [-0.1]])
+    found = two_level(gap_SJ)
+    by_seed = 3 * (2 * 0.1**2) / 2
+    assert found.high == pytest.approx(stats.t.ppf(0.975, 2) * math.sqrt(by_seed / 9))
+
+
 def test_seeds_that_differ_widen_it_and_one_subject_says_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     gap_SJ = torch.randn(3, 40, generator=generator)

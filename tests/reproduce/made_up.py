@@ -7,7 +7,7 @@ from cgrpo.reproduce.results import code_mark
 
 
 def fake(job: Job, gain: float, code: str | None = None) -> dict:
-    arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.41 + gain]}
+    arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.401 + gain]}
     metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
     return {
         "key": job.key,

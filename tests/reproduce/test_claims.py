@@ -20,16 +20,17 @@ from cgrpo.reproduce import (
     scoreboard,
     tables,
 )
-from cgrpo.reproduce.cells import verdict_of
+from cgrpo.reproduce.cells import judge, verdict_of
 from cgrpo.reproduce.definition import HEADLINES
 
 
-def told(name: str, gains: dict[str, float], folder: Path) -> Scoreboard:
-    """A board of one seed, from made-up gains of some rows: alike on nearly all subjects, so intervals are narrow."""
+def told(name: str, gains: dict[str, float], folder: Path, seeds: int = 3) -> Scoreboard:
+    """A board from made-up gains of some rows: alike in seeds and nearly all subjects, so intervals are narrow."""
     table, results = load_table(name), Results(folder)
-    jobs = jobs_of(table, "toybox", table.worlds[0], [0])
+    jobs = jobs_of(table, "toybox", table.worlds[0], range(seeds))
     for row, gain in gains.items():
-        (folder / f"{jobs[row][0].key}.json").write_text(json.dumps(fake(jobs[row][0], gain)))
+        for job in jobs[row]:
+            (folder / f"{job.key}.json").write_text(json.dumps(fake(job, gain)))
     return scoreboard(table, table.worlds[0], jobs, results)
 
 
@@ -41,35 +42,51 @@ def test_verdicts_follow_the_interval(tmp_path: Path) -> None:
     assert loses.verdict == "does not hold" and loses.difference.mean == pytest.approx(0.2)  # max less tanh: it gains
     fewer = judged["min gains less identity than tanh"]
     assert fewer.verdict == "holds" and fewer.difference.mean == pytest.approx(-0.1)
-    assert judged["tanh keeps identity better than the harmonic mean"].verdict == "unclear"  # equal: no interval, at 0
+    assert judged["tanh keeps identity better than the harmonic mean"].verdict == "level"  # equal
 
 
 @pytest.mark.parametrize(
-    ("change", "lies", "verdict"),
+    ("change", "p", "lies", "verdict"),
     [
-        ((-0.001, -0.008, 0.006), "level", "holds"),
-        ((-0.012, -0.017, -0.008), "level", "unclear"),
-        ((-0.02, -0.03, -0.011), "level", "does not hold"),
-        ((0.02, 0.011, 0.03), "level", "does not hold"),
-        ((0.02, 0.011, 0.03), "above", "holds"),
-        ((0.02, 0.011, 0.03), "below", "does not hold"),
-        ((-0.02, -0.03, -0.011), "below", "holds"),
-        ((-0.02, -0.03, 0.011), "below", "unclear"),
+        ((-0.001, -0.008, 0.006), 1.0, "level", "holds"),
+        ((-0.012, -0.017, -0.008), 0.0, "level", "unclear"),
+        ((-0.02, -0.03, -0.011), 0.0, "level", "does not hold"),
+        ((0.02, 0.011, 0.03), 0.0, "level", "does not hold"),
+        ((0.02, 0.011, 0.03), 0.01, "above", "holds"),
+        ((0.02, 0.011, 0.03), 0.01, "below", "does not hold"),
+        ((-0.02, -0.03, -0.011), 0.01, "below", "holds"),
+        ((-0.02, -0.03, 0.011), 0.4, "below", "unclear"),
+        ((0.02, 0.001, 0.03), 0.2, "above", "unclear"),  # its own interval leaves out 0, but it is one claim of many
+        ((0.002, -0.004, 0.008), 0.7, "above", "level"),
+        ((0.004, 0.001, 0.007), 0.01, "above", "holds"),
     ],
 )
-def test_a_verdict_needs_the_whole_interval(change: tuple[float, float, float], lies: str, verdict: str) -> None:
+def test_a_verdict_needs_an_adjusted_p_value_or_an_interval_within_the_level(
+    change: tuple[float, float, float], p: float, lies: str, verdict: str
+) -> None:
     claim = load_table("table2").claims[0].model_copy(update={"lies": lies})
     mean, low, high = change
-    assert verdict_of(claim, TwoLevel(low, high, mean, seeds=1, subjects=3)) == verdict
+    assert verdict_of(claim, TwoLevel(low, high, mean, seeds=3, subjects=3), p) == verdict
+    assert verdict_of(claim, TwoLevel(low, high, mean, seeds=2, subjects=3), p) == "too few seeds"
+
+
+def test_p_values_are_adjusted_for_the_claims_of_a_table_that_have_enough_seeds() -> None:
+    claim = load_table("table2").claims[0].model_copy(update={"lies": "above"})
+    gaps = [TwoLevel(0.01, 0.1, 0.05, seeds, 9, p) for seeds, p in ((3, 0.02), (5, 0.03), (2, 0.0))]
+    alone, among = judge([(claim, gaps[0])]), judge([*((claim, gap) for gap in gaps), (claim, None)])
+    assert alone[0].p == 0.02 and alone[0].verdict == "holds"
+    assert [judged.p for judged in among[:2]] == [0.04, 0.04]
+    assert [judged.verdict for judged in among] == ["holds", "holds", "too few seeds", "not run"]
+    assert judge([(claim, gap) for gap in (*gaps, gaps[1])])[0].verdict == "unclear"  # of three: 0.06
 
 
 def test_a_headline_says_in_a_word_what_its_claims_come_to(tmp_path: Path) -> None:
     gains = {"naive GRPO 1:1": 0.05, "Customized-GRPO": 0.05, "w/o synergy": -0.05, "RPO": -0.02, "SFT": -0.002}
     rows = {row[0]: str(row[1]) for row in headlines([told("table2", gains, tmp_path)]).rows}
     cell = {key: rows[says] for key, says in HEADLINES.items() if says in rows}
-    assert cell["sars"].startswith("holds: identity +0.100 [") and cell["sars"].endswith("(1 seed)")
+    assert cell["sars"].startswith("holds: identity +0.100 [") and cell["sars"].endswith("(3 seeds)")
     assert cell["degradation"].startswith("does not hold: ")  # it gains identity, and does not lose prompt following
-    assert cell["full"].startswith("in part: of 3 claims 2 as told, 1 unclear")
+    assert cell["full"].startswith("in part: of 3 claims 2 as told, 1 level")
     assert cell["rpo"].startswith("does not hold: ")  # prompt following down as told, identity not up
     assert cell["tdw"] == "not trained yet" and "inverted" not in cell
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from cgrpo.evaluation.statistics import TwoLevel, two_level
 from cgrpo.files import to_float
-from cgrpo.reproduce.definition import AXES, LEVEL, Claim, Row, Table
+from cgrpo.reproduce.definition import AXES, FEWEST, LEVEL, Claim, Row, Table
 from cgrpo.reproduce.results import COPIES, Results, code_mark
 from cgrpo.reproduce.runs import Job
+from cgrpo.statistics import holm
 
-Verdict = Literal["holds", "does not hold", "unclear", "not run"]
+Verdict = Literal["holds", "does not hold", "level", "unclear", "too few seeds", "not run"]
+SURE = 0.05  # p-value, adjusted for the number of a table's claims
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim of the paper's, and what the runs here say: ``row`` - ``against`` on its axis' judge."""
+    """A claim of the paper's, and what the runs here say: ``row`` - ``against`` on its axis' judge.
+
+    p   of no difference, adjusted for all claims of the table that have enough seeds (Holm); NaN for the others
+    """
 
     claim: Claim
     verdict: Verdict
     difference: TwoLevel | None
+    p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Scoreboard:
                 for line in self.lines
             ],
             "claims": [
-                {**judged.claim.model_dump(), "verdict": judged.verdict}
+                {**judged.claim.model_dump(), "verdict": judged.verdict, "p_holm": judged.p}
                 | {"difference": judged.difference and asdict(judged.difference)}
                 for judged in self.claims
             ],
@@ -109,7 +116,7 @@ def scoreboard(
     finished = {name: _alike([result for result in row if result]) for name, row in found.items()}
     judges = _judges(next((result for row in finished.values() for result in row), None))
     lines = tuple(_line(row, jobs.get(row.name, ()), finished.get(row.name, []), failed or {}) for row in table.rows)
-    claims = tuple(_judge(claim, finished, judges) for claim in table.claims)
+    claims = judge([(claim, _gap(claim, finished, judges)) for claim in table.claims])
     seeds = tuple(sorted({job.seed for row in jobs.values() for job in row}))
     return Scoreboard(table, world, seeds, lines, claims, judges)
 
@@ -169,25 +176,40 @@ def _pictures(result: dict[str, Any]) -> int | None:
     return group and result["iterations"] * settings["prompts_per_iteration"] * group
 
 
-def _judge(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges: Mapping[str, str]) -> Judged:
+def _gap(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges: Mapping[str, str]) -> TwoLevel | None:
     """Seeds that both rows have are paired; the base itself has no seeds and counts as no change."""
     metric = {**judges, COPIES: COPIES}.get(claim.axis)  # copies are measured, not judged
     sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.row, claim.against) if name in finished}
     seeds = sorted(set.intersection(*(set(side) for side in sides.values()))) if sides else []
     alike = {_measured(side[seed]).get(metric or "") for side in sides.values() for seed in seeds}
     if metric is None or not seeds or len(alike) > 1 or alike == {None}:
-        return Judged(claim, "not run", None)
+        return None
     gaps = {name: _gaps([side[seed] for seed in seeds], metric) for name, side in sides.items()}
     nothing = torch.zeros_like(next(iter(gaps.values())))
-    gap = two_level(_scored(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing)))
-    return Judged(claim, verdict_of(claim, gap), gap)
+    return two_level(_scored(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing)))
 
 
-def verdict_of(claim: Claim, gap: TwoLevel) -> Verdict:
-    """Told where the whole interval lies on one side: of 0, or of what is level still."""
+def judge(found: Sequence[tuple[Claim, TwoLevel | None]]) -> tuple[Judged, ...]:
+    """Verdicts on a table's claims in one world, p-values adjusted for their number by Holm."""
+    enough = [gap.p if gap is not None and gap.seeds >= FEWEST else math.nan for _, gap in found]
+    return tuple(
+        Judged(claim, "not run" if gap is None else verdict_of(claim, gap, p), gap, p)
+        for (claim, gap), p in zip(found, holm(enough), strict=True)
+    )
+
+
+def verdict_of(claim: Claim, gap: TwoLevel, p: float) -> Verdict:
+    """What a difference says of a claim; ``p`` of no difference, adjusted.
+
+    A direction holds, or does not, where the adjusted p-value is below SURE. Where it is not, but the whole interval
+    lies within LEVEL, both rows are level. A claim of "level" holds there, and does not where the whole interval lies
+    outside of LEVEL.
+    """
+    if gap.seeds < FEWEST:
+        return "too few seeds"
+    level = gap.above(-LEVEL) and gap.below(LEVEL)
     if claim.lies == "level":
-        inside, outside = gap.above(-LEVEL) and gap.below(LEVEL), gap.above(LEVEL) or gap.below(-LEVEL)
-    else:
-        above, below = gap.above(), gap.below()
-        inside, outside = (above, below) if claim.lies == "above" else (below, above)
-    return "holds" if inside else "does not hold" if outside else "unclear"
+        return "holds" if level else "does not hold" if gap.above(LEVEL) or gap.below(-LEVEL) else "unclear"
+    if p < SURE:
+        return "holds" if (gap.mean > 0) == (claim.lies == "above") else "does not hold"
+    return "level" if level else "unclear"

@@ -8,10 +8,16 @@ from collections.abc import Sequence
 from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
 from cgrpo.evaluation.statistics import TwoLevel
 from cgrpo.reproduce.cells import Judged, Scoreboard
-from cgrpo.reproduce.definition import HEADLINES, LEVEL
+from cgrpo.reproduce.definition import FEWEST, HEADLINES, LEVEL
 
+RULE = (
+    "Differences as the words say, on judges that are not trained on, with 95 % intervals over seeds and subjects "
+    f"together. A verdict needs {FEWEST} seeds, and a p-value below 0.05 after Holm's adjustment for all claims of its "
+    f"table in that world. Level: the whole interval lies within {LEVEL:g}. Unclear: neither."
+)
 TONES = {"holds": "rose", "does not hold": "fell"}
 UNTRAINED = "not trained yet"
+UNDECIDED = ("level", "unclear", "too few seeds")
 SHORT = 2  # claims of which a headline's cell tells each; of more it counts
 
 
@@ -24,9 +30,8 @@ def headlines(boards: Sequence[Scoreboard]) -> Table:
         if any(judged.values()):
             rows.append([says, *(_headline(judged[world]) for world in worlds)])
     note = (
-        "It holds where all that it says does, in part where some does and the rest is unclear, and it does not where "
-        "any of it is reversed. Differences as the words say, on judges that are not trained on, with 95 % intervals "
-        f"over seeds and subjects together; level is within {LEVEL:g}."
+        "A claim holds if every part is confirmed, holds in part if some are and none is contradicted, and does not "
+        "hold if any part is contradicted. " + RULE
     )
     return Table("What holds here", note, ["the paper says", *worlds], rows, "l" * (1 + len(worlds)))
 
@@ -69,7 +74,7 @@ def claims_table(board: Scoreboard) -> Table:
     judges = ", ".join(f"{axis}: {name}" for axis, name in board.judges.items()) or "none yet"
     note = (
         f"{'What the paper says' if board.table.columns else 'What is claimed'}, and the difference found here on that "
-        f"axis' judge ({judges}). Told where the interval leaves out 0; level is within {LEVEL:g}."
+        f"axis' judge ({judges}). {RULE}"
     )
     head = ["claim", "axis", "difference of", "found", "so it", "seeds"]
     return Table(f"{board.table.source}: what holds here, {board.world}", note, head, rows, "lllrlr")
@@ -111,7 +116,7 @@ def _headline(judged: Sequence[Judged]) -> str | Cell:
     if len(judged) <= SHORT:
         words = [f"{one.claim.axis} {signed(one.difference)}" for one in told]
     else:
-        kinds = {"holds": "as told", "does not hold": "reversed", "unclear": "unclear"}
+        kinds = {"holds": "as told", "does not hold": "reversed"} | {word: word for word in UNDECIDED}
         counts = Counter(one.verdict for one in told)
         words = [f"{counts[kind]} {word}" for kind, word in kinds.items() if counts[kind]]
         words[0] = f"of {len(told)} claims {words[0]}" if len(told) > 1 else words[0]
@@ -124,8 +129,8 @@ def _whole(told: Sequence[Judged]) -> str:
     verdicts = {one.verdict for one in told}
     if "does not hold" in verdicts:
         return "does not hold"
-    if verdicts == {"holds"}:
-        return "holds"
+    if len(verdicts) == 1:
+        return next(iter(verdicts))
     return "in part" if "holds" in verdicts else "unclear"
 
 

@@ -16,6 +16,7 @@ from cgrpo.text import is_blank, read_text
 Scale = Literal["toybox", "full"]
 SCALES: tuple[Scale, ...] = ("toybox", "full")
 AXES = ("identity", "prompt")
+FEWEST = 3  # seeds that a verdict needs
 LEVEL = 0.01  # on judges between 0 and 1: two rows are level where the interval of their difference lies within this
 # What the paper says, in a reader's order; a table's claims say which of these they are part of.
 HEADLINES = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from cgrpo import fingerprint
@@ -140,11 +141,15 @@ def contrast(base_N: Tensor, other_N: Tensor, cluster_N: Tensor, *, test: bool) 
 
 @dataclass(frozen=True)
 class TwoLevel(Interval):
-    """A mean with its interval over ``seeds`` and ``subjects``; of one seed, over subjects alone."""
+    """A mean with its interval over ``seeds`` and ``subjects``; of one seed, over subjects alone.
+
+    p   two-sided p-value of a mean of 0, by the same Student's distribution; NaN where the bounds are
+    """
 
     mean: float
     seeds: int
     subjects: int
+    p: float = math.nan
 
 
 def two_level(gap_SJ: Tensor) -> TwoLevel:
@@ -152,7 +157,8 @@ def two_level(gap_SJ: Tensor) -> TwoLevel:
 
     Two crossed random effects without replication: by the mean squares of rows, columns and rest, the variance of the
     grand mean is (MS_seed + MS_subject - MS_rest) / (S J), its degrees of freedom Satterthwaite's (Searle, Casella and
-    McCulloch, Variance Components, 1992, chapter 4). It is taken no smaller than the larger of the two alone.
+    McCulloch, Variance Components, 1992, chapter 4). It is taken no smaller than the larger of the two alone, and the
+    degrees of freedom no fewer than those of the seeds alone.
     benchmarks/interval_coverage.py measures the coverage. NaN bounds for fewer than two subjects.
     """
     seeds, subjects = gap_SJ.shape
@@ -173,8 +179,10 @@ def two_level(gap_SJ: Tensor) -> TwoLevel:
         parts = by_seed**2 / (seeds - 1) + by_subject**2 / (subjects - 1) + rest**2 / ((seeds - 1) * (subjects - 1))
         freedom = total**2 / parts if total > 0 and parts > 0 else float(min(squares))
         variance = max(total, by_seed, by_subject) / (seeds * subjects)
-    found = student_interval(mean.item(), variance**0.5, 1, max(freedom, 1.0))
-    return TwoLevel(found.low, found.high, mean.item(), seeds, subjects)
+    freedom = max(freedom, seeds - 1.0, 1.0)
+    found = student_interval(mean.item(), variance**0.5, 1, freedom)
+    p = float(2 * stats.t.sf(abs(mean.item()) / variance**0.5, freedom)) if variance else float(mean.item() == 0)
+    return TwoLevel(found.low, found.high, mean.item(), seeds, subjects, p)
 
 
 def auc(better_N: Tensor, worse_N: Tensor) -> float:
