@@ -12,26 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgrpo.errors import UserError
+from cgrpo.text import cure_for, first_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @contextmanager
-def reading(path: Path | str, cure: str = "") -> Iterator[None]:
+def reading(path: Path | str, cure: str = "", *more: type[Exception]) -> Iterator[None]:
     """Turn an OSError or ValueError within into a UserError that names ``path``; a UserError passes as it is.
 
-    ValueError is what parsers raise (JSON, TOML, decoding). ``cure`` says what to do about a file that exists and
-    can't be parsed.
+    ValueError is what parsers raise (JSON, TOML, decoding); ``more`` are further exceptions of a parser. ``cure`` says
+    what to do about a file that can't be parsed, unless its first bytes show that it is something else altogether.
     """
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: can't be read ({error})", cure) from error
+    except (OSError, ValueError, *more) as error:
+        of_the_system = error.strerror if isinstance(error, OSError) else None
+        reason = of_the_system or " ".join(str(error).split())
+        better = "" if of_the_system else cure_for(first_bytes(Path(path)), cure)
+        raise UserError(f"{path}: can't be read ({reason})", better) from error
 
 
 @contextmanager
@@ -55,7 +59,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` to write to first. What an error leaves there, on a full disk perhaps, is removed."""
+    """A place next to ``path`` to write to first. It is removed after an error, such as a full disk."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
@@ -67,42 +71,34 @@ def _partial(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process has ``folder``, which this one then has until the end, however that comes.
+    """Lock ``folder`` for this process. False if another process holds it. The lock ends with the process.
 
-    True as well where that can't be known: a folder that can't be made or opened, a file system without locks.
+    True as well where nobody can know: a folder that can't be made or opened, a file system without locks.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = os.open(folder, os.O_RDONLY)
-    except OSError:  # whoever writes there will tell
+    except OSError:  # whoever writes there will report it
         yield True
         return
+    free = True
     try:
-        yield _lock(held)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        free = not isinstance(error, BlockingIOError)
+    try:
+        yield free
     finally:
         os.close(held)
 
 
-def _lock(held: int) -> bool:
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
-    return True
-
-
 def json_text(value: Any, **how: Any) -> str:
-    """JSON of plain values with null for NaN and infinity, which it has not. ``how``: as json.dumps takes it.
-
-    All that is written goes through here; a test says so.
-    """
+    """JSON of plain values, null for NaN and infinity. ``how``: options of json.dumps. All JSON is written by this."""
     return json.dumps(without_nan(value), allow_nan=False, **how)
 
 
 def without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: None instead, at any depth."""
+    """``value`` with None for NaN and infinity, which JSON lacks, at any depth."""
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -111,7 +107,7 @@ def without_nan(value: Any) -> Any:
 
 
 def to_float(value: Any) -> float:
-    """NaN for what is no number: JSON has null for NaN."""
+    """A number read from JSON; NaN for null and for anything else that is no number."""
     return float(value) if isinstance(value, int | float) else math.nan
 
 

@@ -1,7 +1,8 @@
-"""Pictures as users have them, read: whatever Pillow opens, turned upright, of 8 bits, on white paper."""
+"""Pictures as users have them, read: whatever Pillow opens, upright, 8 bits per channel, sRGB, on white."""
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
@@ -11,9 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from cgrpo.colours import in_srgb
 from cgrpo.errors import UserError
 from cgrpo.text import cure_for, first_bytes
 
@@ -33,6 +33,7 @@ _UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, LookupError, AttributeError, ArithmeticError,
     AssertionError, RuntimeError,
 )  # fmt: skip
+_SAVE = "save it anew as PNG or JPEG"
 _UPRIGHT = {  # by EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -41,67 +42,64 @@ _UPRIGHT = {  # by EXIF's orientation
 
 
 def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Image.Image:
-    """The picture that a file's ``content`` holds: turned as its EXIF tag says, the first frame of several (GIF, MPO).
+    """The picture in a file's ``content``: turned as its EXIF tag says, the first frame of several (GIF, MPO), in sRGB.
 
-    ``alpha`` "white": RGB as a viewer shows it on white paper; palette and CMYK converted.
-    "drop": in its own mode (RGBA, P, CMYK, ...), because UNO resizes first and converts to RGB afterwards, which
-    lets go of the alpha channel and shows whatever colours lay under it; ``policies.prepare_reference`` does both.
-    Others who look at such a picture convert it to RGB themselves.
+    ``alpha`` "white": RGB, as a viewer shows it on white; palettes and CMYK are converted.
+    "drop": in its own mode (RGBA, P, CMYK, ...). UNO resizes first and converts to RGB afterwards, which drops alpha
+    and shows the colours under it; ``policies.prepare_reference`` does both.
 
-    Three things differ from UNO in both modes: UNO doesn't turn pictures by their EXIF tag; it clips 16-bit grey at
-    255, which makes it all but white, where here it is scaled to 8 bits (and is 8 bits where it has no more); and it
-    takes colours for sRGB's whatever the file's profile says, where here they become sRGB's (colours.py).
+    Three things differ from UNO in both modes. UNO doesn't turn pictures by their EXIF tag. It clips 16-bit grey at
+    255; here 16 bits are scaled to 8, or kept where only 8 are used. It ignores colour profiles; here they are applied.
 
-    Raises UserError, calling it ``name``, if it is no picture, cut short, larger than Pillow's limit against
-    decompression bombs (89 megapixels), or of 32-bit pixels.
+    Raises UserError, calling the picture ``name``, if it is none, is cut short, is larger than Pillow's limit against
+    decompression bombs (89 megapixels), or has 32-bit pixels.
     """
-    with opened(content, name) as found:
-        found.seek(0)
-        found.load()
-        if _ends_in_nothing(content, found.format):
+    with opened(content, name) as picture:
+        picture.seek(0)
+        picture.load()
+        if _is_zero_filled(content, picture.format):
             raise OSError("its end is missing: nothing but zeros")
-        profile = found.info.get("icc_profile")
-        picture = _eight_bits(upright(found), name, found.format)
-        if alpha == "drop" or picture.mode == "CMYK":
-            picture = in_srgb(picture, profile)
-        return picture if alpha == "drop" else in_srgb(_on_white(picture), profile)
+        profile = picture.info.get("icc_profile")
+        eight = _eight_bits(upright(picture), name, picture.format)
+        if alpha == "drop" or eight.mode == "CMYK":
+            eight = _in_srgb(eight, profile)
+        return eight if alpha == "drop" else _in_srgb(_on_white(eight), profile)
 
 
 @contextmanager
 def opened(file: bytes | Path, name: str | Path) -> Iterator[Image.Image]:
-    """A picture whose pixels aren't decoded yet; what goes wrong within is a UserError that calls it ``name``."""
+    """A picture whose pixels aren't decoded yet. An error within becomes a UserError that calls it ``name``."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file if isinstance(file, Path) else io.BytesIO(file)) as picture:
                 yield picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(f"{name}: more than {MAX_PIXELS or 0:,} pixels; scale the picture down first") from None
+        raise UserError(f"{name}: more than {MAX_PIXELS or 0:,} pixels", "scale the picture down first") from None
     except UnidentifiedImageError:  # whose text names a buffer in memory
-        cure = cure_for(first_bytes(file) if isinstance(file, Path) else file[:64], "save it anew as PNG or JPEG")
-        raise UserError(f"{name}: can't be read as a picture (no known format); {cure}") from None
+        cure = cure_for(first_bytes(file) if isinstance(file, Path) else file[:64], _SAVE)
+        raise UserError(f"{name}: can't be read as a picture (no known format)", cure) from None
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{name}: can't be read as a picture ({reason}); save it anew as PNG or JPEG") from error
+        raise UserError(f"{name}: can't be read as a picture ({' '.join(str(error).split())})", _SAVE) from error
 
 
-def _ends_in_nothing(content: bytes, kind: str | None) -> bool:
-    """Whether zeros stand in the place of its end: room was made for it on disk, and never filled.
+def _is_zero_filled(content: bytes, kind: str | None) -> bool:
+    """Whether the file ends in zeros instead of data: disk space was reserved and never written.
 
-    Decoders take them for data, and what they stand for is grey. Other formats have sums that tell.
+    Decoders show such an end as grey. Formats other than these have checksums.
     """
     if kind in ("WEBP", "AVIF"):
-        return content.endswith(bytes(512)) and b"exif" not in content.lower()  # whose padding may be the end
+        return content.endswith(bytes(512)) and b"exif" not in content.lower()  # EXIF's padding may be the end
     if kind not in ("JPEG", "MPO") or not content.endswith(bytes(64)):
         return False
     place = 2
-    while content[place : place + 1] == b"\xff" and content[place + 1] != 0xDA:  # to its data, past any thumbnail
+    while content[place : place + 1] == b"\xff" and content[place + 1] != 0xDA:  # to the data, past any thumbnail
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
     return content.find(b"\xff\xd9", place) < 0
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF tag says; other tags, which may well be damaged, play no part."""
+    """A copy, turned as the picture's EXIF tag says; other tags, which may be damaged, play no part."""
     try:
         turn = picture.getexif().get(0x0112)
     except _UNREADABLE:
@@ -110,8 +108,8 @@ def upright(picture: Image.Image) -> Image.Image:
     if method is None:
         return picture.copy()
     turned = picture.transpose(method)
-    for told in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # or it would be turned twice
-        turned.info.pop(told, None)
+    for tag in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # or it would be turned twice
+        turned.info.pop(tag, None)
     return turned
 
 
@@ -119,11 +117,51 @@ def _eight_bits(picture: Image.Image, name: str | Path, kind: str | None) -> Ima
     if picture.mode == "I" and kind == "PPM":  # Pillow's mode for 16 bits there
         return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     if picture.mode in ("I", "F"):
-        raise UserError(f"{name}: has 32-bit pixels (mode {picture.mode}); save it with 8 or 16 bits per channel")
+        raise UserError(f"{name}: has 32-bit pixels (mode {picture.mode})", "save it with 8 or 16 bits per channel")
     if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture
         levels = np.asarray(picture).astype(np.uint32)
         return Image.fromarray((levels if levels.max() <= 255 else levels // 257).astype(np.uint8))
     return picture
+
+
+# Two profiles of sRGB may differ by so many levels of 255.
+_SRGB_ROUNDING = 2
+_PROFILED = {"RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
+
+
+def _in_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
+    """The picture converted to sRGB from the ICC ``profile`` of its file, such as Display P3; alpha stays.
+
+    Unchanged without a profile, and where that is sRGB's own, damaged, or of another mode than the picture.
+    """
+    transform = _to_srgb(profile, picture.mode) if profile and picture.mode in _PROFILED else None
+    if transform is None or "transparency" in picture.info:  # the one transparent colour would be another one
+        return picture
+    return transform.apply(picture)
+
+
+@functools.lru_cache(maxsize=32)
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.createProfile("sRGB"),
+            mode,
+            _PROFILED[mode],
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        assert isinstance(transform, ImageCms.ImageCmsTransform)
+        return None if mode != "CMYK" and _changes_nothing(transform, mode) else transform
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):  # ImportError: Pillow without littlecms
+        return None
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    steps = np.linspace(0, 255, 6).astype(np.uint8)
+    colours = Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(6, 36, 3)).convert(mode)
+    change = np.asarray(transform.apply(colours)).astype(int) - np.asarray(colours)
+    return bool(np.abs(change).max() <= _SRGB_ROUNDING)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Text as people's programs write it, and what a file that is not what its name says really is."""
+"""Text as people's programs write it, and what a file really is when it is not what its name says."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-# What says how the rest is written; UTF-32's mark begins with UTF-16's, so it comes first.
+# Byte order marks; UTF-32's begins with UTF-16's, so it comes first.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
@@ -31,11 +31,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """JSON in which no table has a key twice: readers differ over which of the two counts. Raises ValueError."""
+    """The value of a JSON text. Raises ValueError, also for a key that an object has twice: readers differ on those."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except RecursionError:
-        raise ValueError("tables and lists too deep in one another") from None
+        raise ValueError("objects and lists nested too deep") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of it is seen: blanks, control characters, marks of no width."""
+    """Whether a reader sees nothing: blanks, control characters, characters of no width."""
     return all(unicodedata.category(char)[0] in "CZ" for char in text)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cgrpo.data import check_manifest
 from cgrpo.data.check import CheckReport
-from cgrpo.data.looks import alike, look_of
+from cgrpo.data.suspicion import alike, thumbnail
 
 MINI = Path(__file__).parent / "syncd_mini"
 
@@ -78,7 +78,7 @@ def test_every_fault_is_found_by_id(pictures: Path) -> None:
         ("missing", "missing"),
         ("cut", "broken"),
         ("text", "broken"),
-        ("chatter", "leftover"),
+        ("chatter", "chatter"),
         ("empty", "row"),
         ("fine", "duplicate"),
         ("again", "duplicate"),
@@ -86,7 +86,7 @@ def test_every_fault_is_found_by_id(pictures: Path) -> None:
     ]
     assert (report.rows, report.pictures) == (12, 10)
     assert report.counts == {
-        "row": 1, "missing": 1, "broken": 2, "duplicate": 3, "near-duplicate": 2, "leftover": 1, "mask": 0
+        "row": 1, "missing": 1, "broken": 2, "duplicate": 3, "near-duplicate": 2, "chatter": 1, "mask": 0
     }  # fmt: skip
     assert all("\n" not in problem.message for problem in report.problems)
     assert "near.jpg looks like row fine's reference" in report.problems[1].message
@@ -130,7 +130,7 @@ def test_a_picture_at_fault_counts_against_all_its_rows(tmp_path: Path) -> None:
 def test_syncd_as_it_is() -> None:
     """Its two planted cases; the pair that is too near is one object's own."""
     report = check_manifest(MINI / "release")
-    assert found(report) == [("1", "near-duplicate"), ("2", "leftover")]
+    assert found(report) == [("1", "near-duplicate"), ("2", "chatter")]
     assert "looks like its own reference" in report.problems[0].message
 
 
@@ -146,6 +146,6 @@ def test_what_looks_alike() -> None:
         small_red,
         scene(1),
     ]
-    looks = [look_of(picture), *(look_of(other) for other in others)]
+    looks = [thumbnail(picture), *(thumbnail(other) for other in others)]
     assert [later for later, earlier in alike(looks) if earlier == 0] == [1, 2]
     assert list(alike([])) == []

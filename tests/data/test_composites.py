@@ -17,7 +17,7 @@ from cgrpo.cli import main
 from cgrpo.data import ManifestSource, check_manifest, read_tasks
 from cgrpo.data.archives import read_bytes
 from cgrpo.data.readers import scan
-from cgrpo.data.rows import Fault, LeftOut
+from cgrpo.data.tasks import Fault, LeftOut
 from cgrpo.errors import UserError
 from cgrpo.types import Task
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cgrpo.data.leftovers import leftover
+from cgrpo.data.suspicion import chatter
 
 CHATTER = [
     "let me know if you need any further assistance!",
@@ -41,9 +41,9 @@ CAPTIONS = [
 
 @pytest.mark.parametrize("prompt", CHATTER)
 def test_chatter(prompt: str) -> None:
-    assert leftover(prompt) is not None
+    assert chatter(prompt) is not None
 
 
 @pytest.mark.parametrize("prompt", CAPTIONS)
 def test_captions(prompt: str) -> None:
-    assert leftover(prompt) is None
+    assert chatter(prompt) is None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cgrpo.data import check_manifest
 from cgrpo.data.masks import read_mask
-from cgrpo.data.records import ManifestSource
+from cgrpo.data.sources import ManifestSource
 from cgrpo.errors import UserError
 
 INSIDE = np.zeros((32, 32), dtype=bool)

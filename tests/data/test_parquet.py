@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from cgrpo.data import ManifestSource, blocks, check_manifest, columns, read_tasks
+from cgrpo.data import ManifestSource, check_manifest, columns, read_tasks
 from cgrpo.data.archives import is_file, read_bytes
 from cgrpo.data.readers import scan
-from cgrpo.data.rows import Fault
+from cgrpo.data.tasks import Fault
 from cgrpo.errors import UserError
 from cgrpo.types import Task
 
@@ -147,9 +147,9 @@ def test_scanning_reads_no_picture(tmp_path: Path) -> None:
 def test_any_order_from_blocks_within_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
     """With blocks of a few rows, and room for a few blocks only."""
     monkeypatch.setattr(columns, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(blocks, "KEPT_BYTES", 6000)
-    monkeypatch.setattr(blocks, "KEPT_CURSORS", 1)
-    blocks.store_of.cache_clear()
+    monkeypatch.setattr(columns, "KEPT_BYTES", 6000)
+    monkeypatch.setattr(columns, "KEPT_CURSORS", 1)
+    columns.cache_of.cache_clear()
     paths = [record.references[0] for record in read_tasks(many(tmp_path / "x.parquet", 200, row_group_size=group))]
     order = list(range(200))
     for seed in range(3):
@@ -157,8 +157,8 @@ def test_any_order_from_blocks_within_groups(tmp_path: Path, monkeypatch: pytest
         assert [read_bytes(paths[n]) for n in order] == [picture(n) for n in order]
     order.sort()
     assert [read_bytes(paths[n]) for n in order] == [picture(n) for n in order]
-    assert blocks.store_of(os.getpid())._bytes <= 6000
-    blocks.store_of.cache_clear()
+    assert columns.cache_of(os.getpid()).bytes <= 6000
+    columns.cache_of.cache_clear()
 
 
 def test_threads_and_a_fork_amid_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

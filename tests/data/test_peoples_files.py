@@ -14,7 +14,7 @@ from PIL import Image
 from cgrpo.data import check_manifest, read_tasks
 from cgrpo.data.archives import open_picture
 from cgrpo.data.readers import scan
-from cgrpo.data.rows import Fault
+from cgrpo.data.tasks import Fault
 from cgrpo.errors import UserError
 
 

@@ -15,9 +15,8 @@ from PIL import Image
 
 from cgrpo.data import ManifestSource, check_manifest, read_tasks
 from cgrpo.data.archives import is_file, read_bytes, within
-from cgrpo.data.fields import PICTURE_KEYS, VALUE_KEYS
 from cgrpo.data.readers import scan
-from cgrpo.data.rows import Fault
+from cgrpo.data.tasks import PICTURES, VALUES, Fault
 from cgrpo.errors import UserError
 from cgrpo.types import Task
 
@@ -76,15 +75,15 @@ def test_a_line_separator_within_a_prompt_ends_no_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"prompt": " "}, "record 1: prompt"),
-        ({"references": "a.png"}, "record 1: references"),
-        ({"references": [3]}, "record 1: references"),
-        ({"target": 3}, "record 1: target"),
-        ({"masks": ["m.png"]}, "record 1: masks"),
-        ({"masks": [1, 2]}, "record 1: masks"),
-        ({"mask_threshold": 255}, "record 1: mask_threshold"),
+        ({"prompt": " "}, "row 1: prompt"),
+        ({"references": "a.png"}, "row 1: references"),
+        ({"references": [3]}, "row 1: references"),
+        ({"target": 3}, "row 1: target"),
+        ({"masks": ["m.png"]}, "row 1: masks"),
+        ({"masks": [1, 2]}, "row 1: masks"),
+        ({"mask_threshold": 255}, "row 1: mask_threshold"),
         ({"meta": []}, None),
-        ({"meta": [1]}, "record 1: meta"),
+        ({"meta": [1]}, "row 1: meta"),
     ],
 )
 def test_faults_name_row_and_field(tmp_path: Path, change: dict, says: str | None) -> None:
@@ -103,7 +102,7 @@ def test_broken_lines_are_faults_of_their_own(tmp_path: Path) -> None:
     rows = scan(path)
     assert isinstance(rows[0], Task)
     messages = [row.message for row in rows if isinstance(row, Fault)]
-    assert [message.partition(": ")[0].rpartition(", ")[2] for message in messages] == ["line 3", "record 2"]
+    assert [message.partition(": ")[0].rpartition(", ")[2] for message in messages] == ["line 3", "row 2"]
 
 
 @pytest.mark.parametrize(("text", "says"), [("{", "JSON"), ("[]", "no records"), ("{}", "no records"), ("3", "no rec")])
@@ -131,7 +130,7 @@ def test_imagefolder_as_csv_with_several_pictures(tmp_path: Path) -> None:
     assert (both.references, both.target) == ((tmp_path / "r.png",), tmp_path / "t.png")
     assert both.masks == (tmp_path / "m.png",)
     assert (lone.references, lone.target) == ((tmp_path / "t.png",), None)
-    assert "record 2: has more cells than the header" in long.message
+    assert "row 2: has more cells than the header" in long.message
 
 
 def test_file_names_in_several_columns(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_limit(tmp_path: Path) -> None:
     path = write(tmp_path / "m.json", [ROW, ROW | {"id": 8}, {}])
     assert [record.id for record in read_tasks(path, limit=2)] == ["7", "8"]
     assert ManifestSource(path, limit=1).size == 1
-    with pytest.raises(UserError, match="record 2"):
+    with pytest.raises(UserError, match="row 2"):
         read_tasks(path, limit=3)
 
 
@@ -350,7 +349,7 @@ def test_the_releases_subset(tmp_path: Path) -> None:
     assert records[2].target == MINI / "release/50145/2.png" and records[2].prompt.startswith("A fox on a beach")
     assert records[2].masks == (MINI / "release/50145/masks/1.jpg",) and records[2].meta["category"] == "deformable"
     row = json.loads(path.read_text())[0] | {"text": ""}
-    with pytest.raises(UserError, match="record 0: text"):
+    with pytest.raises(UserError, match="row 0: text"):
         read_tasks(write(tmp_path / "m.json", [row]))
 
 
@@ -372,4 +371,4 @@ def test_masks_are_black_and_white_and_as_large_as_their_pictures(tmp_path: Path
 
 def test_the_guide_names_every_field() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
-    assert not [key for key in (*PICTURE_KEYS, *VALUE_KEYS) if f"`{key}`" not in guide]
+    assert not [key for key in (*PICTURES, *VALUES) if f"`{key}`" not in guide]

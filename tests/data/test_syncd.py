@@ -16,7 +16,7 @@ from PIL import Image
 from cgrpo.data import Rules, Scorers, filter_syncd, read_tasks, write_manifest
 from cgrpo.data.archives import open_picture
 from cgrpo.data.syncd import percentile_ranks
-from cgrpo.data.syncd_files import SyncdObject, choose_pair, load_objects, metadata_files
+from cgrpo.data.syncd_files import SyncdObject, choose_pair, object_of
 from cgrpo.errors import UserError
 
 MINI = Path(__file__).parent / "syncd_mini"
@@ -32,8 +32,8 @@ def ids(manifest: dict) -> list[str]:
     ("rules", "key"),
     [
         (Rules(), "topk_text_filter_on"),
-        (Rules(drop_leftovers=False), "topk_text_filter_off"),
-        (Rules(drop_leftovers=False, near_duplicate=None), "topk_no_dup_guard_text_off"),
+        (Rules(drop_chatter=False), "topk_text_filter_off"),
+        (Rules(drop_chatter=False, near_duplicate=None), "topk_no_dup_guard_text_off"),
     ],
 )
 def test_order(rules: Rules, key: str) -> None:
@@ -52,7 +52,7 @@ def test_records_and_parameters() -> None:
             assert digest == hashlib.sha256((RELEASE / name).read_bytes()).hexdigest()
     assert [record["meta"]["score"] for record in records] == [1.0, 0.5]  # first of two in both; last in both
     assert parameters["metadata_sha256"] == {"metadata_with_scores.json": EXPECTED["metadata_with_scores_sha256"]}
-    assert (parameters["objects"], parameters["candidates"], parameters["leftover_prompts"]) == (4, 2, 1)
+    assert (parameters["objects"], parameters["candidates"], parameters["chatter_prompts"]) == (4, 2, 1)
     assert parameters["similarity_deciles"][0] == 0.716667 and parameters["similarity_deciles"][-1] == 0.83
     whole = json.dumps(records, sort_keys=True).encode()
     assert parameters["records_sha256"] == hashlib.sha256(whole).hexdigest()
@@ -65,10 +65,11 @@ def test_floors_keep_what_the_official_loader_keeps(floors: str) -> None:
         similarity = aesthetic = None
     else:
         similarity, aesthetic = (None if float(part) < 0 else float(part) for part in floors.split(","))
-    rules = Rules(0.98 if similarity else None, similarity, aesthetic, drop_leftovers=False)
+    rules = Rules(0.98 if similarity else None, similarity, aesthetic, drop_chatter=False)
     kept = {}
-    for item in load_objects(metadata_files(RELEASE)):
-        assert isinstance(item, SyncdObject) and item.similarity and item.aesthetics
+    for row in json.loads((RELEASE / "metadata_with_scores.json").read_text()):
+        item = object_of(row, "here")
+        assert item.similarity and item.aesthetics
         pairs = rules.pairs(item, item.similarity, item.aesthetics)
         if pairs:
             kept[item.folder] = len({k for pair in pairs for k in pair})
@@ -103,13 +104,13 @@ def test_names_written_on_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"filenames": ["\ud800/0.png", "1.png", "2.png"]}, "record 0: filenames"),
-        ({"filenames": ["a\0b.png", "1.png", "2.png"]}, "record 0: filenames"),
-        ({"prompts": ["\ud800", "x", "y"]}, "record 0: prompts"),
-        ({"dino_scores": [[0, math.nan, 0.5], [0, 0, 0.5], [0, 0, 0]]}, "record 0: dino_scores must be numbers"),
-        ({"dino_scores": [[0]]}, "record 0: dino_scores must be a 3 x 3 table"),
-        ({"aesthetics_scores": {"0": math.inf, "1": 5, "2": 5}}, "record 0: aesthetics_scores"),
-        ({"aesthetics_scores": {"0": "6", "1": 5, "2": 5}}, "record 0: aesthetics_scores"),
+        ({"filenames": ["\ud800/0.png", "1.png", "2.png"]}, "row 0: filenames"),
+        ({"filenames": ["a\0b.png", "1.png", "2.png"]}, "row 0: filenames"),
+        ({"prompts": ["\ud800", "x", "y"]}, "row 0: prompts"),
+        ({"dino_scores": [[0, math.nan, 0.5], [0, 0, 0.5], [0, 0, 0]]}, "row 0: dino_scores must be numbers"),
+        ({"dino_scores": [[0]]}, "row 0: dino_scores must be a 3 x 3 table"),
+        ({"aesthetics_scores": {"0": math.inf, "1": 5, "2": 5}}, "row 0: aesthetics_scores"),
+        ({"aesthetics_scores": {"0": "6", "1": 5, "2": 5}}, "row 0: aesthetics_scores"),
     ],
 )
 def test_odd_metadata_is_a_line(tmp_path: Path, change: dict, says: str) -> None:
@@ -127,7 +128,7 @@ def test_an_empty_picture_is_a_line(tmp_path: Path) -> None:
 
 
 def test_shares() -> None:
-    rules = Rules(drop_leftovers=False)
+    rules = Rules(drop_chatter=False)
     shares = {"rigid": 0.5, "deformable": 0.5}
     assert ids(filter_syncd(RELEASE, top=2, rules=rules)) == ["0", "2"]
     assert ids(filter_syncd(RELEASE, top=2, rules=rules, shares=shares)) == ["0", "50145"]
@@ -175,11 +176,11 @@ def change_metadata(folder: Path, name: str, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"filenames": ["1/0.png"]}, "record 1: filenames"),
-        ({"prompts": ["one"]}, "record 1: prompts"),
-        ({"dino_scores": [[0.0]]}, "record 1: dino_scores"),
-        ({"dino_scores": [[0.0, None], [0.0, 0.0]]}, "record 1: dino_scores"),
-        ({"aesthetics_scores": {"0": 3}}, "record 1: aesthetics_scores"),
+        ({"filenames": ["1/0.png"]}, "row 1: filenames"),
+        ({"prompts": ["one"]}, "row 1: prompts"),
+        ({"dino_scores": [[0.0]]}, "row 1: dino_scores"),
+        ({"dino_scores": [[0.0, None], [0.0, 0.0]]}, "row 1: dino_scores"),
+        ({"aesthetics_scores": {"0": 3}}, "row 1: aesthetics_scores"),
         ({"aesthetics_scores": None}, "folder 1: has no aesthetics_scores"),
     ],
 )

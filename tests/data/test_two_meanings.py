@@ -14,8 +14,8 @@ from PIL import Image
 
 from cgrpo.data import PairSource, read_tasks
 from cgrpo.data.archives import open_picture
-from cgrpo.data.fields import id_of
-from cgrpo.data.splits import split_of
+from cgrpo.data.parts import split_of
+from cgrpo.data.tasks import id_of
 from cgrpo.errors import UserError
 
 
@@ -78,7 +78,7 @@ def test_ids_and_subjects_by_number(tmp_path: Path) -> None:
     ],
 )
 def test_two_pictures_of_one_use_are_refused(tmp_path: Path, row: dict, field: str) -> None:
-    with pytest.raises(UserError, match=f"record 0: {field} names a picture too .*call the subject's references"):
+    with pytest.raises(UserError, match=f"row 0: {field} names a picture too .*call the subject's references"):
         read_tasks(lines(tmp_path, {"prompt": "a"} | row))
 
 
@@ -103,7 +103,7 @@ def test_other_fields_are_no_second_picture(tmp_path: Path, more: dict) -> None:
 )
 def test_pairs_that_are_none(tmp_path: Path, loser: str, says: str) -> None:
     row = {"prompt": "a", "references": ["0.png"], "winner": "1.png", "loser": loser}
-    with pytest.raises(UserError, match=f"record 0: .*{says}"):
+    with pytest.raises(UserError, match=f"row 0: .*{says}"):
         PairSource(lines(tmp_path, row))
 
 

@@ -1,11 +1,11 @@
-"""`cgrpo data prompts`: a person's photographs of one subject as training and held-out tasks."""
+"""`cgrpo data prompts`: a person's photos of one subject as training and held-out tasks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from cgrpo.data.own_subject import Template, photographs, read_templates, set_apart, tasks, write_tasks
+from cgrpo.data.own_subject import Template, photos_in, read_templates, set_apart, tasks, write_tasks
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.dreambench import is_live, templates
 
@@ -27,10 +27,10 @@ def write_own(
     """
     subject = subject.strip()
     if not subject:
-        raise UserError("--subject: say what the photographs show in a word or two, such as dog")
+        raise UserError("--subject: say what the photos show in a word or two, such as dog")
     if out.suffix != ".json":
         raise UserError(f"--out {out}: the data set is a .json file; give it that ending")
-    photos, notes = photographs(folder)
+    photos, notes = photos_in(folder)
     kind = kind or ("live" if is_live(subject) else "object")
     given = read_templates(prompts) if prompts else [Template(text, k) for text, k in templates(kind)]
     training, apart = set_apart(given, heldout)
@@ -38,7 +38,7 @@ def write_own(
     rows = tasks(photos, subject, training, out.parent, name="train", count=count, **shared)
     held = tasks(photos, subject, apart, out.parent, name="heldout", **shared)
     write_tasks(out, rows)
-    said = [*notes, f"{out}: {len(rows)} tasks, {len(training)} prompts x {len(photos)} photographs of a {subject}"]
+    said = [*notes, f"{out}: {len(rows)} tasks, {len(training)} prompts x {len(photos)} photos of a {subject}"]
     if not held:
         return said
     beside = out.with_suffix(".heldout.json")

@@ -1,10 +1,9 @@
-"""Where tasks come from, and in which order and with which noise they are met."""
+"""Where tasks come from, and in which order and with which noise they come."""
 
 from cgrpo.data.check import CheckReport, Problem, check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
-from cgrpo.data.pairs import PairSource
 from cgrpo.data.readers import read_tasks
-from cgrpo.data.records import ManifestSource, Source
+from cgrpo.data.sources import ManifestSource, PairSource, Source
 from cgrpo.data.syncd import Rules, filter_syncd, hold_out, write_manifest
 from cgrpo.data.syncd_scores import Scorers
 from cgrpo.data.toybox import ToyboxSource

@@ -3,34 +3,34 @@
 A picture's place is ROW/COLUMN, or ROW/COLUMN/INDEX in a column of lists; rows count from 0 over the whole file.
 Columns hold pictures as bytes, as a struct {bytes, path} (Hugging Face's), or by path, relative to the file.
 
-Parquet cannot be entered at a row: a row group has to be decoded up to it. A group of up to 16 MB of pictures is
-decoded whole, a larger one in blocks of about that size, in order, going on where the last read stopped. Decoded blocks
-are kept while they fit in 64 MB a process; beside them the reader holds a page or two of the file, which may have 1,024
-pictures. So reading in order (``data check``, ``data encode``) decodes everything once, but in shuffled order, as in
-training, a picture costs half its row group. Measured on a slow core: 2,000 pictures of 8 kB, 0.03 ms each in any
-order; 4,000 of 80 kB in groups of 100 rows 0.2 ms in order and 2 to 5 ms shuffled, in groups of 1,000, or all in one,
-2 ms and 20 to 25 ms; 8,000 of 120 kB in a single group 15 and 136 ms. Write large sets in groups of about 100 rows.
+Parquet can't be entered at a row: a row group is decoded up to it. A group of up to 16 MB of pictures is decoded whole,
+a larger one in blocks of about that size, in order, continuing where the last read stopped. Each process keeps 64 MB of
+decoded blocks, and a page or two of each file being read. Reading in order decodes everything once; in shuffled order,
+as in training, a picture costs half its row group. docs/data.md has measurements; groups of about 100 rows serve best.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cgrpo.data.blocks import Store, store_of
 from cgrpo.errors import UserError
-from cgrpo.text import cure_for, first_bytes
+from cgrpo.files import reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 16 << 20  # decoded at a time
-ROWS = 1024  # of text, at a time
+KEPT_BYTES = 64 << 20  # of decoded blocks, over all files of a process
+KEPT_CURSORS = 8  # half-read row groups, likewise
+TEXT_ROWS = 1024  # rows of text read at a time
 BUFFER_BYTES = 1 << 20  # read from disk at a time
 
 
@@ -46,22 +46,16 @@ class Place:
         return f"{self.row}/{self.column}" + ("" if self.index is None else f"/{self.index}")
 
 
-Item = Place | str | None  # embedded, or in a file of that name (relative to the parquet file), or not there
-Kind = Literal["bytes", "struct", "text", "other"]
+Cell = Place | str | None  # a picture: embedded, in a file of that name (relative to the parquet file), or absent
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: ``kind`` of its values, or of the items in its lists (``many``); ``fields`` of a struct."""
+    """A column: ``holds`` what its values are, or the items of its lists (``many``); ``fields`` of a struct."""
 
-    kind: Kind
-    many: bool
+    holds: Literal["bytes", "struct", "text", "other"]
+    many: bool = False
     fields: tuple[str, ...] = ()
-
-    @property
-    def holds_pictures(self) -> bool:
-        """Whether its values can hardly be anything else: Hugging Face's {bytes, path}."""
-        return {"bytes", "path"} <= set(self.fields)
 
 
 class Table:
@@ -76,88 +70,75 @@ class Table:
             import pyarrow
             import pyarrow.parquet
         except ImportError:
-            cure = "pip install pyarrow"
-            raise UserError(
-                f"{path}: the package pyarrow, which reads parquet files, is not installed: {cure}"
-            ) from None
-        self._broken = (OSError, pyarrow.ArrowException, ValueError)
-        try:
+            raise UserError(f"{path}: parquet files need the package pyarrow", "pip install pyarrow") from None
+        self._damage = pyarrow.ArrowException
+        with reading(path, "fetch it anew", self._damage):
             self._file = pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
             schema = self._file.schema_arrow
-        except self._broken as error:
-            cure = cure_for(first_bytes(path), "fetch it anew")
-            raise UserError(f"{path}: can't be read as parquet ({_line(error)}); {cure}") from error
         self.columns = {field.name: _column(field.type) for field in schema}
         if twice := [name for name in self.columns if schema.names.count(name) > 1]:
-            raise UserError(f"{path}: has two columns {twice[0]}; leave one out")
+            raise UserError(f"{path}: has two columns {twice[0]}", "leave one out")
         metadata = self._file.metadata
-        groups = range(metadata.num_row_groups)
         self._leaves: dict[str, list[int]] = {}
         for leaf in range(metadata.num_columns):
-            name = metadata.schema.column(leaf).path.partition(".")[0]
-            self._leaves.setdefault(name, []).append(leaf)
+            self._leaves.setdefault(metadata.schema.column(leaf).path.partition(".")[0], []).append(leaf)
         self._starts = [0]
-        for group in groups:
+        for group in range(metadata.num_row_groups):
             self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def rows(self, values: Sequence[str], pictures: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """The rows in order: of ``values`` the values (None where Python has no such
-        text or date), of ``pictures`` their Items.
+        """The rows in order: of the columns ``values`` the values, of ``pictures`` a Cell, or a list of them.
 
-        Pictures' bytes are not read unless there is no other way to tell which rows have one: in columns without
-        a path where the file does not say that all rows do, and in lists of plain bytes.
+        A text or date that Python can't hold is None. Pictures' bytes are read only where nothing else tells which
+        rows have one: in columns without a path whose file doesn't count nulls, and in lists of plain bytes.
         """
         for group in range(len(self._starts) - 1):
-            found: dict[str, list[Any]] = {name: [] for name in (*values, *pictures)}
-            for name in values:
-                for array in self._arrays(group, [name], ROWS):
-                    found[name] += _values(array)
-            for name in pictures:
-                found[name] += self._items(group, name)
+            read = {name: self._texts(group, name) for name in values}
+            read |= {name: self._cells(group, name) for name in pictures}
             for number in range(self._starts[group + 1] - self._starts[group]):
-                yield {name: column[number] for name, column in found.items()}
+                yield {name: column[number] for name, column in read.items()}
 
-    def _items(self, group: int, name: str) -> list[Any]:
-        """An Item for each row of a row group; a list of them in a column of lists."""
+    def _texts(self, group: int, name: str) -> list[Any]:
+        return [value for array in self._arrays(group, [name], TEXT_ROWS) for value in _values(array)]
+
+    def _cells(self, group: int, name: str) -> list[Any]:
+        """A Cell for each row of a row group; a list of them in a column of lists."""
         column, first = self.columns[name], self._starts[group]
-        count = self._starts[group + 1] - first
-        if column.kind == "text":
-            return [item for array in self._arrays(group, [name], ROWS) for item in _values(array)]
-        nulls = self._null_count(group, name)
-        leaves, by_path = [name], False
-        if column.kind == "struct" and "path" in column.fields:
+        if column.holds == "text":
+            return self._texts(group, name)
+        nulls = self._nulls(group, name)
+        leaves, rows, by_path = [name], self._block_rows(group, name), False
+        if "path" in column.fields:
             leaves = [leaf for leaf in self._leaf_paths(name) if leaf.endswith(".path")]
-            by_path = "bytes" not in column.fields or nulls == "all"
+            rows, by_path = TEXT_ROWS, "bytes" not in column.fields or nulls == "all"
         elif not column.many and nulls == "none":
-            return [Place(first + number, name) for number in range(count)]
-        found: list[Any] = []
-        for array in self._arrays(group, leaves, self._block_rows(group, name) if leaves == [name] else ROWS):
-            for there in _presence(array, column.many, by_path):
-                row = first + len(found)
-                if isinstance(there, list):
-                    found.append([Place(row, name, at) if item is True else item for at, item in enumerate(there)])
+            return [Place(row, name) for row in range(first, self._starts[group + 1])]
+        cells: list[Any] = []
+        for array in self._arrays(group, leaves, rows):
+            for cell in _presence(array, column.many, by_path):
+                row = first + len(cells)
+                if isinstance(cell, list):
+                    cells.append([Place(row, name, at) if item is True else item for at, item in enumerate(cell)])
                 else:
-                    found.append(Place(row, name) if there is True else there)
-        return found
+                    cells.append(Place(row, name) if cell is True else cell)
+        return cells
 
     def find(self, place: Place) -> bytes | Path | None:
         """The picture at ``place``: its bytes, or its file, or None if there is neither."""
         column = self.columns.get(place.column)
-        if column is None or column.kind == "other" or not 0 <= place.row < len(self):
+        if column is None or column.holds == "other" or not 0 <= place.row < len(self):
             return None
         if column.many != (place.index is not None):
             return None
         block, first = self._block(place)
-        try:
+        with reading(f"{self.path}!/{place}", "fetch the file anew", self._damage):
             cell = block[place.row - first]
             if place.index is not None:
                 cell = cell[place.index] if cell.is_valid and 0 <= place.index < len(cell) else None
             value = None if cell is None else cell.as_py()
-        except self._broken as error:
-            raise UserError(f"{self.path}!/{place}: can't be read ({_line(error)}); fetch the file anew") from error
         if isinstance(value, dict):
             value = value.get("path") if value.get("bytes") is None else value["bytes"]
         return self.path.parent / value if isinstance(value, str) and value else value or None
@@ -165,33 +146,31 @@ class Table:
     def _block(self, place: Place) -> tuple[pa.ChunkedArray, int]:
         """The decoded block with ``place``'s row, and its first row."""
         group = bisect_right(self._starts, place.row) - 1
-        size, start = self._block_rows(group, place.column), self._starts[group]
+        size, start, end = self._block_rows(group, place.column), self._starts[group], self._starts[group + 1]
         wanted = start + (place.row - start) // size * size
-        store: Store[pa.ChunkedArray, Cursor] = store_of(os.getpid())
+        cache, key = cache_of(os.getpid()), (self, place.column)
         with self._lock:
-            block = store.block(self, place.column, wanted)
+            block = cache.block((*key, wanted))
             if block is not None:
                 return block, wanted
-            cursor = store.take(self, place.column)
+            cursor = cache.take(key)
             if cursor is None or cursor.group != group or cursor.row > wanted:
-                cursor = Cursor(group, start, self._arrays(group, [place.column], size))
-            end = self._starts[group + 1]
+                cursor = _Cursor(group, start, self._arrays(group, [place.column], size))
             for first in range(cursor.row, wanted + 1, size):
                 block = cursor.read(min(size, end - first))
-                store.keep(self, place.column, first, block)
+                cache.keep((*key, first), block)
             assert block is not None  # cursor.row is at most wanted, and size rows lie between two blocks
             if cursor.row < end:
-                store.put_back(self, place.column, cursor)
+                cache.put_back(key, cursor)
             return block, wanted
 
     def _arrays(self, group: int, leaves: list[str], size: int) -> Iterator[pa.Array]:
         """Of a row group: one column (or some of its leaves), ``size`` rows or fewer at a time."""
-        try:
+        name = leaves[0].partition(".")[0]
+        rows = f"rows {self._starts[group]} to {self._starts[group + 1] - 1}"
+        with reading(f"{self.path}, {name}, {rows}", "fetch the file anew", self._damage):
             for batch in self._file.iter_batches(size, row_groups=[group], columns=leaves, use_threads=False):
                 yield batch.column(0)
-        except self._broken as error:
-            name, rows = leaves[0].partition(".")[0], f"rows {self._starts[group]} to {self._starts[group + 1] - 1}"
-            raise UserError(f"{self.path}, {name}: {rows} can't be read ({_line(error)}); fetch it anew") from error
 
     def _block_rows(self, group: int, name: str) -> int:
         count = self._starts[group + 1] - self._starts[group]
@@ -202,8 +181,8 @@ class Table:
     def _leaf_paths(self, name: str) -> list[str]:
         return [self._file.metadata.schema.column(leaf).path for leaf in self._leaves[name]]
 
-    def _null_count(self, group: int, name: str) -> Literal["none", "all", "unknown"]:
-        """What the file says of nulls in a column's only leaf, or its bytes."""
+    def _nulls(self, group: int, name: str) -> Literal["none", "all", "unknown"]:
+        """How many nulls the file counts in a column's only leaf, or its bytes."""
         described = self._file.metadata.row_group(group)
         for leaf, path in zip(self._leaves[name], self._leaf_paths(name), strict=True):
             if len(self._leaves[name]) == 1 or path.endswith(".bytes"):
@@ -216,7 +195,7 @@ class Table:
 
 
 @dataclass
-class Cursor:
+class _Cursor:
     """A row group being read: ``row`` comes next."""
 
     group: int
@@ -224,7 +203,7 @@ class Cursor:
     arrays: Iterator[pa.Array]
 
     def read(self, count: int) -> pa.ChunkedArray:
-        """The next ``count`` rows, which there must be; they may come in several pieces."""
+        """The next ``count`` rows, which must exist; they may come in several pieces."""
         import pyarrow
 
         parts = []
@@ -235,21 +214,61 @@ class Cursor:
         return pyarrow.chunked_array(parts)
 
 
+class Cache:
+    """Decoded blocks and half-read row groups of all tables of a process, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._cursors: OrderedDict[tuple[Any, ...], _Cursor] = OrderedDict()
+        self.bytes = 0
+
+    def block(self, key: tuple[Any, ...]) -> Any:
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+            return self._blocks.get(key)
+
+    def keep(self, key: tuple[Any, ...], block: Any) -> None:
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = block
+                self.bytes += block.nbytes
+            while self.bytes > KEPT_BYTES and len(self._blocks) > 1:
+                self.bytes -= self._blocks.popitem(last=False)[1].nbytes
+
+    def take(self, key: tuple[Any, ...]) -> _Cursor | None:
+        with self._lock:
+            return self._cursors.pop(key, None)
+
+    def put_back(self, key: tuple[Any, ...], cursor: _Cursor) -> None:
+        with self._lock:
+            self._cursors[key] = cursor
+            while len(self._cursors) > KEPT_CURSORS:
+                self._cursors.popitem(last=False)
+
+
+@functools.lru_cache(maxsize=1)
+def cache_of(process: int) -> Cache:
+    """``process``: a forked child must not wait for a lock that a thread of its parent held."""
+    return Cache()
+
+
 def _column(kind: pa.DataType) -> Column:
     from pyarrow import types
 
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         inner = _column(kind.value_type)
-        return Column("other" if inner.many else inner.kind, True, inner.fields)
+        return Column("other" if inner.many else inner.holds, True, inner.fields)
     if types.is_dictionary(kind):
         return _column(kind.value_type)
     if types.is_struct(kind):
         fields = tuple(field.name for field in kind)
         return Column("struct" if {"bytes", "path"} & set(fields) else "other", False, fields)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return Column("text", False)
+        return Column("text")
     binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    return Column("bytes" if binary else "other", False)
+    return Column("bytes" if binary else "other")
 
 
 def _values(array: pa.Array) -> list[Any]:
@@ -267,7 +286,7 @@ def _value(scalar: pa.Scalar) -> Any:
 
 
 def _presence(array: pa.Array, many: bool, by_path: bool) -> Iterator[Any]:
-    """Of each row: is there a picture (None: no), or where it is a file's its name; a list of these for lists."""
+    """For each row: True for a picture, its file's name if ``by_path``, None for none; a list of these for lists."""
     from pyarrow import compute
 
     flat = array.flatten() if many else array
@@ -282,7 +301,3 @@ def _presence(array: pa.Array, many: bool, by_path: bool) -> Iterator[Any]:
     for length in compute.call_function("list_value_length", [array]).to_pylist():
         yield None if length is None else items[start : start + length]
         start += length or 0
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

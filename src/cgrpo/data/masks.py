@@ -1,4 +1,4 @@
-"""Masks as people have them, read for what they are: which pixels are the subject."""
+"""Masks as people have them: which pixels are the subject."""
 
 from __future__ import annotations
 
@@ -22,26 +22,24 @@ def read_mask(path: Path) -> Image.Image:
     with black and one label is that label. Raises UserError as ``open_picture`` does, for labels of several objects,
     and for a mask in an alpha channel, whose colours may say the contrary.
     """
-    with opened(read_bytes(path), path) as found:
-        found.seek(0)
-        found.load()
-        grey = _grey(upright(found), path)
+    with opened(read_bytes(path), path) as picture:
+        picture.seek(0)
+        picture.load()
+        grey = _grey(upright(picture), path)
     return grey.point([0, *[255] * 255]) if grey.getextrema()[1] == 1 else grey
 
 
 def _grey(picture: Image.Image, path: Path) -> Image.Image:
     if picture.has_transparency_data:
         if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
-            raise UserError(f"{path}: a mask in an alpha channel; save it in black and white, the subject white")
+            raise UserError(f"{path}: a mask in an alpha channel", "save it in black and white, the subject white")
         picture = picture.convert("RGB")
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
+    if picture.mode[0] in "IF":
         levels = np.asarray(picture).astype(np.int64)
-        if levels.min() < 0 or levels.max() > 65535:
-            raise UserError(f"{path}: a mask of 32-bit pixels; save it with 8 or 16 bits, the subject white")
+        if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+            raise UserError(f"{path}: a mask of 32-bit pixels", "save it with 8 or 16 bits, the subject white")
         return Image.fromarray((levels if levels.max() <= 255 else levels // 257).astype(np.uint8))
-    if picture.mode == "F":
-        raise UserError(f"{path}: a mask of 32-bit pixels; save it with 8 or 16 bits, the subject white")
-    if picture.mode == "1" or picture.mode == "L":
+    if picture.mode in ("1", "L"):
         return picture.convert("L")
     colour = picture.convert("RGB")
     labels = colour.getcolors(64) or []
@@ -49,7 +47,7 @@ def _grey(picture: Image.Image, path: Path) -> Image.Image:
         return colour.convert("L")  # grey, or a picture of many colours, such as a JPEG's
     others = [label for _, label in labels if label != (0, 0, 0)]
     if len(others) > 1:
-        raise UserError(f"{path}: a map of {len(others)} labels; save its subject alone, white on black")
+        raise UserError(f"{path}: a map of {len(others)} labels", "save its subject alone, white on black")
     return Image.fromarray(255 * (np.asarray(colour) == others[0]).all(-1).astype(np.uint8))
 
 
@@ -65,7 +63,7 @@ def fit_mask(mask: Image.Image, size: tuple[int, int], threshold: int) -> Image.
 
 
 def mask_of(picture: Image.Image, path: Path, threshold: int) -> Image.Image:
-    """The mask in a file, fitted to its picture; an empty one is said. Raises UserError as ``read_mask``."""
+    """The mask in a file, fitted to its picture; an empty one is noted on stderr. Raises UserError as ``read_mask``."""
     mask = fit_mask(read_mask(path), picture.size, threshold)
     if not mask.getbbox():
         say_empty()
@@ -85,10 +83,8 @@ def mask_fault(fitted: Image.Image, size: tuple[int, int]) -> str | None:
 @functools.cache  # once in a process
 def say_empty() -> None:
     """On stderr: what becomes of a picture whose mask is empty."""
-    print(
-        "cgrpo: a mask is empty, so the whole picture is taken for the subject; cgrpo data check names all such rows",
-        file=sys.stderr,
-    )
+    note = "a mask is empty, so the whole picture counts as the subject; cgrpo data check names all such rows"
+    print(f"cgrpo: {note}", file=sys.stderr)
 
 
 def _times(size: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""What is no fault of any row, and may yet not be meant: remarks on a whole data set."""
+"""Notes on a whole data set: what is no fault of any row, and may yet not be meant."""
 
 from __future__ import annotations
 
@@ -6,70 +6,65 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from cgrpo.data.archives import is_private
-from cgrpo.data.folders import CAPTIONS, unread
-from cgrpo.data.rows import Rows
+from cgrpo.data.captions import CAPTIONS, unread
+from cgrpo.data.readers import locate
+from cgrpo.data.tasks import Rows
 from cgrpo.text import read_text
 from cgrpo.types import Task
 
 
-def notes_on(rows: Rows) -> Iterator[str]:
-    """Sentences on the set, none where nothing is remarkable."""
-    records = [row for row in rows if isinstance(row, Task)]
-    captions = sum(_is_own_caption(record) for record in records)
-    if captions:
+def notes_on(path: Path, rows: Rows) -> Iterator[str]:
+    """Sentences on the set at ``path``, none where nothing is remarkable."""
+    tasks = [row for row in rows if isinstance(row, Task)]
+    if captions := sum(_is_own_caption(task) for task in tasks):
         yield (
-            f"{captions} prompts are the captions of their own references (a .txt beside a picture): the task is to "
-            "show the subject elsewhere, so such rows teach to copy; cgrpo data prompts makes tasks of photographs"
+            f"{captions} prompts are the captions of their own references (a .txt next to a picture). The task is to "
+            "show the subject elsewhere, so such rows teach to copy; cgrpo data prompts makes tasks from photos"
         )
-    if records and (lacking := sum(not record.subject for record in records)):
+    if tasks and (lacking := sum(not task.subject for task in tasks)):
         yield (
-            f'{lacking} of {len(records)} rows have no "subject" (a word or two, such as dog): what segments the '
+            f'{lacking} of {len(tasks)} rows have no "subject" (a word or two, such as dog): what segments the '
             "subject needs one (rewards of type dino-seg)"
         )
-    if len(records) > 1 and len({subject_of(record) for record in records}) == 1:
+    if len(tasks) > 1 and len({subject_of(task) for task in tasks}) == 1:
         yield "all rows show one subject: hold out prompts rather than subjects, as cgrpo data prompts does"
+    if path.is_dir() and locate(path) == ("captions", path) and (files := unread(path)):
+        listed = ", ".join(f"{ending} ({count})" for ending, count in files.most_common(8))
+        yield f"{files.total()} files are left out, no picture with its prompt: {listed}"
 
 
-def notes_of(folder: Path) -> Iterator[str]:
-    """What a folder of captioned pictures holds besides."""
-    left = unread(folder)
-    if left:
-        listed = ", ".join(f"{ending} ({count})" for ending, count in left.most_common(8))
-        yield f"{left.total()} files are left out, no picture with its prompt: {listed}"
-
-
-def subject_of(record: Task) -> Hashable:
-    """Which subject a record shows: as its meta says, or else by its references."""
-    return record.subject_id or record.references
+def subject_of(task: Task) -> Hashable:
+    """Which subject a task shows: as its meta says, or else by its references."""
+    return task.subject_id or task.references
 
 
 def shared_with(held: Sequence[Task], training: Sequence[Task]) -> Iterator[str]:
-    """What held-out rows have in common with those trained on; the same subject with other prompts is told, no more."""
-    known, prompts = {subject_of(record) for record in training}, {_words(record) for record in training}
-    files = {path for record in training for path in record.references}
-    same = [r for r in held if subject_of(r) in known or any(path in files for path in r.references)]
-    tasks = [record for record in same if _words(record) in prompts]
-    if tasks:
+    """What held-out tasks have in common with those trained on; the same subject with other prompts is only noted."""
+    subjects, prompts = {subject_of(task) for task in training}, {_words(task) for task in training}
+    files = {path for task in training for path in task.references}
+    same = [task for task in held if subject_of(task) in subjects or any(path in files for path in task.references)]
+    trained = [task for task in same if _words(task) in prompts]
+    if trained:
         yield (
-            f"{len(tasks)} of {len(held)} held-out rows have subject and prompt of rows that are trained on, the first "
-            f"of them {tasks[0].id}: what is known by heart tells nothing; leave them out"
+            f"{len(trained)} of {len(held)} held-out rows have subject and prompt of rows that are trained on, the "
+            f"first of them {trained[0].id}: a model that knows them by heart scores well; leave them out"
         )
-    elif same and len(known) > 1:
+    elif same and len(subjects) > 1:
         yield (
             f"{len(same)} of {len(held)} held-out rows show subjects that are trained on, the first {same[0].id}: "
             "they say how other prompts would come out, nothing about other subjects"
         )
 
 
-def _words(record: Task) -> str:
-    return " ".join(record.prompt.lower().split())
+def _words(task: Task) -> str:
+    return " ".join(task.prompt.lower().split())
 
 
-def _is_own_caption(record: Task) -> bool:
-    if len(record.references) != 1 or is_private(record.references[0]) or record.target is not None:
+def _is_own_caption(task: Task) -> bool:
+    if len(task.references) != 1 or is_private(task.references[0]) or task.target is not None:
         return False
-    beside = [Path(record.references[0]).with_suffix(ending) for ending in CAPTIONS]
+    texts = [Path(task.references[0]).with_suffix(ending) for ending in CAPTIONS]
     try:
-        return any(text.is_file() and read_text(text).strip() == record.prompt for text in beside)
+        return any(text.is_file() and read_text(text).strip() == task.prompt for text in texts)
     except (OSError, ValueError):
         return False

@@ -1,22 +1,23 @@
-"""Which task is met when, and with which noise: functions of (seed, iteration, prompt), never of a process.
+"""Which task comes when, and with which noise: functions of (seed, iteration, prompt), never of a process.
 
-That one process and n processes give the same run, and that a resumed run is the uninterrupted one,
-rests on this file: nothing here has a state that would have to be saved.
+One process and n processes give the same run, and a resumed run is the uninterrupted one, because nothing here has a
+state that would have to be saved.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from cgrpo.fingerprint import of_text
+
 
 def derive(*parts: int | str) -> torch.Generator:
     """A CPU generator seeded by a hash of ``parts``: independent streams for different parts."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    first = bytes.fromhex(of_text("/".join(map(str, parts))))[:8]
+    return torch.Generator().manual_seed(int.from_bytes(first, "little") >> 1)
 
 
 def task_indices(seed: int, iteration: int, count: int, size: int | None) -> list[int]:
@@ -51,7 +52,7 @@ class GroupNoise:
         ]
 
     def initial(self, dtype: torch.dtype = torch.float32, shared: bool = True) -> Tensor:
-        """x_NLC at sigma = 1: one draw a group, repeated for its samples, or one for each of them."""
+        """x_NLC at sigma = 1: one draw per group, repeated for its samples, or one per sample."""
         if not shared:
             return self.step(0).to(dtype)
         rows = [torch.randn(self._shape, generator=stream) for stream in self._streams]

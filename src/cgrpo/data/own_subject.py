@@ -1,4 +1,4 @@
-"""From photographs of one subject to tasks: every prompt with every photograph in turn, some prompts held out."""
+"""From photos of one subject to tasks: every prompt with every photo in turn, some prompts held out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cgrpo.data.folders import NOT_READ
+from cgrpo.data.captions import NOT_READ
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, reading, write_text, writing
 from cgrpo.pictures import ENDINGS, opened
 from cgrpo.text import read_text
 
@@ -29,23 +29,22 @@ class Template:
         return self.text.replace(CLASS, subject)
 
 
-def photographs(folder: Path) -> tuple[list[Path], list[str]]:
-    """The pictures in ``folder`` itself, in order of their names, and what to say of other files.
+def photos_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """The pictures in ``folder`` itself, in order of their names, and notes on other files.
 
     Raises UserError where there is none, or one that can't be opened.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the one that holds the subject's photographs")
-    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    with reading(folder):
+        files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     photos = [file for file in files if file.suffix.lower() in ENDINGS]
     foreign = [file for file in files if file.suffix.lower() in NOT_READ]
     notes = []
     if foreign:
         notes.append(f"{len(foreign)} files are left out ({foreign[0].name}, ...): save them as JPEG or PNG")
     if captions := sum(photo.with_suffix(".txt").is_file() for photo in photos):
-        notes.append(f"{captions} captions (.txt) are not used: a caption tells what its own photograph shows")
+        notes.append(f"{captions} captions (.txt) are not used: a caption tells what its own photo shows")
     if not photos:
-        raise UserError(f"{folder}: holds no photographs; JPEG, PNG and WebP are read, HEIC and RAW are not")
+        raise UserError(f"{folder}: holds no photos", "save them as JPEG, PNG or WebP")
     for photo in photos:
         with opened(photo, photo):
             pass
@@ -53,27 +52,25 @@ def photographs(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def read_templates(file: Path) -> list[Template]:
-    """A prompt a line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over.
+    """A prompt per line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over.
 
-    Raises UserError for a file of another format, and for other braces: programs have other places for the subject.
+    Raises UserError for a file of another format, and for other braces, with which programs mark other things.
     """
     if file.suffix.lower() in _FORMATS:
-        raise UserError(f"{file}: {file.suffix} is no list of prompts; give a text file with a prompt a line")
-    try:
+        raise UserError(f"{file}: {file.suffix} is no list of prompts", "give a text file with a prompt per line")
+    with reading(file, "give a text file with a prompt per line"):
         lines = [line.strip() for line in read_text(file).splitlines()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: can't be read as text ({error}); give a file with a prompt a line") from error
     texts = [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
     for text in texts:
         if set(text.replace(CLASS, "")) & set("{}"):
-            raise UserError(f"{file}: {text[:80]!r} has braces; where the subject's word goes, write {CLASS}")
+            raise UserError(f"{file}: {text[:80]!r} has braces", f"where the subject's word goes, write {CLASS}")
     return [Template(text) for text in texts]
 
 
 def set_apart(templates: Sequence[Template], heldout: int) -> tuple[list[Template], list[Template]]:
     """``heldout`` templates spread evenly over the list, so that every kind is among them, and the others."""
     if not 0 <= heldout < len(templates):
-        raise UserError(f"{len(templates)} prompts can't spare {heldout} held-out ones; give more prompts, or fewer")
+        raise UserError(f"{len(templates)} prompts can't spare {heldout} held-out ones", "give more prompts, or fewer")
     apart = {int((n + 0.5) * len(templates) / heldout) for n in range(heldout)}
     return [t for n, t in enumerate(templates) if n not in apart], [templates[n] for n in sorted(apart)]
 
@@ -89,13 +86,13 @@ def tasks(
     references: int = 1,
     count: int = 0,
 ) -> list[dict[str, Any]]:
-    """Rows of a manifest in the folder ``home``: the first ``count`` (0: all) of every prompt with every photograph.
+    """Rows of a manifest in the folder ``home``: the first ``count`` (0: all) of every prompt with every photo.
 
-    Round after round each prompt comes once, with the next ``references`` photographs in turn, so that any first rows
-    share prompts and photographs as evenly as can be. ``name`` begins the rows' ids.
+    Round after round each prompt comes once, with the next ``references`` photos in turn, so that any first rows
+    share prompts and photos as evenly as can be. ``name`` begins the rows' ids.
     """
     if not 1 <= references <= len(photos):
-        raise UserError(f"{references} references a task can't be had of {len(photos)} photographs")
+        raise UserError(f"{references} references per task need more than {len(photos)} photos")
     paths = [Path(os.path.relpath(photo.absolute(), home.absolute())).as_posix() for photo in photos]
     rows = []
     for turn in range(len(photos)):
@@ -111,14 +108,12 @@ def tasks(
                 }
             )
     if count > len(rows):
-        raise UserError(f"--count {count}: {len(templates)} prompts and {len(photos)} photographs make {len(rows)}")
+        raise UserError(f"--count {count}: {len(templates)} prompts and {len(photos)} photos make {len(rows)}")
     return rows[: count or None]
 
 
 def write_tasks(file: Path, rows: Sequence[dict[str, Any]]) -> None:
     """The manifest, whole or not at all. Raises UserError where it can't be written."""
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json_text(rows, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UserError(f"{file}: can't be written ({error.strerror}); give another --out") from error

@@ -1,42 +1,54 @@
-"""Data sets as they lie on disk, read into records: one entry point that recognises the layout.
+"""Data sets as they lie on disk, read into tasks: one entry point that recognises the layout.
 
-A file
-    .json     a list of rows, or {"records": [rows], "root": folder of the pictures, relative to the file}
-    .jsonl    a row a line
-    .csv      a header, and a row a line
-    .tar      WebDataset (shards.py; readers of folders are in folders.py)
-    .parquet  rows with their pictures (parquet.py), or composites (composites.py)
-A folder
-    SynCD's   (syncd_files.py): metadata.json, with scores or without, unpacked or zips
-    HF imagefolder: metadata.jsonl or metadata.csv whose rows name pictures by file_name, here or in train/
-    WebDataset shards: *.tar
-    parquet shards: *.parquet, here or in data/
-    pictures, each with its prompt in a .txt of the same name beside it
+LAYOUTS lists the layouts of files and folders; each reader yields rows that tasks.py checks. Rows of published data
+sets with fields of their own are translated first (dialects.py). docs/data.md describes them all for users.
 
-Rows are objects as fields.py has them, rows of SynCD's metadata (filenames), of UNO-1M's labels (uno.py), or of the
-release's subset of SynCD (ref_img, img, text), whose pictures lie in SynCD's folder: give it as ``root``.
-
-Paths are relative to the manifest unless told otherwise; ``file.zip!/member`` leads into an archive.
+Names of pictures are relative to the file that names them unless told otherwise; ``file.zip!/member`` leads into an
+archive.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from cgrpo.data.archives import Files
-from cgrpo.data.fields import record_of
-from cgrpo.data.folders import scan_folder, scan_tars
-from cgrpo.data.parquet import scan_parquets
-from cgrpo.data.rows import Fault, LeftOut, Rows, load_rows, scan_rows
-from cgrpo.data.syncd_files import is_syncd, scan_syncd, subset_record
-from cgrpo.data.uno import is_uno_label, pictures_folder, uno_record
+from cgrpo.data import captions, manifests, parquet, shards
+from cgrpo.data.dialects import dialect_of
+from cgrpo.data.parts import TRAIN
+from cgrpo.data.syncd_files import metadata_files
+from cgrpo.data.tasks import Entry, Fault, LeftOut, Rows, id_of, task_of
 from cgrpo.errors import UserError
 from cgrpo.types import Task
 
 
+class Layout(NamedTuple):
+    """How data sets of one layout are told, by what lies at a path, and read.
+
+    read  the rows at a path; the second argument is the pictures' folder, where the user names one
+    """
+
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, Path | None], Iterable[Entry | Fault | LeftOut]]
+
+
+def _read_syncd(folder: Path, root: Path | None) -> Iterable[Entry | Fault]:
+    for file in metadata_files(folder):
+        yield from manifests.read(file, root)
+
+
+LAYOUTS = {  # the first that recognises a path reads it
+    "SynCD": Layout(lambda path: path.is_dir() and bool(metadata_files(path)), _read_syncd),
+    "list": Layout(manifests.recognises, manifests.read),
+    "WebDataset": Layout(shards.recognises, shards.read),
+    "parquet": Layout(parquet.recognises, parquet.read),
+    "captions": Layout(captions.recognises, captions.read),
+}
+
+
 def read_tasks(path: Path, root: Path | None = None, limit: int = 0) -> list[Task]:
-    """The records of a file or folder, in its order. ``root``: the pictures' folder, where the file isn't in it.
+    """The tasks of a file or folder, in its order. ``root``: the pictures' folder, where the file isn't in it.
 
     ``limit``: the first so many, 0 for all. Rows that the set's own quality filter leaves out don't count.
     Raises UserError naming the first row and field at fault, if there is none, or if the layout isn't known.
@@ -46,17 +58,17 @@ def read_tasks(path: Path, root: Path | None = None, limit: int = 0) -> list[Tas
 
 def chosen(rows: Rows, path: Path, limit: int) -> list[Task]:
     """As ``read_tasks``, from the rows of ``path``."""
-    records: list[Task] = []
+    tasks: list[Task] = []
     for row in rows:
         if isinstance(row, Fault):
             raise UserError(row.message)
         if isinstance(row, Task):
-            records.append(row)
-        if limit and len(records) == limit:
+            tasks.append(row)
+        if limit and len(tasks) == limit:
             break
-    if not records:
-        raise UserError(f"{path}: the set's own quality filter leaves out all {len(rows)} rows; see docs/data.md")
-    return records
+    if not tasks:
+        raise UserError(f"{path}: the set's own quality filter leaves out all {len(rows)} rows")
+    return tasks
 
 
 def scan(path: Path, root: Path | None = None) -> Rows:
@@ -65,32 +77,37 @@ def scan(path: Path, root: Path | None = None) -> Rows:
     Raises UserError if nothing can be read.
     """
     if not path.exists():
-        raise UserError(f'{path}: no such file; data.source is a file or folder of docs/data.md, or "toybox"')
-    if path.is_dir():
-        rows = scan_folder(path)
-    elif path.suffix.lower() == ".tar":
-        rows = scan_tars([path])
-    elif path.suffix.lower() == ".parquet":
-        rows = scan_parquets([path])
-    else:
-        rows = _scan_file(path, root)
+        raise UserError(f"{path}: no such file", 'set data.source to a dataset, or to "toybox"')
+    layout, place = locate(path)
+    rows = [_checked(entry) for entry in LAYOUTS[layout].read(place, root)]
     if not rows:
-        raise UserError(f"manifest {path}: holds no records; give a list of {{prompt, references}}")
+        raise UserError(f"{place}: holds no rows", "give a list of {prompt, references}")
     return rows
 
 
-def _scan_file(path: Path, root: Path | None) -> Rows:
-    rows, given = load_rows(path)
-    if rows and is_syncd(rows[0]):
-        return scan_syncd(path, root)
-    labels = bool(rows) and is_uno_label(rows[0])
-    files = Files(root or (pictures_folder(path) if labels else path.parent / given if given else path.parent))
+def locate(path: Path) -> tuple[str, Path]:
+    """The layout of what lies at ``path``, and where: of a folder with splits in folders, in its train/.
 
-    def parse(row: Any, name: str) -> Task | LeftOut:
-        if isinstance(row, dict) and "ref_img" in row:
-            return subset_record(row, f"manifest {path}, {name}", files)
-        if is_uno_label(row):
-            return uno_record(row, name, str(path), files)
-        return record_of(row, name, str(path), files)
+    Raises UserError if it is no known layout.
+    """
+    for name, layout in LAYOUTS.items():
+        if layout.recognises(path):
+            return name, path
+    part = captions.splits_alone(path) or path / TRAIN
+    if part.is_dir():
+        return locate(part)
+    raise UserError(
+        f"{path}: no known data set: neither a metadata.json of SynCD's, a metadata.jsonl or .csv, .tar or .parquet "
+        "files, nor pictures with their prompts in .txt files next to them"
+    )
 
-    return list(scan_rows(rows, parse))
+
+def _checked(entry: Entry | Fault | LeftOut) -> Task | Fault | LeftOut:
+    if not isinstance(entry, Entry):
+        return entry
+    try:
+        dialect = dialect_of(entry.fields)
+        fields = dialect.translate(entry) if dialect else entry.fields
+        return fields if isinstance(fields, LeftOut) else task_of(replace(entry, fields=fields))
+    except UserError as error:
+        return Fault(id_of(entry.fields) or entry.id, str(error))

@@ -7,8 +7,6 @@ what follows is ours, stated whole in ``filter_syncd``. A caution: ranking by si
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +15,15 @@ from pathlib import Path
 from statistics import fmean, quantiles
 from typing import Any
 
+from cgrpo.data import manifests
 from cgrpo.data.archives import Files, read_bytes
-from cgrpo.data.leftovers import leftover
-from cgrpo.data.rows import Fault
-from cgrpo.data.syncd_files import (
-    MASK_THRESHOLD,
-    Pair,
-    SyncdObject,
-    choose_pair,
-    load_objects,
-    mask_name,
-    metadata_files,
-    pair_meta,
-    subject_phrase,
-)
+from cgrpo.data.suspicion import chatter
+from cgrpo.data.syncd_files import Pair, SyncdObject, choose_pair, metadata_files, object_of, row_of
 from cgrpo.data.syncd_scores import Scorers, score_objects
+from cgrpo.data.tasks import Fault
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, write_text, writing
+from cgrpo.fingerprint import of_bytes, of_file, of_settings
 
 NEAR_DUPLICATE = 0.98  # the official loader's: a pair above it shows one picture twice
 
@@ -45,14 +35,14 @@ class Rules:
     near_duplicate: float | None = NEAR_DUPLICATE
     min_similarity: float | None = None
     min_aesthetic: float | None = None
-    drop_leftovers: bool = True
+    drop_chatter: bool = True
 
     def pairs(self, item: SyncdObject, similarity: Mapping[Pair, float], aesthetics: Sequence[float]) -> list[Pair]:
-        chatter = [self.drop_leftovers and leftover(prompt) is not None for prompt in item.prompts]
+        dropped = [self.drop_chatter and chatter(prompt) is not None for prompt in item.prompts]
         return [
             (i, j)
             for i, j in item.pairs
-            if not (chatter[i] or chatter[j])
+            if not (dropped[i] or dropped[j])
             and (self.near_duplicate is None or similarity[i, j] <= self.near_duplicate)
             and (self.min_similarity is None or similarity[i, j] >= self.min_similarity)
             and (self.min_aesthetic is None or min(aesthetics[i], aesthetics[j]) >= self.min_aesthetic)
@@ -83,7 +73,7 @@ def filter_syncd(
 ) -> dict[str, Any]:
     """The ``top`` best objects of SynCD at ``root`` (its folder, or one metadata file), a pair of pictures each.
 
-    1. Pictures whose prompt is a chat model's chatter go (leftovers.py).
+    1. Pictures whose prompt is a chat model's chatter go (suspicion.py).
     2. Pairs stay with similarity <= 0.98, and where asked for, >= ``min_similarity`` and both pictures' beauty >=
        ``min_aesthetic`` (SynCD's maintainer used 0.7 and 6). The official loader asks these of pictures rather than
        of pairs, and has no cap without a floor.
@@ -103,7 +93,7 @@ def filter_syncd(
     rules = rules or Rules()
     metadata = metadata_files(root)
     if not metadata:
-        raise UserError(f"{root}: holds no metadata.json of SynCD's; give the folder that has it beside the pictures")
+        raise UserError(f"{root}: holds no metadata.json of SynCD's", "give the folder that has it")
     (objects, repeated), files = _load(metadata), Files(root if root.is_dir() else root.parent)
     unreadable: list[str] = []
     if scorers is not None:
@@ -111,7 +101,7 @@ def filter_syncd(
         objects, unreadable = scored.objects, scored.unreadable
     candidates = [one for item in objects if (one := _candidate(item, rules, metadata[0])) is not None]
     if not candidates:
-        raise UserError(f"{root}: none of its {len(objects)} objects passes; lower min_similarity or min_aesthetic")
+        raise UserError(f"{root}: none of its {len(objects)} objects passes", "lower min_similarity or min_aesthetic")
     chosen = _choose(_ranked(candidates), top, shares)
     records = [_row(candidate, choose_pair(candidate.item, candidate.pairs, seed), files) for candidate in chosen]
     parameters = {
@@ -120,15 +110,15 @@ def filter_syncd(
         **asdict(rules),
         "shares": None if shares is None else dict(shares),
         "scores": "metadata" if scorers is None else scorers.name,
-        "metadata_sha256": {path.name: _sha256(path.read_bytes()) for path in metadata},
+        "metadata_sha256": {path.name: of_file(path) for path in metadata},
         "objects": len(objects),
         "repeated": repeated,
-        "leftover_prompts": sum(leftover(prompt) is not None for item in objects for prompt in item.prompts),
+        "chatter_prompts": sum(chatter(prompt) is not None for item in objects for prompt in item.prompts),
         "candidates": len(candidates),
         "chosen": dict(Counter(candidate.item.category for candidate in chosen)),
         "similarity_deciles": _deciles([candidate.similarity for candidate in chosen]),
         "unreadable": unreadable,
-        "records_sha256": _sha256(json.dumps(records, sort_keys=True).encode()),
+        "records_sha256": of_settings(records),
     }
     return {"parameters": parameters, "records": records}
 
@@ -158,7 +148,7 @@ def hold_out(manifest: Mapping[str, Any], count: int) -> tuple[dict[str, Any], d
     """
     records = manifest["records"]
     if not 0 < count < len(records):
-        raise UserError(f"{len(records)} objects pass and can't spare {count} held-out ones; give a smaller --held-out")
+        raise UserError(f"{len(records)} objects pass and can't spare {count} held-out ones", "lower --held-out")
     apart = {int((n + 0.5) * len(records) / count) for n in range(count)}
     parts = [[row for n, row in enumerate(records) if (n in apart) is held] for held in (False, True)]
     training, held = (
@@ -166,7 +156,7 @@ def hold_out(manifest: Mapping[str, Any], count: int) -> tuple[dict[str, Any], d
             "parameters": {
                 **manifest["parameters"],
                 "held_out": count,
-                "records_sha256": _sha256(json.dumps(rows, sort_keys=True).encode()),
+                "records_sha256": of_settings(rows),
             },
             "records": rows,
         }
@@ -178,32 +168,29 @@ def hold_out(manifest: Mapping[str, Any], count: int) -> tuple[dict[str, Any], d
 def write_manifest(path: Path, root: Path, manifest: Mapping[str, Any]) -> None:
     """Write a manifest whose pictures lie under ``root`` (or beside it, if a file). Raises UserError."""
     folder = root if root.is_dir() else root.parent
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         relative = os.path.relpath(folder.resolve(), path.parent.resolve())
         write_text(path, json_text({"root": Path(relative).as_posix(), **manifest}, indent=1) + "\n")
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror}); give another place") from error
 
 
 def _load(metadata: Sequence[Path]) -> tuple[list[SyncdObject], int]:
     """The objects, and how many rows list one anew."""
-    found: dict[str, SyncdObject] = {}
-    rows = load_objects(metadata)
-    for row in rows:
-        if isinstance(row, Fault):
-            raise UserError(row.message)
-        found.setdefault(row.folder, row)
-    return list(found.values()), len(rows) - len(found)
+    objects: dict[str, SyncdObject] = {}
+    entries = [entry for path in metadata for entry in manifests.read(path)]
+    for entry in entries:
+        if isinstance(entry, Fault):
+            raise UserError(entry.message)
+        item = object_of(entry.fields, entry.where)
+        objects.setdefault(item.folder, item)
+    return list(objects.values()), len(entries) - len(objects)
 
 
 def _scores(item: SyncdObject, metadata: Path) -> tuple[dict[Pair, float], tuple[float, ...]]:
     if item.similarity is None or item.aesthetics is None:
         lacking = "dino_scores" if item.similarity is None else "aesthetics_scores"
-        raise UserError(
-            f"SynCD metadata {metadata}, folder {item.folder}: has no {lacking}; fetch metadata_with_scores.json, "
-            "or score the pictures here"
-        )
+        cure = "fetch metadata_with_scores.json, or score the pictures here"
+        raise UserError(f"{metadata}, folder {item.folder}: has no {lacking}", cure)
     return item.similarity, item.aesthetics
 
 
@@ -217,16 +204,9 @@ def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def percentile_ranks(values: Sequence[float]) -> list[float]:
     """Rank / count, in (0, 1]; the least has the lowest; equal values share the mean of their ranks."""
-    order = sorted(range(len(values)), key=lambda index: values[index])
-    ranks, first = [0.0] * len(values), 0
-    while first < len(order):
-        last = first
-        while last + 1 < len(order) and values[order[last + 1]] == values[order[first]]:
-            last += 1
-        for place in range(first, last + 1):
-            ranks[order[place]] = ((first + last) / 2 + 1) / len(values)
-        first = last + 1
-    return ranks
+    from scipy.stats import rankdata  # half a second
+
+    return (rankdata(values) / len(values)).tolist()
 
 
 def _choose(ranked: Sequence[Candidate], top: int, shares: Mapping[str, float] | None) -> list[Candidate]:
@@ -247,40 +227,25 @@ def _choose(ranked: Sequence[Candidate], top: int, shares: Mapping[str, float] |
 
 
 def _row(candidate: Candidate, pair: Pair, files: Files) -> dict[str, Any]:
-    item = candidate.item
-    reference, target = (item.filenames[k] for k in pair)
-    mask = mask_name(reference)
-    masks = {"masks": [mask], "mask_threshold": MASK_THRESHOLD} if files.find(mask) else {}
+    row = row_of(candidate.item, pair, files)
     scores = {
         "score": candidate.score,
         "similarity": candidate.similarity,
         "aesthetic": candidate.aesthetic,
-        "pair_similarity": item.similarity and item.similarity[pair],
-        "sha256": {name: _picture_sha256(files.path(name)) for name in (reference, target)},
+        "pair_similarity": candidate.item.similarity and candidate.item.similarity[pair],
+        "sha256": {name: _fingerprint(files.path(name)) for name in (*row["references"], row["target"])},
     }
-    return {
-        "id": item.folder,
-        "prompt": item.prompts[pair[1]],
-        "references": [reference],
-        "target": target,
-        "subject": subject_phrase(item.description),
-        **masks,
-        "meta": pair_meta(item, pair) | scores,
-    }
+    return row | {"meta": row["meta"] | scores}
 
 
-def _picture_sha256(path: Path) -> str:
-    content = read_bytes(path)
+def _fingerprint(picture: Path) -> str:
+    content = read_bytes(picture)
     if not content:
-        raise UserError(f"{path}: is empty; fetch it anew")
-    return _sha256(content)
+        raise UserError(f"{picture}: is empty", "fetch it anew")
+    return of_bytes(content)
 
 
 def _deciles(values: Sequence[float]) -> list[float]:
     """Least, the nine deciles, and greatest."""
     inner = quantiles(values, n=10, method="inclusive") if len(values) > 1 else list(values) * 9
     return [round(value, 6) for value in (min(values), *inner, max(values))]
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

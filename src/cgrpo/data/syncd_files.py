@@ -1,4 +1,4 @@
-"""SynCD as it lies on disk: the published release, what its generators write, and the subset in the release.
+"""SynCD as it lies on disk: the published release, and what its generators write.
 
     <i>/0.png 1.png [2.png]   pictures of one object, in a folder or still in zips
     <i>/masks/<k>.jpg         optional; grey, anything above 8 of 255 is the object (JPEG leaves noise in the black)
@@ -9,7 +9,6 @@ Facts from the official loader and its users; the real set may differ in details
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,14 +17,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgrpo.data.archives import Files
-from cgrpo.data.fields import id_of, is_unicode, names_file
-from cgrpo.data.rows import Fault, Rows, load_rows
+from cgrpo.data.tasks import Entry, LeftOut, is_unicode, names_file
 from cgrpo.errors import UserError
-from cgrpo.types import Task
+from cgrpo.fingerprint import of_text
+from cgrpo.text import is_blank
 
 METADATA = ("*metadata_with_scores.json", "*metadata.json", "metadata_*.json")  # the first that matches counts
 MASK_THRESHOLD = 8
-SUBSET_KEYS = ("ref_img", "img", "text")
 
 Pair = tuple[int, int]
 
@@ -59,36 +57,22 @@ class SyncdObject:
         return (number, self.folder)
 
 
-def is_syncd(row: Any) -> bool:
-    return isinstance(row, dict) and "filenames" in row
+def is_object(row: dict[str, Any]) -> bool:
+    """Whether a row is of SynCD's metadata."""
+    return "filenames" in row
 
 
 def metadata_files(root: Path) -> list[Path]:
     """The metadata of a SynCD folder, or ``root`` itself where it is a file; [] if there is none."""
     if root.is_file():
         return [root]
-    for pattern in METADATA:
-        found = sorted(root.glob(pattern))
-        if found:
-            return found
-    return []
+    matches = (sorted(root.glob(pattern)) for pattern in METADATA)
+    return next((files for files in matches if files), [])
 
 
-def load_objects(metadata: Sequence[Path]) -> list[SyncdObject | Fault]:
-    """The objects of metadata files, in order; a row at fault is a Fault in its place. Raises UserError."""
-    found: list[SyncdObject | Fault] = []
-    for path in metadata:
-        for number, row in enumerate(load_rows(path)[0]):
-            where = f"SynCD metadata {path}, record {number}"
-            try:
-                found.append(_object(row, where))
-            except UserError as error:
-                found.append(Fault(str(number), str(error)))
-    return found
-
-
-def _object(row: Any, where: str) -> SyncdObject:
-    if not is_syncd(row):
+def object_of(row: Any, where: str) -> SyncdObject:
+    """The object of a row of metadata. Raises UserError."""
+    if not isinstance(row, dict) or not is_object(row):
         raise UserError(f"{where}: must be an object with filenames and prompts")
     names, prompts = row["filenames"], row.get("prompts")
     if not isinstance(names, list) or len(names) < 2 or not all(names_file(name) for name in names):
@@ -139,8 +123,7 @@ def _is_number(value: Any) -> bool:
 
 def choose_pair(item: SyncdObject, pairs: Sequence[Pair], seed: int) -> Pair:
     """One of ``pairs``: number SHA-256("seed:folder"), its first 8 bytes big-endian, modulo how many there are."""
-    digest = hashlib.sha256(f"{seed}:{item.folder}".encode()).digest()
-    return pairs[int.from_bytes(digest[:8], "big") % len(pairs)]
+    return pairs[int(of_text(f"{seed}:{item.folder}")[:16], 16) % len(pairs)]
 
 
 def subject_phrase(description: str) -> str:
@@ -155,60 +138,33 @@ def mask_name(picture: str) -> str:
     return str(path.parent / "masks" / f"{path.stem}.jpg")
 
 
-def scan_syncd(root: Path, pictures: Path | None = None) -> Rows:
-    """A record for each object, one of its pairs (``choose_pair``, seed 0): nothing is filtered, scores aren't needed.
-
-    ``root`` is SynCD's folder, or one metadata file in it; ``pictures`` the pictures' folder, if it is another.
-    """
-    files = Files(pictures or (root if root.is_dir() else root.parent))
-    return [
-        row if isinstance(row, Fault) else _record(row, choose_pair(row, row.pairs, seed=0), files)
-        for row in load_objects(metadata_files(root))
-    ]
+def masks(reference: str, files: Files) -> dict[str, Any]:
+    """The fields of a row for the mask of its only reference; none where there is no mask."""
+    name = mask_name(reference)
+    return {"masks": [name], "mask_threshold": MASK_THRESHOLD} if files.find(name) else {}
 
 
-def _record(item: SyncdObject, pair: Pair, files: Files) -> Task:
+def row_of(item: SyncdObject, pair: Pair, files: Files) -> dict[str, Any]:
+    """A pair of an object as a row of a manifest."""
     reference, target = (item.filenames[k] for k in pair)
-    mask = files.find(mask_name(reference))
-    return Task(
-        id=item.folder,
-        prompt=item.prompts[pair[1]],
-        references=(files.path(reference),),
-        subject=subject_phrase(item.description),
-        target=files.path(target),
-        masks=(mask,) if mask else (),
-        mask_threshold=MASK_THRESHOLD,
-        meta=pair_meta(item, pair),
-    )
-
-
-def pair_meta(item: SyncdObject, pair: Pair) -> dict[str, Any]:
     return {
-        "category": item.category,
-        "category_description": item.description,
-        "objaverse_id": item.objaverse_id,
-        "ref_prompt": item.prompts[pair[0]],
+        "id": item.folder,
+        "prompt": item.prompts[pair[1]],
+        "references": [reference],
+        "target": target,
+        "subject": subject_phrase(item.description),
+        **masks(reference, files),
+        "meta": {
+            "category": item.category,
+            "category_description": item.description,
+            "objaverse_id": item.objaverse_id,
+            "ref_prompt": item.prompts[pair[0]],
+        },
     }
 
 
-def subset_record(row: dict[str, Any], where: str, files: Files) -> Task:
-    """A row of the 6,924 that Customized-GRPO's release trains on. Raises UserError.
-
-    Its text embeddings (``.pt``) are not read: prompts are encoded anew, and nothing is ever unpickled. Nor is
-    ``<k>_seg.png`` looked for, which the release's reward silently prefers to the reference if it lies beside it.
-    """
-    for key in SUBSET_KEYS:
-        if not isinstance(row.get(key), str) or not row[key].strip():
-            raise UserError(f"{where}: {key} is missing or empty")
-    mask = files.find(mask_name(row["ref_img"]))
-    kept = ("category", "category_description", "ref_prompt")
-    return Task(
-        id=id_of(row) or where.rpartition(" ")[2],
-        prompt=row["text"],
-        references=(files.path(row["ref_img"]),),
-        subject=subject_phrase(str(row.get("category_description") or "")),
-        target=files.path(row["img"]),
-        masks=(mask,) if mask else (),
-        mask_threshold=MASK_THRESHOLD,
-        meta={key: row[key] for key in kept if key in row},
-    )
+def translate(entry: Entry) -> dict[str, Any] | LeftOut:
+    """One pair of an object (``choose_pair``, seed 0): nothing is filtered but empty prompts; scores aren't needed."""
+    item = object_of(entry.fields, entry.where)
+    row = {"mask_threshold": MASK_THRESHOLD} | row_of(item, choose_pair(item, item.pairs, seed=0), entry.files)
+    return LeftOut(item.folder, "its prompt is empty") if is_blank(row["prompt"]) else row

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
@@ -18,7 +18,8 @@ from cgrpo.data.archives import Files, open_picture, read_bytes
 from cgrpo.data.masks import fit_mask, read_mask
 from cgrpo.data.syncd_files import MASK_THRESHOLD, SyncdObject, mask_name
 from cgrpo.errors import UserError
-from cgrpo.files import json_text
+from cgrpo.files import json_text, reading, writing
+from cgrpo.fingerprint import of_bytes, of_text
 
 OBJECTS_PER_CALL = 16
 DECIMALS = 6  # of a score: what is beyond depends on which objects share a call
@@ -59,17 +60,17 @@ def score_objects(
     """Score ``objects``; those that ``cache`` (JSON lines, appended to) holds already are read from it.
 
     Entries are found by the content of pictures and masks and the scorers' name, so moved or renamed sets keep
-    theirs. A kill loses at most the last few objects. ``progress`` is told (done, all) objects. Raises UserError
+    theirs. A kill loses at most the last few objects. ``progress`` gets (done, all) objects. Raises UserError
     if the cache can't be written; a scorer that fails raises what it raises.
     """
-    known = _read_cache(cache)
+    cached = _read_cache(cache)
     done, unreadable, waiting = [], [], []
     writer = _open_cache(cache)
     try:
         for number, item in enumerate(objects):
             try:
                 key = _key(item, files, scorers.name)
-                entry = known.get(key)
+                entry = cached.get(key)
                 if entry is None:
                     waiting.append((key, item, *_pictures(item, files)))
                 else:
@@ -115,7 +116,7 @@ def _score(waiting: list[Waiting], scorers: Scorers) -> Iterator[tuple[dict[str,
         stems = [PurePosixPath(name).stem for name in item.filenames]
         scores = dict(zip(stems, (round(aesthetics[row], DECIMALS) for row in rows), strict=True))
         if not all(math.isfinite(value) for value in (*itertools.chain(*table), *scores.values())):
-            raise UserError(f"SynCD object {item.folder}: a score isn't finite; check the scorers {scorers.name!r}")
+            raise UserError(f"SynCD object {item.folder}: a score isn't finite", f"check the scorers {scorers.name!r}")
         entry = {"key": key, "folder": item.folder, "dino_scores": table, "aesthetics_scores": scores}
         yield entry, _with_scores(item, entry)
 
@@ -126,41 +127,35 @@ def _with_scores(item: SyncdObject, entry: dict[str, Any]) -> SyncdObject:
 
 
 def _key(item: SyncdObject, files: Files, scorers: str) -> str:
-    """A hash of pictures, masks and scorers; names play no part but for their stems, which the scores go by."""
-    whole = hashlib.sha256(scorers.encode())
+    """The fingerprint of scorers, pictures and masks. Names play no part but for their stems, keys of the scores."""
+    lines = [scorers]
     for name in item.filenames:
-        mask = files.find(mask_name(name))
-        for path in (files.path(name), mask):
-            content = "" if path is None else hashlib.sha256(read_bytes(path)).hexdigest()
-            whole.update(f"\n{PurePosixPath(name).stem} {content}".encode())
-    return whole.hexdigest()
+        for path in (files.path(name), files.find(mask_name(name))):
+            lines.append(f"{PurePosixPath(name).stem} {'' if path is None else of_bytes(read_bytes(path))}")
+    return of_text("\n".join(lines))
 
 
 def _read_cache(path: Path | None) -> dict[str, dict[str, Any]]:
     """Entries by key; a line cut short by a kill is passed over."""
-    known = {}
+    entries = {}
     if path is not None and path.is_file():
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with reading(path), path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
-                try:
+                with suppress(ValueError, LookupError, TypeError):
                     entry = json.loads(line)
-                    known[entry["key"]] = {name: entry[name] for name in ("dino_scores", "aesthetics_scores")}
-                except (ValueError, LookupError, TypeError):
-                    continue
-    return known
+                    entries[entry["key"]] = {name: entry[name] for name in ("dino_scores", "aesthetics_scores")}
+    return entries
 
 
 def _open_cache(path: Path | None) -> TextIO | None:
     if path is None:
         return None
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
         if file.tell():  # at the end: what was cut short must not swallow the next entry
             file.write("\n")
         return file
-    except OSError as error:
-        raise UserError(f"scores {path}: can't be written ({error.strerror}); give another place") from error
 
 
 def _append(file: TextIO | None, entry: dict[str, Any]) -> None:

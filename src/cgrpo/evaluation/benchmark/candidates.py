@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.data.archives import is_file
-from cgrpo.data.folders import files_in
+from cgrpo.data.captions import files_in
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
 from cgrpo.pictures import ENDINGS

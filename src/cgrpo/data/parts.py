@@ -1,11 +1,15 @@
-"""Which of a data set's parts are to be trained on, told by their names as Hugging Face's library tells it."""
+"""The files and folders that a data set consists of: which of them are trained on, and reading one after another.
+
+Splits are recognised by their names, as Hugging Face's library recognises them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cgrpo.data.tasks import Entry, Fault, LeftOut
 from cgrpo.errors import UserError
 
 TRAIN = "train"
@@ -25,7 +29,7 @@ def split_of(name: str) -> str:
 
 
 def for_training(files: Sequence[Path], where: Path) -> list[Path]:
-    """Of parts of several splits only train's, and those whose names say nothing; of one split, or none, all.
+    """Of files of several splits only train's, and those whose names say nothing; of one split, or none, all.
 
     Raises UserError if there are several splits, but no train.
     """
@@ -35,14 +39,32 @@ def for_training(files: Sequence[Path], where: Path) -> list[Path]:
         return list(files)
     if TRAIN in names:
         return [path for path in files if splits[path] in (TRAIN, "")]
-    if len(files) > sum(map(bool, splits.values())):
+    if "" in splits.values():
         return list(files)
-    raise UserError(f"{where}: holds the splits {', '.join(names)}, and none is called train; give one file")
+    raise UserError(f"{where}: holds the splits {', '.join(names)}, and none is called train", "give one file")
 
 
 def training_folder(folder: Path) -> Path | None:
-    """The folder train/ in one that has others beside it, as test/; None where folders mean something else."""
+    """The folder train/ in one that has others next to it, as test/; None where folders mean something else."""
     splits = {path: split_of(path.name) for path in folder.iterdir() if path.is_dir() and split_of(path.name)}
     if len(set(splits.values())) < 2:
         return None
     return next((path for path in sorted(splits) if splits[path] == TRAIN), None)
+
+
+def each_file(
+    files: Iterable[Path], rows_of: Callable[[Path], Iterable[Entry | Fault | LeftOut]]
+) -> list[Entry | Fault | LeftOut]:
+    """The rows of all files. A file that can't be read (on) is a Fault in its place; it raises if nothing else is."""
+    rows: list[Entry | Fault | LeftOut] = []
+    errors: list[UserError] = []
+    for file in files:
+        try:
+            for row in rows_of(file):
+                rows.append(row)
+        except UserError as error:
+            errors.append(error)
+            rows.append(Fault(file.name, str(error)))
+    if errors and len(rows) == len(errors):
+        raise errors[0]
+    return rows

@@ -1,0 +1,213 @@
+"""A row of a data set and the task that it becomes: all checks of what a row says are here.
+
+Every reader yields rows as ``Entry``. A row is an object:
+    prompt       (or text, caption) what to show
+    references   (or reference, UNO's image_paths, reference_images, reference_image) the subject's pictures, or one
+    image        (or images, file_name, file_names) the references, if there are none by those names; or else a single
+                 one is the target
+    target       (or target_image, UNO's image_tgt_path) optional
+    masks (or mask), mask_threshold, subject (or item), id, meta: optional, see types.Task
+Null and NaN stand for what is absent. Names of pictures may end in _file_name or _file_names, as in Hugging Face's
+imagefolders.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from cgrpo.data.archives import Files, is_file
+from cgrpo.errors import UserError
+from cgrpo.pictures import ENDINGS
+from cgrpo.text import is_blank
+from cgrpo.types import Task
+
+PROMPTS = ("prompt", "text", "caption")
+REFERENCES = ("references", "reference", "image_paths", "reference_images", "reference_image")
+IMAGES = ("images", "image", "file_names", "file_name")
+SINGLE = ("reference", "reference_image", "image", "file_name")  # may name one picture rather than a list
+TARGETS = ("target", "target_image", "image_tgt_path")
+MASKS = ("masks", "mask")
+PICTURES = (*REFERENCES, *IMAGES, *TARGETS, *MASKS)
+VALUES = (*PROMPTS, "id", "subject", "item", "mask_threshold", "meta")
+_NEVER_REFERENCES = (*MASKS, "winner", "loser")
+MOST_BYTES = 4095  # of a path
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row that isn't checked yet.
+
+    fields  the object described above, or whatever stands in its place
+    where   begins every message about the row: "train.json, row 3"
+    id      the row's id where its fields have none
+    files   resolves the names of its pictures
+    """
+
+    fields: Any
+    where: str
+    id: str
+    files: Files
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row that is no task: its id, and one line that says why."""
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that the data set's own quality filter leaves out: its id, and why."""
+
+    id: str
+    reason: str
+
+
+Rows = list[Task | Fault | LeftOut]
+
+
+def task_of(entry: Entry) -> Task:
+    """The task of a row. Raises UserError."""
+    where, files = entry.where, entry.files
+    if not isinstance(entry.fields, dict):
+        raise UserError(f"{where}: must be an object with prompt and references")
+    row = _present({plain(key): value for key, value in entry.fields.items() if plain(key) != key} | entry.fields)
+    prompt = next((row[key] for key in PROMPTS if row.get(key) is not None and not _is_empty(row[key])), None)
+    if not isinstance(prompt, str) or not is_unicode(prompt):
+        raise UserError(f"{where}: prompt is missing, empty or no text{_fields_instead(row, PROMPTS)}")
+    references, target = _references_and_target(row, where, files)
+    masks = _first(row, MASKS)
+    masks = [] if masks is None else masks if isinstance(masks, list) else [masks]
+    if len(masks) not in (0, len(references)) or not all(item is None or names_file(item) for item in masks):
+        raise UserError(f"{where}: masks must be a list with one file, or null, for each reference")
+    threshold = 127 if row.get("mask_threshold") is None else row["mask_threshold"]
+    if not isinstance(threshold, int) or isinstance(threshold, bool) or not 0 <= threshold < 255:
+        raise UserError(f"{where}: mask_threshold must be a whole number from 0 to 254; brighter pixels are subject")
+    subject = row.get("subject") or row.get("item") or ""
+    if not isinstance(subject, str):
+        raise UserError(f"{where}: subject must be a word or a phrase to look for, not {ascii(subject)[:40]}")
+    meta = row.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise UserError(f"{where}: meta must be an object")
+    return Task(
+        id=id_of(row) or entry.id,
+        prompt=prompt,
+        references=tuple(files.path(item) for item in references),
+        subject="" if is_blank(subject) else subject,
+        target=files.path(target) if target is not None else None,
+        masks=tuple(None if item is None else files.path(item) for item in masks),
+        mask_threshold=threshold,
+        meta=_present(meta),
+    )
+
+
+def id_of(row: Any) -> str | None:
+    """A row's id; None where it has none. 1.0 is 1: programs write whole numbers so in a column with gaps."""
+    value = row.get("id") if isinstance(row, dict) else None
+    if value is None or value != value or _is_empty(value):
+        return None
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def _present(table: dict[str, Any]) -> dict[str, Any]:
+    """Without NaN, which is how programs that keep tables write what is absent."""
+    return {key: value for key, value in table.items() if not (isinstance(value, float) and math.isnan(value))}
+
+
+def _references_and_target(row: dict[str, Any], where: str, files: Files) -> tuple[list[str], str | None]:
+    """The references and the target, by name. Raises UserError, also if the row doesn't say which is which."""
+    references, target = _first(row, REFERENCES), _first(row, TARGETS)
+    rivals: Iterable[str] = (*REFERENCES, *TARGETS)
+    if references is None:
+        references = _first(row, IMAGES)
+        rivals = (*IMAGES, *TARGETS) if target is not None else [key for key in row if key not in _NEVER_REFERENCES]
+    elif target is None:
+        target = next((row[key] for key in ("image", "file_name") if isinstance(row.get(key), str)), None)
+        rivals = (*rivals, "image", "file_name")
+    if isinstance(references, str) and any(row.get(key) == references for key in SINGLE):
+        references = [references]
+    if not isinstance(references, list) or not references or not all(names_file(item) for item in references):
+        instead = _fields_instead(row, (*REFERENCES, *IMAGES))
+        raise UserError(f"{where}: references (or image_paths) must be a list of picture files{instead}")
+    if target is not None and not names_file(target):
+        raise UserError(f"{where}: target must be a picture file")
+    for item in (*references, *([] if target is None else [target])):
+        refuse_address(item, where)
+    for key in rivals:
+        others = [item for item in _picture_files(row.get(key)) if item not in (*references, target)]
+        if others and all(is_file(files.path(item)) for item in others):
+            raise UserError(
+                f"{where}: {key} names a picture too ({others[0]}), and the row doesn't say which one is the reference",
+                "call the subject's references, and the picture that shows the prompt, if any, target",
+            )
+    return references, target
+
+
+def _picture_files(value: Any) -> list[str]:
+    """The files of pictures, by their endings, that a field of unknown use names."""
+    items = value if isinstance(value, list) else [value]
+    named = [item for item in items if names_file(item) and not _ADDRESS.match(item)]
+    return [item for item in named if PurePosixPath(item).suffix.lower() in ENDINGS and len(item) <= MOST_BYTES]
+
+
+def _fields_instead(row: dict[str, Any], wanted: tuple[str, ...]) -> str:
+    """What a row has instead, where it has none of the ``wanted`` fields."""
+    if any(key in row for key in wanted):
+        return ""
+    keys = ", ".join(str(key) if is_unicode(str(key)) else ascii(key)[1:-1] for key in list(row)[:12])
+    return f"; it has {keys or 'nothing'}, and should have {' or '.join(wanted[:3])}"
+
+
+def plain(key: str) -> str:
+    """A field's name without Hugging Face's _file_name, if it names pictures."""
+    for suffix in ("_file_name", "_file_names"):
+        if key.endswith(suffix) and key.removesuffix(suffix) in PICTURES:
+            return key.removesuffix(suffix)
+    return key
+
+
+def _first(row: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    return next((row[key] for key in keys if row.get(key) is not None), None)
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, str) and is_blank(value)
+
+
+def is_address(item: str) -> bool:
+    """Whether it names something on the net, or is the picture itself, rather than a file."""
+    return _ADDRESS.match(item) is not None
+
+
+def refuse_address(item: str, where: str) -> None:
+    """Raise UserError for an address or a picture's own data in the place of a file's name."""
+    if is_address(item):
+        raise UserError(f"{where}: {item[:80]} is an address", "fetch it, and give the file's name")
+    if len(item.encode(errors="surrogateescape")) > MOST_BYTES:
+        problem = f"{item[:30]}... ({len(item)} characters) is no file's name"
+        raise UserError(f"{where}: {problem}", "if it is the picture itself, save it to a file")
+
+
+def names_file(item: Any) -> bool:
+    """Whether it could name a file: no file system takes the null byte, or half of a surrogate pair."""
+    try:
+        return isinstance(item, str) and bool(os.fsencode(item)) and "\0" not in item
+    except UnicodeEncodeError:
+        return False
+
+
+def is_unicode(text: str) -> bool:
+    """Whether all that takes text takes it; JSON can hold half of a surrogate pair."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
