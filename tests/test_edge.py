@@ -218,7 +218,7 @@ def test_home_is_found_where_no_shell_looks(capfd, tmp_path, monkeypatch):
     cfg = load_config("mine.toml", ["policy.path=~/flux"])
     assert (cfg.data.source, cfg.policy.path) == (f"{tmp_path}/set.json", f"{tmp_path}/flux")
     assert cfg.guard.source == "~nobody-here/x"
-    assert f"{tmp_path}/set.json: holds no records" in refused(capfd, "data", "check", "~/set.json")
+    assert f"{tmp_path}/set.json: holds no rows" in refused(capfd, "data", "check", "~/set.json")
     assert parser().parse_args(["train", "--out=~/run"]).out == tmp_path / "run"
 
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.datasets import pack, scene, write_rows
 
 from cgrpo.data import check_manifest
 from cgrpo.data.check import CheckReport
-from cgrpo.data.suspicion import alike, thumbnail
+from cgrpo.data.suspicion import alike, chatter, thumbnail
 
 MINI = Path(__file__).parent / "syncd_mini"
-
-
-def scene(seed: int, side: int = 64) -> Image.Image:
-    """Smooth random colours: as different from seed to seed as photographs are."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def scaled(picture: Image.Image, factor: float) -> Image.Image:
@@ -30,11 +24,10 @@ def scaled(picture: Image.Image, factor: float) -> Image.Image:
 
 
 def check(folder: Path, rows: list) -> CheckReport:
-    (folder / "m.json").write_text(json.dumps(rows))
-    return check_manifest(folder / "m.json", workers=2)
+    return check_manifest(write_rows(folder / "m.json", *rows), workers=2)
 
 
-def found(report: CheckReport) -> list[tuple[str, str]]:
+def kinds(report: CheckReport) -> list[tuple[str, str]]:
     return [(problem.id, problem.kind) for problem in report.problems]
 
 
@@ -72,7 +65,7 @@ ROWS = [
 def test_every_fault_is_found_by_id(pictures: Path) -> None:
     scaled(scene(2), 1.03).save(pictures / "copy2.png")
     report = check(pictures, ROWS)
-    assert found(report) == [
+    assert kinds(report) == [
         ("copy", "duplicate"),
         ("near", "near-duplicate"),
         ("missing", "missing"),
@@ -99,9 +92,8 @@ def test_quick_decodes_nothing(pictures: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("cgrpo.data.check.read_picture", read)
 
-    (pictures / "m.json").write_text(json.dumps(ROWS[:7]))
-    report = check_manifest(pictures / "m.json", quick=True)
-    assert found(report) == [("copy", "duplicate"), ("missing", "missing"), ("text", "broken")]
+    report = check_manifest(write_rows(pictures / "m.json", *ROWS[:7]), quick=True)
+    assert kinds(report) == [("copy", "duplicate"), ("missing", "missing"), ("text", "broken")]
 
 
 def test_a_clean_set_has_no_problems(pictures: Path) -> None:
@@ -114,23 +106,21 @@ def test_a_clean_set_has_no_problems(pictures: Path) -> None:
 
 
 def test_masks_and_members_of_archives_are_checked(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for name, content in {"0.png": (MINI / "release/0/0.png").read_bytes(), "bad.png": b"?"}.items():
-            archive.writestr(name, content)
+    pack(tmp_path / "a.zip", {"0.png": (MINI / "release/0/0.png").read_bytes(), "bad.png": b"?"})
     rows = [row("a", "a.zip!/0.png", masks=["a.zip!/bad.png"]), row("b", "a.zip!/1.png")]
     report = check(tmp_path, rows)
-    assert found(report) == [("a", "broken"), ("b", "missing")]
+    assert kinds(report) == [("a", "broken"), ("b", "missing")]
     assert "mask" in report.problems[0].message and "a.zip!/bad.png" in report.problems[0].message
 
 
 def test_a_picture_at_fault_counts_against_all_its_rows(tmp_path: Path) -> None:
-    assert found(check(tmp_path, [row("a", "x.png"), row("b", "x.png")])) == [("a", "missing"), ("b", "missing")]
+    assert kinds(check(tmp_path, [row("a", "x.png"), row("b", "x.png")])) == [("a", "missing"), ("b", "missing")]
 
 
 def test_syncd_as_it_is() -> None:
     """Its two planted cases; the pair that is too near is one object's own."""
     report = check_manifest(MINI / "release")
-    assert found(report) == [("1", "near-duplicate"), ("2", "chatter")]
+    assert kinds(report) == [("1", "near-duplicate"), ("2", "chatter")]
     assert "looks like its own reference" in report.problems[0].message
 
 
@@ -149,3 +139,48 @@ def test_what_looks_alike() -> None:
     looks = [thumbnail(picture), *(thumbnail(other) for other in others)]
     assert [later for later, earlier in alike(looks) if earlier == 0] == [1, 2]
     assert list(alike([])) == []
+
+
+CHATTER = [
+    "let me know if you need any further assistance!",
+    "Let me know if you\u2019d like any changes.",
+    "feel free to modify these as needed.",
+    "I hope this helps!",
+    "Sure, here are 10 captions for the red mug:",
+    "Here are a few background descriptions:",
+    "here's an example prompt",
+    "i'm sorry, but i can't help with that.",
+    "I cannot create such a picture.",
+    "As an AI language model, I do not see pictures.",
+    "please provide more details.",
+    "Note: each is under ten words.",
+    "would you like me to continue?",
+    "is there anything else you need?",
+    "these prompts show the mug in many places.",
+    "assistant: a red mug",
+    "...",
+]
+CAPTIONS = [
+    "a red mug with a yellow stripe on a wooden table.",
+    "an ok sign painted on a wall, beside a note: 'sure'",
+    "a note pinned on a board that says let it be",
+    "a captioned photograph of a dog helping a child",
+    "a great white shark in the sea",
+    "a robot assistant here on earth",
+    "the certain death of a vampire, sure to scare",
+    "a friend in need of assistance near a help desk",
+    "a sloth plushie you would love",
+    "I am a wolf plushie",
+    "can the teapot be blue?",
+    "'a puffin on a rock",
+]
+
+
+@pytest.mark.parametrize("prompt", CHATTER)
+def test_chatter(prompt: str) -> None:
+    assert chatter(prompt) is not None
+
+
+@pytest.mark.parametrize("prompt", CAPTIONS)
+def test_captions(prompt: str) -> None:
+    assert chatter(prompt) is None

@@ -1,13 +1,13 @@
-"""Masks are read for what they are; what can't be is told, with its row."""
+"""Masks are read for what they are; one that can't be is reported, with its row."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.datasets import scene, write_rows
 
 from cgrpo.data import check_manifest
 from cgrpo.data.masks import read_mask
@@ -46,11 +46,9 @@ MASKS = {
 
 
 def manifest(folder: Path, mask: Image.Image) -> Path:
-    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(folder / "r.png")
+    scene(0, 32).save(folder / "r.png")
     mask.save(folder / "m.png")
-    (folder / "m.json").write_text(json.dumps([{"prompt": "x", "references": ["r.png"], "masks": ["m.png"]}]))
-    return folder / "m.json"
+    return write_rows(folder / "m.json", {"prompt": "x", "references": ["r.png"], "masks": ["m.png"]})
 
 
 @pytest.mark.parametrize("name", MASKS)
@@ -92,7 +90,7 @@ def test_a_mask_that_may_mean_two_things_is_refused(tmp_path: Path, mask: Image.
         (grey(255 * INSIDE[:16]), "of another shape than its picture: 32 x 16, not 32 x 32"),
     ],
 )
-def test_the_check_tells_masks_at_fault(tmp_path: Path, mask: Image.Image, says: str) -> None:
+def test_the_check_reports_masks_at_fault(tmp_path: Path, mask: Image.Image, says: str) -> None:
     (problem,) = check_manifest(manifest(tmp_path, mask)).problems
     assert (problem.id, problem.row, problem.kind) == ("0", 0, "mask")
     assert says in problem.message and "m.png" in problem.message
@@ -106,3 +104,17 @@ def test_training_says_that_a_mask_is_empty(tmp_path: Path, capsys) -> None:
     for _ in range(2):
         source.batch([0])
     assert capsys.readouterr().err.count("a mask is empty") == 1
+
+
+def test_masks_are_black_and_white_and_as_large_as_their_pictures(tmp_path: Path) -> None:
+    levels = np.zeros((32, 32), np.uint8)
+    levels[:, 8:16], levels[:, 16:] = 8, 9
+    grey(levels).save(tmp_path / "m.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "r.png")
+    Image.new("RGB", (64, 48)).save(tmp_path / "wide.png")
+    row = {"prompt": "x", "references": ["r.png", "wide.png"], "masks": ["m.png"] * 2, "mask_threshold": 8}
+    ((fitted, other),) = ManifestSource(write_rows(tmp_path / "m.json", row)).batch([0]).reference_masks or ()
+    assert fitted is not None and other is not None
+    assert (fitted.size, fitted.mode, other.size) == ((64, 64), "L", (32, 32))
+    assert np.unique(np.asarray(fitted)).tolist() == [0, 255]
+    assert (np.asarray(fitted)[:, :31] == 0).all() and (np.asarray(fitted)[:, 33:] == 255).all()

@@ -1,4 +1,4 @@
-"""From photographs to a data set, through the command line."""
+"""From photos to a data set, through the command line."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def made(photos: Path, *more: str, out: str = "sets/dog.json") -> tuple[int, Path]:
+def write(photos: Path, *more: str, out: str = "sets/dog.json") -> tuple[int, Path]:
     file = photos.parent / out
     return main(["data", "prompts", str(photos), "--subject", "dog", "--out", str(file), *more]), file
 
 
-def test_every_prompt_with_every_photograph_and_a_third_of_the_prompts_held_out(photos, capsys):
-    code, file = made(photos)
-    told = capsys.readouterr().out
-    assert code == 0 and "1 captions (.txt) are not used" in told and "live.heic" in told
+def test_every_prompt_with_every_photo_and_a_third_of_the_prompts_held_out(photos, capsys):
+    code, file = write(photos)
+    out = capsys.readouterr().out
+    assert code == 0 and "1 captions (.txt) are not used" in out and "live.heic" in out
     train, held = read_tasks(file), read_tasks(file.with_suffix(".heldout.json"))
     assert (len(train), len(held)) == (17 * 3, 8 * 3)
     assert not {r.prompt for r in train} & {r.prompt for r in held}
@@ -40,7 +40,7 @@ def test_every_prompt_with_every_photograph_and_a_third_of_the_prompts_held_out(
     assert kinds["train"] == kinds["held"] == {"background", "accessory", "property"}  # a dog's prompts, of all kinds
     assert {(r.subject, r.subject_id, r.target, len(r.references)) for r in train + held} == {("dog", "dog", None, 1)}
     for rows, prompts in ((train, 17), (held, 8)):
-        first = rows[:prompts]  # one round: each prompt once, the photographs as evenly as can be
+        first = rows[:prompts]  # one round: each prompt once, the photos as evenly as can be
         assert len({r.prompt for r in first}) == prompts
         uses = Counter(r.references for r in first)
         assert max(uses.values()) - min(uses.values()) <= 1 and len(uses) == 3
@@ -52,14 +52,14 @@ def test_every_prompt_with_every_photograph_and_a_third_of_the_prompts_held_out(
 def test_prompts_of_ones_own_several_references_and_a_count(photos, tmp_path):
     mine = tmp_path / "mine.txt"
     mine.write_text("# by hand\n{class} asleep\n\nmy {class} as a stamp\nthe dog at sea\n{class} asleep\n")
-    code, file = made(photos, "--prompts", str(mine), "--held-out", "1", "--references", "2", "--count", "3")
+    code, file = write(photos, "--prompts", str(mine), "--held-out", "1", "--references", "2", "--count", "3")
     assert code == 0
     train, held = read_tasks(file), read_tasks(file.with_suffix(".heldout.json"))
     assert [r.prompt for r in train] == ["dog asleep", "the dog at sea", "dog asleep"]
     assert {r.prompt for r in held} == {"my dog as a stamp"}
     names = [[path.name for path in r.references] for r in train]
     assert names == [["0.jpg", "1.jpg"], ["1.jpg", "2.jpg"], ["1.jpg", "2.jpg"]]
-    assert made(photos, "--kind", "object", "--held-out", "0", out="x.json")[0] == 0
+    assert write(photos, "--kind", "object", "--held-out", "0", out="x.json")[0] == 0
     assert not (tmp_path / "x.heldout.json").exists()
     assert any("wheat field" in r.prompt for r in read_tasks(tmp_path / "x.json"))
 
@@ -68,16 +68,16 @@ def test_prompts_of_ones_own_several_references_and_a_count(photos, tmp_path):
     ("more", "says"),
     [
         (("--held-out", "25"), "25 prompts can't spare 25"),
-        (("--references", "4"), "4 references a task can't be had of 3 photographs"),
-        (("--count", "52"), "17 prompts and 3 photographs make 51"),
-        (("--prompts", "absent.txt"), "absent.txt: can't be read"),
+        (("--references", "4"), "4 references per task"),
+        (("--count", "52"), "17 prompts and 3 photos make 51"),
+        (("--prompts", "absent.txt"), "absent.txt: no such file"),
         (("--out", "dog.jsonl"), "give it that ending"),
         (("--subject", " "), "--subject"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(photos, capsys, more, says):
     before = sorted(photos.parent.rglob("*"))
-    code, _ = made(photos, *more)
+    code, _ = write(photos, *more)
     err = capsys.readouterr().err
     assert code == 2 and says in err and err.count("\n") == 1
     assert sorted(photos.parent.rglob("*")) == before
@@ -94,13 +94,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(photos, capsys, more, says
 def test_prompts_with_another_programs_places_for_the_subject(photos, capsys, name, text, says):
     """They were prompts, braces and all."""
     (photos.parent / name).write_text(text)
-    assert made(photos, "--prompts", str(photos.parent / name), "--held-out", "0")[0] == 2
+    assert write(photos, "--prompts", str(photos.parent / name), "--held-out", "0")[0] == 2
     assert says in capsys.readouterr().err
 
 
-def test_a_folder_without_photographs_or_with_a_broken_one(photos, tmp_path, capsys):
+def test_a_folder_without_photos_or_with_a_broken_one(photos, tmp_path, capsys):
     (photos / "9.png").write_bytes(b"no picture")
-    assert made(photos)[0] == 2 and "9.png" in capsys.readouterr().err
-    assert made(tmp_path / "absent")[0] == 2 and "no such folder" in capsys.readouterr().err
+    assert write(photos)[0] == 2 and "9.png" in capsys.readouterr().err
+    assert write(tmp_path / "absent")[0] == 2 and "absent: no such file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    assert made(tmp_path / "empty")[0] == 2 and "holds no photographs" in capsys.readouterr().err
+    assert write(tmp_path / "empty")[0] == 2 and "holds no photos" in capsys.readouterr().err

@@ -7,14 +7,13 @@ import os
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from support.datasets import png
 
 from cgrpo.data import ManifestSource, check_manifest, columns, read_tasks
 from cgrpo.data.archives import is_file, read_bytes
@@ -26,11 +25,9 @@ from cgrpo.types import Task
 HF = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 
-def picture(number: int, side: int = 4) -> bytes:
+def picture(number: int) -> bytes:
     """A PNG of one colour, another for each number."""
-    out = BytesIO()
-    Image.new("RGB", (side, side), (number % 251, number // 251, 128)).save(out, "PNG")
-    return out.getvalue()
+    return png((number % 251, number // 251, 128), 4)
 
 
 def embedded(number: int) -> dict[str, Any]:
@@ -119,6 +116,26 @@ def test_fields_lists_and_pictures_at_fault(tmp_path: Path) -> None:
     assert batch.batch([0]).references[0][1].getpixel((0, 0)) == (1, 0, 128)
 
 
+def test_columns(tmp_path: Path) -> None:
+    """Two of one name, a date that Python doesn't have, an address, and two that hold pictures."""
+    data = {"prompt": ["a"], "image": [picture(0)], "subject": pa.array([1], pa.timestamp("ns"))}
+    pq.write_table(pa.table(data), tmp_path / "a.parquet")
+    assert read_tasks(tmp_path / "a.parquet")[0].prompt == "a"
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array([b""])], ["prompt", "prompt", "image"])
+    pq.write_table(twice, tmp_path / "b.parquet")
+    with pytest.raises(UserError, match="b.parquet: .*two columns prompt"):
+        read_tasks(tmp_path / "b.parquet")
+    pq.write_table(pa.table({"prompt": ["a"], "image": ["https://a.b/0.png"]}), tmp_path / "c.parquet")
+    with pytest.raises(UserError, match="c.parquet, row 0: https://a.b/0.png is an address"):
+        read_tasks(tmp_path / "c.parquet")
+    shown = pa.array([embedded(0)], HF)
+    pq.write_table(pa.table({"text": ["a"], "image": shown, "edited_image": shown}), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match="d.parquet: image and edited_image both hold pictures"):
+        read_tasks(tmp_path / "d.parquet")
+    pq.write_table(pa.table({"text": ["a"], "image": shown, "target": shown, "depth": shown}), tmp_path / "e.parquet")
+    assert read_tasks(tmp_path / "e.parquet")[0].target == tmp_path / "e.parquet!/0/target"
+
+
 def test_text_that_is_no_unicode_is_one_rows_fault(tmp_path: Path) -> None:
     prompts = pa.array([b"fine", b"\xff\xfe", b"too"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"prompt": prompts, "image": pa.array([embedded(0)] * 3, HF)}), tmp_path / "x.parquet")
@@ -136,7 +153,7 @@ def test_scanning_reads_no_picture(tmp_path: Path) -> None:
     file.write_bytes(content)
     records = read_tasks(file)
     assert len(records) == 50
-    with pytest.raises(UserError, match="x.parquet, image: rows 0 to 49 can't be read") as caught:
+    with pytest.raises(UserError, match="x.parquet, image, rows 0 to 49: can't be read") as caught:
         read_bytes(records[20].references[0])
     assert "\n" not in str(caught.value)
     kinds = {problem.kind for problem in check_manifest(file).problems}
@@ -201,7 +218,7 @@ def test_a_broken_shard_hides_no_other(tmp_path: Path) -> None:
     assert [row.id for row in rows] == ["a/0", "a/1", "b.parquet", "c/0", "c/1"]
     for content in (b"", b"PAR1 cut short"):
         (tmp_path / "b.parquet").write_bytes(content)
-        with pytest.raises(UserError, match="b.parquet: can't be read as parquet"):
+        with pytest.raises(UserError, match="b.parquet: can't be read"):
             read_tasks(tmp_path / "b.parquet")
 
 
@@ -219,7 +236,7 @@ def test_members_that_are_not_there(tmp_path: Path, member: str) -> None:
 def test_a_file_without_pictures_or_rows(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no column of pictures among prompt, sound"):
         read_tasks(write(tmp_path / "x.parquet", {"prompt": ["a"], "sound": ["b"]}, {}))
-    with pytest.raises(UserError, match="holds no records"):
+    with pytest.raises(UserError, match="holds no rows"):
         read_tasks(write(tmp_path / "y.parquet", {"prompt": [], "image": []}, {"image": HF}))
 
 

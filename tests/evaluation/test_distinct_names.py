@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,13 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
         (tmp_path / f"a{ending.lower()}").rename(tmp_path / f"03{ending}")
         assert find_picture(tmp_path, "03") == f"03{ending}"
         (tmp_path / f"03{ending}").unlink()
+
+
+def test_pictures_of_a_method_as_they_are_called(tmp_path: Path) -> None:
+    """Endings in any case, accents as characters of their own; one name twice is refused."""
+    nfd = unicodedata.normalize("NFD", "é_0")
+    for name in ("0_0.WebP", f"{nfd}.jpg", "1_0.png", "1_0.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert [find_picture(tmp_path, name) for name in ("0_0", "é_0", "2_0")] == ["0_0.WebP", f"{nfd}.jpg", "2_0.png"]
+    with pytest.raises(UserError, match=r"1_0.png and 1_0.jpg are both there"):
+        find_picture(tmp_path, "1_0")

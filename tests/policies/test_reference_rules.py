@@ -166,3 +166,28 @@ def test_both_turn_by_exif(tmp_path: Path, alpha: Any) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "1", "P"])
 def test_rules_end_in_rgb(rule: Any, mode: str) -> None:
     assert prepare_reference(Image.new(mode, (40, 30)), rule, 64, 16).mode == "RGB"
+
+
+def test_resize_sizes() -> None:
+    cases = golden("golden_uno/ref_resize.safetensors")["cases"].tolist()
+    assert len(cases) == 78
+    for width, height, long_side, out_width, out_height in cases:
+        picture = Image.new("RGB", (width, height))
+        assert resize_reference(picture, long_side, 16).size == (out_width, out_height), (width, height, long_side)
+
+
+@pytest.mark.parametrize("name", ["down", "up", "sq"])
+def test_resize_pixels(name: str) -> None:
+    vectors = golden("golden_uno/ref_resize.safetensors")
+    picture = Image.fromarray(vectors[f"img.{name}.in"].numpy())
+    resized = resize_reference(picture, int(vectors[f"img.{name}.long"]), 16)
+    assert np.array_equal(np.asarray(resized), vectors[f"img.{name}.out"].numpy())
+
+
+def test_resize_for_a_smaller_autoencoder() -> None:
+    assert resize_reference(Image.new("RGB", (40, 30)), 32, 8).size == (32, 24)
+
+
+def test_resize_refuses_slivers() -> None:
+    with pytest.raises(UserError, match="too narrow"):
+        resize_reference(Image.new("RGB", (1000, 10)), 320, 16)

@@ -66,9 +66,9 @@ def write_manifest(tmp_path, rows) -> str:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([], "no records"),
-        ([{"prompt": "", "references": ["a.png"]}], "record 0: prompt"),
-        ([{"prompt": "a toy", "references": []}], "record 0: references"),
+        ([], "no rows"),
+        ([{"prompt": "", "references": ["a.png"]}], "row 0: prompt"),
+        ([{"prompt": "a toy", "references": []}], "row 0: references"),
         ([{"prompt": "a toy", "references": ["absent.png"]}], "absent.png"),
         ([{"prompt": "a toy", "references": ["broken.png"]}], "broken.png"),
     ],

@@ -198,9 +198,9 @@ def test_given_pairs_are_trained_on(settings, given, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"loser": None}, "record 1: loser must be a picture file"),
-        ({"winner": 7}, "record 1: winner must be a picture file"),
-        ({"references": []}, "record 1: references"),
+        ({"loser": None}, "row 1: loser must be a picture file"),
+        ({"winner": 7}, "row 1: winner must be a picture file"),
+        ({"references": []}, "row 1: references"),
         ({"loser": "nowhere.png"}, "nowhere.png"),
     ],
 )

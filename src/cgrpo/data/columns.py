@@ -79,9 +79,10 @@ class Table:
         if twice := [name for name in self.columns if schema.names.count(name) > 1]:
             raise UserError(f"{path}: has two columns {twice[0]}", "leave one out")
         metadata = self._file.metadata
-        self._leaves: dict[str, list[int]] = {}
+        self._leaves: dict[str, list[tuple[int, str]]] = {}
         for leaf in range(metadata.num_columns):
-            self._leaves.setdefault(metadata.schema.column(leaf).path.partition(".")[0], []).append(leaf)
+            path_of_leaf = metadata.schema.column(leaf).path
+            self._leaves.setdefault(path_of_leaf.partition(".")[0], []).append((leaf, path_of_leaf))
         self._starts = [0]
         for group in range(metadata.num_row_groups):
             self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
@@ -112,7 +113,7 @@ class Table:
         nulls = self._nulls(group, name)
         leaves, rows, by_path = [name], self._block_rows(group, name), False
         if "path" in column.fields:
-            leaves = [leaf for leaf in self._leaf_paths(name) if leaf.endswith(".path")]
+            leaves = [leaf for _, leaf in self._leaves[name] if leaf.endswith(".path")]
             rows, by_path = TEXT_ROWS, "bytes" not in column.fields or nulls == "all"
         elif not column.many and nulls == "none":
             return [Place(row, name) for row in range(first, self._starts[group + 1])]
@@ -175,23 +176,18 @@ class Table:
     def _block_rows(self, group: int, name: str) -> int:
         count = self._starts[group + 1] - self._starts[group]
         described = self._file.metadata.row_group(group)
-        size = sum(described.column(leaf).total_uncompressed_size for leaf in self._leaves[name])
+        size = sum(described.column(leaf).total_uncompressed_size for leaf, _ in self._leaves[name])
         return max(1, count if size <= BLOCK_BYTES else count * BLOCK_BYTES // size)
-
-    def _leaf_paths(self, name: str) -> list[str]:
-        return [self._file.metadata.schema.column(leaf).path for leaf in self._leaves[name]]
 
     def _nulls(self, group: int, name: str) -> Literal["none", "all", "unknown"]:
         """How many nulls the file counts in a column's only leaf, or its bytes."""
-        described = self._file.metadata.row_group(group)
-        for leaf, path in zip(self._leaves[name], self._leaf_paths(name), strict=True):
-            if len(self._leaves[name]) == 1 or path.endswith(".bytes"):
-                chunk = described.column(leaf)
-                if chunk.statistics is None or not chunk.statistics.has_null_count:
-                    return "unknown"
-                nulls = chunk.statistics.null_count
-                return "none" if nulls == 0 else "all" if nulls == chunk.num_values else "unknown"
-        return "unknown"
+        leaves = self._leaves[name]
+        counted = next((leaf for leaf, path in leaves if len(leaves) == 1 or path.endswith(".bytes")), None)
+        chunk = None if counted is None else self._file.metadata.row_group(group).column(counted)
+        if chunk is None or chunk.statistics is None or not chunk.statistics.has_null_count:
+            return "unknown"
+        nulls = chunk.statistics.null_count
+        return "none" if nulls == 0 else "all" if nulls == chunk.num_values else "unknown"
 
 
 @dataclass

@@ -16,7 +16,7 @@ from typing import Any
 from cgrpo.data.archives import Files, archive, read_bytes, within
 from cgrpo.data.captions import CAPTIONS
 from cgrpo.data.parts import each_file, for_training
-from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, plain
+from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, LeftOut, plain
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.pictures import ENDINGS
@@ -30,7 +30,7 @@ def recognises(path: Path) -> bool:
     return bool(_files(path)) if path.is_dir() else path.suffix.lower() == ".tar"
 
 
-def read(path: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
+def read(path: Path, root: Path | None = None) -> Iterator[Entry | Fault | LeftOut]:
     """The samples of a tar, or of a folder's training shards. Raises UserError if none can be opened."""
     yield from each_file(for_training(_files(path), path) if path.is_dir() else [path], _samples)
 

@@ -78,8 +78,7 @@ def object_of(row: Any, where: str) -> SyncdObject:
     if not isinstance(names, list) or len(names) < 2 or not all(names_file(name) for name in names):
         raise UserError(f"{where}: filenames must be a list of two or more picture files")
     names = [name.replace("\\", "/") for name in names]
-    texts = isinstance(prompts, list) and all(isinstance(p, str) and is_unicode(p) for p in prompts)
-    if not texts or len(prompts) != len(names):
+    if not (isinstance(prompts, list) and len(prompts) == len(names) and all(map(_is_text, prompts))):
         raise UserError(f"{where}: prompts must be a list with one text for each of the {len(names)} filenames")
     first = PurePosixPath(names[0])
     folder = str(first.parent) if first.parent.name else first.stem.rpartition("_")[0] or first.stem
@@ -93,6 +92,10 @@ def object_of(row: Any, where: str) -> SyncdObject:
         similarity=_similarity(row.get("dino_scores"), len(names), where),
         aesthetics=_aesthetics(row.get("aesthetics_scores"), names, where),
     )
+
+
+def _is_text(prompt: Any) -> bool:
+    return isinstance(prompt, str) and is_unicode(prompt)
 
 
 def _similarity(table: Any, count: int, where: str) -> dict[Pair, float] | None:
@@ -166,5 +169,7 @@ def row_of(item: SyncdObject, pair: Pair, files: Files) -> dict[str, Any]:
 def translate(entry: Entry) -> dict[str, Any] | LeftOut:
     """One pair of an object (``choose_pair``, seed 0): nothing is filtered but empty prompts; scores aren't needed."""
     item = object_of(entry.fields, entry.where)
-    row = {"mask_threshold": MASK_THRESHOLD} | row_of(item, choose_pair(item, item.pairs, seed=0), entry.files)
-    return LeftOut(item.folder, "its prompt is empty") if is_blank(row["prompt"]) else row
+    pair = choose_pair(item, item.pairs, seed=0)
+    if is_blank(item.prompts[pair[1]]):
+        return LeftOut(item.folder, "its prompt is empty")
+    return {"mask_threshold": MASK_THRESHOLD} | row_of(item, pair, entry.files)

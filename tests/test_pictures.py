@@ -1,4 +1,4 @@
-"""Reading pictures as users have them, and UNO's reference resize against golden pictures."""
+"""Reading pictures as users have them: turned, of every mode and depth, in other colours, damaged."""
 
 from __future__ import annotations
 
@@ -9,39 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from tiny_flux import golden
+from PIL import Image, ImageCms
+from support.datasets import encoded
 
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.policies.encodings.preprocess import resize_reference
+from cgrpo.pictures import read_picture
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
-
-
-def test_resize_sizes() -> None:
-    cases = golden("golden_uno/ref_resize.safetensors")["cases"].tolist()
-    assert len(cases) == 78
-    for width, height, long_side, out_width, out_height in cases:
-        picture = Image.new("RGB", (width, height))
-        assert resize_reference(picture, long_side, 16).size == (out_width, out_height), (width, height, long_side)
-
-
-@pytest.mark.parametrize("name", ["down", "up", "sq"])
-def test_resize_pixels(name: str) -> None:
-    vectors = golden("golden_uno/ref_resize.safetensors")
-    picture = Image.fromarray(vectors[f"img.{name}.in"].numpy())
-    resized = resize_reference(picture, int(vectors[f"img.{name}.long"]), 16)
-    assert np.array_equal(np.asarray(resized), vectors[f"img.{name}.out"].numpy())
-
-
-def test_resize_for_a_smaller_autoencoder() -> None:
-    assert resize_reference(Image.new("RGB", (40, 30)), 32, 8).size == (32, 24)
-
-
-def test_resize_refuses_slivers() -> None:
-    with pytest.raises(UserError, match="too narrow"):
-        resize_reference(Image.new("RGB", (1000, 10)), 320, 16)
+SEEN = (219, 37, 49)  # what a viewer shows for Display P3's (200, 60, 60)
+STORED = (200, 60, 60)
 
 
 def saved(folder: Path, name: str, picture: Image.Image, **options: Any) -> Image.Image:
@@ -226,3 +203,83 @@ def test_a_damaged_tag_does_not_damage_the_picture(tmp_path: Path, kind: int, tu
     assert shown.size == ((20, 40) if turned else (40, 20))
     red, green, _ = shown.getpixel((17, 2) if turned else (2, 2))
     assert red > 240 and green < 20
+
+
+@pytest.fixture(scope="module")
+def display_p3() -> bytes:
+    """A matrix profile with Display P3's primaries (adapted to D50) and gamma 2.2, as ICC.1:2001 lays it out."""
+
+    def number(value: float) -> bytes:
+        return struct.pack(">i", round(value * 65536))
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ " + bytes(4) + b"".join(map(number, values))
+
+    gamma = b"curv" + struct.pack(">IIH", 0, 1, round(2.2 * 256)) + bytes(2)
+    tags = {
+        b"desc": b"desc" + struct.pack(">II", 0, 3) + b"P3" + bytes(79),
+        b"cprt": b"text" + bytes(8),
+        b"wtpt": xyz(0.9642, 1, 0.8249),
+        b"rXYZ": xyz(0.5151, 0.2412, -0.0011),
+        b"gXYZ": xyz(0.2919, 0.6922, 0.0419),
+        b"bXYZ": xyz(0.1572, 0.0666, 0.7841),
+    } | {name: gamma for name in (b"rTRC", b"gTRC", b"bTRC")}
+    table, body = struct.pack(">I", len(tags)), b""
+    for name, content in tags.items():
+        table += name + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    size = 128 + len(table) + len(body)
+    head = struct.pack(">I4sI", size, b"lcms", 0x02100000) + b"mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28)
+    return (head + xyz(0.9642, 1, 0.8249)[8:]).ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("alpha", ["white", "drop"])
+def test_a_phones_colours_are_as_a_viewer_shows_them(display_p3: bytes, mode: str, alpha: Any) -> None:
+    picture = Image.new("RGB", (4, 4), STORED).convert(mode)
+    assert (
+        read_picture(encoded(picture, icc_profile=display_p3), "a.png", alpha).convert("RGB").getpixel((0, 0)) == SEEN
+    )
+
+
+def test_alpha_and_palettes_with_a_profile(display_p3: bytes) -> None:
+    half = Image.new("RGBA", (4, 4), (*STORED, 128))
+    assert read_picture(encoded(half, icc_profile=display_p3), "a.png", "drop").getpixel((0, 0)) == (*SEEN, 128)
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette(STORED)
+    assert read_picture(encoded(palette, icc_profile=display_p3), "a.png").getpixel((0, 0)) == SEEN
+
+
+@pytest.mark.parametrize("kind", ["sRGB", "damaged", "of another mode", "none"])
+def test_profiles_that_change_nothing(display_p3: bytes, kind: str) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = {"sRGB": srgb, "damaged": display_p3[:200], "of another mode": display_p3, "none": None}[kind]
+    picture = Image.new("L", (4, 4), 102) if kind == "of another mode" else Image.new("RGB", (4, 4), STORED)
+    shown = read_picture(encoded(picture, icc_profile=profile), "a.png").getpixel((0, 0))
+    assert shown == ((102, 102, 102) if kind == "of another mode" else STORED)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "MPO", "WEBP", "AVIF"])
+def test_room_on_disk_that_was_never_filled(kind: str) -> None:
+    """The lower half was grey, without a word. Zeros after the end are no harm."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    exif = noise.getexif()
+    exif[0x0112] = 1
+    whole = encoded(noise, kind, **({"save_all": True, "exif": exif} if kind == "MPO" else {}))
+    with pytest.raises(UserError, match=r"a.x: can't be read as a picture \(its end is missing: nothing but zeros\)"):
+        read_picture(whole[: len(whole) // 2] + bytes(len(whole) // 2), "a.x")
+    if kind in ("JPEG", "MPO"):
+        assert read_picture(whole + bytes(999), "a.x").size == (64, 64)
+
+
+def test_eight_bits_kept_in_sixteen() -> None:
+    """They were all black."""
+    levels = np.array([[0, 100, 255]], np.uint16)
+    assert np.asarray(read_picture(encoded(Image.fromarray(levels)), "a.png"))[0, :, 0].tolist() == [0, 100, 255]
+
+
+def test_sixteen_bits_of_pgm(tmp_path: Path) -> None:
+    """Pillow has them as 32; 1023 is white where the file says that it is."""
+    levels = np.array([[0, 512], [768, 1023]], ">u2")
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 2 1023\n" + levels.tobytes())
+    assert np.asarray(open_picture(tmp_path / "a.pgm"))[..., 0].tolist() == [[0, 127], [191, 255]]

@@ -1,0 +1,122 @@
+"""Folders: pictures with captions, Hugging Face's imagefolders, splits of either, and what else lies about."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.datasets import encoded, pack, png, put
+
+from cgrpo.data import check_manifest, read_tasks
+from cgrpo.data.archives import open_picture
+from cgrpo.data.parts import split_of
+from cgrpo.data.readers import scan
+from cgrpo.errors import UserError
+
+
+def test_imagefolder(tmp_path: Path) -> None:
+    lines = ['{"file_name": "a.png", "text": "one"}', '{"file_names": ["a.png", "b.png"], "caption": "two"}']
+    one, two = read_tasks(put(tmp_path, {"metadata.jsonl": "\n".join(lines)}))
+    assert (one.prompt, one.references) == ("one", (tmp_path / "a.png",))
+    assert (two.prompt, two.references) == ("two", (tmp_path / "a.png", tmp_path / "b.png"))
+
+
+def test_splits_of_an_imagefolder(tmp_path: Path) -> None:
+    """train/ is what one trains on; without one, the user has to say which."""
+    for split in ("test", "train"):
+        put(tmp_path, {f"{split}/metadata.jsonl": json.dumps({"file_name": "a.png", "text": split})})
+    (task,) = read_tasks(tmp_path)
+    assert (task.prompt, task.references) == ("train", (tmp_path / "train/a.png",))
+    (tmp_path / "train").rename(tmp_path / "validation")
+    with pytest.raises(UserError, match="the splits test, validation, and none is called train"):
+        read_tasks(tmp_path)
+    assert read_tasks(tmp_path / "test")[0].prompt == "test"
+
+
+def test_pictures_with_captions(tmp_path: Path) -> None:
+    texts = {"b": "two", "deep/a": " one\n", "c": "", "d": b"\xff\xfe\x00"}
+    files = {f"{name}.png": png() for name in texts} | {f"{name}.txt": text for name, text in texts.items()}
+    rows = scan(put(tmp_path, files))
+    assert [(row.id, getattr(row, "prompt", None)) for row in rows] == [
+        ("b", "two"), ("c", None), ("d", None), ("deep/a", "one")
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="c.png: has no prompt"):
+        read_tasks(tmp_path)
+
+
+def test_captions_as_they_lie_about(tmp_path: Path) -> None:
+    """Endings in capitals, kohya's, UTF-16, folders that are links and lead in circles; what is neither is counted."""
+    texts = {"a.TXT": "a".encode("utf-16"), "b.caption": b"b", "c.txt": b"c", "c.caption": b"not c"}
+    others = {"d.mp4": b"", "e.txt": b"an orphan", "f.heic": b"", ".hidden.mp4": b""}
+    foreign = {f"{name}/a.png": png() for name in ("@eaDir", "__MACOSX")}
+    colours = zip("abc", ("red", "green", "blue"), strict=True)
+    put(tmp_path / "set", {**{f"{n}.PNG": png(c) for n, c in colours}, **texts, **others, **foreign})
+    put(tmp_path / "far", {"z.png": png("white"), "z.txt": b"z"})
+    os.symlink(tmp_path / "far", tmp_path / "set" / "far")
+    os.symlink(tmp_path / "set", tmp_path / "set" / "again")
+    assert [(task.id, task.prompt) for task in read_tasks(tmp_path / "set")] == [
+        ("a", "a"), ("b", "b"), ("c", "c"), ("far/z", "z")
+    ]  # fmt: skip
+    (note,) = [note for note in check_manifest(tmp_path / "set").notes if "left out" in note]
+    assert note == "3 files are left out, no picture with its prompt: .mp4 (1), .txt (1), .heic (1)"
+
+
+def test_a_picture_that_is_not_read_is_reported(tmp_path: Path) -> None:
+    put(tmp_path, {"0.png": png(), "0.txt": "a toy", "1.HEIC": b"?", "1.txt": "a toy", "readme.txt": "no caption"})
+    (problem,) = check_manifest(tmp_path).problems
+    assert (problem.id, problem.kind) == ("1", "row") and "1.HEIC: .heic pictures are not read" in problem.message
+
+
+def test_a_name_that_is_no_unicode(tmp_path: Path) -> None:
+    put(tmp_path, {"\udce9.png": png(), "\udce9.txt": "a toy"})
+    (task,) = read_tasks(tmp_path)
+    assert open_picture(task.references[0]).size == (8, 8)
+
+
+@pytest.mark.parametrize("files", [{}, {"a.png": png()}, {"a.txt": "a toy"}], ids=str)
+def test_a_folder_of_nothing_known(tmp_path: Path, files: dict) -> None:
+    with pytest.raises(UserError, match="no known data set"):
+        read_tasks(put(tmp_path, files))
+    with pytest.raises(UserError, match="absent: no such file"):
+        read_tasks(tmp_path / "absent")
+
+
+ENDINGS = {"jfif": "JPEG", "jpe": "JPEG", "JPG": "JPEG", "jp2": "JPEG2000", "ppm": "PPM", "TIF": "TIFF", "tga": "TGA"}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_pillow_reads_is_read_from_folders_and_shards(tmp_path: Path, ending: str) -> None:
+    files = {f"0.{ending}": encoded(Image.new("RGB", (9, 8)), ENDINGS[ending]), "0.txt": b"a toy"}
+    for place in (put(tmp_path / "in", files), pack(tmp_path / "x.tar", files)):
+        (task,) = read_tasks(place)
+        assert task.prompt == "a toy" and open_picture(task.references[0]).size == (9, 8)
+
+
+SPLITS = {
+    "train-00000-of-00032-0a1b2c3d4e5f": "train", "data-test-000": "test", "Validation": "validation",
+    "val_3": "validation", "stress-test-train": "train", "part-00000-of-00002": "part", "detest": "", "trains": "",
+    "000": "", "contrained": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_split_by_its_name(name: str) -> None:
+    assert split_of(name) == SPLITS[name]
+
+
+def test_only_the_training_part_of_a_folder(tmp_path: Path) -> None:
+    """In whatever layout: what is to be tested on was trained on."""
+    for split in ("train", "test"):
+        sample = {"a.png": png(), "a.txt": split.encode()}
+        pack(tmp_path / f"tars/{split}-000.tar", sample)
+        pack(tmp_path / f"folders/{split}/0.tar", sample)
+        put(tmp_path / "captions" / split, sample)
+    put(tmp_path / "alone/train", {"a.png": png(), "a.txt": "train"})
+    for layout in ("tars", "folders", "captions", "alone"):
+        assert [task.prompt for task in read_tasks(tmp_path / layout)] == ["train"]
+    (tmp_path / "captions/test").rename(tmp_path / "captions/boat")  # toys: a train and a boat
+    put(tmp_path / "captions/boat", {"a.txt": "boat"})
+    assert [task.prompt for task in read_tasks(tmp_path / "captions")] == ["boat", "train"]
