@@ -166,7 +166,7 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
         if isinstance(default, dict):
             default = {key: value.model_dump() for key, value in default.items()}
         shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
-        limits = ",".join(map(_limit, field.metadata))
+        limits = ",".join(filter(None, map(_limit, field.metadata)))
         text = " ".join((field.description or "").split())
         yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
 

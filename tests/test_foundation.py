@@ -1,14 +1,14 @@
 """The root modules: errors that name a path, fingerprints, and names that other packages add."""
 
-import importlib.metadata
 import json
 import sys
 
 import pytest
 import torch
 from PIL import Image
+from support.packages import install
 
-from cgrpo import extensions, fingerprint
+from cgrpo import fingerprint
 from cgrpo.errors import UserError
 from cgrpo.extensions import Extensions
 from cgrpo.files import reading, writing
@@ -49,15 +49,9 @@ REWARDS = Extensions("reward", "cgrpo.rewards", {"clip": "json:loads"})
 def installed(tmp_path, monkeypatch):
     """A package that adds a reward, and one that can't be loaded."""
     (tmp_path / "sharp.py").write_text("class Sharpness: pass\n")
-    info = tmp_path / "sharp-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sharp\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[cgrpo.rewards]\nsharpness = sharp:Sharpness\nbroken = nowhere:Reward\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
-    extensions._installed.cache_clear()
+    names = {"sharpness": "sharp:Sharpness", "broken": "nowhere:Reward"}
+    install(tmp_path, monkeypatch, "cgrpo.rewards", names)
     yield
-    extensions._installed.cache_clear()
     sys.modules.pop("sharp", None)
 
 

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Iterator
 
-from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.memory import set_checkpointing
 from stages.flux import replay_step, rollout_step
 from stages.harness import Row, measure, stage, synchronise
 from stages.model import build

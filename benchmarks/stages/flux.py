@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
-from cgrpo.policies.checkpointing import Checkpointing, set_checkpointing
+from cgrpo.policies.memory import set_checkpointing
+from cgrpo.policies.settings import Checkpointing
 from cgrpo.rewards import Reward
 from cgrpo.training.grpo import GRPO
 from cgrpo.training.runtime import Runtime

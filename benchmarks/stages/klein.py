@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from cgrpo.config import load_config
-from cgrpo.policies.checkpointing import Checkpointing, set_checkpointing
-from cgrpo.policies.flux2.condition import Flux2Condition
-from cgrpo.policies.flux2.policy import Flux2Policy
-from cgrpo.policies.guidance import GuidanceGradient
+from cgrpo.policies.flux2.policy import Flux2Condition, Flux2Policy
+from cgrpo.policies.memory import set_checkpointing
+from cgrpo.policies.settings import Checkpointing, GuidanceGradient
 from stages.harness import Row, cuda, device, measure, stage
 
 REAL: dict[str, Any] = {

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from cgrpo.config import GrpoConfig, load_config, override
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpointing import set_checkpointing
-from cgrpo.policies.flux.condition import FluxCondition
-from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.quantise import quantise_blocks
+from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
+from cgrpo.policies.memory import quantise_blocks, set_checkpointing
 from cgrpo.rewards import Reward
 from cgrpo.types import Batch
 from stages.harness import device

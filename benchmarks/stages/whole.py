@@ -8,7 +8,7 @@ from pathlib import Path
 
 from real_size import read
 
-from cgrpo.policies.checkpointing import Checkpointing
+from cgrpo.policies.settings import Checkpointing
 from stages.flux import iteration
 from stages.harness import Row, cuda, stage
 from stages.model import build

@@ -34,14 +34,14 @@ class Extensions:
 
     def names(self) -> list[str]:
         """This package's names in their order, then those of installed packages."""
-        return [*self.own, *sorted(set(_installed(self.group)) - set(self.own))]
+        return [*self.own, *sorted(set(installed(self.group)) - set(self.own))]
 
     def load(self, name: str) -> Any:
         """What ``name`` stands for. Raises UserError for an unknown name or an installed package that can't load."""
         if name in self.own:
             module, _, attribute = self.own[name].partition(":")
             return getattr(importlib.import_module(module), attribute)
-        if entry := _installed(self.group).get(name):
+        if entry := installed(self.group).get(name):
             try:
                 return entry.load()
             except (ImportError, AttributeError) as error:
@@ -53,5 +53,6 @@ class Extensions:
 
 
 @functools.cache
-def _installed(group: str) -> dict[str, EntryPoint]:
+def installed(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group by name, as installed packages have them when it is first called."""
     return {entry.name: entry for entry in entry_points(group=group)}

@@ -36,7 +36,7 @@ def of_file(path: Path) -> str:
 
 def of_picture(picture: Image) -> str:
     """The fingerprint of a picture's mode, size and pixels; its file format plays no part."""
-    return of_bytes(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
+    return of_bytes(f"{picture.mode} {picture.width}x{picture.height} ".encode() + picture.tobytes())
 
 
 def of_settings(settings: Any) -> str:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from still import Component, Endless
-from toy_policy import ToyPolicy
+from support.toy_policy import ToyPolicy
 
 from cgrpo.analysis import AnalysisInputs, measure_gradients
 from cgrpo.analysis.gradients import compare_gradients

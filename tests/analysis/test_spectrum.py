@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from still import Endless
-from toy_policy import ToyPolicy
+from support.toy_policy import ToyPolicy
 
 from cgrpo.analysis import AnalysisInputs, measure_spectrum
 from cgrpo.analysis.spectrum import band_numbers

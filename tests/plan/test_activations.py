@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from cgrpo.plan.activations import Checkpointing, Precision, activations, block_saved
 from cgrpo.plan.flux2 import Flux2
 from cgrpo.plan.transformer import Flux, Tokens
-from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.memory import set_checkpointing
 
 KINDS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

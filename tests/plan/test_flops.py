@@ -9,7 +9,7 @@ from measured import CASES, adapted, counter, run
 from cgrpo.plan.encoders import Vae
 from cgrpo.plan.flops import Flops, backward, blocks_forward, forward
 from cgrpo.plan.transformer import Flux, Tokens
-from cgrpo.policies.checkpointing import set_checkpointing
+from cgrpo.policies.memory import set_checkpointing
 
 PAPER = Tokens(target=1024, references=1024, text=512)  # 512 x 512 pixels each
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_flux2
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 from measured import counter
+from support import tiny_flux2
+from support.policies import from_folder
 from torch import nn
 from transformers import Qwen3Config, Qwen3Model
 
@@ -108,7 +109,7 @@ def test_what_guidance_costs() -> None:
 def test_a_folder_is_read_and_a_name_is_assumed(tmp_path: Path) -> None:
     folder = tiny_flux2.build_folder(tmp_path)
     found = plan(klein(f"policy.path={folder}"))
-    policy = Flux2Policy.from_folder(folder, height=32, width=32, reference_size=32)
+    policy = from_folder(Flux2Policy, folder, height=32, width=32, reference_size=32)
     assert policy.prompts is not None and policy.codec is not None
     (qwen,), vae = policy.prompts.modules, policy.codec.vae
     assert list(found.parameters.values())[:3] == [count(policy.transformer), count(qwen), count(vae)]

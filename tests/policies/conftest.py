@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny_flux2
-from tiny_flux import build_folder
+from support import tiny_flux2
+from support.policies import from_folder
+from support.tiny_flux import build_folder
 
 from cgrpo.policies.flux.policy import FluxPolicy
 
@@ -24,4 +25,4 @@ def tiny_flux2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_policy(tiny_folder: Path) -> FluxPolicy:
     """Shared: tests that add an adapter load their own."""
-    return FluxPolicy.from_folder(tiny_folder, height=32, width=48, reference_size=32)
+    return from_folder(FluxPolicy, tiny_folder, height=32, width=48, reference_size=32)

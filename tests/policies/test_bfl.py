@@ -8,12 +8,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors.torch import save_file
-from tiny_bfl import bfl_autoencoder, bfl_transformer
-from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
+from support.policies import GOLDEN
+from support.tiny_bfl import bfl_autoencoder, bfl_transformer
+from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.bfl import autoencoder_config, read_autoencoder, read_transformer, transformer_config
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.single_file import autoencoder_config, read_autoencoder, read_transformer, transformer_config
 
 GOLDEN_AXES = (8, 12, 12)
 
@@ -48,7 +49,7 @@ def test_transformer(theirs: dict[str, torch.Tensor], tmp_path: Path, prefix: st
     for key in ("num_attention_heads", "attention_head_dim", "joint_attention_dim", "pooled_projection_dim"):
         assert ours.config[key] == stock.config[key]
     forward = golden("golden_uno/tiny_forward.safetensors")
-    policy = FluxPolicy(ours, None, None, height=64, width=96, reference_size=32)
+    policy = FluxPolicy(ours, None, None, GOLDEN)
     latents = [forward["ref1_latent"], forward["ref2_latent"]]
     cond = policy.condition(forward["txt"], forward["vec"], latents, forward["guidance"])
     with torch.no_grad():

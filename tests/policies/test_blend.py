@@ -7,23 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_policy import fresh, shake, velocity
 from PIL import Image
 from safetensors import safe_open
+from support.policies import golden_policy, shake, velocity
 
 from cgrpo.cli import main
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.blend import blend_adapters, mix
 from cgrpo.policies.adapters.files import Origin, read_adapter, read_split
-from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
-from cgrpo.policies.adapters.formats import pairs
+from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
+from cgrpo.policies.fingerprint import transformer_fingerprint
 
 BASE = Origin("tiny", "a" * 64)
 
 
 def trained(folder: Path, rank: int, seed: int, origin: Origin = BASE) -> Path:
-    policy = fresh()
+    policy = golden_policy()
     add_adapter(policy.transformer, rank, seed=seed)
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -63,15 +63,15 @@ def test_the_ends_of_the_line_are_the_adapters_themselves(tmp_path: Path) -> Non
 
 
 def test_the_policy_is_the_one_with_both_added_to_its_weights(tmp_path: Path) -> None:
-    mark = transformer_fingerprint(fresh().transformer)
+    mark = transformer_fingerprint(golden_policy().transformer)
     origin = Origin("tiny", mark)
     a, b = trained(tmp_path / "a", 2, 1, origin), trained(tmp_path / "b", 2, 2, origin)
-    mixed = fresh()
+    mixed = golden_policy()
     load_adapter(mixed.transformer, blend_adapters(a, [(b, 0.25)], tmp_path / "mix"), origin)
-    by_hand = fresh()
+    by_hand = golden_policy()
     merge_start(by_hand.transformer, blend_adapters(a, [(b, 0.25)], tmp_path / "again"))
     add_adapter(by_hand.transformer, 1, seed=0)
-    plain = fresh()
+    plain = golden_policy()
     load_adapter(plain.transformer, a, origin)
     torch.testing.assert_close(velocity(mixed), velocity(by_hand), rtol=1e-4, atol=1e-5)
     assert (velocity(mixed) - velocity(plain)).abs().max() > 1e-3

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_flux import WORDS, word_tokenizer
+from support.tiny_flux import WORDS, word_tokenizer
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.loading import Checkpoint, load_parts
+from cgrpo.policies.flux.checkpoint import load_parts
+from cgrpo.policies.settings import PolicySettings
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 NOTHING = object()
@@ -26,7 +27,7 @@ def spoilt(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> None:
-    load_parts(Checkpoint(str(folder)), torch.float32, torch.device("cpu"))
+    load_parts(PolicySettings(path=str(folder)), torch.float32, torch.device("cpu"), torch.device("cpu"))
 
 
 def settings(file: Path, key: str, value: Any) -> None:

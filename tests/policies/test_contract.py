@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from support.policies import from_folder
+from support.toy_policy import ToyPolicy
 from torch import Tensor
-from toy_policy import ToyPolicy
 
 from cgrpo.algorithm import all_steps, integrate, replay_logp, rollout
 from cgrpo.errors import UserError
@@ -24,6 +25,7 @@ from cgrpo.policies.base import Policy
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.policies.lora import LoraPolicy
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
 
@@ -37,11 +39,13 @@ class Family:
 
 def on_disk(kind: type[FluxPolicy] | type[Flux2Policy], folder: Path, start: Path | None = None, **settings) -> Family:
     """The folder is read once; each policy has a transformer of its own."""
-    read = kind.from_folder(folder, height=32, width=48, reference_size=32)
+    read = from_folder(kind, folder, height=32, width=48, reference_size=32)
 
     def base() -> LoraPolicy:
         transformer: Any = copy.deepcopy(read.transformer)
-        policy = kind(transformer, read.codec, read.prompts, height=32, width=48, reference_size=32, **settings)
+        policy = kind(
+            transformer, read.codec, read.prompts, PolicySettings(height=32, width=48, reference_size=32, **settings)
+        )
         policy.origin = read.origin
         if start:
             policy.begin_with(start, "continue")

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
-from golden_policy import fresh, same, shake, stock_velocity, velocity, with_adapter
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_bfl import bfl_autoencoder, bfl_transformer
-from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
+from support.policies import from_folder, golden_policy, same, shake, stock_velocity, velocity, with_adapter
+from support.tiny_bfl import bfl_autoencoder, bfl_transformer
+from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
 from cgrpo.policies.adapters.files import Origin
-from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
-from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.merge import merge_adapter
+from cgrpo.policies.settings import PolicySettings
 
 BASE = Origin("tiny", "a" * 64)
 
@@ -37,7 +38,7 @@ def uno(tmp_path: Path) -> Path:
 @pytest.fixture
 def on_merged(uno: Path, tmp_path: Path) -> tuple[Path, FluxPolicy]:
     """An adapter of rank 3 trained on FLUX with UNO (rank 4) merged in, and its policy."""
-    policy = fresh()
+    policy = golden_policy()
     base_hash = transformer_fingerprint(policy.transformer)
     origin = Origin("tiny", base_hash, merge_start(policy.transformer, uno), "merge")
     add_adapter(policy.transformer, 3, seed=1)
@@ -80,12 +81,12 @@ def test_converted_uno_in_a_stock_pipeline(uno: Path, tmp_path: Path) -> None:
     pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
     pipeline.load_lora_weights(str(tmp_path / "stock"))
     expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
-    assert torch.allclose(stock_velocity(fresh(), stock), expected, atol=ACROSS_MACHINES)
+    assert torch.allclose(stock_velocity(golden_policy(), stock), expected, atol=ACROSS_MACHINES)
 
 
 @torch.no_grad()
 def test_a_whole_stock_pipeline_gives_our_velocity(tiny_folder: Path, tmp_path: Path) -> None:
-    policy = FluxPolicy.from_folder(tiny_folder, height=32, width=48, reference_size=32)
+    policy = from_folder(FluxPolicy, tiny_folder, height=32, width=48, reference_size=32)
     add_adapter(policy.transformer, 4, 0)
     shake(policy)
     save_adapter(policy.transformer, tmp_path, origin=policy.origin)
@@ -117,10 +118,10 @@ def test_joined_with_its_start(on_merged: tuple[Path, FluxPolicy], uno: Path, tm
     told = header(joined)
     assert told["rank"] == "7" and told["start_mode"] == told["start_hash"] == ""
     assert told["joined_start"] == policy_start(file) and told["base_hash"] == header(file)["base_hash"]
-    plain = fresh()
+    plain = golden_policy()
     load_adapter(plain.transformer, joined, Origin("tiny", transformer_fingerprint(plain.transformer)))
     assert torch.allclose(velocity(plain), velocity(policy), atol=1e-4)
-    assert not torch.allclose(velocity(fresh()), velocity(policy), atol=0.1)
+    assert not torch.allclose(velocity(golden_policy()), velocity(policy), atol=0.1)
 
 
 def policy_start(file: Path) -> str:
@@ -145,7 +146,7 @@ def test_joined_with_a_start_on_other_layers(tmp_path: Path) -> None:
         start[f"{name}.lora_A.weight"] = torch.randn(size, into, generator=generator)
         start[f"{name}.lora_B.weight"] = torch.randn(64, size, generator=generator)
     save_file(start, tmp_path / "start.safetensors")
-    policy = fresh()
+    policy = golden_policy()
     base_hash = transformer_fingerprint(policy.transformer)
     origin = Origin("tiny", base_hash, merge_start(policy.transformer, tmp_path / "start.safetensors"), "merge")
     add_adapter(policy.transformer, 3, seed=1)
@@ -167,7 +168,7 @@ def test_a_merged_base_is_not_forgotten(on_merged: tuple[Path, FluxPolicy], uno:
         convert_adapter(file, "uno", tmp_path / "out")
     delta = convert_adapter(file, "uno", tmp_path / "delta", only_delta=True)
     assert header(delta)["start_mode"] == "merge" and header(delta)["start_hash"] == policy_start(file)
-    plain = fresh()
+    plain = golden_policy()
     with pytest.raises(UserError, match="merged in"):
         load_adapter(plain.transformer, delta, Origin("tiny", header(file)["base_hash"]))
     merge_start(plain.transformer, uno)
@@ -247,7 +248,7 @@ def test_merged_checkpoint(base_folder: Path, tmp_path: Path) -> None:
     policy = with_adapter()
     origin = Origin("tiny", transformer_fingerprint(golden_transformer()))
     file = save_adapter(policy.transformer, tmp_path / "ours", origin=origin)
-    out = merge_adapter(file, Checkpoint(str(base_folder)), tmp_path / "merged")
+    out = merge_adapter(file, PolicySettings(path=str(base_folder)), tmp_path / "merged")
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in base_folder.iterdir())
     pipeline = FluxPipeline.from_pretrained(out, local_files_only=True)
     assert pipeline.transformer.config["num_layers"] == 2
@@ -255,7 +256,7 @@ def test_merged_checkpoint(base_folder: Path, tmp_path: Path) -> None:
     assert {value.dtype for value in stored.values()} == {torch.bfloat16}
     scale = velocity(policy).abs().mean()
     assert (stock_velocity(policy, pipeline.transformer) - velocity(policy)).abs().mean() < 0.02 * scale
-    assert (velocity(fresh()) - velocity(policy)).abs().mean() > 0.2 * scale
+    assert (velocity(golden_policy()) - velocity(policy)).abs().mean() > 0.2 * scale
     assert (out / "vae" / "config.json").read_bytes() == (base_folder / "vae" / "config.json").read_bytes()
     assert not list(tmp_path.glob(".*partial"))
 
@@ -265,9 +266,9 @@ def test_merged_checkpoint_with_a_start(
 ) -> None:
     golden_transformer().save_pretrained(base_folder / "transformer")  # fp32: compared closely
     file, policy = on_merged
-    with pytest.raises(UserError, match="trained on a base with a start merged in; give it too"):
-        merge_adapter(file, Checkpoint(str(base_folder)), tmp_path / "merged")
-    out = merge_adapter(file, Checkpoint(str(base_folder)), tmp_path / "merged", start=uno)
+    with pytest.raises(UserError, match="trained on a base with a start merged in"):
+        merge_adapter(file, PolicySettings(path=str(base_folder)), tmp_path / "merged")
+    out = merge_adapter(file, PolicySettings(path=str(base_folder), start=str(uno)), tmp_path / "merged")
     stock = FluxTransformer2DModel.from_pretrained(out / "transformer")
     assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)  # pyright: ignore
 
@@ -283,15 +284,15 @@ def test_merged_checkpoint_from_bfl_files(tiny_folder: Path, tmp_path: Path) -> 
     )  # fmt: skip
     save_file(bfl_transformer(transformer.state_dict()), folder / "flux.safetensors")
     save_file(bfl_autoencoder(autoencoder().state_dict(), 2), folder / "ae.safetensors")
-    base = Checkpoint(str(folder / "flux.safetensors"))
-    policy = FluxPolicy.from_folder(base, height=16, width=16, reference_size=16)
+    base = PolicySettings(path=str(folder / "flux.safetensors"))
+    policy = from_folder(FluxPolicy, base.path, height=16, width=16, reference_size=16)
     add_adapter(policy.transformer, 2, 0)
     shake(policy)
     file = save_adapter(policy.transformer, tmp_path / "ours", origin=policy.origin)
     out = merge_adapter(file, base, tmp_path / "merged")
     pipeline = FluxPipeline.from_pretrained(out, local_files_only=True)
     assert pipeline.scheduler.config["use_dynamic_shifting"] and pipeline.scheduler.config["shift"] == 3.0
-    again = FluxPolicy.from_folder(out, height=16, width=16, reference_size=16)
+    again = from_folder(FluxPolicy, out, height=16, width=16, reference_size=16)
     x_NLC = torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
     cond = policy.condition(torch.ones(1, 12, 24), torch.ones(1, 20))
     with torch.no_grad():
@@ -303,11 +304,11 @@ def test_merged_checkpoint_from_bfl_files(tiny_folder: Path, tmp_path: Path) -> 
 
 
 def test_merges_that_are_refused(base_folder: Path, uno: Path, tmp_path: Path) -> None:
-    base = Checkpoint(str(base_folder))
+    base = PolicySettings(path=str(base_folder))
     with pytest.raises(UserError, match="base: is there already"):
         merge_adapter(uno, base, base_folder)
-    with pytest.raises(UserError, match="no start belongs to it"):
-        merge_adapter(uno, base, tmp_path / "out", start=uno)
+    with pytest.raises(UserError, match="trained on a base with no start merged in"):
+        merge_adapter(uno, PolicySettings(path=base.path, start=str(uno)), tmp_path / "out")
     foreign = save_adapter(with_adapter().transformer, tmp_path / "foreign", origin=BASE)
     with pytest.raises(UserError, match="trained on tiny .aaaaaaaaaaaa., but this base is "):
         merge_adapter(foreign, base, tmp_path / "out")

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_bfl import bfl_transformer
-from tiny_flux import golden_transformer
+from support.tiny_bfl import bfl_transformer
+from support.tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
-from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.layers import add_adapter
-from cgrpo.policies.checkpoints.bfl import read_transformer
-from cgrpo.policies.fingerprint import file_fingerprint
+from cgrpo.policies.fingerprint import file_fingerprint, transformer_fingerprint
+from cgrpo.policies.flux.single_file import read_transformer
 
 
 def tensors(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_bfl import bfl_transformer
+from support.policies import from_folder
+from support.tiny_bfl import bfl_transformer
 
 from cgrpo.errors import BrokenPicture, UserError
-from cgrpo.policies.checkpoints.bfl import read_transformer
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.single_file import read_transformer
 
 SIZES = {"height": 32, "width": 48, "reference_size": 32}
 WEIGHTS = {
@@ -37,7 +38,7 @@ def test_a_damaged_part_is_refused_by_name(tiny_folder: Path, tmp_path: Path, pa
     shutil.copytree(tiny_folder, tmp_path / "flux")
     name = damage(tmp_path / "flux" / part / WEIGHTS[part], value)
     with pytest.raises(UserError, match=f"{tmp_path / 'flux' / part}: {name} holds NaN or infinity"):
-        FluxPolicy.from_folder(tmp_path / "flux", **SIZES)
+        from_folder(FluxPolicy, tmp_path / "flux", **SIZES)
 
 
 def test_a_damaged_bfl_file_is_refused_by_name(tiny_folder: Path, tmp_path: Path) -> None:

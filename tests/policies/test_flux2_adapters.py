@@ -12,14 +12,16 @@ from diffusers.loaders.lora_conversion_utils import (
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.policies import from_folder
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter, merge_adapter
+from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
 from cgrpo.policies.adapters.files import read_split
-from cgrpo.policies.adapters.formats import pairs
-from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.flux2.policy import Flux2Policy
+from cgrpo.policies.merge import merge_adapter
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
 SIZES = {"height": 32, "width": 48, "reference_size": 32}
@@ -29,7 +31,7 @@ TASK = Batch(("0",), ("a red cube",), ((Image.new("RGB", (32, 32), "red"),),), (
 @pytest.fixture(scope="module")
 def trained(tiny_flux2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Flux2Policy, Path]:
     """A policy with an adapter that does something, and its file."""
-    policy = Flux2Policy.from_folder(tiny_flux2_folder, **SIZES)
+    policy = from_folder(Flux2Policy, tiny_flux2_folder, **SIZES)
     policy.add_adapter(rank=3, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -86,8 +88,8 @@ def test_uno_has_no_such_layers(trained: tuple[Flux2Policy, Path], tmp_path: Pat
 
 def test_merged_into_a_whole_folder(trained: tuple[Flux2Policy, Path], tiny_flux2_folder: Path, tmp_path: Path) -> None:
     policy, file = trained
-    merged = merge_adapter(file, Checkpoint(str(tiny_flux2_folder)), tmp_path / "merged")
-    read = Flux2Policy.from_folder(merged, **SIZES)
+    merged = merge_adapter(file, PolicySettings(path=str(tiny_flux2_folder)), tmp_path / "merged")
+    read = from_folder(Flux2Policy, merged, **SIZES)
     x_NLC, sigma_N = policy.noise(0), torch.tensor([0.7])
     with torch.no_grad():
         expected = policy.velocity(x_NLC, sigma_N, policy.encode(TASK))

@@ -12,17 +12,19 @@ import torch
 from diffusers import FluxTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.policies import from_folder
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpointing import Checkpointing, set_checkpointing
-from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_parts
-from cgrpo.policies.checkpoints.loading import Checkpoint
+from cgrpo.policies.build import family_of
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux2.checkpoint import load_parts
 from cgrpo.policies.flux2.policy import Flux2Policy
+from cgrpo.policies.memory import set_checkpointing
+from cgrpo.policies.settings import Checkpointing, PolicySettings
 from cgrpo.types import Batch
 
-SIZES = {"height": 32, "width": 48, "reference_size": 32}
+SIZES = {"height": 32, "width": 48, "reference_size": 32, "reference_rule": "flux2", "guidance": 4.0}
 TASKS = Batch(
     ("0", "1"), ("a red cube", "a ball on the beach"), ((Image.new("RGB", (32, 32), "red"),),) * 2, ("cube",) * 2
 )
@@ -30,13 +32,13 @@ TASKS = Batch(
 
 @pytest.fixture(scope="module")
 def read(tiny_flux2_folder: Path) -> Flux2Policy:
-    return Flux2Policy.from_folder(tiny_flux2_folder, **SIZES)
+    return from_folder(Flux2Policy, tiny_flux2_folder, **SIZES)
 
 
 def make(read: Flux2Policy, dtype: torch.dtype = torch.float32, adapter: bool = True, **settings) -> Flux2Policy:
     """With an adapter that does something; float64 encoders stay as they were read."""
     transformer = copy.deepcopy(read.transformer).to(dtype)
-    policy = Flux2Policy(transformer, read.codec, read.prompts, **SIZES, **settings)
+    policy = Flux2Policy(transformer, read.codec, read.prompts, PolicySettings(**SIZES | settings))
     if adapter:
         policy.add_adapter(rank=2, seed=0)
         generator = torch.Generator().manual_seed(1)
@@ -143,14 +145,15 @@ def test_bfloat16_computes_under_autocast_with_a_float32_adapter(read: Flux2Poli
 
 def told(*arguments, match: str, **settings) -> None:
     with pytest.raises(UserError, match=match) as caught:
-        Flux2Policy.from_folder(*arguments, **SIZES | settings)
+        from_folder(Flux2Policy, *arguments, **SIZES | settings)
     assert "\n" not in str(caught.value)
 
 
 def test_what_it_refuses(tiny_flux2_folder: Path, read: Flux2Policy, tmp_path: Path) -> None:
     told(tiny_flux2_folder, guidance=0.5, match=r"policy\.guidance = 0\.5: must be 1")
     told(tiny_flux2_folder, height=40, match="multiples of 16")
-    told(Checkpoint(str(tiny_flux2_folder), clip="clip"), match=r"policy\.clip = clip: .* leave it out")
+    with pytest.raises(UserError, match=r"policy\.clip = clip: .* leave it out"):
+        family_of(PolicySettings(path=str(tiny_flux2_folder), clip="clip"))
     with pytest.raises(UserError, match=r"'flux': this policy knows numbers and flux2"):
         read.sigmas(4, "flux")
     picture = Image.new("RGB", (32, 32))
@@ -161,14 +164,14 @@ def test_what_it_refuses(tiny_flux2_folder: Path, read: Flux2Policy, tmp_path: P
     with pytest.raises(UserError, match=r"tasks with \[1, 2\] references in one batch"):
         read.encode(uneven)
     with pytest.raises(UserError, match="within 1024 pixels"):
-        read.prepare([Image.new("RGB", (2000, 20))])
+        read.prepare_task([Image.new("RGB", (2000, 20))])
 
 
 def test_a_distilled_checkpoint_says_so_and_takes_no_guidance(tiny_flux2_folder: Path, tmp_path: Path, capsys) -> None:
     folder = shutil.copytree(tiny_flux2_folder, tmp_path / "klein")
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
-    policy = Flux2Policy.from_folder(folder, **SIZES, guidance=1.0)
+    policy = from_folder(Flux2Policy, folder, **SIZES | {"guidance": 1.0})
     assert "is step-distilled: guidance has no effect" in capsys.readouterr().err
     assert policy.encode(TASKS).negative_LC is None
     told(folder, guidance=4.0, match=r"policy\.guidance = 4: this checkpoint is distilled .* set policy\.guidance=1")
@@ -186,11 +189,12 @@ def test_all_faults_of_a_folder_in_one_line(tiny_flux2_folder: Path, tmp_path: P
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 12}))
     with pytest.raises(UserError) as caught:
-        load_flux2_parts(Checkpoint(str(folder)), torch.float32, torch.device("cpu"))
+        load_parts(PolicySettings(path=str(folder)), torch.float32, torch.device("cpu"), torch.device("cpu"))
     line = str(caught.value)
     assert "\n" not in line and line.count("lacks 1 weights") == line.count("unknown weights, such as surplus") == 2
     assert "12 layers and 27 are read" in line and "tokenizer: this part of the checkpoint is missing" in line
-    assert is_flux2(Checkpoint(str(folder))) and not is_flux2(Checkpoint(str(folder / "vae")))
+    assert family_of(PolicySettings(path=str(folder))) is Flux2Policy
+    assert family_of(PolicySettings(path=str(folder / "vae"))) is FluxPolicy
 
 
 def test_parts_of_different_checkpoints(tiny_flux2_folder: Path, tmp_path: Path) -> None:
@@ -208,11 +212,11 @@ def test_a_transformer_without_guidance_refuses_a_scale_of_its_own(tiny_folder: 
     config = FluxTransformer2DModel.load_config(tiny_folder / "transformer")
     transformer = FluxTransformer2DModel.from_config({**config, "guidance_embeds": False})
     with pytest.raises(UserError, match=r"policy\.evaluation_guidance = 4: this transformer takes none"):
-        FluxPolicy(transformer, None, None, **SIZES, evaluation_guidance=4.0)
+        FluxPolicy(transformer, None, None, PolicySettings(**SIZES, evaluation_guidance=4.0))
 
 
 def test_adapters_of_the_other_family(tiny_flux2_folder: Path, tiny_folder: Path, read: Flux2Policy, tmp_path) -> None:
-    flux = FluxPolicy.from_folder(tiny_folder, **SIZES)
+    flux = from_folder(FluxPolicy, tiny_folder, **SIZES)
     flux.add_adapter(rank=2, seed=0)
     theirs, ours = flux.save(tmp_path / "flux"), make(read).save(tmp_path / "flux2")
     for mode in ("merge", "continue"):
@@ -221,7 +225,7 @@ def test_adapters_of_the_other_family(tiny_flux2_folder: Path, tiny_folder: Path
     with pytest.raises(UserError, match=r"an adapter of FLUX\.1's layers, but this base is FLUX\.2"):
         make(read, adapter=False).load_adapter(theirs)
     with pytest.raises(UserError, match=r"an adapter of FLUX\.2's layers, but this base is FLUX\.1"):
-        FluxPolicy.from_folder(tiny_folder, **SIZES).load_adapter(ours)
+        from_folder(FluxPolicy, tiny_folder, **SIZES).load_adapter(ours)
 
 
 def test_merged_into_the_base(read: Flux2Policy, tmp_path: Path) -> None:
@@ -236,10 +240,9 @@ def test_merged_into_the_base(read: Flux2Policy, tmp_path: Path) -> None:
 
 def test_int8_blocks(read: Flux2Policy) -> None:
     pytest.importorskip("torchao", reason="an extra")
-    from cgrpo.policies.quantise import quantise_blocks
 
     plain, policy = make(read, adapter=False), make(read, adapter=False)
-    quantise_blocks(policy.transformer, policy.layout)
+    policy.quantise()
     policy.add_adapter(2, 0)
     (x_NLC, sigma_N), cond = points(policy), policy.encode(TASKS)
     found = policy.velocity(x_NLC, sigma_N, cond)

@@ -11,14 +11,15 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
-from tiny_flux2 import LENGTH
+from support.policies import from_folder
+from support.tiny_flux2 import LENGTH
 from torch import Tensor
 
 from cgrpo.algorithm import integrate
 from cgrpo.policies.encodings.latents import pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_reference
-from cgrpo.policies.flux2.policy import Flux2Policy, flux2_sigmas
-from cgrpo.policies.flux2.positions import position_ids, word_ids
+from cgrpo.policies.flux2.geometry import Flux2Geometry, flux2_sigmas
+from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.types import Batch
 
 PROMPT = "a red cube on the beach"
@@ -33,9 +34,14 @@ def pipeline(tiny_flux2_folder: Path) -> Any:
     return made
 
 
+def klein(folder: Path, **settings: Any) -> Flux2Policy:
+    usual = {"height": 48, "width": 80, "reference_size": 1024, "reference_rule": "flux2", "guidance": 4.0}
+    return from_folder(Flux2Policy, folder, **usual | settings)
+
+
 @pytest.fixture(scope="module")
 def policy(tiny_flux2_folder: Path) -> Flux2Policy:
-    return Flux2Policy.from_folder(tiny_flux2_folder, height=48, width=80, reference_size=1024)
+    return klein(tiny_flux2_folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +62,9 @@ def task(references: tuple[Image.Image, ...] = (), prompt: str = PROMPT) -> Batc
 def test_ids(pipeline: Any) -> None:
     latents = [torch.zeros(1, 4, *size) for size in ((3, 5), (4, 2), (1, 7), (2, 2))]
     theirs = torch.cat((pipeline._prepare_latent_ids(latents[0]), pipeline._prepare_image_ids(latents[1:])), dim=1)
-    assert torch.equal(position_ids((3, 5), [(4, 2), (1, 7), (2, 2)]), theirs[0].float())
-    assert torch.equal(word_ids(6), pipeline._prepare_text_ids(torch.zeros(1, 6, 8))[0].float())
+    geometry = Flux2Geometry(16, 4, (3, 5))
+    assert torch.equal(geometry.ids([(4, 2), (1, 7), (2, 2)]), theirs[0].float())
+    assert torch.equal(geometry.text_ids(6), pipeline._prepare_text_ids(torch.zeros(1, 6, 8))[0].float())
 
 
 def test_text_states(pipeline: Any, policy: Flux2Policy) -> None:
@@ -143,7 +150,7 @@ def ours(policy: Flux2Policy, references: tuple[Image.Image, ...]) -> tuple[Tens
     with torch.no_grad():
         x_NLC = integrate(lambda x, sigma: policy.velocity(x, sigma, cond), policy.noise(7), sigmas)
     assert policy.codec is not None
-    return policy.codec.raw(unpack(x_NLC, *policy.grid)), policy.decode(x_NLC)
+    return policy.codec.raw(unpack(x_NLC, *policy.geometry.grid)), policy.decode(x_NLC)
 
 
 def theirs(pipeline: Any, references: tuple[Image.Image, ...], size: tuple[int, int], guidance: float):
@@ -162,9 +169,7 @@ CASES = [((48, 80), 0, 1), ((48, 80), 1, 4), ((48, 80), 2, 4), ((64, 64), 0, 4),
 @pytest.mark.parametrize(("size", "count", "guidance"), CASES)
 def test_pictures(tiny_flux2_folder: Path, pipeline, references, size, count, guidance) -> None:
     height, width = size
-    policy = Flux2Policy.from_folder(
-        tiny_flux2_folder, height=height, width=width, reference_size=1024, guidance=guidance
-    )
+    policy = klein(tiny_flux2_folder, height=height, width=width, guidance=guidance)
     latents, picture = theirs(pipeline, references[:count], size, guidance)
     made, drawn_NHWC = ours(policy, references[:count])
     near(made, latents)
@@ -176,7 +181,7 @@ def test_the_comparison_can_fail(pipeline, policy: Flux2Policy, references, monk
     latents, _ = theirs(pipeline, references[:2], (48, 80), 4)
     made, _ = ours(policy, references[:2])
     near(made, latents)
-    monkeypatch.setattr("cgrpo.policies.flux2.positions.APART", 1)
+    monkeypatch.setattr("cgrpo.policies.flux2.geometry.APART", 1)
     moved, _ = ours(policy, references[:2])
     swapped, _ = ours(policy, references[1::-1])
     for wrong in (moved, swapped):
@@ -187,7 +192,7 @@ def test_a_trained_adapter_gives_the_same_picture_in_the_stock_pipeline(
     tiny_flux2_folder: Path, references: tuple[Image.Image, ...], tmp_path: Path
 ) -> None:
     """With two references and guidance; and one that the stock pipeline saved is read and trained on."""
-    trained = Flux2Policy.from_folder(tiny_flux2_folder, height=48, width=80, reference_size=1024)
+    trained = klein(tiny_flux2_folder)
     trained.add_adapter(rank=3, seed=0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -207,7 +212,7 @@ def test_a_trained_adapter_gives_the_same_picture_in_the_stock_pipeline(
     layers = {key: value for key, value in trained.trainable_parameters().items()}
     renamed = {key.replace(".default.", "."): value.detach() for key, value in layers.items()}
     Flux2KleinPipeline.save_lora_weights(tmp_path / "stock", transformer_lora_layers=renamed)
-    again = Flux2Policy.from_folder(tiny_flux2_folder, height=48, width=80, reference_size=1024)
+    again = klein(tiny_flux2_folder)
     again.begin_with(tmp_path / "stock" / "pytorch_lora_weights.safetensors", "continue")
     near(ours(again, references[:2])[0], found)
     assert again.trainable_parameters().keys() == layers.keys()

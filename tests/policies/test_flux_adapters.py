@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import FluxPipeline
-from golden_policy import fresh, same, stock_velocity, velocity, with_adapter
 from safetensors.torch import load_file, save_file
-from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
+from support.policies import golden_policy, same, stock_velocity, velocity, with_adapter
+from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin, read_adapter
-from cgrpo.policies.adapters.formats import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
+from cgrpo.policies.adapters.keys import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
 from cgrpo.policies.adapters.layers import (
     adapter_state,
     add_adapter,
@@ -25,13 +25,12 @@ from cgrpo.policies.adapters.layers import (
     save_adapter,
     set_adapter_state,
 )
-from cgrpo.policies.flux.policy import FluxPolicy
 
 TINY = Origin("tiny", "1" * 64)
 
 
 def test_identity_at_the_start() -> None:
-    assert torch.allclose(velocity(with_adapter(lively=False)), velocity(fresh()), atol=1e-5)
+    assert torch.allclose(velocity(with_adapter(lively=False)), velocity(golden_policy()), atol=1e-5)
 
 
 def test_init_comes_from_the_seed_alone() -> None:
@@ -39,7 +38,7 @@ def test_init_comes_from_the_seed_alone() -> None:
     one = adapter_state(with_adapter(seed=5, lively=False).transformer)
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    policy = fresh()
+    policy = golden_policy()
     torch.set_rng_state(before)
     add_adapter(policy.transformer, 4, seed=5)
     assert torch.equal(before, torch.get_rng_state())
@@ -61,7 +60,7 @@ def test_only_the_adapter_trains_and_covers_what_uno_covers() -> None:
 
 
 def test_adapter_is_fp32_on_a_bf16_base() -> None:
-    policy = FluxPolicy(golden_transformer().bfloat16(), None, None, height=64, width=96, reference_size=32)
+    policy = golden_policy(torch.bfloat16)
     add_adapter(policy.transformer, 4, 0)
     assert {p.dtype for p in named_parameters(policy.transformer).values()} == {torch.float32}
     assert policy.dtype == torch.bfloat16 and velocity(policy).isfinite().all()
@@ -69,7 +68,7 @@ def test_adapter_is_fp32_on_a_bf16_base() -> None:
 
 @torch.no_grad()
 def test_reference_policy() -> None:
-    policy, base = with_adapter(), fresh()
+    policy, base = with_adapter(), golden_policy()
     on = velocity(policy)
     with reference_policy(policy.transformer):
         off = velocity(policy)
@@ -94,7 +93,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     policy = with_adapter()
     file = save_adapter(policy.transformer, tmp_path / "adapter", origin=TINY)
     assert [p.name for p in file.parent.iterdir()] == ["pytorch_lora_weights.safetensors"]
-    other = fresh()
+    other = golden_policy()
     header = load_adapter(other.transformer, tmp_path / "adapter")
     assert header["rank"] == header["alpha"] == "4" and header["base"] == "tiny"
     assert same(adapter_state(policy.transformer), adapter_state(other.transformer))
@@ -108,7 +107,7 @@ def test_uno_round_trip_is_exact(tmp_path: Path) -> None:
     uno = {key: value.float() for key, value in golden("golden_uno/tiny_lora_uno.safetensors").items()}
     assert same(adapter_to_uno(uno_to_adapter(uno)), uno)
     save_file(uno, tmp_path / "dit_lora.safetensors")
-    policy = fresh()
+    policy = golden_policy()
     load_adapter(policy.transformer, tmp_path / "dit_lora.safetensors")
     assert same(adapter_to_uno(adapter_state(policy.transformer)), uno)
     expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
@@ -177,9 +176,9 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already carries"):
         add_adapter(policy.transformer, 4, 0)
     with pytest.raises(UserError, match="no adapter"):
-        adapter_state(fresh().transformer)
+        adapter_state(golden_policy().transformer)
     with pytest.raises(UserError, match="must be 1 or more"):
-        add_adapter(fresh().transformer, 0, 0)
+        add_adapter(golden_policy().transformer, 0, 0)
     with pytest.raises(UserError, match="no such adapter"):
         read_adapter(tmp_path)
     (tmp_path / "bad.safetensors").write_bytes(b"PK\x03\x04 a pickle")
@@ -190,7 +189,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         load_adapter(policy.transformer, tmp_path / "odd.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="of no known LoRA layout"):
-        load_adapter(fresh().transformer, tmp_path / "x.safetensors")
+        load_adapter(golden_policy().transformer, tmp_path / "x.safetensors")
     save_adapter(policy.transformer, tmp_path / "rank4", origin=TINY)
     with pytest.raises(UserError, match="rank4.*of another shape"):
         load_adapter(with_adapter(rank=2).transformer, tmp_path / "rank4")

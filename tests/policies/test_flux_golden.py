@@ -7,21 +7,21 @@ and in float64 with the reference machine's time embedding, fifty times closer.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from tiny_flux import ACROSS_MACHINES, GIVEN_TIME, GivenTime, golden, golden_transformer
+from support.policies import golden_policy
+from support.tiny_flux import ACROSS_MACHINES, GIVEN_TIME, GivenTime, golden
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.algorithm.flow import gaussian_logp, predict_x0, sde_transition
-from cgrpo.policies.adapters.formats import adapter_to_uno, uno_to_adapter
+from cgrpo.policies.adapters.keys import adapter_to_uno, uno_to_adapter
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy, set_adapter_state
 from cgrpo.policies.encodings.latents import pack, unpack
-from cgrpo.policies.flux.condition import FluxCondition
-from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.flux.positions import position_ids
+from cgrpo.policies.flux.geometry import position_ids
+from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     given = request.param == "given-time"
     dtype, bound = (torch.float64, GIVEN_TIME) if given else (torch.float32, ACROSS_MACHINES)
-    policy = FluxPolicy(golden_transformer().to(dtype), None, None, height=64, width=96, reference_size=32)
+    policy = golden_policy(dtype)
     add_adapter(policy.transformer, rank=4, seed=0)
     lora = {key: value.float() for key, value in golden("golden_uno/tiny_lora_uno.safetensors").items()}
     set_adapter_state(policy.transformer, uno_to_adapter(lora))
@@ -59,7 +59,7 @@ def forward() -> dict[str, Tensor]:
 
 
 def condition(case: Case, golden_: dict[str, Tensor], references: int, pe: str = "d") -> FluxCondition:
-    case.policy.pe = pe  # type: ignore[assignment]
+    case.policy.geometry = replace(case.policy.geometry, scheme=pe)  # pyright: ignore
     latents = [golden_[f"ref{i + 1}_latent"] for i in range(references)]
     guidance = golden_.get("guidance", torch.tensor([4.0]))
     return case.policy.condition(golden_["txt"], golden_["vec"], latents, guidance)
@@ -138,7 +138,7 @@ def test_unos_inference_from_seed_to_latents(case: Case, references: int) -> Non
 def test_rollout_of_the_release(case: Case, kind: str) -> None:
     """Customized-GRPO's own sampler, step by step through our transition."""
     roll = golden("golden_sde/tiny_rollout.safetensors")
-    case.policy.pe = "d"
+    case.policy.geometry = replace(case.policy.geometry, scheme="d")  # pyright: ignore
     cond = case.policy.condition(roll["txt"], roll["vec"], [unpack(roll["ref1_tokens"], 3, 2)], 3.5)
     near(cond.ids_LD, torch.cat((roll["img_ids"], roll["ref1_ids"])), 0)
     x_NLC, final_x0, sigmas = pack(roll["noise_latent"]), torch.empty(0), roll["sigmas"]

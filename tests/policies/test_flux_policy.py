@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_flux import golden_transformer
+from support.policies import from_folder
+from support.tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.base import Policy
 from cgrpo.policies.encodings.latents import pack
+from cgrpo.policies.flux.geometry import position_ids
 from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.flux.positions import position_ids
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
 
@@ -131,7 +134,7 @@ def test_everything_matters(tiny_policy: FluxPolicy) -> None:
         "no reference": tiny_policy.condition(*texts),
         "guidance": tiny_policy.condition(*texts, latents, guidance=1.0),
         "guidance tensor": tiny_policy.condition(*texts, latents, guidance=torch.tensor([1.0])),
-        "reference": other.__class__(*texts, other.reference_NLC, cond.ids_LD, cond.guidance_N),
+        "reference": replace(cond, reference_NLC=other.reference_NLC),
     }
     for name, variant in variants.items():
         assert not torch.allclose(tiny_policy.velocity(x_NLC, sigma_N, variant), base, atol=1e-6), name
@@ -161,7 +164,7 @@ def test_encode_targets(tiny_policy: FluxPolicy) -> None:
 
 
 def test_gradients_reach_only_the_adapter(tiny_folder: Path) -> None:
-    policy = FluxPolicy.from_folder(tiny_folder, height=32, width=32, reference_size=32)
+    policy = from_folder(FluxPolicy, tiny_folder, height=32, width=32, reference_size=32)
     add_adapter(policy.transformer, rank=2, seed=0)
     x_NLC, sigma_N = start(policy, 2)
     policy.velocity(x_NLC, sigma_N, policy.encode(TWO)).square().sum().backward()
@@ -173,7 +176,7 @@ def test_gradients_reach_only_the_adapter(tiny_folder: Path) -> None:
 def test_gradient_checkpointing_changes_nothing(tiny_folder: Path) -> None:
     gradients = []
     for checkpointed in (False, True):
-        policy = FluxPolicy.from_folder(tiny_folder, height=32, width=32, reference_size=32)
+        policy = from_folder(FluxPolicy, tiny_folder, height=32, width=32, reference_size=32)
         add_adapter(policy.transformer, rank=2, seed=0)
         if checkpointed:
             policy.transformer.enable_gradient_checkpointing()
@@ -197,7 +200,7 @@ def test_time_is_exact_in_bf16(mode: str) -> None:
     if mode == "bf16 weights":
         transformer = transformer.bfloat16()
     for _ in range(2):  # the hooks of the first policy must not disturb the second's
-        policy = FluxPolicy(transformer, None, None, height=32, width=32, reference_size=32)
+        policy = FluxPolicy(transformer, None, None, PolicySettings(height=32, width=32, reference_size=32))
     cond = policy.condition(torch.randn(2, 5, 24), torch.randn(2, 20))
     sigma_N = torch.tensor([0.986, 0.984])
     with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
@@ -229,7 +232,7 @@ def test_no_guidance_embedding() -> None:
         in_channels=32, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=24, pooled_projection_dim=20, guidance_embeds=False, axes_dims_rope=(4, 6, 6),
     )  # fmt: skip
-    policy = FluxPolicy(transformer, None, None, height=32, width=32, reference_size=32)
+    policy = FluxPolicy(transformer, None, None, PolicySettings(height=32, width=32, reference_size=32))
     texts = torch.randn(1, 5, 24), torch.randn(1, 20)
     x_NLC, sigma_N = start(policy, 1)
     one, two = (policy.velocity(x_NLC, sigma_N, policy.condition(*texts, guidance=g)) for g in (1.0, 4.0))
@@ -241,7 +244,7 @@ def test_no_guidance_embedding() -> None:
 
 def test_size_not_a_multiple(tiny_folder: Path) -> None:
     with pytest.raises(UserError, match="multiples of 8"):
-        FluxPolicy.from_folder(tiny_folder, height=33, width=32, reference_size=32)
+        from_folder(FluxPolicy, tiny_folder, height=33, width=32, reference_size=32)
 
 
 def test_reference_sizes_and_counts_must_agree(tiny_policy: FluxPolicy) -> None:
@@ -256,13 +259,13 @@ def test_reference_sizes_and_counts_must_agree(tiny_policy: FluxPolicy) -> None:
 
 def test_missing_folder_and_parts(tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        FluxPolicy.from_folder(tmp_path / "none", height=32, width=32, reference_size=32)
+        from_folder(FluxPolicy, tmp_path / "none", height=32, width=32, reference_size=32)
     for part in ("transformer", "vae", "text_encoder_2", "tokenizer"):
         folder = tmp_path / part
         shutil.copytree(tiny_folder, folder)
         shutil.rmtree(folder / part)
         with pytest.raises(UserError, match=f"{part}: .*missing"):
-            FluxPolicy.from_folder(folder, height=32, width=32, reference_size=32)
+            from_folder(FluxPolicy, folder, height=32, width=32, reference_size=32)
 
 
 def spoil_truncated(folder: Path) -> None:
@@ -313,7 +316,7 @@ def test_spoilt_folders(tiny_folder: Path, tmp_path: Path, spoil, told: str) -> 
     shutil.copytree(tiny_folder, folder)
     spoil(folder)
     with pytest.raises(UserError, match=told) as caught:
-        FluxPolicy.from_folder(folder, height=32, width=32, reference_size=32)
+        from_folder(FluxPolicy, folder, height=32, width=32, reference_size=32)
     assert "\n" not in str(caught.value)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_policy import fresh, same, shake, with_adapter
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_flux import ACROSS_MACHINES, golden, golden_transformer
+from support.policies import GOLDEN, golden_policy, same, shake, with_adapter
+from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 from torch import Tensor
 
 from cgrpo.errors import UserError
@@ -22,7 +22,6 @@ from cgrpo.policies.adapters.files import (
     read_adapter,
     read_split,
 )
-from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.layers import (
     adapter_state,
     add_adapter,
@@ -34,6 +33,7 @@ from cgrpo.policies.adapters.layers import (
     reference_policy,
     save_adapter,
 )
+from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.flux.policy import FluxPolicy
 
 BASE = Origin("flux", "a" * 64)
@@ -62,7 +62,7 @@ def expected(name: str) -> Tensor:
 
 @pytest.mark.parametrize("references", [0, 1, 2])
 def test_merged_start_equals_the_reference_code(uno: Path, references: int) -> None:
-    policy = fresh()
+    policy = golden_policy()
     merge_start(policy.transformer, uno)
     assert ".lora_" not in "".join(policy.transformer.state_dict())
     name = "out.0ref" if references == 0 else f"out.{references}ref.d"
@@ -71,7 +71,7 @@ def test_merged_start_equals_the_reference_code(uno: Path, references: int) -> N
 
 def test_on_a_merged_start_a_fresh_adapter_trains(uno: Path) -> None:
     """The paper's way; the reference policy is UNO, not FLUX."""
-    policy = fresh()
+    policy = golden_policy()
     before = transformer_fingerprint(policy.transformer)
     mark = merge_start(policy.transformer, uno)
     assert mark == adapter_fingerprint(read_split(uno)[0])
@@ -138,7 +138,7 @@ def test_a_start_that_does_not_fit_changes_nothing(tmp_path: Path, uno: Path) ->
 
 
 def test_continued_start_moves_and_its_reference_stays(uno: Path) -> None:
-    policy = fresh()
+    policy = golden_policy()
     assert continue_start(policy.transformer, uno) == adapter_fingerprint(read_split(uno)[0])
     start = velocity(policy)
     assert torch.allclose(start, expected("out.2ref.d"), atol=ACROSS_MACHINES)
@@ -159,7 +159,7 @@ def test_continued_start_moves_and_its_reference_stays(uno: Path) -> None:
 
 
 def test_only_the_trained_copy_gets_gradients(uno: Path) -> None:
-    policy = fresh()
+    policy = golden_policy()
     continue_start(policy.transformer, uno)
     forward = golden("golden_uno/tiny_forward.safetensors")
     cond = policy.condition(forward["txt"], forward["vec"], [], forward["guidance"])
@@ -179,36 +179,36 @@ def test_only_the_trained_copy_gets_gradients(uno: Path) -> None:
 
 
 def test_the_frozen_copy_leaks_nowhere(uno: Path, tmp_path: Path) -> None:
-    policy = fresh()
+    policy = golden_policy()
     continue_start(policy.transformer, uno)
     shake(policy)
     assert not any("reference" in key for key in adapter_state(policy.transformer))
     stock = golden_transformer()
     stock.load_state_dict(merged_state(policy.transformer))  # strict
-    merged = FluxPolicy(stock, None, None, height=64, width=96, reference_size=32)
+    merged = FluxPolicy(stock, None, None, GOLDEN)
     assert torch.allclose(velocity(merged), velocity(policy), atol=1e-4)
     assert transformer_fingerprint(policy.transformer) == transformer_fingerprint(golden_transformer())
     file = save_adapter(policy.transformer, tmp_path, origin=CONTINUED)
     with safe_open(file, "pt") as opened:
         assert not any("reference" in key for key in opened.keys())  # noqa: SIM118
-    plain = fresh()  # the whole adapter: valid on the plain base
+    plain = golden_policy()  # the whole adapter: valid on the plain base
     load_adapter(plain.transformer, file, BASE)
     assert torch.equal(velocity(plain), velocity(policy))
 
 
 def test_adapters_on_a_bf16_base_are_fp32(uno: Path) -> None:
-    policy = FluxPolicy(golden_transformer().bfloat16(), None, None, height=64, width=96, reference_size=32)
+    policy = golden_policy(torch.bfloat16)
     continue_start(policy.transformer, uno)
     lora = {name: p for name, p in policy.transformer.named_parameters() if ".lora_" in name}
     assert len(lora) == 48 and {p.dtype for p in lora.values()} == {torch.float32}
 
 
 def test_a_continued_run_is_loaded_again(uno: Path, tmp_path: Path) -> None:
-    policy = fresh()
+    policy = golden_policy()
     continue_start(policy.transformer, uno)
     shake(policy)
     save_adapter(policy.transformer, tmp_path, origin=CONTINUED)
-    again = fresh()
+    again = golden_policy()
     continue_start(again.transformer, uno)
     load_adapter(again.transformer, tmp_path, CONTINUED)
     assert same(adapter_state(again.transformer), adapter_state(policy.transformer))
@@ -245,7 +245,7 @@ def test_whose_adapter_it_is(tmp_path: Path, there: Origin, here: Origin, told: 
     with safe_open(file, "pt") as opened:
         header = opened.metadata()
     assert header == {"format": "pt"} | origin_header(there, 4)
-    policy = fresh()
+    policy = golden_policy()
     if not told:
         load_adapter(policy.transformer, file, here)
         return
@@ -257,7 +257,7 @@ def test_whose_adapter_it_is(tmp_path: Path, there: Origin, here: Origin, told: 
 
 
 def test_files_of_other_programs_are_accepted(uno: Path) -> None:
-    load_adapter(fresh().transformer, uno, MERGED)
+    load_adapter(golden_policy().transformer, uno, MERGED)
     check_origin("file", {"format": "pt", "base": "somebody's"}, BASE)
     with pytest.raises(UserError, match="start_mode 'graft'"):
         check_origin("file", {"base_hash": "a", "start_mode": "graft"}, BASE)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
-from tiny_bfl import bfl_autoencoder, bfl_transformer
-from tiny_flux import WORDS, word_tokenizer
+from support.policies import from_folder
+from support.tiny_bfl import bfl_autoencoder, bfl_transformer
+from support.tiny_flux import WORDS, word_tokenizer
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts
+from cgrpo.policies.flux.checkpoint import load_parts
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
 CPU = torch.device("cpu")
 
 
-def load(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, text_encoders: bool = True) -> FluxParts:
-    return load_parts(checkpoint, dtype, CPU, text_encoders=text_encoders)
+def load(settings: PolicySettings, dtype: torch.dtype = torch.float32, texts: bool = True) -> SimpleNamespace:
+    return SimpleNamespace(**load_parts(settings, dtype, CPU, CPU, texts=texts))
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -91,18 +94,16 @@ def flat_t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_bfl_files(bfl_folder: Path) -> None:
-    parts = load(Checkpoint(str(bfl_folder / "flux.safetensors")))
+    parts = load(PolicySettings(path=str(bfl_folder / "flux.safetensors")))
     stock = FluxTransformer2DModel.from_pretrained(bfl_folder / "stock" / "transformer")
     assert same(parts.transformer, stock)  # pyright: ignore
-    assert same(parts.vae, AutoencoderKL.from_pretrained(bfl_folder / "stock" / "vae"))  # pyright: ignore
+    assert same(parts.autoencoder, AutoencoderKL.from_pretrained(bfl_folder / "stock" / "vae"))  # pyright: ignore
     assert tuple(parts.transformer.config["axes_dims_rope"]) == (16, 56, 56)
-    assert parts.vae.dtype == torch.float32
+    assert parts.autoencoder.dtype == torch.float32
 
 
 def test_a_policy_from_bfl_files_draws(bfl_folder: Path) -> None:
-    policy = FluxPolicy.from_folder(
-        Checkpoint(str(bfl_folder / "flux.safetensors")), height=16, width=16, reference_size=16
-    )
+    policy = from_folder(FluxPolicy, bfl_folder / "flux.safetensors", height=16, width=16, reference_size=16)
     cond = policy.encode(Batch(("a",), ("a red cube",), ((),), ("cube",)))
     x_NLC = torch.randn(1, *policy.latent_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -112,7 +113,7 @@ def test_a_policy_from_bfl_files_draws(bfl_folder: Path) -> None:
 
 
 def test_flat_text_encoders(tiny_folder: Path, flat_clip: Path, flat_t5: Path) -> None:
-    parts = load(Checkpoint(str(tiny_folder), clip=str(flat_clip), t5=str(flat_t5)))
+    parts = load(PolicySettings(path=str(tiny_folder), clip=str(flat_clip), t5=str(flat_t5)))
     assert parts.clip and parts.t5 and parts.clip_tokenizer and parts.t5_tokenizer
     whole = CLIPModel.from_pretrained(flat_clip)
     ids = torch.tensor([[3, 4, 1]])
@@ -122,29 +123,29 @@ def test_flat_text_encoders(tiny_folder: Path, flat_clip: Path, flat_t5: Path) -
         theirs = T5ForConditionalGeneration.from_pretrained(flat_t5).encoder(ids).last_hidden_state
         assert torch.equal(parts.t5(ids).last_hidden_state, theirs)
     assert parts.clip_tokenizer.model_max_length == 10 and parts.t5_tokenizer.model_max_length == 12
-    own = load(Checkpoint(str(tiny_folder)))
+    own = load(PolicySettings(path=str(tiny_folder)))
     assert own.clip and not torch.equal(own.clip(ids).pooler_output, expected)
 
 
 def test_autoencoder_from_elsewhere(tiny_folder: Path, bfl_folder: Path) -> None:
     other = AutoencoderKL.from_pretrained(bfl_folder / "stock" / "vae")
     for place in ("ae.safetensors", "stock", "stock/vae"):
-        parts = load(Checkpoint(str(tiny_folder), autoencoder=str(bfl_folder / place)), text_encoders=False)
-        assert same(parts.vae, other)  # pyright: ignore
+        parts = load(PolicySettings(path=str(tiny_folder), autoencoder=str(bfl_folder / place)), texts=False)
+        assert same(parts.autoencoder, other)  # pyright: ignore
 
 
 def test_without_text_encoders(tiny_folder: Path, tmp_path: Path) -> None:
     for part in ("transformer", "vae"):
         shutil.copytree(tiny_folder / part, tmp_path / part)
-    parts = load(Checkpoint(str(tmp_path)), text_encoders=False)
-    assert (parts.clip, parts.t5, parts.clip_tokenizer, parts.t5_tokenizer) == (None,) * 4
+    parts = load(PolicySettings(path=str(tmp_path)), texts=False)
+    assert vars(parts).keys() == {"transformer", "autoencoder"}
 
 
 def test_precision(tiny_folder: Path) -> None:
-    parts = load(Checkpoint(str(tiny_folder)), torch.bfloat16)
+    parts = load(PolicySettings(path=str(tiny_folder)), torch.bfloat16)
     assert parts.clip and parts.t5
     assert parts.transformer.dtype == parts.clip.dtype == parts.t5.dtype == torch.bfloat16
-    assert parts.vae.dtype == torch.float32
+    assert parts.autoencoder.dtype == torch.float32
 
 
 def test_sharded_transformer(tiny_folder: Path, spoilt: Path) -> None:
@@ -152,7 +153,7 @@ def test_sharded_transformer(tiny_folder: Path, spoilt: Path) -> None:
     stock = FluxTransformer2DModel.from_pretrained(tiny_folder / "transformer")
     stock.save_pretrained(spoilt / "transformer", max_shard_size="100KB")  # pyright: ignore
     assert len(list((spoilt / "transformer").glob("*.safetensors"))) > 1
-    assert same(load(Checkpoint(str(spoilt))).transformer, stock)  # pyright: ignore
+    assert same(load(PolicySettings(path=str(spoilt))).transformer, stock)  # pyright: ignore
 
 
 def edit(file: Path, drop: tuple[str, ...] = (), **changes: torch.Tensor) -> None:
@@ -172,7 +173,7 @@ def test_every_fault_of_every_part_is_told_at_once(spoilt: Path) -> None:
     edit(spoilt / "text_encoder_2" / "model.safetensors", ("encoder.final_layer_norm.weight",))
     shutil.rmtree(spoilt / "tokenizer")
     with pytest.raises(UserError) as caught:
-        load(Checkpoint(str(spoilt)))
+        load(PolicySettings(path=str(spoilt)))
     told = str(caught.value)
     for fault in (
         "transformer: lacks 1 weights, such as proj_out.bias; has 1 unknown weights, such as odd; "
@@ -191,15 +192,15 @@ def test_a_tokenizer_must_be_there(tiny_folder: Path, tmp_path: Path) -> None:
     """Else the library makes one that knows no words."""
     shutil.copytree(tiny_folder / "text_encoder_2", tmp_path / "t5")
     with pytest.raises(UserError, match="t5: holds no tokenizer"):
-        load(Checkpoint(str(tiny_folder), t5=str(tmp_path / "t5")))
+        load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path / "t5")))
 
 
 def test_a_sentencepiece_tokenizer_alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgrpo.policies.checkpoints.parts.find_spec", lambda name: None)
+    monkeypatch.setattr("cgrpo.policies.checkpoints.find_spec", lambda name: None)
     shutil.copytree(tiny_folder / "text_encoder_2", tmp_path / "t5")
     (tmp_path / "t5" / "spiece.model").write_bytes(b"")
     with pytest.raises(UserError, match="t5: .*spiece.model alone; `pip install sentencepiece`"):
-        load(Checkpoint(str(tiny_folder), t5=str(tmp_path / "t5")))
+        load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path / "t5")))
 
 
 @pytest.mark.parametrize(
@@ -212,13 +213,13 @@ def test_a_sentencepiece_tokenizer_alone(tiny_folder: Path, tmp_path: Path, monk
 )
 def test_places_that_are_not_there(tiny_folder: Path, changes: dict[str, str], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        load(Checkpoint(**{"path": str(tiny_folder)} | changes))
+        load(PolicySettings(**{"path": str(tiny_folder)} | changes))
 
 
 def test_a_bfl_file_alone(bfl_folder: Path, tmp_path: Path) -> None:
     shutil.copy(bfl_folder / "flux.safetensors", tmp_path / "flux.safetensors")
     with pytest.raises(UserError, match="ae.safetensors: missing.*text_encoder: .*missing"):
-        load(Checkpoint(str(tmp_path / "flux.safetensors")))
+        load(PolicySettings(path=str(tmp_path / "flux.safetensors")))
 
 
 def test_parts_of_different_models(tiny_folder: Path, tmp_path: Path) -> None:
@@ -227,4 +228,4 @@ def test_parts_of_different_models(tiny_folder: Path, tmp_path: Path) -> None:
     )
     word_tokenizer(WORDS, 12).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="joint_attention_dim and text_encoder_2 d_model differ \\(24 and 16\\)"):
-        load(Checkpoint(str(tiny_folder), t5=str(tmp_path)))
+        load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path)))

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cgrpo.policies.encodings.latents import LatentCodec, picture_key
+from cgrpo.fingerprint import of_picture
+from cgrpo.policies.encodings.latents import LatentCodec
 from cgrpo.policies.flux.policy import FluxPolicy
 
 
@@ -50,9 +51,9 @@ def test_sample_belongs_to_the_picture(tiny_policy: FluxPolicy) -> None:
     assert torch.corrcoef(noise_NC)[0, 1].abs() < 0.25  # 384 numbers each: 5 standard errors
 
 
-def test_picture_key() -> None:
+def test_of_picture() -> None:
     """Pixels alone don't tell 32 x 24 from 24 x 32."""
     flat = bytes(32 * 24 * 3)
     wide, tall = Image.frombytes("RGB", (32, 24), flat), Image.frombytes("RGB", (24, 32), flat)
-    assert picture_key(wide) != picture_key(tall)
-    assert picture_key(picture(1)) == picture_key(picture(1).copy()) != picture_key(picture(2))
+    assert of_picture(wide) != of_picture(tall)
+    assert of_picture(picture(1)) == of_picture(picture(1).copy()) != of_picture(picture(2))

@@ -6,24 +6,22 @@ import functools
 
 import pytest
 import torch
-from tiny_flux import golden, golden_transformer
+from support.policies import golden_policy
+from support.tiny_flux import golden
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.algorithm import all_steps, replay_logp, rollout, shifted_sigmas
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
-from cgrpo.policies.checkpointing import set_checkpointing
-from cgrpo.policies.flux.condition import FluxCondition
-from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.memory import on_device
-from cgrpo.policies.quantise import quantise_blocks
+from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
+from cgrpo.policies.memory import on_device, set_checkpointing
 
 N, STEPS = 4, 3
 
 
 def make(dtype: torch.dtype, seed: int = 1) -> tuple[FluxPolicy, FluxCondition]:
     """The golden transformer in ``dtype`` with an adapter that does something, and a condition of N rows."""
-    policy = FluxPolicy(golden_transformer().to(dtype), None, None, height=64, width=96, reference_size=32)
+    policy = golden_policy(dtype)
     add_adapter(policy.transformer, rank=4, seed=0)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -134,8 +132,8 @@ def test_compiled_blocks_give_the_same() -> None:
 def test_int8_base_trains_near_the_exact_one() -> None:
     exact, cond = make(torch.float32)
     v_NLC, plain = gradients(exact, cond)
-    policy = FluxPolicy(golden_transformer(), None, None, height=64, width=96, reference_size=32)
-    quantise_blocks(policy.transformer)
+    policy = golden_policy()
+    policy.quantise()
     add_adapter(policy.transformer, rank=4, seed=0)
     set_adapter_state(policy.transformer, adapter_state(exact.transformer))
     again_NLC, found = gradients(policy, cond)

@@ -6,17 +6,17 @@ import itertools
 import time
 
 import torch
-from tiny_flux import golden_transformer
+from support.tiny_flux import golden_transformer
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import cgrpo.build.policy
+import cgrpo.policies.lora
 from cgrpo.build import make_policy
 from cgrpo.config import load_config
-from cgrpo.policies.adapters.layouts import Layout
-from cgrpo.policies.quantise import quantise_blocks
+from cgrpo.policies.adapters.layers import fuse
+from cgrpo.policies.memory import quantise_blocks
 
 SETTINGS = ("policy.offload=true", "policy.dtype=bfloat16", "policy.rank=1")
 
@@ -44,12 +44,12 @@ def matrices(transformer: nn.Module) -> int:
 def test_a_quantised_base_arrives_on_the_card_as_it_stays(monkeypatch) -> None:
     with Arrivals() as seen:
 
-        def quantise(transformer: nn.Module, layout: Layout) -> None:
+        def quantise(transformer: nn.Module) -> None:
             assert not any(parameter.is_meta for parameter in transformer.parameters())
-            quantise_blocks(transformer, layout)
+            quantise_blocks(transformer)
             seen.sizes.clear()  # diffusers reads into empty models, on that device too
 
-        monkeypatch.setattr(cgrpo.build.policy, "quantise_blocks", quantise)
+        monkeypatch.setattr(cgrpo.policies.lora, "quantise_blocks", quantise)
         policy = make_policy(load_config("toybox", (*SETTINGS, "policy.quantise=int8")), torch.device("meta"))
     assert all(parameter.is_meta for parameter in policy.transformer.parameters())
     blocks = [p for name, p in policy.transformer.named_parameters() if "transformer_blocks." in name and p.ndim == 2]
@@ -64,6 +64,7 @@ def test_quantising_needs_little_beside_the_base() -> None:
         began, numbers = time.time_ns(), matrices(base)
         blocks = [*base.transformer_blocks, *base.single_transformer_blocks]
         largest = max(sum(p.numel() for p in block.parameters()) for block in blocks)
+        fuse(base)
         quantise_blocks(base)
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]  # pyright: ignore
     events.sort(key=lambda event: event.start_ns())

@@ -11,7 +11,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 from PIL import Image
-from tiny_flux import golden
+from support.tiny_flux import golden
 from torch.nn.functional import interpolate
 
 from cgrpo.data.archives import open_picture

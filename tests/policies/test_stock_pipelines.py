@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxPipeline
 from PIL import Image
+from support.policies import from_folder
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.policies.adapters.layers import add_adapter, save_adapter
+from cgrpo.policies.flux.geometry import position_ids
 from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.flux.positions import position_ids
 from cgrpo.types import Batch
 
 PROMPT = "a red cube on the beach"
@@ -21,7 +23,7 @@ HEIGHT, WIDTH, STEPS, GUIDANCE = 32, 48, 5, 2.5
 
 
 def policy_of(folder: Path, **settings) -> FluxPolicy:
-    return FluxPolicy.from_folder(folder, height=HEIGHT, width=WIDTH, reference_size=32, guidance=GUIDANCE, **settings)
+    return from_folder(FluxPolicy, folder, height=HEIGHT, width=WIDTH, reference_size=32, guidance=GUIDANCE, **settings)
 
 
 def ours(policy: FluxPolicy, references: tuple[Image.Image, ...]) -> Tensor:
@@ -76,14 +78,14 @@ def test_a_trained_adapter_gives_the_same_picture_in_the_stock_pipeline(tiny_fol
 def test_kontext_is_the_stock_pipeline(tiny_folder: Path, adapter, trained: bool) -> None:
     reference = Image.effect_noise((32, 32), 60).convert("RGB")
     policy, file = adapter if trained else (policy_of(tiny_folder), None)
-    policy.pe, policy.rule = "kontext", "uno"  # the reference is of the right size already
+    policy.geometry = replace(policy.geometry, scheme="kontext")  # the reference is of the right size already
     pipeline = stock(FluxKontextPipeline, tiny_folder)
     if file is not None:
         pipeline.load_lora_weights(str(file.parent))
     found = call(pipeline, image=reference, max_area=HEIGHT * WIDTH, _auto_resize=False)
     made = ours(policy, (reference,))
     assert (made - found).abs().max() <= 1e-4
-    policy.pe = "d"
+    policy.geometry = replace(policy.geometry, scheme="d")
     assert (ours(policy, (reference,)) - found).abs().max() > 1e-3  # the check tells the schemes apart
 
 

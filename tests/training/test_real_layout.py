@@ -8,13 +8,13 @@ from pathlib import Path
 import golden_models
 import numpy as np
 import pytest
-import tiny_flux
-import tiny_flux2
 import tiny_rewards
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
+from support import tiny_flux, tiny_flux2
+from support.policies import from_folder
 from warm import Started
 
 from cgrpo.build import make_source
@@ -22,7 +22,7 @@ from cgrpo.cli import main
 from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.policies.adapters.files import read_adapter, read_split
-from cgrpo.policies.adapters.formats import adapter_to_uno
+from cgrpo.policies.adapters.keys import adapter_to_uno
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy
 from cgrpo.policies.flux.policy import FluxPolicy
 
@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_rewards.build_grounding_dino(folder / "detector")
     tiny_rewards.build_sam(folder / "sam")
     tiny_rewards.build_hpsv3(folder / "hpsv3")
-    policy = FluxPolicy.from_folder(folder / "flux", height=32, width=32, reference_size=32)
+    policy = from_folder(FluxPolicy, folder / "flux", height=32, width=32, reference_size=32)
     add_adapter(policy.transformer, rank=3, seed=5)
     generator = torch.Generator().manual_seed(5)
     start = {

@@ -1,4 +1,4 @@
-"""A family that is one file in the tests trains, is watched, evaluated, sampled from and resumed like any other."""
+"""A family of policies that another package brings trains, is watched, evaluated, sampled from and resumed."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from toy_policy import ToyPolicy
+from support.packages import install
+from support.toy_policy import ToyPolicy, ToySettings
 
-from cgrpo.build import make_source, make_trainer
+from cgrpo.build import make_policy, make_source, make_trainer
 from cgrpo.commands.sample import sample
 from cgrpo.commands.train import train
+from cgrpo.config import load_config, override
+from cgrpo.errors import UserError
+from cgrpo.policies.build import make_encoder
 from cgrpo.rewards import make_rewards
 from cgrpo.training.runtime import Runtime
 
 
-def make(cfg, device="cpu", adapter=None, *, spread=False, called=""):
-    policy = ToyPolicy()
-    if adapter is not None:
-        policy.delta.weight.data = load_file(adapter / "toy.safetensors")["delta"]
-    return policy
-
-
 @pytest.fixture
-def toy(monkeypatch):
-    """``build.make_policy`` makes the toy: where a second family's line would stand."""
-    monkeypatch.setattr("cgrpo.commands.train.make_policy", make)
-    monkeypatch.setattr("cgrpo.commands.sample.make_policy", make)
+def toy(tmp_path_factory, monkeypatch):
+    """A package that adds the family "toy" to those of cgrpo is installed."""
+    install(tmp_path_factory.mktemp("site"), monkeypatch, "cgrpo.policies", {"toy": "support.toy_policy:ToyPolicy"})
 
 
 def test_trained_by_grpo(small):
@@ -46,9 +42,11 @@ def test_trained_by_grpo(small):
 def test_a_whole_run(small, toy, tmp_path):
     settings = ["training.iterations=2", "evaluation.enabled=true", "evaluation.subjects=2", "guard.every=1"]
     settings += ["evaluation.prompts_per_subject=2", "guard.tasks=4", "training.learning_rate=0.02"]
+    settings += ["policy.type=toy", "policy.gain=2.5"]
     whole, half = tmp_path / "whole", tmp_path / "half"
     cfg = small(*settings)
     train(cfg, whole)
+    assert json.loads((whole / "config.json").read_text())["policy"]["gain"] == 2.5
     train(small(*settings, "training.iterations=1"), half)
     train(cfg, resume=half)
     (one, other) = (load_file(run / "adapter" / "toy.safetensors")["delta"] for run in (whole, half))
@@ -58,3 +56,18 @@ def test_a_whole_run(small, toy, tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
     files = sample(whole, [tmp_path / "red.png"], ["a cube"], tmp_path / "out", seeds=2)
     assert all(file.is_file() for file in files) and len(files) == 3
+
+
+def test_settings_of_its_own(toy, tmp_path):
+    cfg = load_config("toybox", ["policy.type=toy", "policy.gain=3"])
+    assert isinstance(cfg.policy, ToySettings) and make_policy(cfg).gain == 3.0  # pyright: ignore
+    assert override(cfg, ["policy.gain=4"]).policy.gain == 4.0  # pyright: ignore
+    for setting, match in (("policy.gain=1", r"policy\.gain"), ("policy.gein=3", r"policy\.gein")):
+        with pytest.raises(UserError, match=match):
+            load_config("toybox", ["policy.type=toy", setting])
+    with pytest.raises(UserError, match=r"policy\.gain"):
+        load_config("toybox", ["policy.gain=3"])
+    with pytest.raises(UserError, match="'toybx'; did you mean|'toybx'; choose one of flux, flux2, toy"):
+        load_config("toybox", ["policy.type=toybx"])
+    with pytest.raises(UserError, match=r"policy\.type = toy"):
+        make_encoder(cfg.policy, tmp_path, torch.device("cpu"))

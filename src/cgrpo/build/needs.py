@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 
 from cgrpo.config import TOYBOX, Config
 from cgrpo.errors import UserError
 from cgrpo.hub import Wanted, whereabouts
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.rewards import RewardSettings
 from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.types import Task
-
-INT8 = "torchao"  # what policy.quantise needs
 
 
 def check_needs(cfg: Config, records: Sequence[Task] = ()) -> None:
@@ -70,22 +68,18 @@ def scored_by(cfg: Config) -> dict[str, RewardSettings]:
 
 
 def _packages(cfg: Config) -> Iterator[str]:
-    if cfg.policy.quantise == "int8" and not _installed(INT8):
-        yield f"policy.quantise = int8 needs {INT8}: pip install {INT8}, or set policy.quantise = none"
-    for name, settings in scored_by(cfg).items():
+    for name, settings in _parts(cfg).items():
         yield from (f"{name}: {line}" for line in settings.missing())
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def checkpoints(cfg: Config) -> Iterator[tuple[str, str, Wanted]]:
     """(setting, path or name on the hub, what of it) of every checkpoint that is not the package's own."""
-    policy = cfg.policy
-    base: Wanted = "file" if policy.path.endswith(".safetensors") else "folder"
-    listed: list[tuple[str, str, Wanted]] = [("policy.path", policy.path, base), ("policy.start", policy.start, "file")]
-    for name, settings in scored_by(cfg).items():
+    for name, settings in _parts(cfg).items():
         for key, wanted in settings.checkpoints().items():
-            listed.append((f"{name}.{key}", getattr(settings, key), wanted))
-    yield from (row for row in listed if row[1] not in ("", TOYBOX, *TOYBOX_POLICIES))
+            if (path := getattr(settings, key)) not in ("", TOYBOX, *TOYBOX_POLICIES):
+                yield f"{name}.{key}", path, wanted
+
+
+def _parts(cfg: Config) -> dict[str, PolicySettings | RewardSettings]:
+    """What loads models, by the setting that names each."""
+    return {"policy": cfg.policy, **scored_by(cfg)}

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cgrpo.build import make_checkpoint
 from cgrpo.config import Config
-from cgrpo.hub import locate
 from cgrpo.policies.adapters.blend import blend_adapters
 from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
-from cgrpo.policies.adapters.exchange import merge_adapter as merge
+from cgrpo.policies.merge import merge_adapter as merge
 from cgrpo.training.record import Record
 
 __all__ = ["blend_runs", "convert_adapter", "inspect_adapter", "merge_adapter"]
@@ -28,5 +26,4 @@ def _adapter(run: Path) -> Path:
 
 def merge_adapter(file: Path, cfg: Config, out: Path) -> Path:
     """A whole diffusers folder: ``cfg``'s base, its start where that is merged in, and the adapter."""
-    merged = cfg.policy.start and cfg.policy.start_mode == "merge"
-    return merge(file, make_checkpoint(cfg), out, locate(cfg.policy.start, "file") if merged else None)
+    return merge(file, cfg.policy, out)

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cgrpo.build import make_cut
 from cgrpo.build.needs import missing, to_fetch, unfit
 from cgrpo.commands.prompts import cut_lines, prompts_of
 from cgrpo.config import TOYBOX, Config, load_config, recipes
@@ -21,6 +20,7 @@ from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan
 from cgrpo.errors import UserError
 from cgrpo.hub import whereabouts
+from cgrpo.policies.build import make_cut
 from cgrpo.rewards.aesthetic import AestheticSettings
 from cgrpo.rewards.dino_seg import DinoSegSettings, Subject
 from cgrpo.rewards.fingerprint import reward_fingerprint
@@ -72,7 +72,7 @@ def _counter(cfg: Config) -> Callable[[Sequence[str]], dict[str, list[int]]]:
     policy = cfg.policy
     try:
         if policy.path in TOYBOX_POLICIES or whereabouts(policy.path, "folder") != "hub":
-            return make_cut(cfg)
+            return make_cut(policy)
     except UserError:  # a single file, whose parts lie beside it or nowhere; or none
         pass
     return lambda prompts: {}

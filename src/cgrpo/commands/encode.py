@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_cut, make_encoder, make_final_tasks, make_guard_tasks, make_source
+from cgrpo.build import make_final_tasks, make_guard_tasks, make_source
 from cgrpo.commands.prompts import cut_lines, prompts_of
 from cgrpo.config import Config
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
+from cgrpo.policies.build import make_cut, make_encoder
 from cgrpo.policies.encodings.store import Encoded
 
 TASKS_PER_READ = 8
@@ -30,9 +31,9 @@ def encode(cfg: Config, out: Path) -> Encoded:
         raise UserError("data.source = 'toybox' draws tasks without end; give a manifest with --set data.source=FILE")
     if isinstance(source, ManifestSource):
         prompts, names = prompts_of(source.tasks)
-        for line in cut_lines(make_cut(cfg)(prompts), names):
+        for line in cut_lines(make_cut(cfg.policy)(prompts), names):
             print(f"cgrpo: {line}", file=sys.stderr)
-    fill = make_encoder(cfg, out, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    fill = make_encoder(cfg.policy, out, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     starts = range(0, source.size, TASKS_PER_READ)
     batches = (source.batch(range(start, min(start + TASKS_PER_READ, source.size))) for start in starts)
     watched = [make_guard_tasks(cfg)] if cfg.guard.every else []

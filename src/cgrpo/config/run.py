@@ -13,7 +13,7 @@ from cgrpo.config.guard import Guard
 from cgrpo.config.logging import Logging
 from cgrpo.config.sampling import Sampling
 from cgrpo.config.training import Training
-from cgrpo.policies.settings import PolicySettings
+from cgrpo.policies.settings import AnyPolicySettings, PolicySettings
 from cgrpo.rewards import AnyReward, RewardSettings
 from cgrpo.rewards.clip import ClipSettings
 from cgrpo.rewards.dino_seg import DinoSegSettings
@@ -27,7 +27,7 @@ class Run(Section):
 
     method: str
     """How the policy is trained."""
-    policy: PolicySettings = PolicySettings()
+    policy: AnyPolicySettings = PolicySettings()
     data: Data = Data()
     sampling: Sampling = Sampling()
     rewards: dict[str, AnyReward] = DEFAULT_REWARDS

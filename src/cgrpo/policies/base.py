@@ -1,24 +1,29 @@
 """What a policy is: the one contract between a model and all that trains, evaluates or shows it.
 
-``training``, ``evaluation`` and ``commands`` call what is here and nothing else; only ``build`` knows families.
-A family that is a diffusers transformer with a LoRA builds on ``LoraPolicy`` (lora.py), which is most of it.
-tests/policies/test_contract.py holds every family to these words.
+Trainers, evaluation and commands call what is here and know no family. A family is a class of policies, listed by name
+in ``settings.POLICIES``. One that is a diffusers transformer with reference tokens and a LoRA builds on
+``ReferencedPolicy`` (referenced.py), which is most of it. tests/policies/test_contract.py holds every family to this.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from cgrpo.errors import UserError
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch, Condition
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor, nn
+
+    from cgrpo.policies.encodings.store import Encoded
+    from cgrpo.policies.models import Model
 
 C = TypeVar("C", bound=Condition)
 
@@ -41,10 +46,63 @@ class Policy(ABC, Generic[C]):
     a negative prompt needs are part of the condition, and ``velocity`` gives the guided velocity, with gradient.
     """
 
+    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
+    """The table ``policy`` of this family; one that has keys of its own adds them in a subclass."""
+
     height: int
     width: int
     dtype: torch.dtype
     device: torch.device
+
+    @classmethod
+    def recognises(cls, transformer_class: str, path: str) -> bool:
+        """Whether a checkpoint is of this family. A family that never says so is chosen by ``policy.type`` alone.
+
+        transformer_class   the class that the checkpoint's transformer/config.json names, "" where there is none
+        path                policy.path
+        """
+        return False
+
+    @classmethod
+    @abstractmethod
+    def make(
+        cls,
+        settings: PolicySettings,
+        device: torch.device | str = "cpu",
+        adapter: Path | None = None,
+        *,
+        seed: int = 0,
+        cache: str = "",
+        spread: bool = False,
+        called: str = "",
+    ) -> Self:
+        """The base with ``adapter`` (a file or folder), or with a fresh one of ``seed`` that changes nothing yet.
+
+        cache    folder of encodings that ``make_encoder`` filled; the text encoders are not loaded then
+        spread   keep on the CPU what ``shard`` is about to spread over processes
+        called   the base's name in the headers of adapters, where that isn't policy.path
+        Raises UserError naming all that is missing or doesn't fit.
+        """
+
+    @classmethod
+    def make_encoder(
+        cls, settings: PolicySettings, out: Path, device: torch.device
+    ) -> Callable[[Iterable[Batch], Callable[[int], object] | None], Encoded]:
+        """What puts the prompts and references of batches into the folder ``out``, and reports how many are done.
+
+        The transformer is not loaded. Raises UserError for a folder of other encodings, before anything is loaded.
+        """
+        raise UserError(f"policy.type = {settings.type}: has no encodings to make before training")
+
+    @classmethod
+    def make_cut(cls, settings: PolicySettings) -> Callable[[Sequence[str]], dict[str, list[int]]]:
+        """``cut_prompts`` from the tokenizers alone. Raises UserError where one is missing."""
+        return lambda prompts: {}
+
+    @classmethod
+    def models(cls, settings: PolicySettings) -> dict[str, Model]:
+        """The checkpoint's models by part, as stock classes and their configurations, for ``cgrpo plan``."""
+        raise UserError(f"policy.type = {settings.type}: says nothing about its models' sizes")
 
     @property
     @abstractmethod

@@ -1,13 +1,15 @@
-"""What conditions made of tensors have in common."""
+"""Conditions made of tensors, and classifier-free guidance between two of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
+
+from cgrpo.policies.settings import GuidanceGradient
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,53 @@ class TensorCondition:
 
     def _rows(self, pick: Callable[[Tensor], Tensor]) -> Self:
         return replace(self, **{name: pick(value) for name, value in self._by_sample().items()})
+
+
+@dataclass(frozen=True)
+class ReferencedCondition(TensorCondition):
+    """Text and references of a policy with reference tokens, encoded once per task.
+
+    text_NLC       text states, [N, L_text, C_text]
+    reference_NLC  packed latents of all references, one after another, [N, L_ref, C]; L_ref may be 0
+    ids_LD         position ids of the target's tokens followed by the references', [L + L_ref, axes];
+                   shared by the batch, so all samples of a batch have the same picture sizes
+    """
+
+    shared: ClassVar[frozenset[str]] = frozenset({"ids_LD"})
+
+    text_NLC: Tensor
+    reference_NLC: Tensor
+    ids_LD: Tensor
+
+
+T = TypeVar("T", bound=TensorCondition)
+
+
+def guided(
+    forward: Callable[[Tensor, Tensor, T], Tensor],
+    x_NLC: Tensor,
+    sigma_N: Tensor,
+    cond: T,
+    negative: T,
+    scale_N: Tensor,
+    gradient: GuidanceGradient = "both",
+) -> Tensor:
+    """v = v_negative + scale * (v_cond - v_negative), sample by sample; arXiv 2207.12598 with w = scale - 1.
+
+    forward    the velocity at (x_NLC, sigma_N, condition)
+    scale_N    1 gives v_cond
+    gradient   "both": through both halves, which go through the model in one batch. "conditional": the negative half
+               is a constant and is computed first, by itself: a backward costs and keeps no more than without guidance
+
+    The model sees the same batches with and without gradients, so rollout and replay agree.
+    """
+    if gradient == "conditional":
+        with torch.no_grad():
+            away_NLC = forward(x_NLC, sigma_N, negative)
+        toward_NLC = forward(x_NLC, sigma_N, cond)
+    else:
+        both = forward(torch.cat((x_NLC, x_NLC)), torch.cat((sigma_N, sigma_N)), cond.join(negative))
+        toward_NLC, away_NLC = both.chunk(2)
+    dtype = torch.promote_types(x_NLC.dtype, torch.float32)
+    toward_NLC, away_NLC = toward_NLC.to(dtype), away_NLC.to(dtype)
+    return (away_NLC + scale_N.to(dtype)[:, None, None] * (toward_NLC - away_NLC)).to(x_NLC.dtype)

@@ -1,4 +1,4 @@
-"""The half of a policy that all families share: a frozen diffusers transformer with a LoRA that trains."""
+"""What every policy with a frozen diffusers transformer and a LoRA does the same way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cgrpo.fingerprint import of_tensors
+from cgrpo.hub import locate
 from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.adapters.layers import (
     active_weights,
     add_adapter,
     continue_start,
+    fuse,
     load_adapter,
     merge_start,
     named_parameters,
@@ -23,6 +26,8 @@ from cgrpo.policies.adapters.layers import (
 )
 from cgrpo.policies.adapters.layouts import Layout
 from cgrpo.policies.base import C, Policy, Spread
+from cgrpo.policies.memory import quantise_blocks, set_checkpointing
+from cgrpo.policies.settings import PolicySettings
 
 
 class LoraPolicy(Policy[C]):
@@ -40,13 +45,38 @@ class LoraPolicy(Policy[C]):
     transformer: Any
     origin: Origin
 
+    def prepare(self, settings: PolicySettings, adapter: Path | None, seed: int, *, spread: bool) -> None:
+        """Make a freshly loaded base ready to train: start, 8-bit weights, adapter, checkpointing, compilation.
+
+        ``adapter`` and ``seed`` as in ``make``. The transformer is moved to the policy's device once it is small.
+        """
+        start = locate(settings.start, "file") if settings.start else None
+        if start and settings.start_mode == "merge":
+            self.begin_with(start, "merge")
+        if settings.quantise == "int8":
+            self.quantise()
+            if not spread:
+                self.transformer.to(self.device)
+        if start and settings.start_mode == "continue":
+            self.begin_with(start, "continue")
+        if adapter is not None:
+            self.load_adapter(adapter)
+        elif not (start and settings.start_mode == "continue"):
+            self.add_adapter(settings.rank, seed)
+        set_checkpointing(self.transformer, settings.checkpointing)
+        if settings.compile:
+            self.compile(settings.compile)
+
+    def quantise(self) -> None:
+        """Keep the blocks' matrices in 8 bits; before an adapter is added. Raises UserError without torchao."""
+        if self.layout.fused:
+            fuse(self.transformer)
+        quantise_blocks(self.transformer)
+
     def begin_with(self, start: Path, mode: Literal["merge", "continue"]) -> None:
         """Build on an adapter file: merge it into the base, or train it on with itself, frozen, as the reference."""
-        if mode == "merge":
-            mark = merge_start(self.transformer, start, self.layout)
-        else:
-            mark = continue_start(self.transformer, start, self.layout)
-        self.origin = replace(self.origin, start_hash=mark, start_mode=mode)
+        begin = merge_start if mode == "merge" else continue_start
+        self.origin = replace(self.origin, start_hash=begin(self.transformer, start, self.layout), start_mode=mode)
 
     def materials(self) -> dict[str, str]:
         """The base, and the start where there is one."""
@@ -93,3 +123,26 @@ class LoraPolicy(Policy[C]):
         for name, child in self.transformer.named_children():
             if name not in self.block_lists:
                 child.to(self.device)
+
+
+def keep_exact_time(transformer: nn.Module, embedding: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+    """Let 1000 * sigma and 1000 * guidance reach ``embedding`` as fp32 numbers, whatever the model's dtype.
+
+    ``embedding`` is the part of ``transformer`` that takes them first. ``dtype``: what they are handed over in.
+
+    The stock forward casts both to the dtype of its first linear layer. Under bf16 (weights or
+    autocast) that turns 986 into 984 and 731 into 732: neighbouring steps get one time, and the
+    velocity differs visibly from UNO's. Two hooks: one sees what the caller passed, the other hands
+    it to the embedding. Installed twice, they do the same.
+    """
+    passed: dict[str, Tensor | None] = {}
+
+    def remember(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        passed.update(timestep=kwargs["timestep"], guidance=kwargs.get("guidance"))
+
+    def replace(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        exact = [(value.float() * 1000).to(dtype) for value in passed.values() if value is not None]
+        return (*exact, *args[len(exact) :])
+
+    transformer.register_forward_pre_hook(remember, with_kwargs=True)
+    embedding.register_forward_pre_hook(replace)

@@ -1,10 +1,15 @@
-"""What families have in common whose references are the autoencoder's latents, beside the picture's own."""
+"""Policies whose references are the autoencoder's latents, as tokens beside the picture's own."""
 
 from __future__ import annotations
 
+import functools
+import itertools
+import shutil
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from PIL.Image import Image, Resampling
@@ -12,153 +17,296 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin
-from cgrpo.policies.base import C
-from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
-from cgrpo.policies.encodings.preprocess import Rule, prepare_references, require_one_size
+from cgrpo.policies.checkpoints import locate_base
+from cgrpo.policies.conditions import ReferencedCondition
+from cgrpo.policies.encodings.latents import Geometry, LatentCodec, pack, unpack
+from cgrpo.policies.encodings.preprocess import prepare_references, require_one_size
+from cgrpo.policies.encodings.store import Encoded, EncodingStore, encode_batches
 from cgrpo.policies.encodings.text import Prompts
-from cgrpo.policies.fingerprint import models_fingerprint
+from cgrpo.policies.fingerprint import models_fingerprint, transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.memory import on_device
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
+PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
-class ReferencedPolicy(LoraPolicy[C]):
+RC = TypeVar("RC", bound=ReferencedCondition)
+
+
+class ReferencedPolicy(LoraPolicy[RC]):
     """A diffusers transformer over latent tokens, with its autoencoder and text encoders.
 
-    height, width    pixels of the generated picture; multiples of one token's pixels (16 for FLUX)
-    reference_size   pixels that ``rule`` gives a task's only reference (preprocess.py)
-    several_size     the same where a task has several references; 0 means reference_size
-    rule             how references are resized (preprocess.py)
-    guidance         scale while training
-    evaluation_guidance   scale while evaluating and sampling; 0 means guidance
-    device           where all computing is done; default: where the transformer is
-    offload          autoencoder and text encoders wait in the CPU's memory between calls
+    settings   sizes, guidance and how references are prepared; the rest of the table is for ``make``
+    device     where all computing is done; default: where the transformer is
 
     Everything is frozen on construction; ``add_adapter`` or ``load_adapter`` adds what trains. ``transformer`` may
-    be replaced by a wrapped one: its settings are read only here. Codec and prompt encoder may be None where
-    the policy is driven by tensors alone. A family leaves to this class all but velocity, noise, sigmas and
-    ``conditions``.
+    be replaced by a wrapped one: its configuration is read only here. Codec and prompt encoder may be None where
+    the policy is driven by tensors alone. A family adds ``load``, ``geometry_type``, ``sigmas``, ``conditions`` and
+    ``velocity``, and says on what its encodings depend.
     """
 
     most_references: ClassVar[int | None] = None  # of a task; None is any number
+    also_encoded: ClassVar[tuple[str, ...]] = ()  # prompts that are not the tasks', such as a negative one
 
     def __init__(
         self,
         transformer: Any,
         codec: LatentCodec | None,
         prompts: Prompts | None,
-        *,
-        height: int,
-        width: int,
-        reference_size: int,
-        several_size: int,
-        rule: Rule,
-        guidance: float,
-        evaluation_guidance: float,
-        device: str | torch.device | None,
-        offload: bool,
+        settings: PolicySettings,
+        device: str | torch.device | None = None,
     ) -> None:
         self.transformer = transformer.requires_grad_(False).eval()
-        self.codec, self.prompts = codec, prompts
-        self.height, self.width, self.reference_size = height, width, reference_size
-        self.several_size = several_size
-        self.rule: Rule = rule
-        self.guidance, self.evaluation_guidance = guidance, evaluation_guidance
-        self.offload = offload
-        # Which weights these are: from_folder and begin_with say; unknown where the model was built in memory.
+        self.codec, self.prompts, self.settings = codec, prompts, settings
+        self.height, self.width = settings.height, settings.width
+        # Which weights these are: from_checkpoint and begin_with say; unknown where the model was built in memory.
         self.origin = Origin("", "")
-        self.pixels_per_token = codec.pixels_per_token if codec else 16
-        self._channels: int = transformer.config["in_channels"]
         # Not transformer.dtype: an fp32 adapter on a bf16 base would make that ambiguous.
         self.dtype = transformer.x_embedder.weight.dtype
         self.device = torch.device(device or transformer.x_embedder.weight.device)
-        if height % self.pixels_per_token or width % self.pixels_per_token or min(height, width) < 1:
+        pixels = codec.pixels_per_token if codec else 16
+        if self.height % pixels or self.width % pixels:
             raise UserError(
-                f"a picture of {width} x {height} pixels: both sides must be multiples of {self.pixels_per_token}"
+                f"a picture of {self.width} x {self.height} pixels: both sides must be multiples of {pixels}"
             )
-        self.grid = (height // self.pixels_per_token, width // self.pixels_per_token)
+        self.geometry = self.lay_out(pixels, transformer.config["in_channels"], settings)
+
+    @staticmethod
+    @abstractmethod
+    def lay_out(pixels: int, channels: int, settings: PolicySettings) -> Geometry:
+        """The family's geometry for pictures of the settings' sizes."""
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        settings: PolicySettings,
+        device: torch.device,
+        beside: torch.device,
+        store: EncodingStore | None = None,
+        *,
+        transformer: bool = True,
+    ) -> tuple[Any, LatentCodec, Prompts]:
+        """(transformer on ``device``, codec and text encoders on ``beside``); the transformer None if not asked for.
+
+        With a store its encodings take the place of the text encoders. Raises UserError naming all that is missing,
+        unknown, mis-shaped, or of another checkpoint.
+        """
+
+    @classmethod
+    @abstractmethod
+    def encodings_depend_on(cls, settings: PolicySettings) -> dict[str, Any]:
+        """Fingerprints of the files of encoders and tokenizers, and lengths of prompts, by name; loads no model."""
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        settings: PolicySettings,
+        device: torch.device | str = "cpu",
+        *,
+        store: EncodingStore | None = None,
+        spread: bool = False,
+    ) -> Self:
+        """The bare base: a diffusers folder, its name on the model hub, or single files where the family reads them.
+
+        ``spread`` leaves the transformer on the CPU until ``shard`` is called. Raises UserError as ``load``.
+        """
+        cpu, device = torch.device("cpu"), torch.device(device)
+        transformer, codec, prompts = cls.load(
+            settings, cpu if spread else device, cpu if settings.offload else device, store
+        )
+        policy = cls(transformer, codec, prompts, settings, device)
+        policy.origin = Origin(settings.path, transformer_fingerprint(transformer))
+        return policy
+
+    @classmethod
+    def make(
+        cls,
+        settings: PolicySettings,
+        device: torch.device | str = "cpu",
+        adapter: Path | None = None,
+        *,
+        seed: int = 0,
+        cache: str = "",
+        spread: bool = False,
+        called: str = "",
+    ) -> Self:
+        store = EncodingStore.open(Path(cache), cls._depends(settings)) if cache else None
+        # An int8 base is made small on the CPU: whole, it may not fit where it is going.
+        policy = cls.from_checkpoint(settings, device, store=store, spread=spread or settings.quantise == "int8")
+        policy.origin = Origin(called or settings.path, policy.origin.base_hash)
+        policy.prepare(settings, adapter, seed, spread=spread)
+        return policy
+
+    @classmethod
+    def make_encoder(
+        cls, settings: PolicySettings, out: Path, device: torch.device
+    ) -> Callable[[Iterable[Batch], Callable[[int], object] | None], Encoded]:
+        store = EncodingStore.create(out, cls._depends(settings))
+        _, codec, prompts = cls.load(settings, device, device, transformer=False)
+        more = [Batch((), cls.also_encoded, (), ())] if cls.also_encoded else []
+        prepare = functools.partial(_prepared, settings, codec.pixels_per_token)
+
+        def encode(batches: Iterable[Batch], progress: Callable[[int], object] | None = None) -> Encoded:
+            return encode_batches(itertools.chain(more, batches), prompts, codec, store, prepare, progress)
+
+        return encode
+
+    @classmethod
+    def _depends(cls, settings: PolicySettings) -> dict[str, Any]:
+        return cls.encodings_depend_on(settings) | {
+            "reference_rule": settings.reference_rule,
+            "reference_size": settings.reference_size,
+            "reference_latents": settings.reference_latents,
+            "dtype": settings.dtype,
+            "format": 1,
+        }
+
+    @classmethod
+    @abstractmethod
+    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
+        """The stock transformer alone, in ``dtype`` on the CPU."""
+
+    @classmethod
+    def save_whole(cls, settings: PolicySettings, transformer: Any, folder: Path) -> None:
+        """Write ``transformer`` and a copy of the checkpoint's other parts into ``folder``. Raises OSError."""
+        place = locate_base(settings)
+        if not place.is_dir() or settings.autoencoder:
+            raise UserError(
+                f"{settings.path}: a merged checkpoint of this family keeps its own parts",
+                "leave policy.autoencoder out",
+            )
+        transformer.save_pretrained(folder / "transformer")
+        for part in PARTS:
+            if (place / part).is_dir():
+                shutil.copytree(place / part, folder / part)
+            elif (place / part).is_file():
+                shutil.copy(place / part, folder / part)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, C) of one sample's packed latents."""
-        return self.grid[0] * self.grid[1], self._channels
+        return self.geometry.grid[0] * self.geometry.grid[1], self.geometry.channels
+
+    def noise(self, seed: int) -> Tensor:
+        return self.geometry.noise(seed)
 
     @abstractmethod
-    def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[C]:
+    def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[RC]:
         """``encode_parts`` at a scale of guidance."""
 
-    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[C]:
+    def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[RC]:
         """A condition for each of ``parts``, guided as in training; texts are encoded in one go.
 
-        Each reference is resized by ``rule`` first. Raises UserError unless all tasks of a part have equally many
-        references and the i-th ones end with equal sizes: position ids are shared by the batch.
+        Each reference is resized by ``reference_rule`` first. Raises UserError unless all tasks of a part have equally
+        many references and the i-th ones end with equal sizes: position ids are shared by the batch.
         """
-        return self.conditions(batch, parts, self.guidance)
+        return self.conditions(batch, parts, self.settings.guidance)
 
-    def encode(self, batch: Batch) -> C:
+    def encode(self, batch: Batch) -> RC:
         """A condition of all tasks, guided as in evaluation. Raises UserError as ``encode_parts``."""
-        (cond,) = self.conditions(batch, [range(len(batch))], self.evaluation_guidance or self.guidance)
+        (cond,) = self.conditions(batch, [range(len(batch))], self.evaluation_guidance)
         return cond
 
-    def _texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        if self.codec is None or self.prompts is None:
-            raise RuntimeError("this policy was built without an autoencoder and text encoders: use condition()")
-        with on_device(self.device, *self.prompts.modules, offload=self.offload):
+    @property
+    def evaluation_guidance(self) -> float:
+        """The scale of guidance while evaluating and sampling."""
+        return self.settings.evaluation_guidance or self.settings.guidance
+
+    def texts(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(text_NLC, pooled_NC) of prompts."""
+        assert self.prompts is not None, "built without text encoders: use condition()"
+        with on_device(self.device, *self.prompts.modules, offload=self.settings.offload):
             return self.prompts.encode(prompts)
 
-    def _reference_latents(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[list[Tensor]]:
+    def reference_latents(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[list[Tensor]]:
         """For each part the scaled latents [N, c, h, w] of every reference, in order."""
-        assert self.codec is not None
-        with on_device(self.device, self.codec.vae, offload=self.offload):
-            return [self._latents_of(batch.select(rows)) for rows in parts]
+        with self._codec() as codec:
+            return [self._latents_of(codec, batch.select(rows)) for rows in parts]
 
-    def _latents_of(self, batch: Batch) -> list[Tensor]:
-        assert self.codec is not None
+    def _latents_of(self, codec: LatentCodec, batch: Batch) -> list[Tensor]:
         counts = sorted({len(pictures) for pictures in batch.references})
         if len(counts) > 1:
             raise UserError(f"tasks with {counts} references in one batch; group tasks by their number of references")
-        latents, prepared = [], [self.prepare(pictures) for pictures in batch.references]
+        latents, prepared = [], [self.prepare_task(pictures) for pictures in batch.references]
         for place in range(counts[0] if counts else 0):
             column = [pictures[place] for pictures in prepared]
             require_one_size(column, batch.ids, place)
-            latents.append(self.codec.encode(column))
+            latents.append(codec.encode(column))
         return latents
+
+    def placed(self, text_NLC: Tensor, reference_latents: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The fields of ``ReferencedCondition``; latents [N, c, h, w] of each reference become tokens with ids."""
+        tokens = [pack(latent_NCHW) for latent_NCHW in reference_latents]
+        empty_NLC = text_NLC.new_zeros(len(text_NLC), 0, self.geometry.channels)
+        grids = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in reference_latents]
+        fields = {
+            "text_NLC": text_NLC,
+            "reference_NLC": torch.cat(tokens, dim=1) if tokens else empty_NLC,
+            "ids_LD": self.geometry.ids(grids),
+        }
+        return {name: value.to(self.device) for name, value in fields.items()}
+
+    def forward(self, x_NLC: Tensor, sigma_N: Tensor, cond: RC, **inputs: Tensor | None) -> Tensor:
+        """One forward of the transformer: the velocity at ``x_NLC``, in its dtype. ``inputs``: the family's own.
+
+        Picture and reference tokens go through the transformer side by side under the same sigma
+        (references stay clean); only the picture's part of the output is returned. A bf16 base computes
+        under autocast, as UNO trains: the fp32 adapter's products are bf16 too.
+        """
+        tokens_NLC = torch.cat((x_NLC.to(self.dtype), cond.reference_NLC.to(self.dtype)), dim=1)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            (v_NLC,) = self.transformer(
+                hidden_states=tokens_NLC,
+                encoder_hidden_states=cond.text_NLC.to(self.dtype),
+                timestep=sigma_N,
+                img_ids=cond.ids_LD,
+                txt_ids=self.geometry.text_ids(cond.text_NLC.shape[1]).to(self.device),
+                return_dict=False,
+                **inputs,
+            )
+        return v_NLC[:, : x_NLC.shape[1]].to(x_NLC.dtype)
 
     def alike(self, batch: Batch, most: int) -> list[list[int]]:
         """The batch's tasks in parts that can share a batch: of equal reference sizes, at most ``most`` tasks each."""
         rows_by_sizes: dict[tuple[tuple[int, int], ...], list[int]] = {}
         for row, pictures in enumerate(batch.references):
-            sizes = tuple(picture.size for picture in self.prepare(pictures))
+            sizes = tuple(picture.size for picture in self.prepare_task(pictures))
             rows_by_sizes.setdefault(sizes, []).append(row)
         return [rows[at : at + most] for rows in rows_by_sizes.values() for at in range(0, len(rows), most)]
 
-    def prepare(self, references: Sequence[Image]) -> list[Image]:
+    def prepare_task(self, references: Sequence[Image]) -> list[Image]:
         """A task's references as the autoencoder sees them. Raises UserError where they are too many."""
         if self.most_references is not None and len(references) > self.most_references:
             raise UserError(
                 f"a task with {len(references)} references: this policy takes at most {self.most_references}; "
                 "leave some out"
             )
-        return prepare_references(references, self.rule, self.reference_size, self.several_size, self.pixels_per_token)
+        return _prepared(self.settings, self.geometry.pixels, references)
 
     def encode_targets(self, pictures: Sequence[Image]) -> Tensor:
         """RGB pictures as x_NLC at sigma = 0 (fp32), stretched to the policy's size as UNO's training does."""
-        if self.codec is None:
-            raise RuntimeError("this policy was built without an autoencoder")
         size = (self.width, self.height)
         stretched = [p if p.size == size else p.resize(size, Resampling.LANCZOS) for p in pictures]
-        with on_device(self.device, self.codec.vae, offload=self.offload):
-            return pack(self.codec.encode(stretched))
-
-    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, list[int]]:
-        return self.prompts.cut(prompts) if self.prompts else {}
+        with self._codec() as codec:
+            return pack(codec.encode(stretched))
 
     def decode(self, x_NLC: Tensor) -> Tensor:
         """Latents at sigma = 0 as pictures: uint8 on the CPU, [N, H, W, 3]."""
-        if self.codec is None:
-            raise RuntimeError("this policy was built without an autoencoder")
-        with on_device(self.device, self.codec.vae, offload=self.offload):
-            return self.codec.decode(unpack(x_NLC, *self.grid))
+        with self._codec() as codec:
+            return codec.decode(unpack(x_NLC, *self.geometry.grid))
+
+    @contextmanager
+    def _codec(self) -> Iterator[LatentCodec]:
+        """The codec, on the policy's device."""
+        assert self.codec is not None, "built without an autoencoder"
+        with on_device(self.device, self.codec.vae, offload=self.settings.offload):
+            yield self.codec
+
+    def cut_prompts(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        return self.prompts.cut(prompts) if self.prompts else {}
 
     def mark(self) -> dict[str, Any]:
         """See ``Policy``; None for models that aren't loaded (stored encodings, tensors alone)."""
@@ -166,13 +314,18 @@ class ReferencedPolicy(LoraPolicy[C]):
         return {
             "height": self.height,
             "width": self.width,
-            "reference_size": self.reference_size,
-            "several_size": self.several_size,
-            "reference_rule": self.rule,
+            "reference_size": self.settings.reference_size,
+            "several_size": self.settings.several_size,
+            "reference_rule": self.settings.reference_rule,
             "reference_latents": self.codec.posterior if self.codec else None,
-            "guidance": self.evaluation_guidance or self.guidance,
+            "guidance": self.evaluation_guidance,
             "dtype": str(self.dtype).removeprefix("torch."),
             "autoencoder": models_fingerprint([self.codec.vae]) if self.codec else None,
             "text_encoders": models_fingerprint(texts) if texts else None,
             "transformer": self.weights_mark(),
         }
+
+
+def _prepared(settings: PolicySettings, pixels: int, references: Sequence[Image]) -> list[Image]:
+    rule, one, several = settings.reference_rule, settings.reference_size, settings.several_size
+    return prepare_references(references, rule, one, several, pixels)

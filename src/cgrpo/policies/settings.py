@@ -1,24 +1,58 @@
-"""The table ``policy`` of a configuration. Imports neither torch nor anything heavy."""
+"""The table ``policy`` of a configuration, and the families of policies by name. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from cgrpo.errors import UserError
+from cgrpo.extensions import Extensions
+from cgrpo.hub import Wanted
 from cgrpo.section import TOYBOX, Place, Positive, Section
+
+Rule = Literal["uno", "uno-train", "kontext", "flux2"]
+Posterior = Literal["mean", "sample"]
+PositionScheme = Literal["d", "h", "w", "o", "kontext"]
+GuidanceGradient = Literal["both", "conditional"]
+Checkpointing = Literal["off", "selective", "full"]
+
+POLICIES = Extensions(
+    "policy",
+    "cgrpo.policies",
+    {
+        "flux": "cgrpo.policies.flux.policy:FluxPolicy",
+        "flux2": "cgrpo.policies.flux2.policy:Flux2Policy",
+    },
+)
+"""A name stands for a class of policies, a ``cgrpo.policies.base.Policy``."""
+
+
+@dataclass(frozen=True)
+class Of:
+    """Marks a setting that only one family has."""
+
+    family: str
 
 
 class PolicySettings(Section):
+    """A base model, an adapter to start from, sizes and precision. A family of another package may add keys."""
+
+    type: str = ""
+    """The family of the base model: "flux", "flux2", or one that an installed package adds. Empty: the family that
+    recognises the checkpoint."""
     path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
     flux1-dev.safetensors, "toybox", or "toybox-copy", which copies its reference into one picture of six."""
     autoencoder: Place = ""
     """An autoencoder file (ae.safetensors) or folder in place of the checkpoint's own; empty: its own, or
     ae.safetensors beside a BFL file."""
-    clip: Place = ""
+    clip: Annotated[Place, Of("flux")] = ""
     """Folder or hub id of a CLIP text encoder with its tokenizer, in place of the checkpoint's own."""
-    t5: Place = ""
+    t5: Annotated[Place, Of("flux")] = ""
     """Folder or hub id of a T5 encoder with its tokenizer, in place of the checkpoint's own."""
     start: Place = ""
     """A LoRA to start from, such as UNO's dit_lora.safetensors: a file, a folder, or a file on the hub."""
@@ -33,21 +67,21 @@ class PolicySettings(Section):
     """Long side of a task's only reference after resizing, pixels (UNO: 512)."""
     several_size: Annotated[int, Field(ge=0)] = 0
     """Long side of each reference where a task has several (UNO: 320); 0: as reference_size."""
-    reference_rule: Literal["uno", "uno-train", "kontext", "flux2"] = "uno"
+    reference_rule: Rule = "uno"
     """How references are resized: UNO's inference rule, UNO's training buckets, Kontext's preferred sizes, or at most
     so many pixels (FLUX.2)."""
     reference_alpha: Literal["white", "drop"] = "white"
     """What becomes of a reference's transparency: laid on white, or dropped as UNO does."""
-    reference_latents: Literal["mean", "sample"] = "mean"
+    reference_latents: Posterior = "mean"
     """A reference's latents: the mean of the autoencoder's posterior, or a draw seeded by the picture itself."""
-    position_ids: Literal["d", "h", "w", "o", "kontext"] = "d"
+    position_ids: Annotated[PositionScheme, Of("flux")] = "d"
     """Position scheme of FLUX.1's reference tokens: UNO's (d is its default) or Kontext's. FLUX.2 has its own."""
     guidance: float = 3.5
     """Guidance while training: FLUX.1's distilled one (FLUX.1-dev: 3.5), FLUX.2's by a negative prompt, 1 or more (1 is
     off, at half the cost)."""
     evaluation_guidance: Annotated[float, Field(ge=0)] = 0.0
     """Guidance of held-out pictures and of `cgrpo sample`; 0: as guidance."""
-    guidance_gradient: Literal["both", "conditional"] = "both"
+    guidance_gradient: Annotated[GuidanceGradient, Of("flux2")] = "both"
     """What of a guidance by a negative prompt gradients go through: both halves, or the prompt's alone (the other half
     is then a constant: a backward costs no more than without guidance)."""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
@@ -55,7 +89,7 @@ class PolicySettings(Section):
     computes under autocast."""
     rank: Positive = 32
     """Rank of the LoRA on the fused attention projections (the paper: 512); "continue" keeps the start's."""
-    checkpointing: Literal["off", "selective", "full"] = "off"
+    checkpointing: Checkpointing = "off"
     """What is computed again in the backward pass to save memory: nothing, all but matrix products and attention,
     or whole blocks."""
     offload: bool = False
@@ -64,3 +98,37 @@ class PolicySettings(Section):
     """torch.compile backend for the transformer's blocks, such as "inductor"; empty is off."""
     quantise: Literal["none", "int8"] = "none"
     """Keep the frozen blocks' matrices in 8 bits (torchao, an extra): half the memory of bfloat16."""
+
+    def refuse_foreign(self, family: str) -> None:
+        """Raises UserError for a setting that only another family has, unless it is left at its default."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if (
+                any(isinstance(mark, Of) and mark.family != family for mark in field.metadata)
+                and value != field.default
+            ):
+                raise UserError(
+                    f"policy.{name} = {value}: the checkpoint's family {family!r} has no such setting; leave it out"
+                )
+
+    def checkpoints(self) -> Mapping[str, Wanted]:
+        """The settings that name a checkpoint, and what of it is needed."""
+        return {"path": "file" if self.path.endswith(".safetensors") else "folder", "start": "file"}
+
+    def missing(self) -> list[str]:
+        """What must be installed first, a line each; checkpoints apart."""
+        if self.quantise == "int8" and find_spec("torchao") is None:
+            return ["quantise = int8 needs torchao: pip install torchao, or set quantise = none"]
+        return []
+
+
+def _of_family(value: Any) -> Any:
+    """A table whose ``type`` another package adds, as that family's settings."""
+    name = value.get("type") if isinstance(value, dict) else None
+    if isinstance(name, str) and name and name not in POLICIES.own:
+        return POLICIES.load(name).settings_type.model_validate(value)
+    return value
+
+
+AnyPolicySettings = Annotated[SerializeAsAny[PolicySettings], BeforeValidator(_of_family)]
+"""The settings of any family: what a configuration's table ``policy`` is."""

@@ -19,7 +19,7 @@ from cgrpo.policies.adapters.files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapters.formats import PREFIX, State, one_rank, pairs
+from cgrpo.policies.adapters.keys import PREFIX, State, one_rank, pairs
 
 
 def blend_adapters(first: str | Path, others: Sequence[tuple[str | Path, float]], out: str | Path) -> Path:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.formats import State
+from cgrpo.policies.adapters.bfl import FLUX2_BLOCKS, FLUX_BLOCKS, SWAPPED
+from cgrpo.policies.adapters.keys import State
 from cgrpo.policies.adapters.layouts import family_of
-from cgrpo.policies.checkpoints.bfl import BLOCKS, SWAPPED
-from cgrpo.policies.checkpoints.bfl2 import BLOCKS as FLUX2_BLOCKS
 
 
 def to_comfyui(split: Mapping[str, Tensor]) -> State:
@@ -23,7 +22,7 @@ def to_comfyui(split: Mapping[str, Tensor]) -> State:
     state: State = {}
     left = dict(split)
     flux2 = family_of(split) == "FLUX.2"
-    for ours, (theirs, table) in (FLUX2_BLOCKS if flux2 else BLOCKS).items():
+    for ours, (theirs, table) in (FLUX2_BLOCKS if flux2 else FLUX_BLOCKS).items():
         pattern = re.compile(rf"{ours}\.(\d+)\." if ours else "")
         numbers = dict.fromkeys(m[0] for key in split if (m := pattern.match(key)))
         for number in numbers:

@@ -1,20 +1,17 @@
-"""Adapters between programs: UNO's keys, stock diffusers', a merged checkpoint; and what is in a file.
+"""Adapters between programs: UNO's keys, stock diffusers', ComfyUI's; and what is in a file.
 
 Stock keys throughout: the one form that all three formats and split adapters have.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
@@ -24,7 +21,6 @@ from cgrpo.policies.adapters.files import (
     Origin,
     adapter_file,
     adapter_fingerprint,
-    check_origin,
     header_origin,
     origin_header,
     read_known,
@@ -32,12 +28,7 @@ from cgrpo.policies.adapters.files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
-from cgrpo.policies.adapters.formats import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
-from cgrpo.policies.adapters.layers import merge_pairs, merge_start
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, refuse_other_family
-from cgrpo.policies.checkpoints.flux2 import is_flux2, load_flux2_transformer
-from cgrpo.policies.checkpoints.loading import Checkpoint, FluxParts, load_parts, locate_base
+from cgrpo.policies.adapters.keys import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
 _FILE_NAMES = {"diffusers": FILE_NAME, "uno": UNO_NAME, "comfyui": "comfyui_lora.safetensors"}
@@ -46,7 +37,6 @@ _WRITERS: dict[str, Callable[[State], State]] = {
     "uno": lambda split: adapter_to_uno(stock_to_adapter(split)),
     "comfyui": to_comfyui,
 }
-_PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
 
 
 def convert_adapter(
@@ -65,7 +55,7 @@ def convert_adapter(
     file and these choices don't go together.
     """
     split, header = read_split(file)
-    origin = _known(file, header)
+    origin = known_origin(file, header)
     if origin.start_mode == "merge" and not only_delta:
         if join is None:
             raise UserError(
@@ -73,7 +63,7 @@ def convert_adapter(
                 "plain one; give that start to join (--join), or ask for the delta only (--delta-only)"
             )
         start, _ = read_split(join)
-        _check_start(join, start, file, origin)
+        check_start(join, start, file, origin)
         split, origin = _joined(start, split), Origin(origin.base, origin.base_hash)
         header = dict(header) | {"joined_start": adapter_fingerprint(start)}
     elif join is not None:
@@ -90,59 +80,6 @@ def convert_adapter(
     return write_adapter(target, state, origin_header(origin, rank) | told | {"converted_from": Path(file).name})
 
 
-def merge_adapter(file: str | Path, base: Checkpoint, out_folder: str | Path, start: str | Path | None = None) -> Path:
-    """Write the whole checkpoint with the adapter merged in, as a diffusers folder that needs nothing of ours.
-
-    ``start``: the adapter that was merged into the base before training, where there was one. The transformer
-    keeps its precision; the other parts of a folder are copied as they are. Raises UserError if the pieces
-    don't belong together.
-    """
-    split, header = read_split(file)
-    origin = _known(file, header)
-    if (origin.start_mode == "merge") != (start is not None):
-        told = "trained on a base with a start merged in; give it too" if start is None else "no start belongs to it"
-        raise UserError(f"{file}: {told}")
-    folder = Path(out_folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is there already; give a new folder")
-    place = locate_base(base)
-    copied = place.is_dir() and not (base.autoencoder or base.clip or base.t5)
-    parts, layout = None, FLUX
-    if is_flux2(base):
-        if not copied:
-            raise UserError(
-                f"{base.path}: a merged FLUX.2 checkpoint keeps its own parts; leave policy.autoencoder out"
-            )
-        transformer, layout = load_flux2_transformer(place, _precision(place)), FLUX2
-    else:
-        parts = load_parts(base, _precision(place), torch.device("cpu"), text_encoders=not copied)
-        transformer = parts.transformer
-    refuse_other_family(file, split, layout)
-    here = Origin(base.path, transformer_fingerprint(transformer))
-    if start is not None:
-        _check_start(start, read_split(start)[0], file, origin)
-        here = Origin(here.base, here.base_hash, merge_start(transformer, start, layout), "merge")
-    check_origin(file, header, here)
-    merge_pairs(transformer, split, file)
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if copied or parts is None:
-            transformer.save_pretrained(partial / "transformer")
-            _copy_parts(place, partial)
-        else:
-            _save_pipeline(parts, place / "scheduler", partial)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(partial, folder)
-    except OSError as error:
-        raise UserError(f"{folder}: can't be written ({error}); give another place") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
 def inspect_adapter(file: str | Path) -> dict[str, Any]:
     """What is in an adapter file, as plain values.
 
@@ -152,7 +89,7 @@ def inspect_adapter(file: str | Path) -> dict[str, Any]:
     _, raw, _ = read_raw(file)
     known, header = read_known(file)
     split = known.split
-    origin = _known(file, header)
+    origin = known_origin(file, header)
     squares: dict[str, float] = defaultdict(float)
     modules = pairs(split)
     for module, (down, up) in modules.items():
@@ -177,38 +114,6 @@ def inspect_adapter(file: str | Path) -> dict[str, Any]:
     }
 
 
-def _copy_parts(source: Path, target: Path) -> None:
-    for name in _PARTS:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name)
-        elif (source / name).is_file():
-            shutil.copy(source / name, target / name)
-
-
-def _save_pipeline(parts: FluxParts, scheduler: Path, target: Path) -> None:
-    """Save loaded parts; BFL's files come without a scheduler's settings, which are FLUX.1-dev's or -schnell's."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
-
-    if scheduler.is_dir():
-        steps = FlowMatchEulerDiscreteScheduler.from_pretrained(scheduler, local_files_only=True)
-    elif parts.transformer.config["guidance_embeds"]:
-        steps = FlowMatchEulerDiscreteScheduler(
-            shift=3.0, use_dynamic_shifting=True, base_image_seq_len=256, max_image_seq_len=4096
-        )
-    else:
-        steps = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    pipeline = FluxPipeline(
-        steps,  # pyright: ignore
-        parts.vae,
-        parts.clip,  # pyright: ignore
-        parts.clip_tokenizer,  # pyright: ignore
-        parts.t5,  # pyright: ignore
-        parts.t5_tokenizer,  # pyright: ignore
-        parts.transformer,
-    )
-    pipeline.save_pretrained(target)
-
-
 def _squared_norm(down: Tensor, up: Tensor) -> float:
     """||B A||^2 = sum(B'B * AA'): two [rank, rank] products instead of one [out, in]; in fp64, as squares cancel."""
     a, b = down.double(), up.double()
@@ -223,14 +128,14 @@ def _joined(start: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> State
     return joined
 
 
-def _known(file: str | Path, header: Mapping[str, str]) -> Origin:
+def known_origin(file: str | Path, header: Mapping[str, str]) -> Origin:
     try:
         return header_origin(header) or Origin(header.get("base", ""), "")
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
-def _check_start(start: str | Path, split: Mapping[str, Tensor], file: str | Path, origin: Origin) -> None:
+def check_start(start: str | Path, split: Mapping[str, Tensor], file: str | Path, origin: Origin) -> None:
     found = adapter_fingerprint(split)
     if found != origin.start_hash:
         raise UserError(
@@ -248,15 +153,3 @@ def _refuse_input(target: Path, *inputs: str | Path) -> None:
         source = adapter_file(given)
         if target.exists() and target.samefile(source):
             raise UserError(f"{target}: is the input itself; give another place")
-
-
-def _precision(base: Path) -> torch.dtype:
-    """The dtype of the base transformer's weights on disk."""
-    files = [base] if base.is_file() else sorted((base / "transformer").glob("*.safetensors"))
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                if (found := opened.get_slice(key).get_dtype()) in ("F32", "BF16", "F16", "F64"):
-                    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
-                    return names[found]
-    return torch.bfloat16  # 8-bit files, or none at all, which loading will tell

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
-from cgrpo.policies.adapters.formats import State, stock_to_adapter
+from cgrpo.policies.adapters.keys import State, stock_to_adapter
 from cgrpo.policies.adapters.known import Known, read_keys
 from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.adapters.scales import config_settings, header_settings
-from cgrpo.policies.checkpoints.strict import refuse_not_finite
+from cgrpo.policies.checkpoints import refuse_not_finite
 from cgrpo.tensor_files import write_tensors
 from cgrpo.text import cure_for, first_bytes
 

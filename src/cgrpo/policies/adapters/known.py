@@ -4,7 +4,7 @@ What a name begins with tells its layout; what it ends with, which matrix it is:
 
 diffusers   ``transformer.transformer_blocks.0.attn.to_q.lora_A.weight``
 peft        ``base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight``, adapter_config.json beside it
-UNO         ``double_blocks.0.processor.qkv_lora1.down.weight`` (formats.py)
+UNO         ``double_blocks.0.processor.qkv_lora1.down.weight`` (keys.py)
 kohya       ``lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight``; ``lora_transformer_...`` with diffusers' names
 ComfyUI     ``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``; BFL's names (checkpoints/bfl.py)
 BFL         the same without prefix
@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.formats import State, pairs, to_split, uno_to_adapter
+from cgrpo.policies.adapters.bfl import FLUX2_BLOCKS, FLUX_BLOCKS, SWAPPED, Blocks
+from cgrpo.policies.adapters.keys import State, pairs, to_split, uno_to_adapter
 from cgrpo.policies.adapters.layouts import family_of
 from cgrpo.policies.adapters.scales import Settings
-from cgrpo.policies.checkpoints.bfl import BLOCKS, SWAPPED
-from cgrpo.policies.checkpoints.bfl2 import BLOCKS as FLUX2_BLOCKS
 
 # What may stand before a module's name, of which layout that is; the longest first.
 _PREFIXES = {
@@ -58,8 +57,6 @@ _BLOCK = re.compile(r"(double_blocks|single_blocks|transformer_blocks|single_tra
 # BFL's layers whose shapes tell FLUX.2 by: rows (or inputs of the second two) to one of D, FLUX.1's and FLUX.2's.
 _TELLING = re.compile(r"(?:single_blocks[._]\d+[._](linear[12])|double_blocks[._]\d+[._](?:img|txt)_(mlp[._][02]))$")
 _FLUX2_RATIOS = {"linear1": (9, 1), "linear2": (1, 4), "mlp.0": (6, 1), "mlp.2": (1, 3)}
-
-Blocks = Mapping[str, tuple[str, Mapping[str, list[str]]]]
 
 
 @dataclass(frozen=True)
@@ -177,7 +174,7 @@ def _blocks(downs: State, ups: State) -> Blocks:
             rows, inputs = _FLUX2_RATIOS[(found[1] or found[2]).replace("_", ".")]
             if up.shape[0] * inputs == down.shape[1] * rows:
                 return FLUX2_BLOCKS
-    return BLOCKS
+    return FLUX_BLOCKS
 
 
 def _named(module: str, blocks: Blocks) -> tuple[str, str, list[str]]:

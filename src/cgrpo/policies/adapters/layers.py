@@ -1,7 +1,7 @@
 """LoRA on a diffusers transformer: add, switch off, save, load, merge. Where it sits is the family's (layouts.py).
 
 FLUX's sits on fused projections, because UNO has one down matrix for q, k and v: the same parameters, the same
-gradients, and a 1:1 way to and from the released checkpoints. On disk the adapter is split (formats.py),
+gradients, and a 1:1 way to and from the released checkpoints. On disk the adapter is split (keys.py),
 so that any stock pipeline loads it. The delta is always up(down(x)): alpha equals the rank.
 
 Training may start from somebody's adapter in two ways: ``merge_start`` makes it part of the base, with a
@@ -32,9 +32,9 @@ from cgrpo.policies.adapters.files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapters.formats import State, adapter_to_stock, pairs, split_projection, to_split
+from cgrpo.policies.adapters.keys import State, adapter_to_stock, pairs, split_projection, to_split
 from cgrpo.policies.adapters.layouts import FLUX, Layout, refuse_other_family
-from cgrpo.policies.checkpoints.strict import refuse_misfit
+from cgrpo.policies.checkpoints import refuse_misfit
 
 _NAME = "default"
 _REFERENCE = "reference"  # the frozen starting adapter
@@ -170,7 +170,7 @@ def reference_policy(transformer: nn.Module) -> Iterator[None]:
 
 
 def adapter_state(transformer: nn.Module) -> State:
-    """The adapter's tensors by fused key (formats.py): not copies."""
+    """The adapter's tensors by fused key (keys.py): not copies."""
     state = {}
     for name, layer in _require_layers(transformer).items():
         state[f"{name}.lora_A.weight"] = layer.lora_A[_NAME].weight.detach()

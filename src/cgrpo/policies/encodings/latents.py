@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -12,11 +12,11 @@ from PIL.Image import Image
 from torch import Tensor
 
 from cgrpo.errors import BrokenPicture
+from cgrpo.fingerprint import of_picture
+from cgrpo.policies.settings import Posterior
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderKLFlux2
-
-Posterior = Literal["mean", "sample"]
 
 PATCH = 2  # a token is a 2 x 2 square of latent pixels
 
@@ -35,10 +35,30 @@ def unpack(x_NLC: Tensor, rows: int, columns: int) -> Tensor:
     return squares.permute(0, 3, 1, 4, 2, 5).reshape(n, c // (PATCH * PATCH), rows * PATCH, columns * PATCH)
 
 
-def picture_key(picture: Image) -> str:
-    """sha256 of a picture's mode, size and pixels: its name wherever it occurs."""
-    head = f"{picture.mode} {picture.width}x{picture.height} "
-    return hashlib.sha256(head.encode() + picture.tobytes()).hexdigest()
+@dataclass(frozen=True)
+class Geometry:
+    """How a family lays pictures out as tokens.
+
+    pixels     the side of the square of pixels that a token covers
+    channels   of a token
+    grid       (rows, columns) of the generated picture's tokens
+    """
+
+    pixels: int
+    channels: int
+    grid: tuple[int, int]
+
+    def noise(self, seed: int) -> Tensor:
+        """[1, L, C] as the family's stock pipeline draws it from a CPU generator."""
+        raise NotImplementedError
+
+    def ids(self, references: Sequence[tuple[int, int]]) -> Tensor:
+        """Position ids, float32 [L + L_ref, axes]: the picture's tokens, then those of references of these grids."""
+        raise NotImplementedError
+
+    def text_ids(self, count: int) -> Tensor:
+        """Position ids of ``count`` text tokens, float32 [count, axes]."""
+        raise NotImplementedError
 
 
 class Latents(Protocol):
@@ -148,5 +168,5 @@ class LatentCodec:
 
 def _noise(picture: Image, shape_CHW: torch.Size) -> Tensor:
     """The picture's own N(0, 1) noise; drawn on the CPU in fp32, so that it is the same on every device."""
-    seed = int(picture_key(picture)[:15], 16)
+    seed = int(of_picture(picture)[:15], 16)
     return torch.randn(shape_CHW, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from PIL import Image
 
 from cgrpo.errors import UserError
+from cgrpo.policies.settings import Rule
 
-Rule = Literal["uno", "uno-train", "kontext", "flux2"]
 Size = tuple[int, int]  # width, height
 
 # The sizes of UNO's training at resolution 512, widest first (bytedance/UNO, uno/dataset/uno.py).

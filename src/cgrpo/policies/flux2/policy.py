@@ -1,162 +1,173 @@
 """Reference-conditioned FLUX.2-klein: the stock diffusers transformer, reference tokens beside the target's.
 
 Computes what diffusers' Flux2KleinPipeline computes, base models of 4B and 9B through the same lines. Where this
-departs from it: both halves of the guidance go through the transformer in one batch (guidance.py), time reaches its
-embedding in full precision whatever the model's dtype (exact_time.py), and Qwen3 ends where its states are read.
+departs from it: both halves of the guidance go through the transformer in one batch (conditions.py), time reaches its
+embedding in full precision whatever the model's dtype (``keep_exact_time``), and Qwen3 ends where its states are read.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.files import Origin
-from cgrpo.policies.adapters.fingerprint import transformer_fingerprint
 from cgrpo.policies.adapters.layouts import FLUX2, Layout
-from cgrpo.policies.checkpoints.flux2 import is_distilled, load_flux2_parts
-from cgrpo.policies.checkpoints.loading import Checkpoint, locate_base
-from cgrpo.policies.encodings.latents import LatentCodec, Posterior, pack
-from cgrpo.policies.encodings.preprocess import Rule
+from cgrpo.policies.checkpoints import locate_base, read_tokenizer
+from cgrpo.policies.conditions import ReferencedCondition, guided
+from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import Prompts
-from cgrpo.policies.exact_time import keep_exact_time
-from cgrpo.policies.flux2.condition import Flux2Condition
-from cgrpo.policies.flux2.latents import Flux2Codec
-from cgrpo.policies.flux2.positions import position_ids, word_ids
-from cgrpo.policies.flux2.text import Flux2PromptEncoder
-from cgrpo.policies.guidance import GuidanceGradient, guided
-from cgrpo.policies.referenced import ReferencedPolicy
+from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, tokenizer_length
+from cgrpo.policies.flux2.checkpoint import is_distilled, load_parts, load_transformer, places
+from cgrpo.policies.flux2.geometry import Flux2Geometry, flux2_sigmas
+from cgrpo.policies.flux2.published import flux2_models
+from cgrpo.policies.flux2.text import LENGTH, Flux2PromptEncoder, window
+from cgrpo.policies.lora import keep_exact_time
+from cgrpo.policies.models import Model
+from cgrpo.policies.referenced import DTYPES, ReferencedPolicy
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
-if TYPE_CHECKING:
-    from diffusers import Flux2Transformer2DModel
-
 NEGATIVE = ""  # the stock pipeline's only negative prompt
+
+
+@dataclass(frozen=True)
+class Flux2Condition(ReferencedCondition):
+    """Encoded once per task. Can be built from tensors alone (``Flux2Policy.condition``).
+
+    text_NLC       three layers of Qwen3 side by side, [N, L_text, 3 C_text]
+    negative_LC    text states of the negative prompt, the same for all samples; None without guidance
+    scale_N        guidance scale of each sample, or None without guidance
+    """
+
+    shared: ClassVar[frozenset[str]] = frozenset({"ids_LD", "negative_LC"})
+
+    negative_LC: Tensor | None = None
+    scale_N: Tensor | None = None
+
+    def conditional(self) -> Flux2Condition:
+        """The same without guidance."""
+        return replace(self, negative_LC=None, scale_N=None)
+
+    def negative(self) -> Flux2Condition:
+        """The negative prompt in the prompt's place, without guidance."""
+        assert self.negative_LC is not None
+        text_NLC = self.negative_LC.expand(len(self), -1, -1)
+        return replace(self, text_NLC=text_NLC, negative_LC=None, scale_N=None)
+
+
+class Flux2Codec(LatentCodec):
+    """A frozen AutoencoderKLFlux2: each of a token's channels is normalised by the statistics of a batch norm.
+
+    Pixels and levels are rounded as the stock pipeline rounds them.
+    """
+
+    def scaled(self, raw_NCHW: Tensor) -> Tensor:
+        """(token - mean) / std, channel by channel of the token."""
+        size = (raw_NCHW.shape[-2] // 2, raw_NCHW.shape[-1] // 2)
+        mean_C, std_C = self._statistics()
+        return unpack((pack(raw_NCHW) - mean_C) / std_C, *size)
+
+    def raw(self, scaled_NCHW: Tensor) -> Tensor:
+        size = (scaled_NCHW.shape[-2] // 2, scaled_NCHW.shape[-1] // 2)
+        mean_C, std_C = self._statistics()
+        return unpack(pack(scaled_NCHW) * std_C + mean_C, *size)
+
+    def pixels(self, levels_NCHW: Tensor) -> Tensor:
+        return 2 * (levels_NCHW / 255) - 1
+
+    def levels(self, pixels_NCHW: Tensor) -> Tensor:
+        return ((pixels_NCHW * 0.5 + 0.5).clamp(0, 1) * 255).round()
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        return norm.running_mean, (norm.running_var + self.vae.config["batch_norm_eps"]).sqrt()  # pyright: ignore
 
 
 class Flux2Policy(ReferencedPolicy[Flux2Condition]):
     """A FLUX.2-klein transformer with its autoencoder and text encoder; see ``ReferencedPolicy``.
 
-    guidance            classifier-free guidance scale while training, 1 or more; 1 is off, for half the cost
-    guidance_gradient   which halves of the guidance gradients go through (guidance.py)
-    distilled           such a model takes no guidance: any scale but 1 is refused
+    settings.guidance is the scale of classifier-free guidance while training, 1 or more; 1 is off, for half the cost.
     """
 
     layout: ClassVar[Layout] = FLUX2
     most_references: ClassVar[int | None] = 10  # FLUX.2's announcement names as many; the stock code has no limit
+    also_encoded: ClassVar[tuple[str, ...]] = (NEGATIVE,)
 
     def __init__(
         self,
-        transformer: Flux2Transformer2DModel,
+        transformer: Any,
         codec: LatentCodec | None,
         prompts: Prompts | None,
-        *,
-        height: int,
-        width: int,
-        reference_size: int,
-        guidance: float = 4.0,
-        evaluation_guidance: float = 0.0,
-        guidance_gradient: GuidanceGradient = "both",
-        rule: Rule = "flux2",
-        several_size: int = 0,
+        settings: PolicySettings,
         device: str | torch.device | None = None,
-        offload: bool = False,
-        distilled: bool = False,
     ) -> None:
-        super().__init__(
-            transformer,
-            codec,
-            prompts,
-            height=height,
-            width=width,
-            reference_size=reference_size,
-            several_size=several_size,
-            rule=rule,
-            guidance=guidance,
-            evaluation_guidance=evaluation_guidance,
-            device=device,
-            offload=offload,
-        )
-        self.guidance_gradient: GuidanceGradient = guidance_gradient
-        for key, scale in {"guidance": guidance, "evaluation_guidance": evaluation_guidance or guidance}.items():
-            if distilled and scale != 1:
-                raise UserError(
-                    f"policy.{key} = {scale:g}: this checkpoint is distilled and takes no guidance; set policy.{key}=1"
-                )
+        super().__init__(transformer, codec, prompts, settings, device)
+        for key, scale in {"guidance": settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
             if scale < 1:
                 raise UserError(f"policy.{key} = {scale:g}: must be 1 (no guidance) or more")
         keep_exact_time(transformer, transformer.time_guidance_embed, torch.promote_types(self.dtype, torch.float32))
 
     @classmethod
-    def from_folder(
+    def recognises(cls, transformer_class: str, path: str) -> bool:
+        """By the class, or where that is not known by the path: nothing is fetched to plan a run."""
+        return transformer_class == "Flux2Transformer2DModel" or (not transformer_class and "flux.2" in path.lower())
+
+    @staticmethod
+    def lay_out(pixels: int, channels: int, settings: PolicySettings) -> Flux2Geometry:
+        return Flux2Geometry(pixels, channels, (settings.height // pixels, settings.width // pixels))
+
+    @classmethod
+    def load(
         cls,
-        path: str | Path | Checkpoint,
-        *,
-        height: int,
-        width: int,
-        reference_size: int,
-        guidance: float = 4.0,
-        evaluation_guidance: float = 0.0,
-        guidance_gradient: GuidanceGradient = "both",
-        rule: Rule = "flux2",
-        several_size: int = 0,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-        offload: bool = False,
-        spread: bool = False,
-        posterior: Posterior = "mean",
+        settings: PolicySettings,
+        device: torch.device,
+        beside: torch.device,
         store: EncodingStore | None = None,
-    ) -> Flux2Policy:
-        """The policy of a diffusers folder, or of its name on the model hub. Only safetensors are read.
+        *,
+        transformer: bool = True,
+    ) -> tuple[Any, LatentCodec, Prompts]:
+        if transformer and is_distilled(locate_base(settings)):
+            scales = {"guidance": settings.guidance, "evaluation_guidance": settings.evaluation_guidance or 1}
+            for key, scale in scales.items():
+                if scale != 1:
+                    raise UserError(
+                        f"policy.{key} = {scale:g}: this checkpoint is distilled and takes no guidance",
+                        f"set policy.{key}=1",
+                    )
+        dtype = DTYPES[settings.dtype]
+        parts = load_parts(settings, dtype, device, beside, transformer=transformer, texts=store is None)
+        codec = Flux2Codec(parts["autoencoder"], settings.reference_latents, store)
+        if store is not None:
+            return parts.get("transformer"), codec, StoredPrompts(store, device)
+        return parts.get("transformer"), codec, Flux2PromptEncoder(parts["qwen"], parts["tokenizer"])
 
-        ``dtype`` is that of the transformer and the text encoder; the autoencoder stays in fp32. ``spread`` leaves
-        the transformer on the CPU until ``shard`` is called. ``posterior``: what stands for a reference (latents.py).
-        ``store``: encodings to use; the text encoder is not loaded then.
-        Raises UserError naming all that is missing, unknown, mis-shaped, or of another checkpoint.
-        """
-        checkpoint = path if isinstance(path, Checkpoint) else Checkpoint(str(path))
-        cpu, device = torch.device("cpu"), torch.device(device)
-        parts = load_flux2_parts(
-            checkpoint,
-            dtype,
-            cpu if spread else device,
-            text_encoder=store is None,
-            beside=cpu if offload else device,
-        )
-        prompts: Prompts | None = None if store is None else StoredPrompts(store, device)
-        if parts.qwen and parts.tokenizer:
-            prompts = Flux2PromptEncoder(parts.qwen, parts.tokenizer)
-        policy = cls(
-            parts.transformer,
-            Flux2Codec(parts.vae, posterior, store),
-            prompts,
-            height=height,
-            width=width,
-            reference_size=reference_size,
-            guidance=guidance,
-            evaluation_guidance=evaluation_guidance,
-            guidance_gradient=guidance_gradient,
-            rule=rule,
-            several_size=several_size,
-            device=device,
-            offload=offload,
-            distilled=is_distilled(locate_base(checkpoint)),
-        )
-        policy.origin = Origin(checkpoint.path, transformer_fingerprint(parts.transformer))
-        return policy
+    @classmethod
+    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
+        return load_transformer(settings, dtype)
 
-    def noise(self, seed: int) -> Tensor:
-        """As the stock pipeline draws it from a CPU generator: tokens' channels first."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(1, self._channels, *self.grid, generator=generator).flatten(2).transpose(1, 2).contiguous()
+    @classmethod
+    def encodings_depend_on(cls, settings: PolicySettings) -> dict[str, Any]:
+        tokenizer = places(settings, "tokenizer")
+        return {
+            "qwen": part_fingerprint(places(settings, "qwen")),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "text_length": tokenizer_length(tokenizer, LENGTH),
+            "autoencoder": part_fingerprint(places(settings, "autoencoder")),
+        }
+
+    @classmethod
+    def make_cut(cls, settings: PolicySettings) -> Callable[[Sequence[str]], dict[str, list[int]]]:
+        return window(read_tokenizer(places(settings, "tokenizer"))).cut
+
+    @classmethod
+    def models(cls, settings: PolicySettings) -> dict[str, Model]:
+        return flux2_models(settings)
 
     def sigmas(self, steps: int, shift: float | str) -> Tensor:
         """The rule known by name is "flux2"."""
@@ -167,9 +178,8 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
         return shifted_sigmas(steps, shift)
 
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[Flux2Condition]:
-        prompts = [*batch.prompts, *([NEGATIVE] if guidance != 1 else [])]
-        text_NLC, _ = self._texts(prompts)
-        latents = self._reference_latents(batch, parts)
+        text_NLC, _ = self.texts([*batch.prompts, *([NEGATIVE] if guidance != 1 else [])])
+        latents = self.reference_latents(batch, parts)
         negative_LC = text_NLC[len(batch)] if guidance != 1 else None
         return [
             self.condition(text_NLC[list(rows)], latent, guidance, negative_LC)
@@ -189,58 +199,16 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
         ``Flux2Codec.encode`` gives them (h and w even). ``guidance``: one number or one per sample; without effect
         where there are no text states of the negative prompt, ``negative_LC``.
         """
-        n = text_NLC.shape[0]
-        tokens = [pack(latent_NCHW) for latent_NCHW in reference_latents]
-        reference_NLC = torch.cat(tokens, dim=1) if tokens else text_NLC.new_zeros(n, 0, self._channels)
-        sizes = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in reference_latents]
-        scale_N = torch.as_tensor(guidance, dtype=torch.float32).expand(n).to(self.device)
+        scale_N = torch.as_tensor(guidance, dtype=torch.float32).expand(len(text_NLC)).to(self.device)
         return Flux2Condition(
-            text_NLC=text_NLC.to(self.device),
-            reference_NLC=reference_NLC.to(self.device),
-            ids_LD=position_ids(self.grid, sizes).to(self.device),
+            **self.placed(text_NLC, reference_latents),
             negative_LC=None if negative_LC is None else negative_LC.to(self.device),
             scale_N=None if negative_LC is None else scale_N,
         )
 
     def velocity(self, x_NLC: Tensor, sigma_N: Tensor, cond: Flux2Condition) -> Tensor:
-        """The guided velocity (noise - data) at ``x_NLC``, sigma in [0, 1] fp32; in the dtype of ``x_NLC``.
-
-        Target and reference tokens go through the transformer side by side under the same sigma
-        (references stay clean); only the target's part of the output is returned. A bf16 base computes
-        under autocast: the fp32 adapter's products are bf16 too.
-        """
+        """The guided velocity (noise - data) at ``x_NLC``, sigma in [0, 1] fp32; in the dtype of ``x_NLC``."""
         if cond.negative_LC is None or cond.scale_N is None:
-            return self._forward(x_NLC, sigma_N, cond)
+            return self.forward(x_NLC, sigma_N, cond)
         halves = cond.conditional(), cond.negative()
-        return guided(self._forward, x_NLC, sigma_N, *halves, cond.scale_N, self.guidance_gradient)
-
-    def _forward(self, x_NLC: Tensor, sigma_N: Tensor, cond: Flux2Condition) -> Tensor:
-        """One forward of the transformer, without guidance."""
-        tokens_NLC = torch.cat((x_NLC.to(self.dtype), cond.reference_NLC.to(self.dtype)), dim=1)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            (v_NLC,) = self.transformer(
-                hidden_states=tokens_NLC,
-                encoder_hidden_states=cond.text_NLC.to(self.dtype),
-                timestep=sigma_N,
-                img_ids=cond.ids_LD,
-                txt_ids=word_ids(cond.text_NLC.shape[1], cond.ids_LD.device),
-                return_dict=False,
-            )
-        return v_NLC[:, : x_NLC.shape[1]].to(x_NLC.dtype)
-
-
-def flux2_sigmas(steps: int, tokens: int) -> Tensor:
-    """The stock pipeline's grid, fp32 [steps + 1]: shift e^mu of (steps, tokens), rounded as its scheduler rounds it.
-
-    mu is linear in the tokens for 10 steps and for 200, and between these linear in the steps; above 4300 tokens it
-    is that of 200 steps (``compute_empirical_mu``, whose constants these are).
-    """
-    many = 0.00016927 * tokens + 0.45666666
-    if tokens > 4300:
-        mu = many
-    else:
-        slope = (many - (8.73809524e-05 * tokens + 1.89833333)) / 190
-        mu = slope * steps + (many - 200 * slope)
-    s = np.linspace(1, 1 / steps, steps).astype(np.float32)  # torch divides a number by a tensor in two roundings
-    shifted = math.exp(mu) / (math.exp(mu) + (1 / s - 1))
-    return torch.cat((torch.from_numpy(shifted), torch.zeros(1)))
+        return guided(self.forward, x_NLC, sigma_N, *halves, cond.scale_N, self.settings.guidance_gradient)

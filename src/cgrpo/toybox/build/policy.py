@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from cgrpo.files import json_text
 from cgrpo.policies.encodings.latents import pack
-from cgrpo.policies.flux.positions import position_ids
+from cgrpo.policies.flux.geometry import position_ids
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary

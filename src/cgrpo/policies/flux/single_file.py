@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints.strict import refuse_integers, refuse_misfit, refuse_not_finite
+from cgrpo.policies.adapters.bfl import FLUX_BLOCKS, SWAPPED
+from cgrpo.policies.checkpoints import refuse_integers, refuse_misfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -31,45 +32,6 @@ Model = TypeVar("Model", bound=nn.Module)
 PREFIX = "model.diffusion_model."  # some programs write it before every key
 SCALING, SHIFT = 0.3611, 0.1159  # of the autoencoder's latents; FLUX.1
 
-SWAPPED = "final_layer.adaLN_modulation.1"
-_TOP = {
-    "img_in": ["x_embedder"],
-    "txt_in": ["context_embedder"],
-    "final_layer.linear": ["proj_out"],
-    SWAPPED: ["norm_out.linear"],
-} | {
-    f"{theirs}_in.{side}_layer": [f"time_text_embed.{ours}_embedder.linear_{number}"]
-    for theirs, ours in {"time": "timestep", "vector": "text", "guidance": "guidance"}.items()
-    for number, side in enumerate(("in", "out"), start=1)
-}
-_DOUBLE = {
-    "img_mod.lin": ["norm1.linear"],
-    "txt_mod.lin": ["norm1_context.linear"],
-    "img_attn.qkv": ["attn.to_q", "attn.to_k", "attn.to_v"],
-    "txt_attn.qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
-    "img_attn.proj": ["attn.to_out.0"],
-    "txt_attn.proj": ["attn.to_add_out"],
-    "img_attn.norm.query_norm": ["attn.norm_q"],
-    "img_attn.norm.key_norm": ["attn.norm_k"],
-    "txt_attn.norm.query_norm": ["attn.norm_added_q"],
-    "txt_attn.norm.key_norm": ["attn.norm_added_k"],
-    "img_mlp.0": ["ff.net.0.proj"],
-    "img_mlp.2": ["ff.net.2"],
-    "txt_mlp.0": ["ff_context.net.0.proj"],
-    "txt_mlp.2": ["ff_context.net.2"],
-}
-_SINGLE = {
-    "modulation.lin": ["norm.linear"],
-    "linear1": ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"],
-    "linear2": ["proj_out"],
-    "norm.query_norm": ["attn.norm_q"],
-    "norm.key_norm": ["attn.norm_k"],
-}
-BLOCKS = {
-    "": ("", _TOP),
-    "transformer_blocks": ("double_blocks", _DOUBLE),
-    "single_transformer_blocks": ("single_blocks", _SINGLE),
-}
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -80,7 +42,7 @@ def transformer_plan(keys: Iterable[str]) -> Plan:
     blocks = {m[0] for key in keys if (m := re.match(r"(single_)?transformer_blocks\.\d+", key))}
     for block in {"", *blocks}:
         ours, _, number = block.partition(".")
-        theirs, table = BLOCKS[ours]
+        theirs, table = FLUX_BLOCKS[ours]
         for module, parts in table.items():
             for leaf in ("weight", "bias"):
                 stacked = [".".join(filter(None, (block, part, leaf))) for part in parts]

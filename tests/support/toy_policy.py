@@ -1,13 +1,16 @@
-"""A second family in one file, to show what one is: pictures cut into patches, a linear velocity, no diffusers."""
+"""A family of another package in one file: pictures cut into patches, a linear velocity, no diffusers."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 from zlib import crc32
 
 import numpy as np
 import torch
+from pydantic import Field
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cgrpo.algorithm import shifted_sigmas
@@ -16,6 +19,7 @@ from cgrpo.fingerprint import of_tensors
 from cgrpo.policies.adapters.files import write_adapter
 from cgrpo.policies.base import Policy
 from cgrpo.policies.conditions import TensorCondition
+from cgrpo.policies.settings import PolicySettings
 
 
 @dataclass(frozen=True)
@@ -23,15 +27,31 @@ class ToyCondition(TensorCondition):
     task_NC: Tensor  # a bag of 8 hashed words, and the mean colour of the references
 
 
+class ToySettings(PolicySettings):
+    height: int = 32
+    width: int = 32
+    gain: Annotated[float, Field(gt=1)] = 2.0
+    """Of the velocity at sigma 0; at 1 it is 1 less, so that some noise stays."""
+
+
 class ToyPolicy(Policy[ToyCondition]):
+    settings_type = ToySettings
     height = width = 32
     dtype, device, latent_shape = torch.float32, torch.device("cpu"), (16, 192)
 
-    def __init__(self) -> None:
+    def __init__(self, gain: float = 2.0) -> None:
+        self.gain = gain
         self.base, self.delta = (nn.Linear(11, 192, bias=False) for _ in range(2))  # the picture: one patch, repeated
         for layer in (self.base.requires_grad_(False), self.delta):
             layer.weight.data = torch.randn(192, 11, generator=torch.Generator().manual_seed(0)) / 4
         self.delta.weight.data.zero_()
+
+    @classmethod
+    def make(cls, settings, device="cpu", adapter=None, *, seed=0, cache="", spread=False, called=""):
+        policy = cls(settings.gain)
+        if adapter is not None:
+            policy.delta.weight.data = load_file(adapter / "toy.safetensors")["delta"]
+        return policy
 
     def noise(self, seed):
         return torch.randn(1, *self.latent_shape, generator=torch.Generator().manual_seed(seed))
@@ -54,7 +74,7 @@ class ToyPolicy(Policy[ToyCondition]):
 
     def velocity(self, x_NLC, sigma_N, cond):
         x0_NC = self.base(cond.task_NC) + self.delta(cond.task_NC)
-        return (x_NLC - x0_NC[:, None].to(x_NLC)) * (2 - sigma_N[:, None, None]).to(x_NLC)  # so that some noise stays
+        return (x_NLC - x0_NC[:, None].to(x_NLC)) * (self.gain - sigma_N[:, None, None]).to(x_NLC)
 
     def encode_targets(self, pictures):
         stack = np.stack([np.asarray(p.resize((32, 32))) for p in pictures])

@@ -1,4 +1,4 @@
-"""Position ids of target and reference tokens.
+"""How FLUX.1 lays target and reference tokens out.
 
 UNO (arXiv 2504.02160, section 3.3: UnoPE) moves references away on the picture's plane; FLUX.1 Kontext
 (arXiv 2506.15742, section 3) leaves them in place and counts them on the ids' first axis.
@@ -7,12 +7,32 @@ UNO (arXiv 2504.02160, section 3.3: UnoPE) moves references away on the picture'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-PositionScheme = Literal["d", "h", "w", "o", "kontext"]
+from cgrpo.policies.encodings.latents import Geometry, pack
+from cgrpo.policies.settings import PositionScheme
+
+
+@dataclass(frozen=True)
+class FluxGeometry(Geometry):
+    """``scheme`` places the references (``position_ids``)."""
+
+    scheme: PositionScheme = "d"
+
+    def noise(self, seed: int) -> Tensor:
+        """As diffusers' FLUX pipelines draw it: latents first, then tokens."""
+        rows, columns = self.grid
+        generator = torch.Generator().manual_seed(seed)
+        return pack(torch.randn(1, self.channels // 4, 2 * rows, 2 * columns, generator=generator))
+
+    def ids(self, references: Sequence[tuple[int, int]]) -> Tensor:
+        return position_ids(self.grid, references, self.scheme)
+
+    def text_ids(self, count: int) -> Tensor:
+        return torch.zeros(count, 3)
 
 
 def position_ids(
@@ -28,8 +48,6 @@ def position_ids(
 
     Returns float32 [L + L_ref, 3]: rotary angles lose their meaning in half precision.
     """
-    if scheme not in ("d", "h", "w", "o", "kontext"):
-        raise ValueError(f"unknown position scheme {scheme!r}: choose d, h, w, o or kontext")
     grids = [_grid(target, (0, 0))]
     row, column = target
     for number, size in enumerate(references, 1):

@@ -1,22 +1,36 @@
-"""The reference code's tiny FLUX as a policy, with and without an adapter, and its velocity on golden inputs."""
+"""Policies of tiny checkpoints, and the reference code's tiny FLUX with and without an adapter."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, TypeVar
+
 import torch
-from tiny_flux import golden, golden_transformer
 from torch import Tensor
 
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
-from cgrpo.policies.flux.condition import FluxCondition
-from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
+from cgrpo.policies.referenced import ReferencedPolicy
+from cgrpo.policies.settings import PolicySettings
+from support.tiny_flux import golden, golden_transformer
+
+Kind = TypeVar("Kind", bound=ReferencedPolicy)
+
+GOLDEN = PolicySettings(height=64, width=96, reference_size=32)  # the pictures of the golden vectors
 
 
-def fresh() -> FluxPolicy:
-    return FluxPolicy(golden_transformer(), None, None, height=64, width=96, reference_size=32)
+def from_folder(kind: type[Kind], folder: Path | str, **settings: Any) -> Kind:
+    """The bare policy of a checkpoint under these settings of the table ``policy``."""
+    return kind.from_checkpoint(PolicySettings(path=str(folder), **settings))
+
+
+def golden_policy(dtype: torch.dtype = torch.float32) -> FluxPolicy:
+    """The reference code's tiny FLUX, driven by tensors alone."""
+    return FluxPolicy(golden_transformer().to(dtype), None, None, GOLDEN)  # pyright: ignore
 
 
 def with_adapter(rank: int = 4, seed: int = 0, lively: bool = True) -> FluxPolicy:
-    policy = fresh()
+    policy = golden_policy()
     add_adapter(policy.transformer, rank, seed)
     if lively:  # B is 0 at the start
         generator = torch.Generator().manual_seed(9)

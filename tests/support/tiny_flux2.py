@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
-from tiny_flux import WORDS, word_tokenizer
 from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from support.tiny_flux import WORDS, word_tokenizer
 
 LENGTH = 20  # tokens of a prompt, the template's included
 

@@ -1,0 +1,227 @@
+"""Parts of a diffusers folder, loaded strictly: every fault of every part is named, where libraries only warn."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cgrpo.errors import UserError
+from cgrpo.files import reading
+from cgrpo.hub import asset, locate
+from cgrpo.policies.settings import PolicySettings
+from cgrpo.section import TOYBOX_POLICIES
+from cgrpo.text import cure_for, first_bytes, read_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Part = TypeVar("Part")
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``folder``. Raises UserError where there is none."""
+    from transformers import AutoTokenizer
+
+    def load(part: Path) -> PreTrainedTokenizerBase:
+        found = [name for name in _VOCABULARIES if (part / name).is_file()]
+        if not found:  # AutoTokenizer would make an empty one
+            raise UserError(f"{part}: holds no tokenizer ({', '.join(_VOCABULARIES)}); copy it there")
+        if found == ["spiece.model"] and find_spec("sentencepiece") is None:
+            raise UserError(f"{part}: its tokenizer is a spiece.model alone; `pip install sentencepiece` to read it")
+        return AutoTokenizer.from_pretrained(part, local_files_only=True)
+
+    return _read(folder, load)
+
+
+def _read(part: Path, load: Callable[[Path], Part]) -> Part:
+    """``load(part)``, its failures told in one line."""
+    if not part.is_dir():
+        raise UserError(f"{part}: this part of the checkpoint is missing; copy it whole, or say where the part is")
+    try:
+        return load(part)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        told = (cure_for(first_bytes(file), "") for file in sorted(part.iterdir()))
+        cure = next(filter(None, told), "only whole safetensors checkpoints are read")
+        raise UserError(f"{part}: can't be loaded ({reason}); {cure}") from error
+
+
+def read_weights(
+    part: Path, kind: Any, settings: dict[str, Any], *, also: Collection[str] = (), spare: str = "(?!)"
+) -> Any:
+    """The model of class ``kind`` in ``part``; its weights are all there, all used, and all of the right shape.
+
+    settings  for its ``from_pretrained``: the dtype, under the name that the library has for it
+    also      other classes that the folder may say it holds
+    spare     a regular expression of weights that published checkpoints carry beside this model's
+    Raises UserError naming every fault.
+    """
+
+    def load(folder: Path) -> Any:
+        name = kind.__name__
+        config = json.loads(read_text(folder / "config.json"))
+        found = config.get("_class_name") or (config.get("architectures") or [name])[0]
+        if found not in (name, *also):
+            raise UserError(f"{folder}: holds a {found}, not a {name}; give a checkpoint of that kind")
+        _refuse_two(folder)
+        for file in sorted(folder.glob("*.safetensors")):
+            refuse_integers(file)
+        with _quiet():
+            model, report = kind.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told by the report, all at once
+                low_cpu_mem_usage=True,
+                **settings,
+            )
+        refuse_misfit(
+            folder,
+            missing=report["missing_keys"],
+            unknown=[key for key in report["unexpected_keys"] if not re.fullmatch(spare, key)],
+            misshapen=[
+                f"{key} ({list(there)} instead of {list(here)})" for key, there, here in report["mismatched_keys"]
+            ],
+            cure="copy the checkpoint anew",
+        )
+        refuse_not_finite(folder, model.state_dict())
+        return model
+
+    return _read(part, load)
+
+
+def _refuse_two(folder: Path) -> None:
+    """One file and pieces of another saving lie there: libraries differ over which they take."""
+    for name in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
+        if (folder / name).is_file() and (folder / f"{name}.index.json").is_file():
+            raise UserError(f"{folder}: holds weights twice, {name} and the pieces of {name}.index.json; move one away")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries' own reports of what did not fit: ours are errors, and name less that doesn't matter."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    levels = [(log, log.get_verbosity()) for log in (diffusers_logging, transformers_logging)]
+    for log, _ in levels:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, level in levels:
+            log.set_verbosity(level)
+
+
+def refuse_misfit(
+    where: object, missing: Collection[str], unknown: Collection[str], misshapen: Collection[str], cure: str
+) -> None:
+    """Raise a UserError that counts and shows the faults of all three kinds, if there are any."""
+    faults = [
+        f"lacks {len(missing)} weights, such as {_some(missing)}" if missing else "",
+        f"has {len(unknown)} unknown weights, such as {_some(unknown)}" if unknown else "",
+        f"has {len(misshapen)} weights of another shape, such as {_some(misshapen)}" if misshapen else "",
+    ]
+    if any(faults):
+        raise UserError(f"{where}: {'; '.join(filter(None, faults))}; {cure}")
+
+
+def refuse_not_finite(where: object, state: Mapping[str, Tensor]) -> None:
+    """Raise a UserError that names the first tensor with a NaN or an infinity in it; integers are finite."""
+    for key, value in state.items():
+        if not (value.is_floating_point() and value.numel()):
+            continue
+        # The sum of squares would overflow; extremes show both, and need no mask as large as the tensor.
+        wide = value.float() if value.itemsize == 1 else value
+        if not all(extreme.isfinite() for extreme in wide.aminmax()):
+            raise UserError(
+                f"{where}: {key} holds NaN or infinity; it was damaged in training or copying, give another"
+            )
+
+
+def refuse_integers(file: Path) -> None:
+    """Raise a UserError where a safetensors file holds weights of whole numbers: read as they are, their scale is lost.
+
+    Long ones are positions and counts. Raises SafetensorError as the library does.
+    """
+    with safe_open(file, "pt") as opened:
+        for key in opened.keys():  # noqa: SIM118
+            kind = opened.get_slice(key).get_dtype()
+            if kind in ("I8", "U8", "I16", "U16"):
+                raise UserError(f"{file}: {key} holds {kind} numbers, whose scale is unknown; give weights in floats")
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:3])
+
+
+def load_together(loads: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """What each of ``loads`` returns, by its name. Raises one UserError with the faults of all that fail."""
+    parts, faults = {}, dict[str, None]()
+    for name, load in loads.items():
+        try:
+            parts[name] = load()
+        except UserError as error:
+            faults[str(error)] = None
+    if faults:
+        raise UserError(" | ".join(faults))
+    return parts
+
+
+def check_sizes(where: object, pairs: Mapping[str, tuple[int, int]]) -> None:
+    """Raises UserError where two sizes that must agree between parts, as ``pairs`` calls them, do not."""
+    for what, (one, other) in pairs.items():
+        if one != other:
+            raise UserError(f"{where}: {what} differ ({one} and {other}); the parts are of different checkpoints")
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A table of JSON in a checkpoint. Raises UserError where there is none."""
+    with reading(file, "copy the checkpoint anew"):
+        table = json.loads(file.read_text(encoding="utf-8-sig"))
+        if not isinstance(table, dict):
+            raise ValueError("no table")
+    return table
+
+
+def locate_base(settings: PolicySettings) -> Path:
+    """The checkpoint's folder, or its transformer as a single file, on disk. Raises UserError if there is neither."""
+    if settings.path in TOYBOX_POLICIES:
+        return asset("policy")
+    if settings.path.endswith(".safetensors"):
+        return locate(settings.path, "file")
+    base = locate(settings.path, "folder")
+    if not base.is_dir():
+        raise UserError(f"{base}: no checkpoint; give a diffusers folder, or BFL's transformer as a safetensors file")
+    return base
+
+
+def locate_transformer(settings: PolicySettings) -> Path:
+    """The transformer's folder on disk, or its single file."""
+    base = locate_base(settings)
+    return base / TOYBOX_POLICIES.get(settings.path, "transformer") if base.is_dir() else base
+
+
+def transformer_class(settings: PolicySettings) -> str:
+    """The class that the transformer's config.json names; "" for a single file, or where there is none."""
+    file = locate_transformer(settings) / "config.json"
+    return str(read_settings(file).get("_class_name", "")) if file.is_file() else ""
+
+
+def locate_autoencoder(settings: PolicySettings, own: Path) -> Path:
+    """The autoencoder's folder, or its file: what ``policy.autoencoder`` names, else the checkpoint's ``own``."""
+    if not settings.autoencoder:
+        return own
+    place = locate(settings.autoencoder, "file" if settings.autoencoder.endswith(".safetensors") else "folder")
+    return place / "vae" if (place / "vae").is_dir() else place

@@ -1,1 +1,0 @@
-"""Checkpoints on disk: diffusers folders and BFL files, loaded strictly."""
