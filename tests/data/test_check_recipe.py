@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -59,14 +60,17 @@ def test_a_set_of_one_subject_is_told(folder):
 
 
 def test_a_recipe_is_checked_with_its_sets_and_rewards(folder, capsys, monkeypatch):
-    monkeypatch.setattr(needs, "_installed", lambda package: package != "torchao")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *more: None if name == "torchao" else find(name, *more)
+    )
     source = rows(folder, "train.json", {"prompt": "a dog at sea"}, {"prompt": "a wet dog", "subject": "dog"})
     held = rows(folder, "held.json", {"prompt": "A wet  dog", "subject": "dog", "id": "h"})
     more = (f"data.source={source}", f"guard.source={held}", "rewards.prompt.path=absent", *UNO, *SEGMENTED)
     code, out = checked(capsys, "toybox", *given(*more))
     assert code == 1
     for line in (
-        "policy.quantise = int8 needs torchao: pip install torchao",
+        "policy: quantise = int8 needs torchao: pip install torchao",
         "rewards.prompt.path: absent: no such folder",
         "1 of 2 rows, the first of them 0, have no subject",
         "1 of 1 held-out rows have subject and prompt of rows that are trained on, the first of them h",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -117,7 +117,7 @@ class PolicySettings(Section):
 
     def missing(self) -> list[str]:
         """What must be installed first, a line each; checkpoints apart."""
-        if self.quantise == "int8" and find_spec("torchao") is None:
+        if self.quantise == "int8" and importlib.util.find_spec("torchao") is None:
             return ["quantise = int8 needs torchao: pip install torchao, or set quantise = none"]
         return []
 
