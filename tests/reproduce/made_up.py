@@ -9,6 +9,7 @@ from cgrpo.reproduce.results import code_mark
 def fake(job: Job, gain: float, code: str | None = None) -> dict:
     arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.401 + gain]}
     metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
+    metrics["copies"] = {"role": "guard", "axis": "identity", **arms}
     return {
         "key": job.key,
         "label": job.label,
@@ -21,4 +22,5 @@ def fake(job: Job, gain: float, code: str | None = None) -> dict:
         "version": "0",
         "code": code or code_mark(job.config.method),
         "metrics": metrics,
+        "checks": {"iterations": [0, 20], "metrics": {"copies": [0.2, 0.1]}},
     }

@@ -50,6 +50,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reproduced]:
     return out, reproduce(DRAWN, out, seeds=2, settings=settings, worlds=["mild"], count=4)
 
 
+def test_pictures_that_were_stored_are_drawn_again_without_a_run(made: tuple[Path, Reproduced], tmp_path: Path) -> None:
+    out, done = made
+    (first,) = done.shown["copy-pictures-mild"].pictures
+    settings = [*(s for s in TINY if not s.startswith("supervised")), *EXACT]
+    again = reproduce(
+        ["copy-pictures"], tmp_path, seeds=2, settings=settings, worlds=["mild"], results=[out / "results"], count=4
+    )
+    (second,) = again.shown["copy-pictures-mild"].pictures
+    assert not again.failed and not (tmp_path / "runs").exists()
+    assert Image.open(first).tobytes() == Image.open(second).tobytes()
+
+
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_exhibit_is_drawn(name: str, made: tuple[Path, Reproduced]) -> None:
     out, done = made

@@ -1,6 +1,17 @@
 """The paper's figures, and its table of seconds: a file an exhibit, in a dictionary by name."""
 
-from cgrpo.reproduce.exhibits import figure1, figure2, figure3, figure4, figure6, figure7, front, gallery, table8
+from cgrpo.reproduce.exhibits import (
+    copying,
+    figure1,
+    figure2,
+    figure3,
+    figure4,
+    figure6,
+    figure7,
+    front,
+    gallery,
+    table8,
+)
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown, rows_of
 
 EXHIBITS: dict[str, Exhibit] = {
@@ -13,6 +24,8 @@ EXHIBITS: dict[str, Exhibit] = {
     "figure7": figure7.EXHIBIT,
     "front": front.EXHIBIT,
     "gallery": gallery.EXHIBIT,
+    "copy-curves": copying.CURVES_EXHIBIT,
+    "copy-pictures": copying.PICTURES_EXHIBIT,
 }
 
 __all__ = ["EXHIBITS", "Exhibit", "Made", "Shown", "rows_of"]

@@ -1,0 +1,172 @@
+"""The copy world in two exhibits: how many pictures are copies, by row and iteration, and three tasks to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from cgrpo.build import make_policy
+from cgrpo.errors import UserError
+from cgrpo.evaluation.heldout import heldout_tasks
+from cgrpo.evaluation.sampling import ALONE, sample_tasks
+from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, name_iterations, panels, save
+from cgrpo.files import save_picture
+from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
+from cgrpo.reproduce.results import COPIES
+from cgrpo.rewards.base import to_pictures, to_tensor
+from cgrpo.rewards.measures import CopyPaste
+from cgrpo.types import Batch
+
+TABLE = "copy"
+CURVES = {
+    "forward naive": PROMPT,
+    "forward 1:1.5": IDENTITY,
+    "forward SARS": THIRD,
+    "GRPO naive": PROMPT,
+    "GRPO full": THIRD,
+}
+NAIVE, OURS = "forward naive", "forward SARS"
+TASKS, SIDE, GAP, MARGIN, COLUMNS = 3, 196, 10, 12, 4
+THRESHOLD = 0.9  # where a world counts no copies
+STORED = "copy-pictures.png"
+COPY_RED = (200, 30, 30)
+
+
+def draw_curves(made: Made, path: Path) -> Shown:
+    """Left: share of copies on validation tasks while training, a line per seed. Right: on test tasks, at the end."""
+    titles = ["Copies while training (validation tasks)", "Copies at the end (test tasks)"]
+    figure, (left, right) = panels(titles, (9.6, 3.6))
+    found = {row: made.finished(TABLE, row) for row in CURVES}
+    found = {row: [r for r in results if COPIES in r["metrics"]] for row, results in found.items()}
+    shown = {row: results for row, results in found.items() if results}
+    if not shown:
+        raise UserError(f"no run of table {TABLE} ({made.world}) counted copies; run cgrpo reproduce {TABLE} first")
+    for place, (row, results) in enumerate(shown.items()):
+        _curves(left, row, results)
+        ends = [_share(result, "trained") for result in results]
+        right.plot(ends, [place] * len(ends), "o", color=CURVES[row], markersize=6, alpha=0.8)
+    base = _share(next(iter(shown.values()))[0], "base")
+    right.axvline(base, color=MUTED, dashes=(4, 3), label=f"base, {base:.2f}")
+    right.set_yticks(range(len(shown)), [f"{row} ({len(results)})" for row, results in shown.items()])
+    right.invert_yaxis()
+    right.set_xlim(left=-0.01)
+    right.set_xlabel("share of copies, a dot per seed")
+    left.set_ylim(bottom=0)
+    name_iterations(left)
+    for axes in (left, right):
+        legend(axes)
+    save(figure, path.with_suffix(".png"))
+    return Shown(pictures=[path.with_suffix(".png")])
+
+
+def _curves(axes: Axes, row: str, results: list[dict[str, Any]]) -> None:
+    dashes = (5, 3) if row.startswith("GRPO") else (1, 0)
+    label = row
+    for checks in (result["checks"] for result in results if "checks" in result):
+        shares = checks["metrics"][COPIES]
+        axes.plot(checks["iterations"], shares, color=CURVES[row], dashes=dashes, marker="o", markersize=3, label=label)
+        label = "_"
+
+
+def _share(result: dict[str, Any], arm: str) -> float:
+    shares = [share for share in result["metrics"][COPIES][arm] if share is not None]
+    return sum(shares) / len(shares)
+
+
+def draw_pictures(made: Made, path: Path) -> Shown:
+    """Reference, base, naive and SARS on three test tasks. Of each subject's first task, those with the pictures by
+    naive that are nearest to their reference, of three different prompts. Below the names: copies of all test tasks."""
+    job = made.jobs(TABLE, NAIVE)[0]
+    _, tasks = heldout_tasks(job.config)
+    batch = tasks.batch.select(range(0, len(tasks.batch), job.config.evaluation.prompts_per_subject))
+    made_NHWC = _stored(made, len(batch)) or _sampled(made, batch)
+    near = {name: CopyPaste()(images_NHWC, batch) for name, images_NHWC in made_NHWC.items()}
+    nearest = near["naive"].argsort(descending=True, stable=True).tolist()
+    chosen: dict[str, int] = {}
+    for n in nearest:
+        chosen.setdefault(batch.prompts[n], n)
+    threshold = job.config.evaluation.copies or THRESHOLD
+    rows = []
+    for prompt, n in list(chosen.items())[:TASKS]:
+        shown = [(batch.references[n][0], False)]
+        for name, images_NHWC in made_NHWC.items():
+            shown.append((to_pictures(images_NHWC[n][None])[0], near[name][n].item() > threshold))
+        rows.append((prompt, shown))
+    file = path.with_suffix(".png")
+    save_picture(picture_sheet(rows, _shares(made)), file)
+    return Shown(pictures=[file])
+
+
+def _shares(made: Made) -> dict[str, str]:
+    """Of the runs that the pictures are of: how many of all test pictures are copies."""
+    naive, ours = made.finished(TABLE, NAIVE), made.finished(TABLE, OURS)
+    told = {"base": (naive, "base"), "naive": (naive, "trained"), "SARS": (ours, "trained")}
+    return {
+        name: f"{100 * _share(results[0], arm):.0f} % are copies" for name, (results, arm) in told.items() if results
+    }
+
+
+def _stored(made: Made, count: int) -> dict[str, Tensor]:
+    """The pictures that an earlier call left beside the results, by row; empty where there are none."""
+    for folder in (made.results.folder, *made.results.also):
+        if (folder / STORED).is_file():
+            with Image.open(folder / STORED) as strip:
+                pixels_HWC = to_tensor([strip.convert("RGB")])[0]
+            side = pixels_HWC.shape[0] // 3
+            tiles = pixels_HWC.unflatten(0, (3, side)).unflatten(2, (-1, side)).transpose(1, 2)
+            if tiles.shape[1] == count:
+                return dict(zip(("base", "naive", "SARS"), tiles, strict=True))
+    return {}
+
+
+def _sampled(made: Made, batch: Batch) -> dict[str, Tensor]:
+    """Drawn from the run directories, and stored as one picture: a row per policy, a column per task."""
+    found: dict[str, Tensor] = {}
+    for name, row in (("naive", NAIVE), ("SARS", OURS)):
+        job, folder = made.run(TABLE, row)
+        policy = make_policy(job.config, adapter=folder / "adapter")
+        sigmas = policy.sigmas(job.config.sampling.steps, job.config.sampling.shift)
+        if not found:
+            with policy.reference():
+                found["base"] = sample_tasks(policy, sigmas, batch, job.config.evaluation.batch, ALONE)
+        found[name] = sample_tasks(policy, sigmas, batch, job.config.evaluation.batch, ALONE)
+    strip_HWC = torch.cat([images_NHWC.transpose(0, 1).flatten(1, 2) for images_NHWC in found.values()])
+    save_picture(to_pictures(strip_HWC[None])[0], made.results.folder / STORED)
+    return found
+
+
+def picture_sheet(rows: list[tuple[str, list[tuple[Image.Image, bool]]]], shares: dict[str, str]) -> Image.Image:
+    """A line of large pictures for each prompt, copies framed in red; ``shares`` stand below the columns' names."""
+    heads = {"reference photo": "", "before training": "base", "naive (plain sum)": "naive", "with SARS": "SARS"}
+    width = 2 * MARGIN + COLUMNS * SIDE + (COLUMNS - 1) * GAP
+    top, line = 62, SIDE + 44
+    sheet = Image.new("RGB", (width, top + line * len(rows)), "white")
+    pen, large, small = ImageDraw.Draw(sheet), ImageFont.load_default(19), ImageFont.load_default(16)
+    for column, (head, name) in enumerate(heads.items()):
+        x = MARGIN + column * (SIDE + GAP)
+        pen.text((x, 8), head, INK, large)
+        pen.text((x, 34), shares.get(name, ""), MUTED, small)
+    for number, (prompt, pictures) in enumerate(rows):
+        y = top + number * line
+        pen.text((MARGIN, y), f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}", INK, large)
+        for column, (picture, copied) in enumerate(pictures):
+            x = MARGIN + column * (SIDE + GAP)
+            sheet.paste(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, y + 28))
+            if copied:
+                pen.rectangle((x - 3, y + 25, x + SIDE + 2, y + SIDE + 30), outline=COPY_RED, width=4)
+                pen.rectangle((x, y + SIDE + 4, x + 54, y + SIDE + 28), fill=COPY_RED)
+                pen.text((x + 6, y + SIDE + 5), "copy", "white", small)
+    return sheet
+
+
+CURVES_EXHIBIT = Exhibit(
+    "Copies by row and iteration", "beyond the paper", draw_curves, {TABLE: list(CURVES)}, ["copy"]
+)
+PICTURES_EXHIBIT = Exhibit(
+    "Naive copies, SARS draws", "beyond the paper", draw_pictures, {TABLE: [NAIVE, OURS]}, ["copy"]
+)
