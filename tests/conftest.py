@@ -13,5 +13,5 @@ LEAST = {"default": "SSE41", "avx2": "AVX2"}
 if (told := os.environ.get("ATEN_CPU_CAPABILITY")) in LEAST:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", LEAST[told])
 
-ROOMS = ("", "analysis", "evaluation", "policies", "reproduce", "rewards", "study", "training")
+ROOMS = ("", "policies", "reproduce", "rewards", "study", "training")
 sys.path[:0] = [str(Path(__file__).parent / room) for room in ROOMS]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from still import Component, Endless, Still
+from support.still import Component, Endless, Still
 
 from cgrpo.algorithm import credit_table, diagnostics
 from cgrpo.analysis import AnalysisInputs, conflict, measure_conflict, measure_shaping, shaping_against_sum

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from still import Component, Endless, Still
+from support.still import Component, Endless, Still
 
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.analysis import AnalysisInputs, measure_decisions

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from still import Component, Endless
+from support.still import Component, Endless
 from support.toy_policy import ToyPolicy
 
 from cgrpo.analysis import AnalysisInputs, measure_gradients

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from benchmark_pictures import draw_photographs
 from PIL import Image
+from support.dreambench import draw_photographs
 
 import cgrpo
 from cgrpo.commands.benchmark import EvaluationRequest, evaluate_dreambench

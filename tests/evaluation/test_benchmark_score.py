@@ -9,8 +9,8 @@ import os
 import shutil
 
 import pytest
-from benchmark_pictures import SUBJECTS, Alike, Length, draw_photographs
 from PIL import Image
+from support.dreambench import SUBJECTS, Alike, Length, draw_photographs
 
 from cgrpo.cli import main
 from cgrpo.errors import UserError

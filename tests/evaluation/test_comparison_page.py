@@ -5,10 +5,10 @@ import io
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from support.pages import Page
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import official_list
@@ -17,83 +17,44 @@ from cgrpo.evaluation.pages.comparison.page import verdict
 from cgrpo.evaluation.pages.comparison.tables import latex, markdown
 from cgrpo.evaluation.show import thumbnails
 from cgrpo.evaluation.statistics import compare_methods
-from cgrpo.scores import ScoreRow, read_scores
+from cgrpo.scores import ScoreRow, read_scores, write_description, write_scores
 
 SUBJECTS = ["can", "cat", "teapot"]
 SCRIPT = "</script><script>alert('x')</script>"
 
 
 def score(method, item, metric, protocol, value, picture, seed=3407, prompt=None):
-    return {
-        "method": method,
-        "subject": item.subject,
-        "prompt_index": item.prompt_index,
-        "prompt": prompt or item.prompt,
-        "seed": seed,
-        "metric": metric,
-        "protocol": protocol,
-        "score": value,
-        "picture": picture,
-        "error": None,
-        "subject_kind": item.subject_kind,
-        "prompt_kind": item.prompt_kind,
-    }
+    texts = (item.prompt_index, prompt or item.prompt, seed, metric, protocol, value, picture, None)
+    return ScoreRow(method, item.subject, *texts, item.subject_kind, item.prompt_kind)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Scores of two methods and two reference rows on three subjects x 25 prompts; new lacks teapot's pictures."""
-    scores, lines = tmp_path / "scores", []
+    scores, rows = tmp_path / "scores", []
     for item in official_list(subjects=SUBJECTS):
         name = f"{item.subject}/{item.prompt_index:02d}_3407.png"
         prompt = SCRIPT if (item.subject, item.prompt_index) == ("can", 0) else None
         for place, method in enumerate(("base", "new_50%")):
             for metric, protocol, value in (("dino", "one", 0.6 + 0.1 * place), ("clip", "prompt", 0.3 - 0.01 * place)):
                 value += 0.001 * item.prompt_index * place + 0.01 * (item.subject == "cat") * place
-                lines.append(score(method, item, metric, protocol, value, name, prompt=prompt))
+                rows.append(score(method, item, metric, protocol, value, name, prompt=prompt))
             if not (place and item.subject == "teapot"):
                 file = scores / "pictures" / method / name
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (300, 300), (item.prompt_index * 10, 90 * place, 40)).save(file)
         for metric, protocol, value in (("dino", "one", 1.0), ("clip", "prompt", 0.2)):
-            lines.append(score("copy-paste", item, metric, protocol, value, item.references[0], seed=None))
+            rows.append(score("copy-paste", item, metric, protocol, value, item.references[0], seed=None))
         reference = tmp_path / "dreambench" / item.references[0]
         reference.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 48), "red").save(reference)
-    (scores / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_scores(scores, rows)
     methods = {method: str(scores / "pictures" / method) for method in ("base", "new_50%")}
     references = {item.subject: list(item.references) for item in official_list(subjects=SUBJECTS)}
     references["can+cat"] = [*references["can"], *references["cat"]]
-    told = {
-        "benchmark": "DreamBench, some",
-        "data": str(tmp_path / "dreambench"),
-        "methods": methods,
-        "references": references,
-    }
-    (scores / "benchmark.json").write_text(json.dumps(told))
+    about = {"benchmark": "DreamBench, some", "data": str(tmp_path / "dreambench")}
+    write_description(scores, about | {"methods": methods, "references": references})
     return scores
-
-
-class Page(HTMLParser):
-    """Tags that may load something, ids, and the embedded data."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.loads, self.ids, self.inside, self.data, self.scripts = [], [], False, "", 0
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        table = dict(attrs)
-        self.scripts += tag == "script"
-        self.inside = table.get("id") == "data"
-        self.loads += [value for key, value in attrs if key in ("src", "srcset") or (tag, key) == ("link", "href")]
-        self.ids += [table["id"]] if "id" in table else []
-
-    def handle_endtag(self, tag):
-        self.inside = False
-
-    def handle_data(self, data):
-        self.data += data if self.inside else ""
 
 
 def test_all_files_come_from_one_comparison(folder, tmp_path):
@@ -118,8 +79,8 @@ def test_the_page_needs_nothing_else_and_shows_every_pair(folder, tmp_path):
     page = Page(text)
     assert page.loads == [] and not re.search(r"url\((?!#)|@import|https?://", text)
     assert len(page.ids) == len(set(page.ids))
-    assert page.scripts == 2  # a prompt can't open a third
-    data = json.loads(page.data)
+    assert page.tags.count("script") == 2  # a prompt can't open a third
+    data = page.data
     assert (data["shown"], data["columns"]) == (["base", "new_50%"], ["dino (one)", "clip"])
     assert len(data["pairs"]) == 75
     first = data["pairs"][0]
@@ -168,17 +129,14 @@ def test_methods_moved_with_their_folder_are_found_beside_the_scores(folder, tmp
     (folder / "benchmark.json").unlink()
     for method in ("can", "cat"):
         (folder / "pictures" / "base" / method).rename(folder / method)
-    data = json.loads(Page(write_comparison(folder, "base", tmp_path / "out").read_text()).data)
+    data = Page(write_comparison(folder, "base", tmp_path / "out").read_text()).data
     assert [pair["m"][0] is None for pair in data["pairs"]] == [False] * 50 + [True] * 25
     assert all(pair["r"] is None for pair in data["pairs"])
 
 
 def test_a_pair_of_subjects_shows_both_references_side_by_side(folder, tmp_path):
-    lines = [
-        json.loads(line) | {"subject": "can+cat"} for line in (folder / "scores.jsonl").read_text().splitlines()[:30]
-    ]
-    (folder / "scores.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    data = json.loads(Page(write_comparison(folder, None, tmp_path / "out").read_text()).data)
+    write_scores(folder, [replace(row, subject="can+cat") for row in read_scores(folder)[:30]])
+    data = Page(write_comparison(folder, None, tmp_path / "out").read_text()).data
     both = Image.open(io.BytesIO(base64.b64decode(data["pictures"][data["pairs"][0]["r"]])))
     assert both.size == (64, 64)  # two of 64 x 48, halved, on a white square
     assert both.getpixel((32, 4)) == (255, 255, 255) and both.getpixel((16, 32))[2] < 60 > both.getpixel((48, 32))[2]
@@ -214,8 +172,7 @@ def test_latex_escapes_names_and_closes_every_table(folder):
 
 
 def test_one_method_alone_has_means_and_a_page_but_no_differences(folder, tmp_path):
-    lines = (folder / "scores.jsonl").read_text().splitlines(keepends=True)
-    (folder / "scores.jsonl").write_text("".join(line for line in lines if '"base"' in line and '"dino"' in line))
+    write_scores(folder, [row for row in read_scores(folder) if (row.method, row.metric) == ("base", "dino")])
     page = write_comparison(folder, None, tmp_path / "out")
     table = json.loads((page.parent / "comparison.json").read_text())
     assert table["differences"] == [] and table["tradeoffs"] == [] and len(table["means"]) == 8  # groups

@@ -4,19 +4,18 @@ import html
 import json
 import math
 import re
-from html.parser import HTMLParser
 
 import pytest
 import torch
 from PIL import Image
+from support.pages import Page
 
 from cgrpo.config import ForwardConfig, GrpoConfig, SftConfig, Shaping, Weights
 from cgrpo.evaluation.heldout import HeldOut, Tasks
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
 from cgrpo.evaluation.pages.report.page import cautions, verdict
-from cgrpo.evaluation.show import plots
-from cgrpo.evaluation.show.table import DASH, MINUS, number
+from cgrpo.evaluation.show.table import DASH, MINUS
 from cgrpo.evaluation.statistics import Clusters
 from cgrpo.types import Batch
 
@@ -69,33 +68,6 @@ def heldout_pictures(tasks=6, prompt=SCRIPT):
     return HeldOut(told, images_NHWC, images_NHWC + 9, scores)
 
 
-class Page(HTMLParser):
-    """Checks that tags are closed in order and gathers attributes, ids and visible text."""
-
-    def __init__(self, source):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], ""
-        self.feed(source)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text += data
-
-
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
@@ -143,11 +115,10 @@ def test_prompts_are_escaped(page):
 
 def test_ids_are_unique_and_every_reference_is_met(page):
     source, parsed = page
-    ids = [value for name, value in parsed.attributes if name == "id"]
-    assert len(ids) == len(set(ids))
+    assert len(parsed.ids) == len(set(parsed.ids))
     wanted = re.findall(r"url\(#([^)]+)\)", source) + [v[1:] for n, v in parsed.attributes if n == "href"]
     wanted += [value for name, value in parsed.attributes if name == "aria-labelledby"]
-    assert set(wanted) <= set(ids)
+    assert set(wanted) <= set(parsed.ids)
 
 
 @pytest.mark.parametrize("rows", [[], training_rows(1), [{"iteration": 0}], [{"iteration": 0, "clip_share": NAN}]])
@@ -242,25 +213,6 @@ def test_a_run_on_the_forward_process_says_what_held_it_back(tmp_path):
     assert "0.001, rising over 3 iterations, falling to 0 (cosine)" in text and "decay 0.9 an iteration" in text
     parsed = Page(text).text
     assert re.search(r"Updates left out\s*4\b", parsed) and "rollout and replay" not in parsed
-
-
-def test_numbers():
-    assert [number(v) for v in (0.12345, -1, None, NAN, math.inf, "x")] == ["0.123", MINUS + "1.000"] + 4 * [DASH]
-    assert number(0.5, 1, signed=True) == "+0.5"
-
-
-def test_curve_leaves_out_what_is_no_number():
-    rows = [{"iteration": i, "a": v} for i, v in enumerate([1.0, None, NAN, 3.0])]
-    assert "2 iterations, moving mean from 1 to 3" in plots.curve(rows, "a", "title")
-    assert plots.curve(rows, "b", "title") == "" == plots.curve([], "a", "title")
-    assert plots.curve([{"iteration": 0, "a": 0.0}], "a", "title", scale="log") == ""
-
-
-def test_moving_mean_by_hand():
-    values = [float(i == 24) for i in range(48)]  # half a window is 48 // 24 = 2
-    smooth = plots.moving_mean(values)
-    assert [round(v, 3) for v in smooth[21:28]] == [0, 0.2, 0.2, 0.2, 0.2, 0.2, 0]
-    assert all(math.isnan(v) for v in plots.moving_mean([NAN, NAN]))
 
 
 def test_tradeoff_needs_a_judge_of_both_axes():
