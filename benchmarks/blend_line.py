@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from sweep import Evaluation
 
+from cgrpo.app.adapter import blend_runs
 from cgrpo.build import make_policy
-from cgrpo.commands.adapter import blend_runs
 from cgrpo.config import load_config
 from cgrpo.evaluation.metrics import make_scorers
 from cgrpo.rewards import make_rewards

@@ -72,7 +72,7 @@ def hopeless(pictures: Any, batch: Any) -> list[float]:
 
 def child(arguments: list[str]) -> int:
     """A fault by name ("" for none), then the command line."""
-    from cgrpo.cli import main
+    from cgrpo.app.main import main
 
     fault, *words = arguments
     if fault:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cgrpo.commands.train import train
+from cgrpo.app.run import train
 from cgrpo.config import load_config
 from cgrpo.training.record import Record
 

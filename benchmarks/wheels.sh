@@ -33,7 +33,7 @@ fi
 "$python" -m pip install -q --no-index --no-deps --no-compile --target "$work/site" "$folder"/*.whl
 export PYTHONPATH="$work/site:$root/src" HF_HUB_OFFLINE=1
 "$python" -c 'import sys, torch, transformers; print("Python", sys.version.split()[0], "torch", torch.__version__, "transformers", transformers.__version__)'
-"$python" -c 'import cgrpo.commands.train, cgrpo.rewards.hpsv3, cgrpo.rewards.open_vocabulary, cgrpo.policies.memory'
+"$python" -c 'import cgrpo.app.run, cgrpo.rewards.hpsv3, cgrpo.rewards.open_vocabulary, cgrpo.policies.memory'
 "$python" -m cgrpo train --out "$work/run" --set training.iterations=1 --set training.prompts_per_iteration=2 \
     --set training.group_size=2 --set sampling.steps=3 --set evaluation.enabled=false --set guard.every=0
 echo "the package runs with these wheels"

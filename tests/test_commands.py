@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.cli import main, parser
+from cgrpo.app.main import app, commands, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,9 +60,11 @@ def test_generated_pages_are_fresh():
 
 
 def test_every_command_has_an_example_that_it_takes():
-    for name, command in runpy.run_path(str(ROOT / "docs" / "generate.py"))["commands"](parser()).items():
-        lines = (command.epilog or "").removeprefix("examples:\n").replace("\\\n", " ").splitlines()
+    for name, command in commands():
+        examples = (command.help_epilogue or "").removeprefix("Examples:\n")
+        assert max(map(len, examples.splitlines())) < 80, f"{name}: help would break this line"
+        lines = examples.replace("\\\n", " ").splitlines()
         words = [shlex.split(line[line.index("cgrpo ") :])[1:] for line in lines]  # a variable may stand before it
         assert any(some[: len(name.split())] == name.split() for some in words), name
         for some in words:
-            parser().parse_args(some)
+            app.parse_args(some)

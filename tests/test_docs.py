@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -15,9 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from cyclopts import CycloptsError
+from support.command_line import arguments, parse
 
 import cgrpo
-from cgrpo.cli import main, parser
+from cgrpo.app.main import app, main
 from cgrpo.config import load_config, recipes
 from cgrpo.plan import plan
 from cgrpo.section import TOYBOX_POLICIES
@@ -69,14 +70,10 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_command_parses(page: Path) -> None:
     for words in commands(page.read_text(encoding="utf-8")):
-        told = io.StringIO()
         try:
-            with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-                options = parser().parse_args(words)
-        except SystemExit as stop:
-            if stop.code == 0:  # --version, --help
-                continue
-            pytest.fail(f"cgrpo {shlex.join(words)}: {told.getvalue().strip().splitlines()[-1:]}")
+            options = parse(words)
+        except CycloptsError as error:
+            pytest.fail(f"cgrpo {shlex.join(words)}: {error}")
         recipe = getattr(options, "recipe", None) or getattr(options, "path", None) or "toybox"
         if str(recipe) in recipes():
             load_config(str(recipe), getattr(options, "settings", ()))
@@ -139,20 +136,14 @@ NO_SETTINGS = {
 
 TABLES = "|".join(sorted({key.partition(".")[0] for key in SETTINGS if "." in key}))
 ROOMS = "|".join(path.name for path in (ROOT / "src" / "cgrpo").iterdir() if path.is_dir())
-CORE = parser()
-
-
-def options_of(core: argparse.ArgumentParser) -> set[str]:
-    found = {option for action in core._actions for option in action.option_strings}
-    inner = [action.choices for action in core._actions if isinstance(action, argparse._SubParsersAction)]
-    return found.union(*(options_of(child) for choices in inner for child in choices.values()))
 
 
 @cache
 def options() -> set[str]:
     """Of cgrpo and of what is in benchmarks/."""
     scripts = [file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.*")]
-    return options_of(CORE).union(*(re.findall(r"--[a-z][a-z-]+", script) for script in scripts))
+    ours = {name for argument in arguments().values() for name in argument.names} | {"--help", "--version"}
+    return ours.union(*(re.findall(r"--[a-z][a-z-]+", script) for script in scripts))
 
 
 def amiss(span: str) -> list[str]:
@@ -168,10 +159,8 @@ def amiss(span: str) -> list[str]:
     found += [file for file in files if not any((top / file).exists() for top in (ROOT, ROOT / "src" / "cgrpo"))]
     if span.startswith("cgrpo "):
         words = [word for word in span.split()[1:3] if re.fullmatch(r"[a-z]+", word)]
-        told = io.StringIO()
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()), pytest.raises(SystemExit):
-            CORE.parse_args([*words, "--help"])
-        found += [span] if told.getvalue() else []
+        _, (*_, command), others = app.parse_commands(words)
+        found += [span] if others and command.default_command is None else []
     return found
 
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command_line import parse
 
-from cgrpo.cli import parser
 from cgrpo.config import load_config
 from cgrpo.plan import plan
 
@@ -42,7 +42,7 @@ def test_run_again_after_a_crash_it_goes_on(script: Path, tmp_path: Path) -> Non
     (begun / "config.json").write_text("{}")
     more = {"RESUME": "1"} if script.stem == "two-nodes" else {}  # nodes that start one after another must agree
     called = calls(script, tmp_path, "train.json", "--set", "training.iterations=9", **more)
-    train = parser().parse_args(called[-1])
+    train = parse(called[-1])
     assert (train.resume, train.recipe, train.out) == (begun.relative_to(tmp_path), None, None)
     assert train.settings == ["data.source=train.json", "training.iterations=9"]  # of another set it is refused
 
@@ -50,7 +50,7 @@ def test_run_again_after_a_crash_it_goes_on(script: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_the_script_calls_valid_commands(script: Path, tmp_path: Path) -> None:
     given = () if script.stem == "cpu" else ("train.json",)
-    made = [parser().parse_args(row) for row in calls(script, tmp_path, *given, "--set", "training.seed=3")]
+    made = [parse(row) for row in calls(script, tmp_path, *given, "--set", "training.seed=3")]
     train = made[-1]
     cfg = load_config(train.recipe, train.settings)
     assert cfg.training.seed == 3

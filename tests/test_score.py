@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import cgrpo
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.data import ToyboxSource
 from cgrpo.rewards.base import to_pictures, to_tensor
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from cgrpo import hub
-from cgrpo.cli import main
-from cgrpo.cli.shared import write_json
-from cgrpo.commands.train import check_servers
+from cgrpo.app import plan
+from cgrpo.app.main import main
+from cgrpo.app.options import write_json
+from cgrpo.app.run import check_servers
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import alone, save_picture, write_text
@@ -51,10 +52,10 @@ def test_a_notebooks_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_locale_without_utf8(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """LC_ALL=C PYTHONUTF8=0, or LC_ALL=de_DE.ISO-8859-1: what ails is the locale, not the name."""
 
-    def run(options: object) -> None:
+    def run() -> None:
         "caf\xe9/\u732b.png".encode("latin-1")
 
-    monkeypatch.setattr("cgrpo.cli.cite.run", run)
+    monkeypatch.setattr(plan.cite_app, "default_command", run)
     with pytest.raises(UnicodeEncodeError):
         main(["cite"])
     monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
@@ -75,20 +76,20 @@ def test_a_locale_without_utf8(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_memory_that_is_used_up(
     error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(options: object) -> None:
+    def run() -> None:
         raise error
 
-    monkeypatch.setattr("cgrpo.cli.cite.run", run)
+    monkeypatch.setattr(plan.cite_app, "default_command", run)
     assert main(["cite"]) == 2
     line = capsys.readouterr().err
     assert said in line and line.count("\n") == 1
 
 
 def test_another_error_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(options: object) -> None:
+    def run() -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr("cgrpo.cli.cite.run", run)
+    monkeypatch.setattr(plan.cite_app, "default_command", run)
     with pytest.raises(RuntimeError, match="shapes differ"):
         main(["cite"])
 
@@ -143,12 +144,11 @@ def test_what_can_not_be_written_is_told_before_the_work(
     (tmp_path / "file").touch()
     for words in (["rewards", "score", "x.png", "--prompt", "a"], ["data", "check", "x.json"], ["plan"]):
         for place in (tmp_path, tmp_path / "nowhere" / "x.json"):
-            with pytest.raises(SystemExit):
-                main([*words, "--json", str(place)])
-            assert "give a file in a folder that is there" in capsys.readouterr().err
-    monkeypatch.setattr("cgrpo.commands.analyze.make_subject", lambda *_, **__: pytest.fail("worked"))
+            assert main([*words, "--json", str(place)]) == 2
+            assert "--json. Give a file in an existing folder" in capsys.readouterr().err
+    monkeypatch.setattr("cgrpo.build.make_subject", lambda *_, **__: pytest.fail("worked"))
     assert main(["analyze", "conflict", "--out", str(tmp_path / "file")]) == 2
-    assert "can't write to" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'file'}: can't be written" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_json_goes_through_a_link(tmp_path: Path) -> None:
@@ -179,6 +179,5 @@ def test_files_of_ours_that_were_spoilt(content: str, tmp_path: Path) -> None:
     [("sample", "--prompt", "a toy", "--seeds"), ("study", "create", "x", "--raters"), ("reproduce", "--seeds")],
 )
 def test_more_than_a_machine_can_list(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([*words, "1000000000000", "--out", "never"])
-    assert "must be 100000 or less" in capsys.readouterr().err
+    assert main([*words, "1000000000000", "--out", "never"]) == 2
+    assert f"{words[-1]}. Must be <= 100000" in capsys.readouterr().err

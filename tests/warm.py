@@ -26,7 +26,7 @@ from torch.distributed import TCPStore
 CONTEXT = get_context("forkserver")
 # By name, and only what any command imports by itself: a test's own modules are found by each process.
 CONTEXT.set_forkserver_preload(
-    ["cgrpo.cli", "cgrpo.commands.benchmark", "cgrpo.commands.train", "cgrpo.serving.server", "diffusers", "peft"]
+    ["cgrpo.app.main", "cgrpo.app.benchmark", "cgrpo.app.run", "cgrpo.serving.server", "diffusers", "peft"]
 )
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from cgrpo.commands.train import train
+from cgrpo.app.run import train
 from cgrpo.config import load_config, override
 from cgrpo.types import Batch
 from stages.harness import Row, device, stage

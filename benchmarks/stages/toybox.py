@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cgrpo.commands.train import train
+from cgrpo.app.run import train
 from cgrpo.config import load_config, override
 from stages.harness import Row, stage
 

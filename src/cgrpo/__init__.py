@@ -6,84 +6,45 @@ The names below are loaded on first use, so that ``import cgrpo`` and ``import c
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 __version__ = "0.1.0"
 
-_ALGORITHM = (
-    "adaptive_priorities",
-    "all_steps",
-    "average_decay",
-    "awm_loss",
-    "batch_normalised",
-    "clipped_surrogate",
-    "combine",
-    "constant_weights",
-    "credit_table",
-    "diagnostics",
-    "draw_levels",
-    "flow_matching_loss",
-    "flux_shift",
-    "focal_weights",
-    "gaussian_logp",
-    "group_advantages",
-    "harmonic_mean",
-    "integrate",
-    "join_average",
-    "learning_rate_factor",
-    "measured_weights",
-    "nft_loss",
-    "noise_weights",
-    "noised",
-    "optimality",
-    "policy_kl",
-    "predict_x0",
-    "preference_loss",
-    "random_fraction",
-    "raw_sum",
-    "replace_advantages",
-    "replay_logp",
-    "reward_weights",
-    "rollout",
-    "scored_mask",
-    "sde_transition",
-    "shared_lead",
-    "shifted_sigmas",
-    "sigmoid_weights",
-    "sliding_window",
-    "steps_at",
-    "synergy",
-    "velocity_gap",
-    "window_start",
-    "winner_and_loser",
-)
-_EXPORTS = {name: "cgrpo.algorithm" for name in _ALGORITHM} | {
-    "AnalysisRequest": "cgrpo.commands.analyze",
-    "EvaluationRequest": "cgrpo.commands.benchmark",
-    "analyze_conflict": "cgrpo.commands.analyze",
-    "analyze_decisions": "cgrpo.commands.analyze",
-    "analyze_gradients": "cgrpo.commands.analyze",
-    "analyze_shaping": "cgrpo.commands.analyze",
-    "analyze_spectrum": "cgrpo.commands.analyze",
+_EXPORTS = {
+    "AnalysisRequest": "cgrpo.app.requests",
+    "EvaluationRequest": "cgrpo.app.requests",
+    "analyze_conflict": "cgrpo.app.analyze",
+    "analyze_decisions": "cgrpo.app.analyze",
+    "analyze_gradients": "cgrpo.app.analyze",
+    "analyze_shaping": "cgrpo.app.analyze",
+    "analyze_spectrum": "cgrpo.app.analyze",
     "compare_methods": "cgrpo.evaluation.statistics",
-    "evaluate_dreambench": "cgrpo.commands.benchmark",
-    "evaluate_manifest": "cgrpo.commands.benchmark",
-    "evaluate_toybox": "cgrpo.commands.benchmark",
+    "evaluate_dreambench": "cgrpo.app.evaluate",
+    "evaluate_manifest": "cgrpo.app.evaluate",
+    "evaluate_toybox": "cgrpo.app.evaluate",
     "load_config": "cgrpo.config",
     "load_policy": "cgrpo.build",
     "load_reward": "cgrpo.rewards",
     "read_scores": "cgrpo.scores",
-    "train": "cgrpo.commands.train",
+    "train": "cgrpo.app.run",
     "write_comparison": "cgrpo.evaluation.pages.comparison",
 }
-__all__ = sorted([*_EXPORTS, "__version__"])  # pyright: ignore
+"""The algorithm's functions come on top, as ``cgrpo.algorithm`` lists them."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'cgrpo' has no attribute {name!r}")
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    if name == "__all__" or not (name.startswith("_") or importlib.util.find_spec(f"cgrpo.{name}")):
+        algorithm = importlib.import_module("cgrpo.algorithm")
+        functions = [name for name in algorithm.__all__ if name.islower()]
+        if name == "__all__":
+            return sorted([*_EXPORTS, *functions, "__version__"])
+        if name in functions:
+            return getattr(algorithm, name)
+    raise AttributeError(f"module 'cgrpo' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return __getattr__("__all__")

@@ -2,6 +2,6 @@
 
 import sys
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 
 sys.exit(main())

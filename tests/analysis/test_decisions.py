@@ -13,7 +13,7 @@ from support.still import Component, Endless, Still
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.analysis import AnalysisInputs, measure_decisions
 from cgrpo.analysis.decisions import decisions, step_shares, weights_from_shares
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.config import load_config
 
 STEPS = 4

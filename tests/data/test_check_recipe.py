@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cgrpo.app.main import main
+from cgrpo.app.run import train
 from cgrpo.build import needs
-from cgrpo.cli import main
-from cgrpo.commands.train import train
 from cgrpo.config import load_config
 from cgrpo.data import check_manifest, read_tasks
 from cgrpo.errors import UserError
@@ -103,7 +103,7 @@ def test_a_run_that_can_not_score_stops_before_the_policy_is_loaded(folder, monk
     def loaded(*given, **more):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("cgrpo.commands.train.make_policy", loaded)
+    monkeypatch.setattr("cgrpo.app.run.make_policy", loaded)
     source = rows(folder, "train.json", {"prompt": "a dog"}, {"prompt": "a cat"})
     with pytest.raises(UserError, match=says):
         train(load_config("toybox", (f"data.source={source}", "logging.tracker=none", *settings)), folder / "run")

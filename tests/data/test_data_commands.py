@@ -11,8 +11,8 @@ import tiny_rewards
 from PIL import Image
 from safetensors.torch import save_file
 
+from cgrpo.app.main import main
 from cgrpo.build import make_source
-from cgrpo.cli import main
 from cgrpo.config import load_config
 from cgrpo.data import read_tasks
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from support.datasets import encoded, pack, scene, write_rows
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.data import ManifestSource, check_manifest, read_tasks
 from cgrpo.data.archives import is_file, read_bytes, within
 from cgrpo.data.readers import scan

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.data import read_tasks
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from support.dreambench import draw_photographs
 
 import cgrpo
-from cgrpo.commands.benchmark import EvaluationRequest, evaluate_dreambench
+from cgrpo.app.evaluate import evaluate_dreambench
+from cgrpo.app.requests import EvaluationRequest
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
 from cgrpo.evaluation import benchmark
@@ -167,11 +168,11 @@ def test_transparency_is_read_as_in_training(policy, sigmas, tmp_path):
 def test_from_the_policy_to_a_table(data, tmp_path):
     """The toybox's own rewards; the same call again makes nothing new, and other pictures come beside."""
     ask = EvaluationRequest(
-        tmp_path / "out", seeds=1, settings=("sampling.steps=2",), metrics=("clip-i=toybox", "clip=toybox")
+        out=tmp_path / "out", seeds=1, settings=("sampling.steps=2",), metrics=("clip-i=toybox", "clip=toybox")
     )
 
     def run(**more):
-        return evaluate_dreambench(data, dataclasses.replace(ask, **more), subjects=("dog",))
+        return evaluate_dreambench(dataclasses.replace(ask, **more), data=data, subjects=("dog",))
 
     first = run()
     table = [(row["method"], row["metric"], row["protocol"], row["pictures"]) for row in first.summary]
@@ -199,7 +200,7 @@ def test_from_the_policy_to_a_table(data, tmp_path):
 
 
 def test_mistakes_are_one_line(data, tmp_path):
-    ask = EvaluationRequest(tmp_path / "out", seeds=1, metrics=("clip-i=toybox",))
+    ask = EvaluationRequest(out=tmp_path / "out", seeds=1, metrics=("clip-i=toybox",))
     for more, match in (
         ({"method": "copy-paste"}, "always there"),
         ({"method": "a/b"}, "name of a folder"),
@@ -209,15 +210,15 @@ def test_mistakes_are_one_line(data, tmp_path):
         ({"images": tmp_path, "run": tmp_path}, "scored as they are"),
     ):
         with pytest.raises(UserError, match=match):
-            evaluate_dreambench(data, dataclasses.replace(ask, **more), subjects=("dog",))
+            evaluate_dreambench(dataclasses.replace(ask, **more), data=data, subjects=("dog",))
     for metrics, match in ((("clip=toybox", "clip=other"), "asked for twice"), (("nothing",), "neither in the recipe")):
         Image.new("RGB", (8, 8)).save(tmp_path / "250_0.png")
         asked = dataclasses.replace(ask, metrics=metrics)
         with pytest.raises(UserError, match=match):
-            evaluate_dreambench(data, asked, subjects=("dog",))
+            evaluate_dreambench(asked, data=data, subjects=("dog",))
     assert not (tmp_path / "out").exists()  # told before anything is sampled
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "benchmark.json").write_text('{"conditions": {"benchmark": "toybox"}}')
     with pytest.raises(UserError, match=r"another benchmark \(toybox, now dreambench single\)"):
-        evaluate_dreambench(data, ask, subjects=("dog",))
+        evaluate_dreambench(ask, data=data, subjects=("dog",))
     assert not (tmp_path / "out" / "pictures").exists()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.dreambench import SUBJECTS, Alike, Length, draw_photographs
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import (
     copy_candidates,

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from warm import Started
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark import copy_candidates, manifest_suite, real_candidates, score_candidates, toybox_suite

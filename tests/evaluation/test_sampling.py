@@ -10,7 +10,7 @@ from PIL import Image
 from warm import Started
 
 import cgrpo
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import (
     ALONE,

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import cgrpo
-from cgrpo.cli import main
-from cgrpo.commands.reproduce import reproduce
+from cgrpo.app.main import main
+from cgrpo.app.reproduction import reproduce
 from cgrpo.launch import Training
 from cgrpo.reproduce import Cluster, Results, jobs_of, load_table
 from cgrpo.reproduce.jobs import Process

@@ -10,9 +10,9 @@ import pytest
 from made_up import fake
 from PIL import Image
 
+from cgrpo.app.main import main
+from cgrpo.app.reproduction import Reproduced, reproduce
 from cgrpo.build import make_policy
-from cgrpo.cli import main
-from cgrpo.commands.reproduce import Reproduced, reproduce
 from cgrpo.reproduce import Results, jobs_of, load_table
 from cgrpo.reproduce.exhibits import EXHIBITS, rows_of
 from cgrpo.reproduce.exhibits.made import Made

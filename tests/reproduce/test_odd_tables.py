@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 from made_up import fake
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.reproduce import Job, Results, jobs, jobs_of, load_table, scoreboard
 from cgrpo.reproduce.results import _by_subject
 from cgrpo.scores import ScoreRow, write_scores

@@ -13,8 +13,8 @@ import pytest
 from made_up import fake
 from warm import Started
 
-from cgrpo.cli import main
-from cgrpo.commands.reproduce import full_scale, reproduce, write_boards
+from cgrpo.app.main import main
+from cgrpo.app.reproduction import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
 from cgrpo.reproduce import Results, jobs_of, load_table, scoreboard, tables, worlds
 from cgrpo.reproduce.results import code_mark, without_words

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgrpo.commands.serve import serve
+from cgrpo.app.rewards import serve
 from cgrpo.config import parse_config
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_picture
@@ -200,18 +200,18 @@ def test_health(serving):
         ({"host": socket.gethostname()}, "others can reach this server: set a token"),
         ({"host": "example.org"}, "others can reach this server: set a token"),
         ({"token_variable": "ABSENT"}, "ABSENT for the token is empty"),
-        ({"names": ["y"]}, "no reward 'y' in the recipe; it has identity, prompt"),
+        ({"rewards": ["y"]}, "no reward 'y' in the recipe; it has identity, prompt"),
         ({"port": -1}, "can't listen"),
     ],
 )
 def test_serving(settings, says):
     with pytest.raises(UserError, match=says):
-        serve(parse_config({}, "test"), **settings)
+        serve(**settings)
 
 
 def test_a_taken_port():
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="give another --host or"):
-        serve(parse_config({}, "test"), port=taken.getsockname()[1])
+        serve(port=taken.getsockname()[1])
 
 
 def test_an_address_is_no_secret_and_no_file():

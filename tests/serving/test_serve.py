@@ -15,9 +15,8 @@ from cgrpo.data import ToyboxSource
 from cgrpo.rewards.remote import RemoteSettings
 
 CODE = """
-from cgrpo.commands.serve import serve
-from cgrpo.config import load_config
-serve(load_config(), host="0.0.0.0", port=0, names=["prompt"], token_variable="TOKEN")
+from cgrpo.app.rewards import serve
+serve(host="0.0.0.0", port=0, rewards=["prompt"], token_variable="TOKEN")
 """
 
 

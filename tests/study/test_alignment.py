@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from studies import METHODS, evaluated, small_study
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.scores import ScoreRow
 from cgrpo.study.manifest import Arm, Item
 from cgrpo.study.statistics import alignment

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from studies import METHODS, evaluated, picture, small_study
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.errors import UserError
 from cgrpo.study.database import DATABASE
 from cgrpo.study.manifest import Study, changed_pictures, read_study

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from studies import METHODS, small_study
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.data import PairSource
 from cgrpo.scores import read_scores
 from cgrpo.study.labelstudio import tasks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from studies import evaluated, gold_answers, small_study
 
-from cgrpo.cli import main
+from cgrpo.app.main import main
 from cgrpo.study.manifest import LEFT, RIGHT, TIE, Study
 from cgrpo.study.report.write import read_findings
 from cgrpo.study.store import Store

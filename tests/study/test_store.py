@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cgrpo.cli import main
-from cgrpo.commands.study import backup_study, forget_rater, opened
+from cgrpo.app.main import main
+from cgrpo.app.study import backup, forget, open_answers
 from cgrpo.errors import UserError
 from cgrpo.study.database import DATABASE, Unavailable
 from cgrpo.study.manifest import Study
@@ -156,15 +156,16 @@ def test_another_study_json_is_refused(made: Made) -> None:
         Store(made[1])
 
 
-def test_backup_while_serving(store: Store, made: Made, tmp_path: Path) -> None:
+def test_backup_while_serving(store: Store, made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store.save(1, made[0].items[0].id, A, True, 0)
-    assert backup_study(made[1], tmp_path / "copy") == 2
+    backup(made[1], out=tmp_path / "copy")
+    assert "copy: 2 answers" in capsys.readouterr().out
     store.save(2, made[0].items[0].id, A, True, 0)
-    with opened(tmp_path / "copy") as copy:
+    with open_answers(tmp_path / "copy") as copy:
         assert [one.rater for one in copy.responses()] == [1, 1]
     assert not (tmp_path / "copy" / "links.txt").exists()
     with pytest.raises(UserError, match="is there already"):
-        backup_study(made[1], tmp_path / "copy")
+        backup(made[1], out=tmp_path / "copy")
 
 
 def test_forgotten_is_forgotten(store: Store, made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +186,7 @@ def test_forgotten_is_forgotten(store: Store, made: Made, capsys: pytest.Capture
     assert digest.encode() not in left
     assert mine[0].answered_at.encode() not in left
     with pytest.raises(UserError, match="no such rater"):
-        forget_rater(folder, 2)
+        forget(folder, rater=2)
 
 
 def test_imported_raters_have_numbers_of_their_own(store: Store, made: Made) -> None:

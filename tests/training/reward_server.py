@@ -28,4 +28,9 @@ def main(arguments: list[str]) -> None:
     """PORT FUSE: serve exact_rewards.brightness as "bright"; if the file FUSE holds the number of a call, the process
     is killed (SIGKILL) in that call, and the file is gone."""
     port, fuse = arguments
-    run(create_app({"bright": Mortal(Path(fuse))}, max_body=2**24), listen("127.0.0.1", int(port)))
+    run(
+        create_app({"bright": Mortal(Path(fuse))}, max_body=2**24),
+        listen("127.0.0.1", int(port)),
+        "127.0.0.1",
+        "bright",
+    )

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from test_equivalence import distance, run
 
 from cgrpo.algorithm import average_decay
-from cgrpo.commands import train as command
-from cgrpo.commands.train import train
+from cgrpo.app import run as command
+from cgrpo.app.run import train
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import read_adapter
 from cgrpo.policies.adapters.layers import adapter_state

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from cgrpo.cli import main
-from cgrpo.commands.train import train
+from cgrpo.app.main import main
+from cgrpo.app.run import train
 from cgrpo.policies.flux.policy import FluxPolicy
 
 

@@ -7,8 +7,8 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from cgrpo.cli import main
-from cgrpo.commands.train import train
+from cgrpo.app.main import main
+from cgrpo.app.run import train
 from cgrpo.config import load_config, moved
 from cgrpo.training.checkpoint import config_fingerprint
 

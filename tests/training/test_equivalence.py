@@ -12,7 +12,7 @@ from guarded import GUARDED, JUDGED
 from safetensors.torch import load, load_file
 from warm import Started
 
-from cgrpo.commands.train import train
+from cgrpo.app.run import train
 
 WORKER = worker.__file__
 ADAPTER = "adapter/pytorch_lora_weights.safetensors"

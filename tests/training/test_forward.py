@@ -10,9 +10,9 @@ from test_average import state
 from test_equivalence import distance, moved, run
 
 from cgrpo.algorithm import awm_loss, credit_table, flow_matching_loss, integrate, nft_loss, shifted_sigmas, steps_at
+from cgrpo.app import run as command
+from cgrpo.app.run import train
 from cgrpo.build import make_policy, make_source, make_trainer
-from cgrpo.commands import train as command
-from cgrpo.commands.train import train
 from cgrpo.errors import UserError
 from cgrpo.rewards import make_rewards
 from cgrpo.training.forward import Forward

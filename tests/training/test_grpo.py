@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from cgrpo.algorithm import Window, credit_table, replay_logp
+from cgrpo.app.run import train
 from cgrpo.build import make_policy, make_source
-from cgrpo.commands.train import train
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.errors import UserError
 from cgrpo.evaluation.statistics import compare_methods
@@ -207,7 +207,7 @@ def test_a_single_reward_trains_alone(small):
 
 
 def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
-    from cgrpo.commands.sample import open_policy
+    from cgrpo.app.sample import open_policy
     from cgrpo.policies.adapters.files import read_adapter
     from cgrpo.policies.adapters.layers import adapter_state
 

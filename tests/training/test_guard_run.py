@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from test_bad_input import one_line
 from test_equivalence import adapter, distance
 
-from cgrpo.cli import main
-from cgrpo.commands.sample import configuration
-from cgrpo.commands.train import train
+from cgrpo.app.main import main
+from cgrpo.app.run import train
+from cgrpo.app.sample import configuration
 from cgrpo.config import load_config
 from cgrpo.training.checkpoint import restore_best, save_checkpoint
 from cgrpo.training.record import Record

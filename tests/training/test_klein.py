@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from support import tiny_flux2
 from warm import Started
 
-from cgrpo.cli import main
-from cgrpo.commands.train import train
+from cgrpo.app.main import main
+from cgrpo.app.run import train
 from cgrpo.config import Config, load_config
 
 HERE = Path(__file__).parent

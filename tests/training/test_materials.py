@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cgrpo.cli import main
-from cgrpo.commands.materials import pictures_fingerprint, records_fingerprint
-from cgrpo.commands.train import train
+from cgrpo.app.main import main
+from cgrpo.app.materials import pictures_fingerprint, records_fingerprint
+from cgrpo.app.run import train
 from cgrpo.data import read_tasks
 from cgrpo.errors import UserError
 

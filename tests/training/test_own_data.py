@@ -7,8 +7,8 @@ import pytest
 from guarded import GUARDED, JUDGED
 from PIL import Image
 
-from cgrpo.cli import main
-from cgrpo.commands.train import train
+from cgrpo.app.main import main
+from cgrpo.app.run import train
 from cgrpo.scores import read_scores
 
 

@@ -9,10 +9,10 @@ from PIL import Image
 from test_equivalence import distance, moved, run
 
 from cgrpo.algorithm import flow_matching_loss, harmonic_mean, noised, preference_loss
+from cgrpo.app import pairs
+from cgrpo.app.datasets import encode_tasks
+from cgrpo.app.run import train
 from cgrpo.build import make_policy, make_source, make_trainer
-from cgrpo.commands import pairs
-from cgrpo.commands.encode import encode
-from cgrpo.commands.train import train
 from cgrpo.config import load_config
 from cgrpo.data import PairSource, derive
 from cgrpo.errors import UserError
@@ -188,7 +188,9 @@ def test_given_pairs_are_trained_on(settings, given, tmp_path):
     folder = train(cfg, tmp_path / "run")
     assert not (folder / "pairs").exists() and moved(folder) > 0
     assert f"preference.pairs = {file}" in json.loads((folder / "materials.json").read_text())
-    store = encode(load_config("rpo", [*settings, f"preference.pairs={file}", "guard.every=0"]), tmp_path / "encoded")
+    store = encode_tasks(
+        load_config("rpo", [*settings, f"preference.pairs={file}", "guard.every=0"]), tmp_path / "encoded"
+    )
     assert (store.texts_made, store.references_made) == (3, 3)
     Image.effect_noise((32, 32), 61).convert("RGB").save(tmp_path / "loser1.png", compress_level=0)
     with pytest.raises(UserError, match="preference.pairs"):

@@ -17,9 +17,9 @@ from support import tiny_flux, tiny_flux2
 from support.policies import from_folder
 from warm import Started
 
+from cgrpo.app.main import main
+from cgrpo.app.sample import open_policy
 from cgrpo.build import make_source
-from cgrpo.cli import main
-from cgrpo.commands.sample import open_policy
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.policies.adapters.files import read_adapter, read_split
 from cgrpo.policies.adapters.keys import adapter_to_uno

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 from warm import Started
 
-from cgrpo.cli import main
-from cgrpo.commands.train import check_servers, train
+from cgrpo.app.main import main
+from cgrpo.app.run import check_servers, train
 from cgrpo.errors import UserError
 from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.record import Record

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from support.packages import install
 from support.toy_policy import ToyPolicy, ToySettings
 
+from cgrpo.app.run import train
+from cgrpo.app.sample import sample
 from cgrpo.build import make_policy, make_source, make_trainer
-from cgrpo.commands.sample import sample
-from cgrpo.commands.train import train
 from cgrpo.config import load_config, override
 from cgrpo.errors import UserError
 from cgrpo.policies.build import make_encoder
@@ -54,7 +54,7 @@ def test_a_whole_run(small, toy, tmp_path):
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["guard"]["checks"] == 2 and summary["metrics"]["prompt"]["difference"] != 0
     Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
-    files = sample(whole, [tmp_path / "red.png"], ["a cube"], tmp_path / "out", seeds=2)
+    files = sample(whole, reference=[tmp_path / "red.png"], prompts=["a cube"], out=tmp_path / "out", seeds=2)
     assert all(file.is_file() for file in files) and len(files) == 3
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -27,12 +29,18 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def run(app: FastAPI, bound: socket.socket) -> None:
-    """Serve until interrupted; requests under way are finished. UserError where another took the port meanwhile."""
+def run(app: FastAPI, bound: socket.socket, host: str, what: str) -> None:
+    """Print that ``what`` is served at ``host``, and serve until interrupted; requests under way are finished.
+
+    Raises UserError where another process took the port meanwhile.
+    """
+    name = f"[{host}]" if ":" in host else host
+    print(f"serving {what} on http://{name}:{bound.getsockname()[1]}", file=sys.stderr, flush=True)
     try:
         bound.listen(BACKLOG)  # two may have bound it while neither listened
     except OSError as error:
         address = "{}, port {}".format(*bound.getsockname()[:2])
         raise UserError(f"can't listen on {address} ({error.strerror}); give another --port") from error
     config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[bound])
+    with suppress(KeyboardInterrupt):  # the usual end
+        uvicorn.Server(config).run(sockets=[bound])

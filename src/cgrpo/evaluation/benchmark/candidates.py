@@ -99,13 +99,6 @@ def _spelt_otherwise(folder: Path, stem: str) -> list[str]:
     return []
 
 
-def method_name(method: str) -> str:
-    """``method`` if it can be a folder's name, else UserError."""
-    if not method or Path(method).name != method or method.startswith("."):
-        raise UserError(f"--method {method!r}: give the name of a folder, such as uno-tdw")
-    return method
-
-
 # -- what is scored --------------------------------------------------------------------------------
 
 

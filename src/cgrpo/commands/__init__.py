@@ -1,1 +1,0 @@
-"""What the commands do. Python users call the same functions."""
