@@ -32,7 +32,7 @@ roll = rollout(velocity, noise.initial(), sigmas, window, noise.step, "constant"
 images_NHWC, samples = policy.decode(roll.x_NLC), batch.repeat(GROUP)
 scores_PGR = torch.stack([reward(images_NHWC, samples) for reward in rewards.values()], -1)[None]
 advantage_GR = cgrpo.group_advantages(scores_PGR)[0]
-credit = credit_table(scores_PGR, reward_weights(cgrpo.sigmoid_weights(steps), list(rewards)), alpha=0.5)
+credit = credit_table(scores_PGR, reward_weights(cgrpo.sigmoid_weights(steps), list(rewards)))
 
 first, last = (credit.of_pairs(torch.arange(GROUP), torch.full((GROUP,), k)) for k in (0, steps - 2))
 notes = [""] + [

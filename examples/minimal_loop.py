@@ -44,7 +44,7 @@ for iteration in range(ITERATIONS):
 
     images_NHWC = policy.decode(roll.x_NLC)
     scores_PGR = torch.stack([blueness(images_NHWC), brightness(images_NHWC)], -1).view(PROMPTS, GROUP, 2)
-    credit = credit_table(scores_PGR, weights_KR, shaping="tanh", alpha=0.5)  # Eq. 8, 10, 11: SARS
+    credit = credit_table(scores_PGR, weights_KR)  # Eq. 8, 10-12: SARS
     credit_M = credit.of_pairs(roll.sample_M, roll.step_M)
 
     for index_B in torch.arange(len(roll.sample_M)).split(48):

@@ -46,10 +46,18 @@ class Extensions:
                 return entry.load()
             except (ImportError, AttributeError) as error:
                 raise UserError(f"{self.kind} {name!r}: {entry.value} can't be loaded ({error})") from error
+        raise UserError(f"there is no {self.kind} {name!r}", self._cure(name))
+
+    def check(self, name: str) -> str:
+        """``name`` itself, for a field of settings. Raises ValueError if nothing goes by it."""
+        if name not in self.own and name not in _installed(self.group):
+            raise ValueError(f"there is no {self.kind} {name!r}; {self._cure(name)}")
+        return name
+
+    def _cure(self, name: str) -> str:
         names = self.names()
         near = difflib.get_close_matches(name, names, 1)
-        cure = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
-        raise UserError(f"there is no {self.kind} {name!r}", cure)
+        return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
 
 
 @functools.cache

@@ -98,7 +98,6 @@ def test_only_agreement_on_good_is_rewarded(function):
     assert (bonus_PG[both_good_PG] > 0).all()
     assert (bonus_PG[~both_good_PG] < 0).all()
     assert not synergy(adv_PGR, alpha=0, function=function).any()
-    assert not synergy(adv_PGR, function="none").any()
 
 
 def test_more_rewards_average_their_pairs_and_one_has_none():

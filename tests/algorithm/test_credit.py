@@ -6,13 +6,18 @@ import pytest
 import torch
 
 from cgrpo.algorithm import (
+    CreditSettings,
     combine,
     constant_weights,
     credit_table,
     diagnostics,
     group_advantages,
-    replace_advantages,
+    harmonic,
+    linear,
+    maximum,
+    minimum,
     reward_weights,
+    sars,
     sigmoid_weights,
     synergy,
 )
@@ -29,13 +34,18 @@ def tdw(T=25):
     return reward_weights(sigmoid_weights(T), NAMES)
 
 
+def infinite(scores_PGR, weights_KR, settings):
+    credit_KPG, bonus_PG = linear(scores_PGR, weights_KR, settings)
+    return credit_KPG / 0, bonus_PG
+
+
 def test_combine_by_hand():
     weights_KR = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
     adv_PGR = torch.tensor([[[2.0, -1.0], [4.0, 8.0]]])
     bonus_PG = torch.tensor([[0.5, 0.25]])
-    # 0.25*2 - 0.75 + 0.5 = 0.25;  0.25*4 + 0.75*8 + 0.25 = 7.25 -> 5;  2 + 0.5;  4 + 0.25
-    assert combine(weights_KR, adv_PGR, bonus_PG).tolist() == [[[0.25, 5.0]], [[2.5, 4.25]]]
-    assert combine(weights_KR, -adv_PGR, bonus_PG, clamp=3).tolist() == [[[0.75, -3.0]], [[-1.5, -3.0]]]
+    # 0.25*2 - 0.75 + 0.5 = 0.25;  0.25*4 + 0.75*8 + 0.25 = 7.25;  2 + 0.5;  4 + 0.25
+    assert combine(weights_KR, adv_PGR, bonus_PG).tolist() == [[[0.25, 7.25]], [[2.5, 4.25]]]
+    assert combine(weights_KR, -adv_PGR, bonus_PG).tolist() == [[[0.75, -6.75]], [[-1.5, -3.75]]]
 
 
 def test_full_method_is_equation_11_with_the_weights_of_the_true_step():
@@ -53,40 +63,41 @@ def test_full_method_is_equation_11_with_the_weights_of_the_true_step():
 def test_methods_are_choices_of_weights_and_shaping():
     rewards_PGR = random_rewards()
     adv_PGR = group_advantages(rewards_PGR)
-    naive = credit_table(rewards_PGR, reward_weights(constant_weights(25), NAMES), shaping="none")
+    naive = credit_table(rewards_PGR, reward_weights(constant_weights(25), NAMES), linear)
     torch.testing.assert_close(naive.credit_KPG, adv_PGR.mean(dim=-1).expand(25, 3, 6))
-    harmonic = credit_table(rewards_PGR, tdw(), shaping="harmonic", alpha=0.2)
-    torch.testing.assert_close(harmonic.bonus_PG, synergy(adv_PGR, 0.2, "harmonic"))
-    recentred = credit_table(rewards_PGR, tdw(), recentre=True)
+    weak = credit_table(rewards_PGR, tdw(), harmonic, CreditSettings(alpha=0.2))
+    torch.testing.assert_close(weak.bonus_PG, synergy(adv_PGR, 0.2, "harmonic"))
+    recentred = credit_table(rewards_PGR, tdw(), sars, CreditSettings(recentre=True))
     torch.testing.assert_close(recentred.bonus_PG, synergy(adv_PGR, recentre=True))
 
 
-@pytest.mark.parametrize("shaping", ["min", "max"])
-def test_min_and_max_replace_the_sum(shaping):
+@pytest.mark.parametrize("function", [minimum, maximum])
+def test_min_and_max_replace_the_sum(function):
     rewards_PGR = random_rewards()
     adv_PGR = group_advantages(rewards_PGR)
-    expected_PG = adv_PGR.amin(dim=-1) if shaping == "min" else adv_PGR.amax(dim=-1)
-    credit = credit_table(rewards_PGR, tdw(), shaping=shaping, alpha=0.9)
+    expected_PG = adv_PGR.amin(dim=-1) if function is minimum else adv_PGR.amax(dim=-1)
+    credit = credit_table(rewards_PGR, tdw(), function, CreditSettings(alpha=0.9))
     torch.testing.assert_close(credit.credit_KPG, expected_PG.expand(25, 3, 6))
-    torch.testing.assert_close(credit.bonus_PG, replace_advantages(adv_PGR, shaping))
+    torch.testing.assert_close(credit.bonus_PG, expected_PG)
 
 
 def test_credit_is_clamped():
     rewards_PGR = torch.zeros(1, 100, 2)
     rewards_PGR[0, 0] = 1.0  # advantage 9.9: one success among a hundred
     assert credit_table(rewards_PGR, tdw()).credit_KPG[:, 0, 0].tolist() == [5.0] * 25
-    assert credit_table(rewards_PGR, tdw(), shaping="min", clamp=2).credit_KPG.max() == 2
+    assert credit_table(rewards_PGR, tdw(), minimum, clamp=2).credit_KPG.max() == 2
 
 
 def test_a_sample_lacking_a_weighted_reward_has_no_credit():
     rewards_PGR = random_rewards(P=1)
     rewards_PGR[0, 4, 0] = NAN
-    for shaping in ("none", "tanh", "harmonic", "min", "max"):
-        credit = credit_table(rewards_PGR, tdw(), shaping=shaping)
+    for function in (linear, sars, harmonic, minimum, maximum):
+        credit = credit_table(rewards_PGR, tdw(), function)
         assert not credit.credit_KPG[:, 0, 4].any() and not credit.bonus_PG[0, 4]
         assert credit.scored_PG.tolist() == [[True] * 4 + [False, True]]
         assert credit.credit_KPG[:, 0, :4].all()
-    assert credit_table(rewards_PGR, tdw(), recentre=True).bonus_PG.sum().item() == pytest.approx(0, abs=1e-12)
+    recentred = credit_table(rewards_PGR, tdw(), sars, CreditSettings(recentre=True))
+    assert recentred.bonus_PG.sum().item() == pytest.approx(0, abs=1e-12)
 
 
 def test_nan_in_every_reward_is_as_if_the_sample_were_absent():
@@ -94,8 +105,9 @@ def test_nan_in_every_reward_is_as_if_the_sample_were_absent():
     rewards_PGR[0, 4] = NAN
     rest = [0, 1, 2, 3, 5]
     for recentre in (False, True):
-        with_nan = credit_table(rewards_PGR, tdw(), recentre=recentre).credit_KPG[..., rest]
-        torch.testing.assert_close(with_nan, credit_table(rewards_PGR[:, rest], tdw(), recentre=recentre).credit_KPG)
+        settings = CreditSettings(recentre=recentre)
+        with_nan = credit_table(rewards_PGR, tdw(), sars, settings).credit_KPG[..., rest]
+        torch.testing.assert_close(with_nan, credit_table(rewards_PGR[:, rest], tdw(), sars, settings).credit_KPG)
 
 
 def test_a_reward_without_weight_is_only_watched():
@@ -103,9 +115,9 @@ def test_a_reward_without_weight_is_only_watched():
     weights_KR = torch.cat([tdw(), torch.zeros(25, 1)], dim=1)
     expected = credit_table(rewards_PGR[..., :2], tdw())
     rewards_PGR[0, 0, 2] = NAN
-    for shaping in ("tanh", "min", "max"):
-        watched = credit_table(rewards_PGR, weights_KR, shaping=shaping)
-        expected = credit_table(rewards_PGR[..., :2], tdw(), shaping=shaping)
+    for function in (sars, minimum, maximum):
+        watched = credit_table(rewards_PGR, weights_KR, function)
+        expected = credit_table(rewards_PGR[..., :2], tdw(), function)
         torch.testing.assert_close(watched.credit_KPG, expected.credit_KPG)
         assert watched.scored_PG.all()
     prompt_only = credit_table(rewards_PGR[..., :2], reward_weights(constant_weights(25, 1.0), NAMES))
@@ -122,10 +134,10 @@ def test_weight_at_a_single_step_is_weight():
 
 def test_permuting_a_group_permutes_its_credit():
     rewards_PGR, order = random_rewards(), torch.tensor([3, 0, 5, 1, 2, 4])
-    for shaping in ("tanh", "harmonic", "min"):
+    for function in (sars, harmonic, minimum):
         torch.testing.assert_close(
-            credit_table(rewards_PGR[:, order], tdw(), shaping=shaping).credit_KPG,
-            credit_table(rewards_PGR, tdw(), shaping=shaping).credit_KPG[..., order],
+            credit_table(rewards_PGR[:, order], tdw(), function).credit_KPG,
+            credit_table(rewards_PGR, tdw(), function).credit_KPG[..., order],
         )
 
 
@@ -156,10 +168,10 @@ def test_diagnostics_by_hand():
     assert found["bonus_shift"] == pytest.approx(sum(mean_P) / 4)
 
 
-@pytest.mark.parametrize("shaping", ["tanh", "harmonic", "min", "max"])
-def test_bonus_shift_is_the_mean_of_the_credit(shaping):
+@pytest.mark.parametrize("function", [sars, harmonic, minimum, maximum])
+def test_bonus_shift_is_the_mean_of_the_credit(function):
     rewards_PGR = random_rewards(P=20)
-    credit = credit_table(rewards_PGR, tdw(), shaping=shaping)
+    credit = credit_table(rewards_PGR, tdw(), function)
     assert diagnostics(rewards_PGR, credit)["bonus_shift"] == pytest.approx(credit.credit_KPG[4].mean().item())
 
 
@@ -180,18 +192,17 @@ def test_undefined_diagnostics_are_nan():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: credit_table(random_rewards(), torch.ones(25, 3)), "does not fit"),
+        (lambda: credit_table(random_rewards(), torch.ones(25, 3)), "do not fit"),
         (lambda: credit_table(random_rewards(), torch.zeros(25, 2)), "no reward"),
         (lambda: credit_table(random_rewards(), -tdw()), ">= 0"),
         (lambda: credit_table(random_rewards(), tdw(), clamp=0), "clamp"),
-        (lambda: credit_table(random_rewards(), tdw(), "min", recentre=True), "recentre"),
-        (lambda: credit_table(random_rewards(), tdw(), "median"), "unknown"),  # type: ignore[arg-type]
+        (lambda: credit_table(random_rewards(), torch.full((25, 2), NAN)), "finite"),
+        (lambda: credit_table(random_rewards(), tdw(), lambda s, w, _: (s, s[..., 0])), "K, P, G"),
+        (lambda: credit_table(random_rewards(), tdw(), lambda s, w, _: (s.sum(-1).expand(25, -1, -1), s)), "P, G"),
+        (lambda: credit_table(random_rewards(), tdw(), infinite), "not finite"),
         (lambda: combine(torch.ones(2, 2), torch.ones(1, 4, 3), torch.ones(1, 4)), "do not fit"),
         (lambda: combine(torch.ones(2, 2), torch.ones(1, 4, 2), torch.ones(4, 1)), "does not fit"),
-        (lambda: combine(torch.ones(2, 2), torch.full((1, 4, 2), NAN), torch.ones(1, 4)), "finite"),
-        (lambda: replace_advantages(torch.ones(4, 2), "min"), "P, G, R"),
-        (lambda: replace_advantages(torch.ones(1, 4, 2), "mean"), "unknown"),  # type: ignore[arg-type]
-        (lambda: diagnostics(random_rewards(R=3), credit_table(random_rewards(), tdw())), "rewards_PGR"),
+        (lambda: diagnostics(random_rewards(P=2), credit_table(random_rewards(), tdw())), "scores_PGR"),
     ],
 )
 def test_wrong_input_is_refused(call, message):

@@ -7,6 +7,7 @@ from cgrpo.algorithm import (
     Window,
     constant_weights,
     credit_table,
+    linear,
     reward_weights,
     rollout,
     shifted_sigmas,
@@ -40,7 +41,7 @@ def test_weight_belongs_to_the_true_step_not_to_the_place_in_the_shuffled_list()
 
     rewards_PGR = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])  # sample 0: identity bad, prompt good, |A| = 1 / sqrt(2)
     weights_KR = reward_weights(sigmoid_weights(25), NAMES)
-    credit = credit_table(rewards_PGR, weights_KR, shaping="none")
+    credit = credit_table(rewards_PGR, weights_KR, linear)
     ours = dict(zip(trace.step_M.tolist(), credit.of_pairs(trace.sample_M, trace.step_M).tolist(), strict=True))
     scale = 0.5**0.5
     for step in order:

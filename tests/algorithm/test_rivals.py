@@ -1,4 +1,4 @@
-"""The field's own fills of the credit table: by hand, and by what each must not depend on."""
+"""The credit functions of other papers: by hand, and by what each must not depend on."""
 
 import math
 
@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from cgrpo.algorithm import (
+    CreditSettings,
     adaptive_priorities,
+    apex,
     batch_normalised,
     constant_weights,
     credit_table,
     focal_weights,
+    gdpo,
     group_advantages,
+    linear,
     measured_weights,
     noise_weights,
     raw_sum,
@@ -22,7 +26,7 @@ from cgrpo.algorithm import (
 
 NAN = math.nan
 NAMES = ["identity", "prompt"]
-RIVALS = ("raw-sum", "gdpo", "apex")
+RIVALS = (raw_sum, gdpo, apex)
 
 
 def random_rewards(P=3, G=6, R=2, seed=0):
@@ -46,7 +50,10 @@ def test_raw_sum_by_hand():
     weights_KR = torch.tensor([[0.5, 0.5], [1.0, 0.0], [0.96, 0.04]])
     # Sums 2, 1.05, 0.1: the prompt decides, whose scores spread twenty times as far. Alone, identity orders the other
     # way. With 0.96 : 0.04, 0.16, 0.176, 0.192: now identity does.
-    close(raw_sum(rewards_PGR, weights_KR), [[[1.0, 0.0, -1.0]], [[-1.0, 0.0, 1.0]], [[-1.0, 0.0, 1.0]]])
+    close(
+        raw_sum(rewards_PGR, weights_KR, CreditSettings())[0],
+        [[[1.0, 0.0, -1.0]], [[-1.0, 0.0, 1.0]], [[-1.0, 0.0, 1.0]]],
+    )
 
 
 def test_batch_normalisation_by_hand():
@@ -106,14 +113,14 @@ def test_measured_weights_are_as_given():
 
 def test_with_one_reward_raw_sum_is_naive():
     rewards_PGR = random_rewards(R=1)
-    naive = credit_table(rewards_PGR, torch.ones(4, 1), "none")
-    torch.testing.assert_close(credit_table(rewards_PGR, torch.ones(4, 1), "raw-sum").credit_KPG, naive.credit_KPG)
+    naive = credit_table(rewards_PGR, torch.ones(4, 1), linear)
+    torch.testing.assert_close(credit_table(rewards_PGR, torch.ones(4, 1), raw_sum).credit_KPG, naive.credit_KPG)
 
 
 def test_gdpo_is_naive_on_another_scale():
     rewards_PGR = random_rewards()
-    gdpo_KPG = credit_table(rewards_PGR, tdw(), "gdpo").credit_KPG
-    naive_KPG = credit_table(rewards_PGR, tdw(), "none").credit_KPG
+    gdpo_KPG = credit_table(rewards_PGR, tdw(), gdpo).credit_KPG
+    naive_KPG = credit_table(rewards_PGR, tdw(), linear).credit_KPG
     torch.testing.assert_close(gdpo_KPG.flatten(1).std(dim=1), torch.ones(10, dtype=torch.float64))
     factor_KPG = gdpo_KPG / naive_KPG
     torch.testing.assert_close(factor_KPG, factor_KPG[:, :1, :1].expand_as(factor_KPG))
@@ -121,8 +128,9 @@ def test_gdpo_is_naive_on_another_scale():
 
 def test_one_group_without_penalty_has_even_priorities():
     rewards_PGR = random_rewards(P=1)
-    naive = credit_table(rewards_PGR, tdw(), "none")
-    torch.testing.assert_close(credit_table(rewards_PGR, tdw(), "apex", penalty=0.0).credit_KPG, naive.credit_KPG)
+    naive = credit_table(rewards_PGR, tdw(), linear)
+    even_priorities = credit_table(rewards_PGR, tdw(), apex, CreditSettings(conflict_penalty=0.0))
+    torch.testing.assert_close(even_priorities.credit_KPG, naive.credit_KPG)
 
 
 def test_rewards_opposed_in_a_group_take_weight_from_it():
@@ -134,70 +142,70 @@ def test_rewards_opposed_in_a_group_take_weight_from_it():
     assert priority_PR[0].abs().max() < 1e-6 and (priority_PR[1] > 1).all()
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_only_the_raw_sum_feels_the_scale_of_a_score(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_only_the_raw_sum_feels_the_scale_of_a_score(function):
     rewards_PGR = random_rewards()
     scaled_PGR = rewards_PGR * torch.tensor([100.0, 1.0]) + torch.tensor([7.0, -3.0])
-    one, other = (credit_table(r, tdw(), shaping).credit_KPG for r in (rewards_PGR, scaled_PGR))
-    assert torch.allclose(one, other, atol=1e-6) == (shaping != "raw-sum")
-    if shaping == "raw-sum":
+    one, other = (credit_table(r, tdw(), function).credit_KPG for r in (rewards_PGR, scaled_PGR))
+    assert torch.allclose(one, other, atol=1e-6) == (function is not raw_sum)
+    if function is raw_sum:
         identity_KPG = group_advantages(rewards_PGR)[..., 0].expand_as(other)
         torch.testing.assert_close(other, identity_KPG, rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_permuting_a_group_permutes_its_credit(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_permuting_a_group_permutes_its_credit(function):
     rewards_PGR, order = random_rewards(), torch.tensor([3, 0, 5, 1, 2, 4])
-    permuted = credit_table(rewards_PGR[:, order], tdw(), shaping)
-    torch.testing.assert_close(permuted.credit_KPG, credit_table(rewards_PGR, tdw(), shaping).credit_KPG[..., order])
+    permuted = credit_table(rewards_PGR[:, order], tdw(), function)
+    torch.testing.assert_close(permuted.credit_KPG, credit_table(rewards_PGR, tdw(), function).credit_KPG[..., order])
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_permuting_groups_permutes_their_credit(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_permuting_groups_permutes_their_credit(function):
     rewards_PGR, order = random_rewards(), torch.tensor([2, 0, 1])
-    permuted = credit_table(rewards_PGR[order], tdw(), shaping)
-    torch.testing.assert_close(permuted.credit_KPG, credit_table(rewards_PGR, tdw(), shaping).credit_KPG[:, order])
+    permuted = credit_table(rewards_PGR[order], tdw(), function)
+    torch.testing.assert_close(permuted.credit_KPG, credit_table(rewards_PGR, tdw(), function).credit_KPG[:, order])
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_a_sample_lacking_a_reward_is_as_if_absent(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_a_sample_lacking_a_reward_is_as_if_absent(function):
     rewards_PGR = random_rewards(P=1)
     rewards_PGR[0, 4] = NAN
     rest = [0, 1, 2, 3, 5]
-    credit = credit_table(rewards_PGR, tdw(), shaping)
+    credit = credit_table(rewards_PGR, tdw(), function)
     assert not credit.credit_KPG[..., 4].any() and not credit.scored_PG[0, 4]
     torch.testing.assert_close(
-        credit.credit_KPG[..., rest], credit_table(rewards_PGR[:, rest], tdw(), shaping).credit_KPG
+        credit.credit_KPG[..., rest], credit_table(rewards_PGR[:, rest], tdw(), function).credit_KPG
     )
     rewards_PGR[0, 4, 1] = 0.5  # one of the two is known: still no credit
-    assert not credit_table(rewards_PGR, tdw(), shaping).credit_KPG[..., 4].any()
+    assert not credit_table(rewards_PGR, tdw(), function).credit_KPG[..., 4].any()
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_a_reward_without_weight_is_only_watched(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_a_reward_without_weight_is_only_watched(function):
     rewards_PGR = random_rewards(R=3)
     weights_KR = torch.cat([tdw(), torch.zeros(10, 1)], dim=1)
-    expected_KPG = credit_table(rewards_PGR[..., :2], tdw(), shaping).credit_KPG
+    expected_KPG = credit_table(rewards_PGR[..., :2], tdw(), function).credit_KPG
     rewards_PGR[0, 0, 2] = NAN
-    watched = credit_table(rewards_PGR, weights_KR, shaping)
+    watched = credit_table(rewards_PGR, weights_KR, function)
     torch.testing.assert_close(watched.credit_KPG, expected_KPG)
-    assert watched.adv_PGR.shape == rewards_PGR.shape and not watched.bonus_PG.any()
+    assert not watched.bonus_PG.any()
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_flat_groups_and_lone_samples_have_no_credit(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_flat_groups_and_lone_samples_have_no_credit(function):
     flat_PGR = torch.full((2, 4, 2), 0.25)
-    assert not credit_table(flat_PGR, even(), shaping).credit_KPG.any()
+    assert not credit_table(flat_PGR, even(), function).credit_KPG.any()
     lone_PGR = torch.full((1, 4, 2), NAN)
     lone_PGR[0, 1] = 1.0
-    assert not credit_table(lone_PGR, even(), shaping).credit_KPG.any()
+    assert not credit_table(lone_PGR, even(), function).credit_KPG.any()
 
 
-@pytest.mark.parametrize("shaping", RIVALS)
-def test_credit_is_clamped(shaping):
+@pytest.mark.parametrize("function", RIVALS)
+def test_credit_is_clamped(function):
     rewards_PGR = torch.zeros(1, 100, 2)
     rewards_PGR[0, 0] = 1.0
-    credit = credit_table(rewards_PGR, even(), shaping, clamp=2.0)
+    credit = credit_table(rewards_PGR, even(), function, clamp=2.0)
     assert credit.credit_KPG.max() == 2 and credit.credit_KPG.dtype == torch.float32
 
 
@@ -214,7 +222,7 @@ def test_emphasis_multiplies_steps_and_groups():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: raw_sum(random_rewards(), torch.ones(4, 3)), "do not fit"),
+        (lambda: credit_table(random_rewards(), torch.ones(4, 3), raw_sum), "do not fit"),
         (lambda: batch_normalised(torch.ones(2, 3, 4), torch.ones(4, 3).bool()), "do not fit"),
         (lambda: adaptive_priorities(random_rewards(), 1.5), "penalty"),
         (lambda: noise_weights(torch.tensor([1.0, 0.0])), "K >= 2"),
@@ -222,8 +230,7 @@ def test_emphasis_multiplies_steps_and_groups():
         (lambda: focal_weights(torch.ones(4, 2), -1.0), "gamma"),
         (lambda: measured_weights([0.5, 1.5]), "in \\[0, 1\\]"),
         (lambda: measured_weights([]), "num_steps"),
-        (lambda: credit_table(random_rewards(), tdw(), "gdpo", recentre=True), "recentre"),
-        (lambda: credit_table(random_rewards(), tdw(), "raw-sum", clamp=-1.0), "clamp"),
+        (lambda: credit_table(random_rewards(), tdw(), raw_sum, clamp=-1.0), "clamp"),
     ],
 )
 def test_wrong_input_is_refused(call, message):

@@ -48,7 +48,7 @@ def test_opposed_rewards_are_always_in_conflict():
 
 def test_it_is_what_training_logs():
     scores = gaussian(-0.4, 50)
-    table = credit_table(scores, torch.full((1, 2), 0.5), alpha=0.5)
+    table = credit_table(scores, torch.full((1, 2), 0.5))
     logged = diagnostics(scores, table)
     found = conflict(scores)
     assert found.share.mean == pytest.approx(logged["conflict_share"])

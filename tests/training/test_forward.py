@@ -79,7 +79,7 @@ def test_the_second_update_is_the_gradient_of_the_loss(small_forward, monkeypatc
     found = gradients(made, monkeypatch, update=1)
 
     assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
-    credit = credit_table(scores[0], made.credit.weights_KR, "tanh", 0.5)
+    credit = credit_table(scores[0], made.credit.weights_KR)
     now = values(made)
 
     def velocity(weights, x, sigma, cond):

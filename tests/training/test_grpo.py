@@ -53,7 +53,7 @@ def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, watc
     found = gradients(made, monkeypatch)
 
     assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
-    credit = credit_table(scores[0], made.credit.weights_KR, "tanh", 0.5)
+    credit = credit_table(scores[0], made.credit.weights_KR)
     total, pairs = 0.0, sum(len(part.roll.sample_M) for part in parts)
     for part in parts:
         for m in range(len(part.roll.sample_M)):  # one pair at a time, nothing shared with the trainer's batching

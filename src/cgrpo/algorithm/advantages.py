@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Synergy = Literal["none", "tanh", "harmonic"]
+Synergy = Literal["tanh", "harmonic"]
 
 EPS = 1e-8
 FLAT = 1e-6  # a spread below this share of the mean is rounding, not a difference between samples
@@ -77,7 +77,7 @@ def synergy(
     pairs = torch.combinations(torch.arange(adv_PGR.shape[-1], device=adv_PGR.device))  # one row per pair of rewards
     if function not in get_args(Synergy):
         raise ValueError(f"unknown synergy function {function!r}; known: {', '.join(get_args(Synergy))}")
-    if function == "none" or len(pairs) == 0:
+    if len(pairs) == 0:
         return torch.zeros_like(adv_PGR[..., 0])
     a_PGQ, b_PGQ = adv_PGR[..., pairs[:, 0]], adv_PGR[..., pairs[:, 1]]  # Q: pairs of rewards
     product_PGQ = a_PGQ * b_PGQ

@@ -1,38 +1,55 @@
 """The credit table: how strongly sample g of prompt p is reinforced at step k.
 
-Naive GRPO, SARS, TDW, their combinations and their rivals (rivals.py) differ only in how this table is filled; whoever
-trains only reads it.
+A credit function makes the table from scores and weights. Naive GRPO, SARS and Table 3's variants are here, those of
+other papers in rivals.py. The trainer only reads the table.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from cgrpo.algorithm.advantages import group_advantages, scored_mask, synergy
-from cgrpo.algorithm.rivals import adaptive_priorities, batch_normalised, raw_sum
 
-Shaping = Literal["none", "tanh", "harmonic", "min", "max", "raw-sum", "gdpo", "apex"]
+
+@dataclass(frozen=True)
+class CreditSettings:
+    """What credit functions can be told; each reads what it has a use for.
+
+    alpha             strength of the synergy bonus, >= 0 (Eq. 11): ``sars``, ``harmonic``
+    recentre          take the bonus's mean in each group away: ``sars``, ``harmonic``
+    conflict_penalty  how much less an opposed reward counts, 0 .. 1: ``apex``
+    """
+
+    alpha: float = 0.5
+    recentre: bool = False
+    conflict_penalty: float = 0.5
+
+
+CreditFunction = Callable[[Tensor, Tensor, CreditSettings], tuple[Tensor, Tensor]]
+"""(scores_PGR, weights_KR, settings) -> credit_KPG, bonus_PG.
+
+scores_PGR [P, G, R] with NaN = could not be scored; weights_KR [K, R] >= 0, no reward without any weight. credit_KPG
+[K, P, G] is finite, except that a sample with a NaN may have any credit. bonus_PG [P, G] is the part of the credit that
+was added to the weighted sum, 0 where nothing was.
+"""
 
 
 @dataclass(frozen=True)
 class Credit:
-    """The filled table and what it was made of.
+    """The table and what it was made of.
 
     credit_KPG  [K, P, G]  the table
-    adv_PGR     [P, G, R]  advantage of every reward, weighted or not
-    bonus_PG    [P, G]     what was added to the weighted sum, 0 where nothing is; with min and max, which replace it,
-                           the whole credit
+    bonus_PG    [P, G]     what was added to the weighted sum, 0 where nothing was; the whole credit of min and max
     scored_PG   [P, G]     bool; a sample without it lacks a weighted reward and has credit 0
     """
 
     credit_KPG: Tensor
-    adv_PGR: Tensor
     bonus_PG: Tensor
     scored_PG: Tensor
 
@@ -58,94 +75,92 @@ class Credit:
         return replace(self, credit_KPG=table_KPG)
 
 
-def credit_table(
-    rewards_PGR: Tensor,
-    weights_KR: Tensor,
-    shaping: Shaping = "tanh",
-    alpha: float = 0.5,
-    recentre: bool = False,
-    clamp: float = 5.0,
-    penalty: float = 0.5,
-) -> Credit:
-    """From raw rewards to the credit table. Eq. 8, 10-12.
+def linear(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """Naive GRPO: the weighted sum of the advantages. Eq. 8, 12. A ``CreditFunction``."""
+    adv_PGR = group_advantages(scores_PGR)
+    bonus_PG = torch.zeros_like(adv_PGR[..., 0])
+    return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
 
-    rewards_PGR [P, G, R], NaN = could not be scored; weights_KR [K, R] >= 0; alpha >= 0; clamp > 0.
-    shaping: none (linear), tanh (the paper's SARS) and harmonic are added; min and max replace the weighted sum at
-    every step (Table 3), and neither alpha nor the weights' sizes matter; "raw-sum", "gdpo" and "apex" are the field's
-    own (rivals.py), weighted but without a bonus. penalty, in 0 .. 1, is of "apex" alone.
+
+def sars(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """Synergy-Aware Reward Shaping: the sum and a bonus where rewards agree. Eq. 8, 10-12. A ``CreditFunction``."""
+    adv_PGR = group_advantages(scores_PGR)
+    bonus_PG = synergy(adv_PGR, settings.alpha, "tanh", settings.recentre, scored_mask(scores_PGR))
+    return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
+
+
+def harmonic(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """SARS with the harmonic mean in place of tanh. Table 3. A ``CreditFunction``."""
+    adv_PGR = group_advantages(scores_PGR)
+    bonus_PG = synergy(adv_PGR, settings.alpha, "harmonic", settings.recentre, scored_mask(scores_PGR))
+    return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
+
+
+def minimum(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """A sample's worst advantage in place of the sum: no weights, no alpha. Table 3. A ``CreditFunction``."""
+    worst_PG = group_advantages(scores_PGR).amin(dim=-1)
+    return worst_PG.expand(len(weights_KR), -1, -1), worst_PG
+
+
+def maximum(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """A sample's best advantage in place of the sum: no weights, no alpha. Table 3. A ``CreditFunction``."""
+    best_PG = group_advantages(scores_PGR).amax(dim=-1)
+    return best_PG.expand(len(weights_KR), -1, -1), best_PG
+
+
+def credit_table(
+    scores_PGR: Tensor,
+    weights_KR: Tensor,
+    function: CreditFunction = sars,
+    settings: CreditSettings = CreditSettings(),
+    clamp: float = 5.0,
+) -> Credit:
+    """From raw scores to the credit table, by any credit function.
+
+    scores_PGR [P, G, R], NaN = could not be scored; weights_KR [K, R] >= 0; clamp > 0, the largest credit.
     Only rewards with some non-zero weight take part: a reward that is merely watched neither makes a bonus nor, by
-    being NaN, silences a sample. With a single such reward there is no bonus.
-    recentre: see synergy(); for those that have a bonus.
-    Raises ValueError outside these ranges, for shapes that disagree, or when no reward has weight.
+    being NaN, silences a sample. A sample that lacks a weighted reward has credit and bonus 0.
+    Raises ValueError outside these ranges, for shapes that disagree, when no reward has weight, or for a credit
+    function that does not keep to its contract.
     """
-    adv_PGR = group_advantages(rewards_PGR)
-    if weights_KR.ndim != 2 or weights_KR.shape[1] != rewards_PGR.shape[2]:
-        raise ValueError(f"weights_KR {list(weights_KR.shape)} does not fit R = {rewards_PGR.shape[2]} rewards")
-    weighted_R = (weights_KR != 0).any(dim=0).to(rewards_PGR.device)
-    if not weighted_R.any():
-        raise ValueError("no reward has a non-zero weight")
-    scored_PG = scored_mask(rewards_PGR[..., weighted_R])
-    weighted_PGR = adv_PGR[..., weighted_R] * scored_PG[..., None]  # here R counts only the weighted ones
-    weights_KR = weights_KR[:, weighted_R.to(weights_KR.device)]
-    if recentre and shaping not in ("none", "tanh", "harmonic"):
-        raise ValueError(f"recentre needs a bonus that is added; shaping {shaping!r} has none")
+    if weights_KR.ndim != 2 or scores_PGR.ndim != 3 or weights_KR.shape[1] != scores_PGR.shape[2]:
+        raise ValueError(f"weights_KR {list(weights_KR.shape)} and scores_PGR {list(scores_PGR.shape)} do not fit")
+    if not (weights_KR.isfinite() & (weights_KR >= 0)).all():
+        raise ValueError("weights_KR must be finite and >= 0")
     if not clamp > 0:
         raise ValueError(f"clamp must be > 0, got {clamp}")
-    bonus_PG = torch.zeros_like(weighted_PGR[..., 0])
-    match shaping:
-        case "min" | "max":
-            bonus_PG, weights_KR = replace_advantages(weighted_PGR, shaping), torch.zeros_like(weights_KR)
-        case "raw-sum":
-            table_KPG = raw_sum(rewards_PGR[..., weighted_R], weights_KR).clamp(-clamp, clamp)
-            return Credit(table_KPG, adv_PGR, bonus_PG, scored_PG)
-        case "gdpo":
-            summed_KPG = combine(weights_KR, weighted_PGR, bonus_PG, math.inf)
-            return Credit(batch_normalised(summed_KPG, scored_PG).clamp(-clamp, clamp), adv_PGR, bonus_PG, scored_PG)
-        case "apex":
-            weighted_PGR = weighted_PGR * adaptive_priorities(rewards_PGR[..., weighted_R], penalty)[:, None]
-        case _:
-            bonus_PG = synergy(weighted_PGR, alpha, shaping, recentre, scored_PG)
-    return Credit(combine(weights_KR, weighted_PGR, bonus_PG, clamp), adv_PGR, bonus_PG, scored_PG)
+    weighted_R = (weights_KR != 0).any(dim=0)
+    if not weighted_R.any():
+        raise ValueError("no reward has a non-zero weight")
+    scores_PGR = scores_PGR[..., weighted_R.to(scores_PGR.device)]
+    scored_PG = scored_mask(scores_PGR)
+    credit_KPG, bonus_PG = function(scores_PGR, weights_KR[:, weighted_R], settings)
+    if credit_KPG.shape != (len(weights_KR), *scored_PG.shape) or bonus_PG.shape != scored_PG.shape:
+        shapes = f"{list(credit_KPG.shape)} and {list(bonus_PG.shape)}"
+        raise ValueError(f"a credit function must return credit_KPG [K, P, G] and bonus_PG [P, G], got {shapes}")
+    credit_KPG, bonus_PG = (torch.where(scored_PG, t, torch.zeros_like(t)) for t in (credit_KPG, bonus_PG))
+    if not (credit_KPG.isfinite().all() and bonus_PG.isfinite().all()):
+        raise ValueError("a credit function gave a scored sample a credit that is not finite")
+    return Credit(credit_KPG.clamp(-clamp, clamp), bonus_PG, scored_PG)
 
 
-def combine(weights_KR: Tensor, adv_PGR: Tensor, bonus_PG: Tensor, clamp: float = 5.0) -> Tensor:
-    """credit[k, p, g] = sum_r w[k, r] * A[p, g, r] + bonus[p, g], clamped to +-clamp. Eq. 11-12.
+def combine(weights_KR: Tensor, adv_PGR: Tensor, bonus_PG: Tensor) -> Tensor:
+    """credit[k, p, g] = sum_r w[k, r] * A[p, g, r] + bonus[p, g]. Eq. 11-12.
 
-    weights_KR [K, R] >= 0, adv_PGR [P, G, R], bonus_PG [P, G], all finite; clamp > 0 -> credit_KPG [K, P, G] in
-    adv_PGR's dtype. Raises ValueError outside these ranges or for shapes that disagree.
+    weights_KR [K, R], adv_PGR [P, G, R], bonus_PG [P, G] -> credit_KPG [K, P, G] in adv_PGR's dtype.
+    Raises ValueError for shapes that disagree.
     """
     if weights_KR.ndim != 2 or adv_PGR.ndim != 3 or weights_KR.shape[1] != adv_PGR.shape[2]:
         raise ValueError(f"weights_KR {list(weights_KR.shape)} and adv_PGR {list(adv_PGR.shape)} do not fit")
     if bonus_PG.shape != adv_PGR.shape[:2]:
         raise ValueError(f"bonus_PG {list(bonus_PG.shape)} does not fit adv_PGR {list(adv_PGR.shape)}")
-    if not clamp > 0:
-        raise ValueError(f"clamp must be > 0, got {clamp}")
-    if not (weights_KR.isfinite() & (weights_KR >= 0)).all():
-        raise ValueError("weights_KR must be finite and >= 0")
-    if not (adv_PGR.isfinite().all() and bonus_PG.isfinite().all()):
-        raise ValueError("adv_PGR and bonus_PG must be finite")
-    weighted_KPG = torch.einsum("kr,pgr->kpg", weights_KR.to(adv_PGR), adv_PGR)
-    return (weighted_KPG + bonus_PG).clamp(-clamp, clamp)
+    return torch.einsum("kr,pgr->kpg", weights_KR.to(adv_PGR), adv_PGR) + bonus_PG
 
 
-def replace_advantages(adv_PGR: Tensor, function: Literal["min", "max"]) -> Tensor:
-    """The worst (best) of a sample's advantages in place of their sum: no weights, no alpha, no flip. Table 3.
-
-    adv_PGR [P, G, R] -> credit_PG [P, G]. Raises ValueError for another rank or function.
-    """
-    if adv_PGR.ndim != 3:
-        raise ValueError(f"adv_PGR must be [P, G, R], got {list(adv_PGR.shape)}")
-    if function == "min":
-        return adv_PGR.amin(dim=-1)
-    if function == "max":
-        return adv_PGR.amax(dim=-1)
-    raise ValueError(f"unknown replacing function {function!r}; known: min, max")
-
-
-def diagnostics(rewards_PGR: Tensor, credit: Credit) -> dict[str, float]:
+def diagnostics(scores_PGR: Tensor, credit: Credit) -> dict[str, float]:
     """Numbers that tell whether the rewards pull apart (Figure 7) and what shaping does about it.
 
-    rewards_PGR [P, G, R] as given to credit_table() -> a dict of
+    scores_PGR [P, G, R] as given to credit_table() -> a dict of
 
     conflict_share      samples with one reward's advantage above 0 and another's below, over all pairs of rewards;
                         two independent rewards give 0.50, so the deviation from that is what tells
@@ -156,14 +171,15 @@ def diagnostics(rewards_PGR: Tensor, credit: Credit) -> dict[str, float]:
     The first two also look at rewards that are only watched. A number that is undefined (a single reward, no group
     with any spread, no scored sample) is NaN. Raises ValueError when the shapes disagree.
     """
-    if rewards_PGR.shape != credit.adv_PGR.shape:
-        raise ValueError(f"rewards_PGR {list(rewards_PGR.shape)} is not what filled {list(credit.adv_PGR.shape)}")
+    if scores_PGR.shape[:2] != credit.scored_PG.shape:
+        raise ValueError(f"scores_PGR {list(scores_PGR.shape)} does not fit credit of {list(credit.scored_PG.shape)}")
+    adv_PGR = group_advantages(scores_PGR)
     conflicts, correlations = [], []
-    for pair in combinations(range(rewards_PGR.shape[-1]), 2):
-        both_PG = scored_mask(rewards_PGR[..., pair])
-        conflicts.append((credit.adv_PGR[..., pair].prod(dim=-1) < 0)[both_PG])
+    for pair in combinations(range(scores_PGR.shape[-1]), 2):
+        both_PG = scored_mask(scores_PGR[..., pair])
+        conflicts.append((adv_PGR[..., pair].prod(dim=-1) < 0)[both_PG])
         # Standardised again, over the samples that have both rewards: the mean product is then the correlation.
-        adv_PG2 = group_advantages(rewards_PGR[..., pair].masked_fill(~both_PG[..., None], math.nan))
+        adv_PG2 = group_advantages(scores_PGR[..., pair].masked_fill(~both_PG[..., None], math.nan))
         correlation_P = adv_PG2.prod(dim=-1).sum(dim=1) / (both_PG.sum(dim=1) - 1)
         correlations.append(correlation_P[(adv_PG2 != 0).any(dim=1).all(dim=-1)])
     count_P = credit.scored_PG.sum(dim=1)

@@ -1,7 +1,7 @@
-"""Other fills of the credit table, from the field: what SARS and TDW have to be compared with.
+"""The credit functions of other papers: what SARS and TDW have to be compared with.
 
-raw_sum, batch_normalised, adaptive_priorities    how several rewards become one number
-noise_weights, focal_weights                      which steps, and which groups, count most
+raw_sum, gdpo, apex            credit functions: how several rewards become one number
+noise_weights, focal_weights   which steps, and which groups, count most
 
 Each is the idea of a paper on this package's table, not that paper's whole method: docs/departures.md says what was
 left out.
@@ -12,26 +12,43 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cgrpo.algorithm.advantages import EPS, FLAT, group_advantages
+from cgrpo.algorithm.advantages import EPS, FLAT, group_advantages, scored_mask
+from cgrpo.algorithm.credit import CreditSettings, combine, linear
 from cgrpo.algorithm.flow import Kind, sde_transition
 
 
-def raw_sum(rewards_PGR: Tensor, weights_KR: Tensor) -> Tensor:
+def raw_sum(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
     """Scores are added first and normalised within the group afterwards: how most multi-reward runs do it.
 
         A[k] = (s - mean) / (std + 1e-8),    s = sum_r w[k, r] * score_r
 
     Flow-GRPO (arXiv 2505.05470) and its kin sum so. A reward's influence is then its weight times its spread in the
-    group, so the scale of a score matters, which Eq. 8's order takes away.
-
-    rewards_PGR [P, G, R], NaN = could not be scored, which silences the sample; weights_KR [K, R] >= 0
-    -> credit_KPG [K, P, G] in the rewards' dtype; flat groups 0 as in ``group_advantages``, whose errors it raises.
+    group, so the scale of a score matters, which Eq. 8's order takes away. Flat groups get 0 as in
+    ``group_advantages``. A ``CreditFunction``.
     """
-    if weights_KR.ndim != 2 or rewards_PGR.ndim != 3 or weights_KR.shape[1] != rewards_PGR.shape[2]:
-        raise ValueError(f"weights_KR {list(weights_KR.shape)} and rewards_PGR {list(rewards_PGR.shape)} do not fit")
-    values_PGR = rewards_PGR.double()
-    summed_PGK = torch.einsum("kr,pgr->pgk", weights_KR.to(values_PGR), values_PGR)
-    return group_advantages(summed_PGK).permute(2, 0, 1).to(rewards_PGR.dtype)
+    summed_PGK = torch.einsum("kr,pgr->pgk", weights_KR.to(torch.double), scores_PGR.double())
+    credit_KPG = group_advantages(summed_PGK).permute(2, 0, 1).to(scores_PGR.dtype)
+    return credit_KPG, torch.zeros_like(scores_PGR[..., 0])
+
+
+def gdpo(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """Each reward normalised within its group, their sum over the batch (``batch_normalised``). A ``CreditFunction``.
+
+    GDPO, arXiv 2601.05242.
+    """
+    summed_KPG, bonus_PG = linear(scores_PGR, weights_KR, settings)
+    return batch_normalised(summed_KPG, scored_mask(scores_PGR)), bonus_PG
+
+
+def apex(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """Advantages weighted by ``adaptive_priorities`` of each group, then summed. A ``CreditFunction``.
+
+    After APEX, arXiv 2601.06574.
+    """
+    priority_PR = adaptive_priorities(scores_PGR, settings.conflict_penalty)
+    adv_PGR = group_advantages(scores_PGR) * priority_PR[:, None]
+    bonus_PG = torch.zeros_like(adv_PGR[..., 0])
+    return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
 
 
 def batch_normalised(credit_KPG: Tensor, scored_PG: Tensor) -> Tensor:
@@ -39,8 +56,7 @@ def batch_normalised(credit_KPG: Tensor, scored_PG: Tensor) -> Tensor:
 
         (x - mean) / (std + 1e-8), both over all scored samples of all groups, std unbiased
 
-    GDPO (arXiv 2601.05242): each reward is normalised within its group, the sum over the batch. The mean is 0 already
-    but for unscored samples; what changes is the scale, and it changes from batch to batch.
+    The mean is 0 already but for unscored samples; what changes is the scale, and it changes from batch to batch.
 
     credit_KPG [K, P, G] finite, scored_PG bool [P, G] -> as credit_KPG; unscored samples 0, and all of a step where
     fewer than two are scored or they do not differ. Raises ValueError for shapes that disagree.

@@ -6,7 +6,7 @@ A recipe (TOML) states only differences from these defaults; ``--set dotted.key=
 This package imports neither torch nor anything heavy.
 """
 
-from cgrpo.config.credit import Shaping, Weights
+from cgrpo.config.credit import CREDITS, Shaping, Weights
 from cgrpo.config.forward import ForwardConfig
 from cgrpo.config.groups import GroupRun
 from cgrpo.config.grpo import GrpoConfig
@@ -18,6 +18,7 @@ from cgrpo.config.training import Training
 from cgrpo.section import TOYBOX, Section, settled
 
 __all__ = [
+    "CREDITS",
     "METHODS",
     "TOYBOX",
     "Config",

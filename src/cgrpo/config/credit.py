@@ -1,21 +1,37 @@
-"""The tables ``shaping`` and ``weights``: how a method fills the credit table. They know nothing of the method."""
+"""The credit functions by name, and the tables ``shaping`` and ``weights``, for every method with a credit table."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from cgrpo.extensions import Extensions
 from cgrpo.section import Section, Share
 
+CREDITS = Extensions(
+    "credit function",
+    "cgrpo.credits",
+    {
+        "tanh": "cgrpo.algorithm:sars",
+        "none": "cgrpo.algorithm:linear",
+        "harmonic": "cgrpo.algorithm:harmonic",
+        "min": "cgrpo.algorithm:minimum",
+        "max": "cgrpo.algorithm:maximum",
+        "raw-sum": "cgrpo.algorithm:raw_sum",
+        "gdpo": "cgrpo.algorithm:gdpo",
+        "apex": "cgrpo.algorithm:apex",
+    },
+)
 WITH_BONUS = ("tanh", "none", "harmonic")  # "none": a bonus of 0
 
 
 class Shaping(Section):
-    type: Literal["tanh", "none", "harmonic", "min", "max", "raw-sum", "gdpo", "apex"] = "tanh"
-    """How the rewards become one credit. The synergy function (Eq. 10-11, Table 3): tanh is SARS, none is naive GRPO;
-    min and max replace the sum. The field's own, without a bonus: "raw-sum" adds scores before it normalises them,
-    "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive priorities."""
+    type: Annotated[str, AfterValidator(CREDITS.check)] = "tanh"
+    """The credit function: how the rewards become one credit. By their synergy (Eq. 10-11, Table 3): "tanh" is SARS,
+    "none" is naive GRPO, "min" and "max" replace the sum. Of other papers, without a bonus: "raw-sum" adds scores
+    before it normalises them, "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive
+    priorities."""
     alpha: Annotated[float, Field(ge=0)] = 0.5
     """Strength of the synergy bonus (the paper: 0.5; the release: 0.4)."""
     recentre: bool = False
@@ -61,13 +77,13 @@ class Weights(Section):
 
 
 def credit_in_words(shaping: Shaping, weights: Weights) -> str:
-    """How these two fill the table, in the paper's words: "SARS + TDW", or what stands there in place of either."""
+    """What makes the credit, in the paper's words: "SARS + TDW", or what stands there in place of either."""
     emphasis = [f"groups by (1 - {shaping.focal_reward})^{shaping.focal:g}"] if shaping.focal else []
     emphasis += ["steps by their noise"] if weights.by_noise else []
-    return ", ".join([_fill(shaping, weights), *emphasis])
+    return ", ".join([_function(shaping, weights), *emphasis])
 
 
-def _fill(shaping: Shaping, weights: Weights) -> str:
+def _function(shaping: Shaping, weights: Weights) -> str:
     if shaping.type in ("min", "max"):
         return f"the {shaping.type} of the advantages"
     ratio = f"{weights.prompt:.2g} : {1 - weights.prompt:.2g}"
@@ -75,6 +91,7 @@ def _fill(shaping: Shaping, weights: Weights) -> str:
     schedule = schedules.get(weights.type, f"constant weights {ratio}")
     rivals = {"raw-sum": "raw sum of the rewards", "gdpo": "GDPO", "apex": "adaptive priorities (after APEX)"}
     bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "none": ""} | rivals
+    name = bonus.get(shaping.type, shaping.type)
     if shaping.type == "none" and weights.type == "constant":
         return f"weights prompt : identity = {ratio}"
-    return " + ".join(filter(None, (bonus[shaping.type], schedule)))
+    return " + ".join(filter(None, (name, schedule)))

@@ -1,4 +1,4 @@
-"""From the tables ``shaping`` and ``weights`` to the credit table, for every method that fills one."""
+"""From the tables ``shaping`` and ``weights`` to the credit table, for every method that has one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from torch import Tensor
 
 from cgrpo.algorithm import (
     Credit,
+    CreditFunction,
+    CreditSettings,
     Kind,
     constant_weights,
     credit_table,
@@ -17,11 +19,11 @@ from cgrpo.algorithm import (
     reward_weights,
     sigmoid_weights,
 )
-from cgrpo.config import GroupRun, Weights
+from cgrpo.config import CREDITS, GroupRun, Weights
 
 
 class CreditTable:
-    """Fills the credit table from an iteration's scores, as the configuration asks.
+    """Makes the credit table from an iteration's scores, as the tables ``shaping`` and ``weights`` say.
 
     names: of the rewards, in the order of the scores; sigmas: the table's steps [K + 1]; kind, noise_level: of the
     noise that a step draws, for weights by noise.
@@ -29,28 +31,21 @@ class CreditTable:
 
     def __init__(self, cfg: GroupRun, names: Sequence[str], sigmas: Tensor, kind: Kind, noise_level: float):
         self.shaping, self.clamp = cfg.shaping, cfg.training.clamp
+        self.function: CreditFunction = CREDITS.load(cfg.shaping.type)
+        self.settings = CreditSettings(cfg.shaping.alpha, cfg.shaping.recentre, cfg.shaping.conflict_penalty)
         prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
         self.weights_KR = reward_weights(prompt_K, names, others=cfg.weights.others)
         self.step_K = noise_weights(sigmas, kind, noise_level) if cfg.weights.by_noise else None
         self.ease = list(names).index(self.shaping.focal_reward) if self.shaping.focal else None
 
     def __call__(self, scores_PGR: Tensor) -> Credit:
-        shaping = self.shaping
-        credit = credit_table(
-            scores_PGR,
-            self.weights_KR,
-            shaping.type,
-            shaping.alpha,
-            shaping.recentre,
-            self.clamp,
-            shaping.conflict_penalty,
-        )
-        group_P = None if self.ease is None else focal_weights(scores_PGR[..., self.ease], shaping.focal)
+        credit = credit_table(scores_PGR, self.weights_KR, self.function, self.settings, self.clamp)
+        group_P = None if self.ease is None else focal_weights(scores_PGR[..., self.ease], self.shaping.focal)
         return credit.emphasised(self.step_K, group_P)
 
 
 def prompt_weights(weights: Weights, steps: int) -> Tensor:
-    """The prompt reward's weight at each of ``steps`` steps [K], as the configuration asks."""
+    """The prompt reward's weight at each of ``steps`` steps [K], as the table ``weights`` says."""
     match weights.type:
         case "constant":
             return constant_weights(steps, weights.prompt)

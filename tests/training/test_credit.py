@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cgrpo.algorithm import credit_table, focal_weights, noise_weights, reward_weights, shifted_sigmas
+from cgrpo.algorithm import CreditSettings, credit_table, focal_weights, noise_weights, reward_weights, shifted_sigmas
 from cgrpo.build import make_policy, make_source, make_trainer
-from cgrpo.config import load_config
+from cgrpo.config import CREDITS, load_config
 from cgrpo.errors import UserError
 from cgrpo.rewards import make_rewards
 from cgrpo.training.credit import CreditTable
@@ -24,20 +24,20 @@ def scores() -> torch.Tensor:
     return torch.rand(3, 12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("shaping", ["tanh", "none", "harmonic", "min", "max", "raw-sum", "gdpo", "apex"])
+@pytest.mark.parametrize("shaping", CREDITS.own)
 def test_every_type_is_its_function(shaping):
     weights_KR = reward_weights(torch.tensor(MEASURED), NAMES)
     measured = ("weights.type=measured", f"weights.measured={list(MEASURED)}")
     found_KPG = filled(*measured, f"shaping.type={shaping}", "shaping.alpha=0.3", "shaping.conflict_penalty=0.9")
-    expected = credit_table(scores(), weights_KR, shaping, alpha=0.3, penalty=0.9)
+    settings = CreditSettings(alpha=0.3, conflict_penalty=0.9)
+    expected = credit_table(scores(), weights_KR, CREDITS.load(shaping), settings)
     torch.testing.assert_close(found_KPG, expected.credit_KPG)
 
 
 def test_recentring_and_the_clamp_arrive():
     whole = filled("shaping.recentre=true", "training.clamp=0.25")
-    expected = credit_table(
-        scores(), CreditTable(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR, "tanh", 0.5, True
-    )
+    weights_KR = CreditTable(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR
+    expected = credit_table(scores(), weights_KR, CREDITS.load("tanh"), CreditSettings(0.5, recentre=True))
     torch.testing.assert_close(whole, expected.credit_KPG.clamp(-0.25, 0.25))
 
 
@@ -75,7 +75,8 @@ def test_both_methods_train_on_it(small, method, kind):
         (["shaping.focal=2", "shaping.focal_reward=style"], "no reward 'style'"),
         (["shaping.focal=-1"], "shaping.focal"),
         (["shaping.type=gdpo", "shaping.recentre=true"], "recentre needs a bonus"),
-        (["shaping.type=median"], "shaping.type"),
+        (["shaping.type=squared"], "shaping.type: there is no credit function 'squared'; choose one of tanh, none,"),
+        (["shaping.type=harmnic"], "did you mean 'harmonic'"),
         (["shaping.conflict_penalty=2"], "shaping.conflict_penalty"),
     ],
 )
