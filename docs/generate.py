@@ -26,6 +26,7 @@ from cgrpo.app.options import DEFAULTS
 from cgrpo.config import METHODS, Section, recipes
 from cgrpo.config.methods import DEFAULT_METHOD
 from cgrpo.config.moved import MOVED
+from cgrpo.extensions import Extensions
 from cgrpo.rewards import REWARDS, FunctionSettings
 
 HERE = Path(__file__).parent
@@ -176,7 +177,13 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
         shown = "required" if field.is_required() else f"`{json.dumps(default)}`"
         limits = ",".join(filter(None, map(_limit, field.metadata)))
         text = " ".join((field.description or "").split())
-        yield f"`{prefix}{name}`", _type(kind) + limits, shown, text
+        yield f"`{prefix}{name}`", (_names(field.metadata) or _type(kind)) + limits, shown, text
+
+
+def _names(notes: Sequence[Any]) -> str:
+    """The names that a field takes, where one of its notes checks them against those of some kind."""
+    checks = (getattr(getattr(note, "func", None), "__self__", None) for note in notes)
+    return " | ".join(json.dumps(name) for kind in checks if isinstance(kind, Extensions) for name in kind.own)
 
 
 performance_page, results_page = (
