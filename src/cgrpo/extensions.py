@@ -50,7 +50,7 @@ class Extensions:
 
     def check(self, name: str) -> str:
         """``name`` itself, for a field of settings. Raises ValueError if nothing goes by it."""
-        if name not in self.own and name not in _installed(self.group):
+        if name not in self.own and name not in installed(self.group):
             raise ValueError(f"there is no {self.kind} {name!r}; {self._cure(name)}")
         return name
 
