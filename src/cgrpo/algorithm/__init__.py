@@ -9,6 +9,8 @@ preference                          winners and losers in place of credit: the p
 optimisation                        learning rate over a run, average of its weights
 """
 
+import types as _types
+
 from cgrpo.algorithm.advantages import Synergy, group_advantages, scored_mask, synergy
 from cgrpo.algorithm.credit import (
     Credit,
@@ -49,3 +51,8 @@ from cgrpo.algorithm.rivals import (
 from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout, shared_lead
 from cgrpo.algorithm.weights import constant_weights, measured_weights, reward_weights, sigmoid_weights
 from cgrpo.algorithm.windows import Window, all_steps, random_fraction, sliding_window, window_start
+
+# The imports above are the list of names.
+__all__ = [
+    name for name, value in list(globals().items()) if name[0] != "_" and not isinstance(value, _types.ModuleType)
+]  # pyright: ignore
