@@ -101,22 +101,27 @@ def test_names_written_on_windows(tmp_path: Path) -> None:
     assert filter_syncd(changed(tmp_path, change), top=10)["records"] == filter_syncd(RELEASE, top=10)["records"]
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"filenames": ["\ud800/0.png", "1.png", "2.png"]}, "row 0: filenames"),
-        ({"filenames": ["a\0b.png", "1.png", "2.png"]}, "row 0: filenames"),
-        ({"prompts": ["\ud800", "x", "y"]}, "row 0: prompts"),
-        ({"dino_scores": [[0, math.nan, 0.5], [0, 0, 0.5], [0, 0, 0]]}, "row 0: dino_scores must be numbers"),
-        ({"dino_scores": [[0]]}, "row 0: dino_scores must be a 3 x 3 table"),
-        ({"aesthetics_scores": {"0": math.inf, "1": 5, "2": 5}}, "row 0: aesthetics_scores"),
-        ({"aesthetics_scores": {"0": "6", "1": 5, "2": 5}}, "row 0: aesthetics_scores"),
-    ],
-)
+ODD = [
+    ({"filenames": ["1/0.png"]}, "row 1: filenames"),
+    ({"filenames": ["\ud800/0.png", "1.png"]}, "row 1: filenames"),
+    ({"filenames": ["a\0b.png", "1.png"]}, "row 1: filenames"),
+    ({"prompts": ["one"]}, "row 1: prompts"),
+    ({"prompts": ["\ud800", "x"]}, "row 1: prompts"),
+    ({"dino_scores": [[0]]}, "row 1: dino_scores must be a 2 x 2 table"),
+    ({"dino_scores": [[0.0, None], [0.0, 0.0]]}, "row 1: dino_scores must be numbers"),
+    ({"dino_scores": [[0, math.nan], [0, 0]]}, "row 1: dino_scores must be numbers"),
+    ({"aesthetics_scores": {"0": 3}}, "row 1: aesthetics_scores"),
+    ({"aesthetics_scores": {"0": math.inf, "1": 5}}, "row 1: aesthetics_scores"),
+    ({"aesthetics_scores": {"0": "6", "1": 5}}, "row 1: aesthetics_scores"),
+    ({"aesthetics_scores": None}, "folder 1: has no aesthetics_scores"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), ODD)
 def test_odd_metadata_is_a_line(tmp_path: Path, change: dict, says: str) -> None:
     with pytest.raises(UserError, match=says) as caught:
-        filter_syncd(changed(tmp_path, lambda rows: rows[0].update(change)), top=10)
-    assert "\n" not in str(caught.value)
+        filter_syncd(changed(tmp_path, lambda rows: rows[1].update(change)), top=10)
+    assert str(caught.value).isprintable()
 
 
 def test_an_empty_picture_is_a_line(tmp_path: Path) -> None:
@@ -166,29 +171,6 @@ def test_the_written_manifest_is_read_back_from_anywhere(tmp_path: Path) -> None
     assert filter_syncd(RELEASE, top=10) == manifest  # nothing of the place is in it
 
 
-def change_metadata(folder: Path, name: str, **changes: object) -> Path:
-    rows = json.loads((RELEASE / "metadata_with_scores.json").read_text())
-    rows[1] |= changes
-    (folder / name).write_text(json.dumps(rows))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"filenames": ["1/0.png"]}, "row 1: filenames"),
-        ({"prompts": ["one"]}, "row 1: prompts"),
-        ({"dino_scores": [[0.0]]}, "row 1: dino_scores"),
-        ({"dino_scores": [[0.0, None], [0.0, 0.0]]}, "row 1: dino_scores"),
-        ({"aesthetics_scores": {"0": 3}}, "row 1: aesthetics_scores"),
-        ({"aesthetics_scores": None}, "folder 1: has no aesthetics_scores"),
-    ],
-)
-def test_faults_in_the_metadata(tmp_path: Path, changes: dict, says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        filter_syncd(change_metadata(tmp_path, "metadata_with_scores.json", **changes), top=2)
-
-
 def test_other_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no metadata.json"):
         filter_syncd(tmp_path, top=2)
@@ -196,8 +178,9 @@ def test_other_mistakes(tmp_path: Path) -> None:
         filter_syncd(RELEASE, top=0)
     with pytest.raises(UserError, match="none of its 4 objects"):
         filter_syncd(RELEASE, top=1, rules=Rules(min_aesthetic=9))
+    shutil.copy(RELEASE / "metadata_with_scores.json", tmp_path)
     with pytest.raises(UserError, match="0/0.png: no such picture"):
-        filter_syncd(change_metadata(tmp_path, "metadata_with_scores.json"), top=2)
+        filter_syncd(tmp_path, top=2)
 
 
 ANGLES = {"0": (0.0, 0.5, 1.0), "1": (0.0, 0.1), "2": (0.0, 0.6), "50145": (0.0, 0.3, 0.8)}  # of the pictures' features
