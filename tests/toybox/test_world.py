@@ -3,7 +3,7 @@ import torch
 
 from cgrpo.data import ToyboxSource
 from cgrpo.toybox import drawing, world
-from cgrpo.toybox.build.words import LENGTH, vocabulary
+from cgrpo.toybox.build.policy import LENGTH, vocabulary
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -50,7 +50,8 @@ def prompts(
         held_out: prompts never trained on
         references: photos per task
     """
-    from cgrpo.data.own_subject import Template, photos_in, read_templates, set_apart, tasks, write_tasks
+    from cgrpo.data.own_subject import Template, photos_in, read_templates, tasks, write_tasks
+    from cgrpo.data.parts import set_apart
     from cgrpo.evaluation.benchmark.dreambench import is_live
     from cgrpo.evaluation.benchmark.dreambench import templates as official
 
@@ -62,7 +63,7 @@ def prompts(
     photos, notes = photos_in(folder)
     kind = kind or ("live" if is_live(subject) else "object")
     chosen = read_templates(templates) if templates else [Template(text, group) for text, group in official(kind)]
-    training, apart = set_apart(chosen, held_out)
+    training, apart = set_apart(chosen, held_out, "prompts")
     shared = {"subject_kind": "" if templates else kind, "references": references}
     rows = tasks(photos, subject, training, out.parent, name="train", count=count, **shared)
     held = tasks(photos, subject, apart, out.parent, name="heldout", **shared)

@@ -67,14 +67,6 @@ def read_templates(file: Path) -> list[Template]:
     return [Template(text) for text in texts]
 
 
-def set_apart(templates: Sequence[Template], heldout: int) -> tuple[list[Template], list[Template]]:
-    """``heldout`` templates spread evenly over the list, so that every kind is among them, and the others."""
-    if not 0 <= heldout < len(templates):
-        raise UserError(f"{len(templates)} prompts can't spare {heldout} held-out ones", "give more prompts, or fewer")
-    apart = {int((n + 0.5) * len(templates) / heldout) for n in range(heldout)}
-    return [t for n, t in enumerate(templates) if n not in apart], [templates[n] for n in sorted(apart)]
-
-
 def tasks(
     photos: Sequence[Path],
     subject: str,

@@ -1,4 +1,4 @@
-"""The files and folders that a data set consists of: which of them are trained on, and reading one after another.
+"""The parts of a data set: which files and folders are trained on, reading one after another, rows set apart.
 
 Splits are recognised by their names, as Hugging Face's library recognises them.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cgrpo.data.tasks import Entry, Fault, LeftOut
 from cgrpo.errors import UserError
 
+T = TypeVar("T")
 TRAIN = "train"
 _WORDS = {"training": TRAIN, "testing": "test", "val": "validation", "valid": "validation", "dev": "validation"}
 _WORDS |= {"evaluation": "test", "eval": "test"}
@@ -68,3 +70,14 @@ def each_file(
     if errors and len(rows) == len(errors):
         raise errors[0]
     return rows
+
+
+def set_apart(items: Sequence[T], count: int, what: str) -> tuple[list[T], list[T]]:
+    """``items`` without ``count`` of them, and those, spread evenly over the list so that every kind is among them.
+
+    Raises UserError, calling the items ``what``, if none would be left.
+    """
+    if not 0 <= count < len(items):
+        raise UserError(f"{len(items)} {what} can't spare {count} held-out ones", "hold out fewer")
+    apart = {int((n + 0.5) * len(items) / count) for n in range(count)}
+    return [item for n, item in enumerate(items) if n not in apart], [items[n] for n in sorted(apart)]

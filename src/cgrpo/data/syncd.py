@@ -17,6 +17,7 @@ from typing import Any
 
 from cgrpo.data import manifests
 from cgrpo.data.archives import Files, read_bytes
+from cgrpo.data.parts import set_apart
 from cgrpo.data.suspicion import chatter
 from cgrpo.data.syncd_files import Pair, SyncdObject, choose_pair, metadata_files, object_of, row_of
 from cgrpo.data.syncd_scores import Scorers, score_objects
@@ -97,8 +98,7 @@ def filter_syncd(
     (objects, repeated), files = _load(metadata), Files(root if root.is_dir() else root.parent)
     unreadable: list[str] = []
     if scorers is not None:
-        scored = score_objects(objects, files, scorers, cache, progress)
-        objects, unreadable = scored.objects, scored.unreadable
+        objects, unreadable = score_objects(objects, files, scorers, cache, progress)
     candidates = [one for item in objects if (one := _candidate(item, rules, metadata[0])) is not None]
     if not candidates:
         raise UserError(f"{root}: none of its {len(objects)} objects passes", "lower min_similarity or min_aesthetic")
@@ -146,27 +146,16 @@ def hold_out(manifest: Mapping[str, Any], count: int) -> tuple[dict[str, Any], d
 
     Raises UserError where nothing would be left.
     """
-    records = manifest["records"]
-    if not 0 < count < len(records):
-        raise UserError(f"{len(records)} objects pass and can't spare {count} held-out ones", "lower --held-out")
-    apart = {int((n + 0.5) * len(records) / count) for n in range(count)}
-    parts = [[row for n, row in enumerate(records) if (n in apart) is held] for held in (False, True)]
+    parts = set_apart(manifest["records"], count, "objects that pass")
+    parameters = {**manifest["parameters"], "held_out": count}
     training, held = (
-        {
-            "parameters": {
-                **manifest["parameters"],
-                "held_out": count,
-                "records_sha256": of_settings(rows),
-            },
-            "records": rows,
-        }
-        for rows in parts
+        {"parameters": parameters | {"records_sha256": of_settings(rows)}, "records": rows} for rows in parts
     )
     return training, held
 
 
 def write_manifest(path: Path, root: Path, manifest: Mapping[str, Any]) -> None:
-    """Write a manifest whose pictures lie under ``root`` (or beside it, if a file). Raises UserError."""
+    """Write a manifest whose pictures lie under ``root`` (or next to it, if a file). Raises UserError."""
     folder = root if root.is_dir() else root.parent
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,22 +42,16 @@ class Scorers:
     aesthetic: Callable[[list[Image.Image]], Sequence[float] | Tensor]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """The objects with their scores, and the lines about those that couldn't be scored and are left out."""
-
-    objects: list[SyncdObject]
-    unreadable: list[str]
-
-
 def score_objects(
     objects: Sequence[SyncdObject],
     files: Files,
     scorers: Scorers,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> Scored:
-    """Score ``objects``; those that ``cache`` (JSON lines, appended to) holds already are read from it.
+) -> tuple[list[SyncdObject], list[str]]:
+    """The objects with their scores, and lines about those that couldn't be scored and are left out.
+
+    Scores that ``cache`` (JSON lines, appended to) holds already are read from it.
 
     Entries are found by the content of pictures and masks and the scorers' name, so moved or renamed sets keep
     theirs. A kill loses at most the last few objects. ``progress`` gets (done, all) objects. Raises UserError
@@ -87,7 +81,7 @@ def score_objects(
     finally:
         if writer is not None:
             writer.close()
-    return Scored(done, unreadable)
+    return done, unreadable
 
 
 Waiting = tuple[str, SyncdObject, list[Image.Image], list[Image.Image | None]]

@@ -112,8 +112,8 @@ class PromptReadBack(Reward):
         prompts = world.Prompts.join([case.prompt for case in _cases(batch)])
         wanted = {"scene": prompts.scene_B, "position": prompts.position_B, "size": prompts.size_B}
         total = sum(_probability(seen[factor], index) for factor, index in wanted.items())
-        asked = (prompts.property_B > 0).float()
-        return (total + asked * _probability(seen["property"], prompts.property_B)) / (3 + asked)
+        has_property = (prompts.property_B > 0).float()
+        return (total + has_property * _probability(seen["property"], prompts.property_B)) / (3 + has_property)
 
 
 def make_judges() -> dict[str, Reward]:

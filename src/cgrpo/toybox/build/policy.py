@@ -1,7 +1,7 @@
 """The toybox's policy: a tiny FLUX with T5 and CLIP text encoders, trained by flow matching on subject pairs.
 
 Its training data is imperfect on purpose (wrong captions, wrong colours), so that the base is
-imperfect on both axes and reinforcement learning has something to mend.
+imperfect on both axes and reinforcement learning has something to fix.
 """
 
 from __future__ import annotations
@@ -12,19 +12,49 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from cgrpo.files import json_text
 from cgrpo.policies.encodings.latents import pack
 from cgrpo.policies.flux.geometry import position_ids
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
-from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
 
 GUIDANCE = 3.5  # FLUX.1-dev has a guidance input; the toybox is only ever trained and used at this value
 SUBJECT_WEIGHT = 3.0
 NO_REFERENCE = 0.1  # share of batches without a reference, so that the prompt alone is in distribution
+LENGTH = 12  # tokens: the longest prompt has ten words, plus begin and end
+SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
+
+
+def vocabulary() -> list[str]:
+    """Special tokens, then every word a prompt can hold, sorted."""
+    phrases = [*world.SCENES.values(), *(phrase for phrase, _ in world.POSITIONS.values())]
+    words = {word for phrase in phrases for word in phrase.split()}
+    return [*SPECIAL, *sorted(words | {"a", world.PHRASE} | set(world.SIZES) | set(world.PROPERTIES) - {""})]
+
+
+def build_tokenizer(folder: Path, *, begin: bool) -> PreTrainedTokenizerFast:
+    """Save a tokenizer to ``folder``; ``begin`` puts <bos> in front (CLIP does, T5 does not)."""
+    table = {word: index for index, word in enumerate(vocabulary())}
+    core = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    core.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="<bos> $A <eos>" if begin else "$A <eos>",
+        special_tokens=[("<bos>", table["<bos>"]), ("<eos>", table["<eos>"])],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        model_max_length=LENGTH,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+    )
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from cgrpo.rewards.base import to_pictures
 from cgrpo.rewards.segmenters import SemanticSegmenter, subject_crop
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
-from cgrpo.toybox.build.words import LENGTH, SPECIAL, build_tokenizer, vocabulary
+from cgrpo.toybox.build.policy import LENGTH, SPECIAL, build_tokenizer, vocabulary
 from cgrpo.toybox.judges import SLICES
 
 Say = Callable[[str], None]
@@ -49,17 +49,17 @@ class Pool:
         pictures, masks, subjects, prompts = [], [], [], []
         for first in range(0, count, 256):
             these = world.sample_subjects(256, rng)
-            asked = world.sample_prompts(256, rng, dial, split=None)
+            wanted = world.sample_prompts(256, rng, dial, split=None)
             if references and first % 1024 == 0:
                 picture, mask = drawing.draw_references(these, rng)
             else:
-                these = world.with_property(these, asked.property_B, rng)
-                plain = world.Prompts(asked.scene_B, asked.position_B, asked.size_B, 0 * asked.property_B)
+                these = world.with_property(these, wanted.property_B, rng)
+                plain = world.Prompts(wanted.scene_B, wanted.position_B, wanted.size_B, 0 * wanted.property_B)
                 picture, mask = drawing.draw(these, plain, rng)
             pictures.append((_worn(vae, picture, rng) * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
             masks.append(mask > 0.5)
             subjects.append(these)
-            prompts.append(asked)
+            prompts.append(wanted)
         self.images_NHWC, self.masks_NHW = torch.cat(pictures), torch.cat(masks)
         self.subjects, self.prompts = world.Subjects.join(subjects), world.Prompts.join(prompts)
 
@@ -143,8 +143,8 @@ def subject_code(subjects: world.Subjects) -> Tensor:
         apart[:, [0, 1, 2, 0, 0, 1]] * apart[:, [0, 1, 2, 1, 2, 2]] * torch.tensor([1, 1, 1, 2**0.5, 2**0.5, 2**0.5])
     )
     unsigned = unsigned - torch.tensor([0.2, 0.2, 0.2, 0.0, 0.0, 0.0])
-    told = torch.isin(subjects.pattern_B, torch.tensor([2, 3]))[:, None]
-    return torch.cat([shape, 0.8 * pattern, 3.2 * mean, 1.8 * unsigned, 0.9 * apart * told, 0.25 * turn], 1)
+    ordered = torch.isin(subjects.pattern_B, torch.tensor([2, 3]))[:, None]
+    return torch.cat([shape, 0.8 * pattern, 3.2 * mean, 1.8 * unsigned, 0.9 * apart * ordered, 0.25 * turn], 1)
 
 
 def build_dino(folder: Path, seed: int, steps: int, say: Say) -> None:
@@ -212,10 +212,10 @@ def build_clip(folder: Path, seed: int, steps: int, say: Say) -> None:
 
     def loss_at(step: int) -> Tensor:
         index = draw()
-        made = model(input_ids=ids[index], pixel_values=pixels[index].float(), attention_mask=mask[index])
+        output = model(input_ids=ids[index], pixel_values=pixels[index].float(), attention_mask=mask[index])
         same = (ids[index][:, None] == ids[index][None]).all(-1).float()
         wanted = same / same.sum(1, keepdim=True)
-        logits = made.logits_per_image.float()
+        logits = output.logits_per_image.float()
         return (F.cross_entropy(logits, wanted) + F.cross_entropy(logits.T, wanted)) / 2
 
     optimise("clip", [model.train()], loss_at, steps=steps, learning_rate=1e-3, say=say, average=0.998)
