@@ -18,7 +18,8 @@ MEASURED = {"forward": (IDENTITY, "measured, forward process"), "grpo": (PROMPT,
 
 figure, axes = canvas("SARS' drive beyond the plain sum's, by copies in a group of 12", (7.2, 3.8))
 counts = range(1, SIZE)
-axes.plot(counts, [vote(count, SIZE) for count in counts], color=THIRD, linewidth=2, label="theory: two modes far apart")
+theory = [vote(count, SIZE) for count in counts]
+axes.plot(counts, theory, color=THIRD, linewidth=2, label="theory: two modes far apart")
 for name, (colour, label) in MEASURED.items():
     found = json.loads((HERE / "results" / "copying" / f"{name}.json").read_text(encoding="utf-8"))
     for count, (drive, groups) in found["sars_drive_by_copies_in_group"].items():

@@ -15,6 +15,7 @@ _EXPORTS = {
     "AnalysisRequest": "cgrpo.app.requests",
     "EvaluationRequest": "cgrpo.app.requests",
     "analyze_conflict": "cgrpo.app.analyze",
+    "analyze_copying": "cgrpo.app.analyze",
     "analyze_decisions": "cgrpo.app.analyze",
     "analyze_gradients": "cgrpo.app.analyze",
     "analyze_shaping": "cgrpo.app.analyze",

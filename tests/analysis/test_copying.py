@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from cgrpo.algorithm import constant_weights, credit_table, reward_weights
 from cgrpo.analysis.copying import Groups, copying, measure_copying
 from cgrpo.analysis.votes import CREDIT_FUNCTIONS, fill, vote
+from cgrpo.app.main import main
 from cgrpo.build import make_subject
 from cgrpo.config import load_config
 
@@ -76,3 +79,12 @@ def test_the_copy_worlds_base_is_told_from_the_toy_worlds() -> None:
         assert told["verdict"] in found[recipe].tables()[0].note and len(told["credit_functions"]) == 8
         found[recipe].draw("base")
     assert found["copy-forward"].share.mean > 0.05 and found["forward"].share.mean == 0
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = ["analyze", "copying", "--recipe", "copy-forward", "--groups", "2", "--set", "sampling.rollout_steps=2"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "copying.json").read_text())
+    assert told["groups"] == 2 and told["threshold"] == 0.9 and told["verdict"] in capsys.readouterr().out
+    assert (tmp_path / "copying.png").stat().st_size > 1000
+    assert main([*words, "--threshold", "1", "--out", str(tmp_path)]) == 2

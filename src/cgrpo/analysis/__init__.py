@@ -13,6 +13,7 @@ measured.
 """
 
 from cgrpo.analysis.conflict import conflict, measure_conflict
+from cgrpo.analysis.copying import copying, measure_copying
 from cgrpo.analysis.decisions import branching, measure_decisions
 from cgrpo.analysis.gradients import measure_gradients, with_gradients
 from cgrpo.analysis.inputs import AnalysisInputs, Result, grouped
@@ -24,8 +25,10 @@ __all__ = [
     "Result",
     "branching",
     "conflict",
+    "copying",
     "grouped",
     "measure_conflict",
+    "measure_copying",
     "measure_decisions",
     "measure_gradients",
     "measure_shaping",

@@ -32,6 +32,7 @@ from cgrpo.rewards.measures import CopyPaste
 
 THRESHOLD = 0.9
 EARLY = 0.3  # share of the steps that "early" means: where a picture's layout, and so a copy, is decided
+FOUND = "found, all steps"
 FEW = 0.005  # a smaller share of copies gives no drive worth an interval
 
 
@@ -53,7 +54,7 @@ class Groups:
 class Treatment:
     """How a credit function treats copies.
 
-    credit   a copy's mean credit in groups that hold copies and others
+    credit   a copy's mean credit over all steps, in groups that hold copies and others
     drive    100 times the drive, over all steps
     early    the same over the first steps, where weights that change over the steps count differently
     planted  the mean credit of the reference itself, planted in each group, over the first steps
@@ -157,8 +158,8 @@ class Copying:
         left.set_xlabel("1 - mean absolute difference")
         legend(left)
         names = list(self.treatments)
-        for shift, colour, label in ((-0.2, THIRD, "found in groups"), (0.2, MUTED, "planted")):
-            found = [t.credit if label == "found in groups" else t.planted for t in self.treatments.values()]
+        for shift, colour, label in ((-0.2, THIRD, FOUND), (0.2, MUTED, "planted, early steps")):
+            found = [t.credit if label == FOUND else t.planted for t in self.treatments.values()]
             places = [place + shift for place in range(len(names))]
             bars = [0 if math.isnan(one.mean) else one.mean for one in found]
             middle.barh(places, bars, 0.4, color=colour, label=label)

@@ -41,6 +41,23 @@ def analyze_conflict(request: AnalysisRequest = DEFAULT_ANALYSIS, *, groups: Man
     return analyze("conflict", request, groups, grouped, functools.partial(measure_conflict, groups=groups))
 
 
+def analyze_copying(
+    request: AnalysisRequest = DEFAULT_ANALYSIS, *, groups: Many = 96, threshold: Finite = 0.0
+) -> Analysis:
+    """Whether training would make the policy copy its reference, by credit function.
+
+    Args:
+        groups: groups of samples
+        threshold: a sample is a copy where its copy_paste measure lies above (default: evaluation.copies, else 0.9)
+    """
+    from cgrpo.analysis import grouped, measure_copying
+
+    if not 0 <= threshold < 1:
+        raise UserError(f"--threshold {threshold:g}: give a number from 0 to below 1")
+    measure = functools.partial(measure_copying, groups=groups, threshold=threshold)
+    return analyze("copying", request, groups, grouped, measure)
+
+
 def analyze_gradients(request: AnalysisRequest = DEFAULT_ANALYSIS, *, groups: Many = 24) -> Analysis:
     """Cosine of the rewards' gradients, by step or noise level.
 
@@ -190,6 +207,9 @@ cgrpo analyze conflict outputs/run
 cgrpo analyze conflict outputs/run --base
 cgrpo analyze conflict --set rewards.identity.masks=reference \\
     --out outputs/base-conflict"""
+COPYING_EXAMPLES = """\
+cgrpo analyze copying --recipe copy-forward --out outputs/copying
+cgrpo analyze copying outputs/run --base"""
 DECISIONS_EXAMPLES = """\
 cgrpo analyze decisions outputs/run
 cgrpo analyze decisions --set sampling.kind=cps --out outputs/base-cps"""
@@ -204,6 +224,7 @@ app = group(
     "analyze",
     "Numbers and plots of a run that show why it learns what it learns.",
     command("conflict", analyze_conflict, CONFLICT_EXAMPLES, show_analysis),
+    command("copying", analyze_copying, COPYING_EXAMPLES, show_analysis),
     command("gradients", analyze_gradients, GRADIENTS_EXAMPLES, show_analysis),
     command("decisions", analyze_decisions, DECISIONS_EXAMPLES, show_analysis),
     command("shaping", analyze_shaping, "cgrpo analyze shaping outputs/run --groups 100", show_analysis),
