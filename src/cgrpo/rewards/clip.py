@@ -140,8 +140,8 @@ class ClipEncoder(Encoder):
             return normalised(padded(pictures, self.model.config.vision_config.image_size), CLIP)
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def embed(self, pixels_NCHW: Tensor) -> Tensor:
-        return self.model.get_image_features(pixels_NCHW).pooler_output
+    def embed(self, pixels: Tensor) -> Tensor:
+        return self.model.get_image_features(pixels).pooler_output
 
     def read(self, texts: list[str]) -> Tensor:
         assert self.tokenizer is not None, "an encoder of pictures alone"

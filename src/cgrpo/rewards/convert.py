@@ -47,7 +47,7 @@ IN_LAYER = {
 
 
 def read_pickled(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth or .pt file, also where they lie under "state_dict".
+    """The tensors of a .pth or .pt file, also where they lie under "state_dict" or "model_state_dict".
 
     Raises UserError if it can't be read, holds anything but weights, or would run code.
     """
@@ -58,7 +58,9 @@ def read_pickled(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path}: not a file of plain weights ({type(error).__name__}: {reason}); give the published file"
         ) from error
-    state = held.get("state_dict", held) if isinstance(held, dict) else held
+    state = held
+    if isinstance(held, dict):
+        state = next((held[key] for key in ("state_dict", "model_state_dict") if key in held), held)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: holds more than weights by name; give the published file")
     return {str(key): value for key, value in state.items()}
@@ -79,7 +81,7 @@ def convert_open_clip(pt: Path, out: Path, reference: Path) -> Path:
             f"{ACTIVATION}: give laion/CLIP-ViT-H-14-laion2B-s32B-b79K for HPSv2"
         )
     refuse_used(out)
-    state = dict(_from_open_clip(read_pickled(pt)))
+    state = dict(from_open_clip(read_pickled(pt)))
     with torch.device("meta"):
         needed = shapes(CLIPModel(config).state_dict())
     check_fit(pt, f"CLIP as in {reference}", needed, shapes(state))
@@ -115,7 +117,7 @@ def refuse_used(out: Path) -> None:
         raise UserError(f"{out}: there already; give a folder that is new or empty")
 
 
-def _from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def from_open_clip(state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """OpenCLIP's weights under transformers' names; those it does not know keep theirs."""
     for key, value in state.items():
         tower = next((prefix for prefix in TOWERS if key.startswith(prefix)), None)

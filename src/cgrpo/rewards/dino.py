@@ -60,5 +60,5 @@ class DinoV1Encoder(Encoder):
 
         return normalised(as_floats([centre_crop(picture, SHORT, SIDE) for picture in pictures]), IMAGENET)
 
-    def embed(self, pixels_NCHW: Tensor) -> Tensor:
-        return self.model(pixels_NCHW).last_hidden_state[:, 0]
+    def embed(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels).last_hidden_state[:, 0]

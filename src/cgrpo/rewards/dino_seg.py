@@ -92,8 +92,8 @@ class DinoEncoder(Encoder):
     def prepare(self, pictures: list[Image]) -> Tensor:
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def embed(self, pixels_NCHW: Tensor) -> Tensor:
-        return self.model(pixels_NCHW).last_hidden_state[:, 0]
+    def embed(self, pixels: Tensor) -> Tensor:
+        return self.model(pixels).last_hidden_state[:, 0]
 
 
 class Subject(NamedTuple):

@@ -27,11 +27,11 @@ class Encoder:
     def __init__(self, model: Any, chunk: int):
         self.model, self.chunk = model, chunk
 
-    def prepare(self, pictures: list[Image]) -> Tensor:
-        """Pixel values [N, 3, H, W] of RGB pictures."""
+    def prepare(self, pictures: list[Image]) -> Any:
+        """RGB pictures as ``embed`` takes them: pixel values [N, 3, H, W], or anything with ``to``."""
         raise NotImplementedError
 
-    def embed(self, pixels_NCHW: Tensor) -> Tensor:
+    def embed(self, pixels: Any) -> Tensor:
         """[N, C], of any length."""
         raise NotImplementedError
 
