@@ -99,7 +99,9 @@ def rewards_page() -> str:
         type_ = settings.model_fields["type"]
         fields = [row for row in _rows(settings, "") if row[0] != "`type`" or type_.is_required()]
         parts += [f"### {'package.module:function' if type_.is_required() else type_.default}\n"]
-        parts += [f"{inspect.cleandoc(settings.__doc__ or '')}\n", *_table("", fields)[1:]]
+        forms = " or ".join(f"`--to {form}`" for form in settings.conversions)
+        convert = f"`cgrpo rewards convert` with {forms} makes its weights.\n" if forms else ""
+        parts += [f"{inspect.cleandoc(settings.__doc__ or '')}\n{convert}", *_table("", fields)[1:]]
     return f"{head}{GENERATED}\n\n" + "\n".join(parts).rstrip() + "\n"
 
 
