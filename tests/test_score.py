@@ -50,7 +50,7 @@ def test_what_lacks_is_said_or_left_out(pictures, capsys) -> None:
     assert "identity" not in capsys.readouterr().out
     for more, told in (
         (["--reward", "identity"], "needs --reference"),
-        (["--reward", "style", "--prompt", prompt], "TYPE=PATH"),
+        (["--reward", "style", "--prompt", prompt], "TYPE or TYPE=PATH"),
         (["--reward", "clip=absent", "--prompt", prompt], "absent"),
         ([], "give --reference, --prompt, or both"),
     ):

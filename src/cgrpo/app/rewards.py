@@ -56,7 +56,7 @@ def score(
 
     Args:
         images: pictures to score
-        rewards: a reward of the recipe, or TYPE=PATH; repeatable (default: all of the recipe)
+        rewards: a reward of the recipe, TYPE or TYPE=PATH; repeatable (default: all of the recipe)
         references: pictures of the subject
         prompt: what the pictures should show
         subject: what a segmenter looks for
@@ -104,15 +104,15 @@ def _chosen(cfg: Config, names: Sequence[str], given: Mapping[str, bool]) -> dic
 
 
 def _settings(cfg: Config, name: str) -> RewardSettings:
-    """The settings of a reward that is named as in the recipe, or as TYPE=PATH."""
-    from cgrpo.rewards import read_settings
+    """The settings of a reward that is named as in the recipe, by its type, or as TYPE=PATH."""
+    from cgrpo.rewards import REWARDS, read_settings
 
+    if name in cfg.rewards:
+        return cfg.rewards[name]
     kind, equals, path = name.partition("=")
-    if equals:
-        return read_settings({"type": kind, "path": path}, f"--reward {name}")
-    if name not in cfg.rewards:
-        raise UserError(f"--reward {name}: the recipe has {', '.join(cfg.rewards)}; another is given as TYPE=PATH")
-    return cfg.rewards[name]
+    if equals or kind in REWARDS.names():
+        return read_settings({"type": kind, "path": path} if equals else {"type": kind}, f"--reward {name}")
+    raise UserError(f"--reward {name}: the recipe has {', '.join(cfg.rewards)}; another is given as TYPE or TYPE=PATH")
 
 
 def _scores(
