@@ -13,7 +13,7 @@ from support.policies import golden_policy, shake, velocity
 
 from cgrpo.app.main import main
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.blend import blend_adapters, mix
+from cgrpo.policies.adapters.exchange import blend_adapters, mix
 from cgrpo.policies.adapters.files import Origin, read_adapter, read_split
 from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
@@ -108,7 +108,7 @@ def test_adapters_of_other_weights_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="trained on another base"):
             blend_adapters(a, [(wrong, 0.5)], tmp_path / "mix")
     assert blend_adapters(a, [(went_on, 0.5)], tmp_path / "mix").exists()  # valid on the plain base, both of them
-    with pytest.raises(UserError, match="one of those"):
+    with pytest.raises(UserError, match="is the input itself"):
         blend_adapters(a, [(went_on, 0.5)], a)
     with pytest.raises(UserError, match="no such adapter"):
         blend_adapters(a, [(tmp_path / "nowhere", 0.5)], tmp_path / "mix")

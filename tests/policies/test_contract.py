@@ -330,16 +330,16 @@ def test_saved_and_loaded(family: Family, policy: Policy, tmp_path: Path) -> Non
         policy.save(tmp_path / "a file" / "adapter")
 
 
-def test_the_mark_tells_weights_apart(family: Family, policy: Policy) -> None:
-    mark = policy.mark()
-    assert json.loads(json.dumps(mark)) == mark == shaken(family.make()).mark()
+def test_what_pictures_depend_on_tells_weights_apart(family: Family, policy: Policy) -> None:
+    own = policy.pictures_depend_on()
+    assert json.loads(json.dumps(own)) == own == shaken(family.make()).pictures_depend_on()
     other = shaken(family.make(), 2)
-    assert other.mark() != mark
+    assert other.pictures_depend_on() != own
     with policy.using(weights(other)):
-        assert policy.mark() == other.mark()
+        assert policy.pictures_depend_on() == other.pictures_depend_on()
     with policy.reference(), other.reference():
-        assert policy.mark() == other.mark() != mark
-    assert policy.mark() == mark
+        assert policy.pictures_depend_on() == other.pictures_depend_on() != own
+    assert policy.pictures_depend_on() == own
 
 
 def test_what_does_not_train_is_spread(policy: Policy) -> None:

@@ -310,7 +310,7 @@ def test_merges_that_are_refused(base_folder: Path, uno: Path, tmp_path: Path) -
     with pytest.raises(UserError, match="trained on a base with no start merged in"):
         merge_adapter(uno, PolicySettings(path=base.path, start=str(uno)), tmp_path / "out")
     foreign = save_adapter(with_adapter().transformer, tmp_path / "foreign", origin=BASE)
-    with pytest.raises(UserError, match="trained on tiny .aaaaaaaaaaaa., but this base is "):
+    with pytest.raises(UserError, match="trained on tiny .aaaaaaaaaaaa. .*, but this base is "):
         merge_adapter(foreign, base, tmp_path / "out")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):

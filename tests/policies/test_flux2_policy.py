@@ -110,7 +110,7 @@ def test_training_and_evaluation_have_scales_of_their_own(read: Flux2Policy) -> 
     policy = make(read, guidance=1.0, evaluation_guidance=4.0)
     training, evaluation = policy.encode_parts(TASKS, [[0, 1]])[0], policy.encode(TASKS)
     assert training.scale_N is None and evaluation.scale_N.tolist() == [4.0, 4.0]  # pyright: ignore
-    assert policy.mark()["guidance"] == 4.0 == make(read, guidance=4.0).mark()["guidance"]
+    assert policy.pictures_depend_on()["guidance"] == 4.0 == make(read, guidance=4.0).pictures_depend_on()["guidance"]
 
 
 @pytest.mark.parametrize("mode", ["selective", "full"])

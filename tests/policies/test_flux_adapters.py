@@ -14,12 +14,12 @@ from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin, read_adapter
-from cgrpo.policies.adapters.keys import adapter_to_stock, adapter_to_uno, stock_to_adapter, uno_to_adapter
+from cgrpo.policies.adapters.keys import adapter_to_stock, adapter_to_uno, stock_to_adapter, to_split, uno_to_adapter
 from cgrpo.policies.adapters.layers import (
     adapter_state,
     add_adapter,
     load_adapter,
-    merged_state,
+    merge_pairs,
     named_parameters,
     reference_policy,
     save_adapter,
@@ -140,9 +140,9 @@ def test_stock_export_of_the_pipeline_comes_back(tmp_path: Path) -> None:
     assert same(state, adapter_state(policy.transformer))
 
 
-def test_merged_state_is_a_stock_checkpoint() -> None:
+def test_merged_into_a_stock_transformer() -> None:
     policy, stock = with_adapter(), golden_transformer()
-    stock.load_state_dict(merged_state(policy.transformer))
+    merge_pairs(stock, to_split(adapter_state(policy.transformer)), "adapter")
     assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from support.policies import from_folder
 from support.tiny_flux import golden_transformer
 
-from cgrpo.errors import UserError
+from cgrpo.errors import BrokenPicture, UserError
 from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.base import Policy
 from cgrpo.policies.encodings.latents import pack
@@ -323,3 +323,12 @@ def test_spoilt_folders(tiny_folder: Path, tmp_path: Path, spoil, told: str) -> 
 def test_which_prompts_are_cut(tiny_policy: FluxPolicy) -> None:
     found = tiny_policy.cut_prompts(["a red cube", "a red cube on the beach in the snow", "on " * 9, "on " * 10])
     assert found == {"CLIP at 10 tokens": [3], "T5 at 12 tokens": []}
+
+
+def test_latents_that_are_no_picture(tiny_policy: FluxPolicy) -> None:
+    x_NLC = torch.zeros(3, *tiny_policy.latent_shape)
+    assert tiny_policy.decode(x_NLC).shape == (3, 32, 48, 3)
+    x_NLC[1, 0, 0] = torch.nan
+    x_NLC[2, -1, -1] = torch.inf
+    with pytest.raises(BrokenPicture, match="2 of 3 sampled pictures are NaN or infinite"):
+        tiny_policy.decode(x_NLC)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +20,13 @@ from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel, T5ForC
 from cgrpo.errors import UserError
 from cgrpo.policies.flux.checkpoint import load_parts
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.policies.flux.single_file import read_transformer
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
 CPU = torch.device("cpu")
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+NOTHING = object()
 
 
 def load(settings: PolicySettings, dtype: torch.dtype = torch.float32, texts: bool = True) -> SimpleNamespace:
@@ -163,10 +168,10 @@ def edit(file: Path, drop: tuple[str, ...] = (), **changes: torch.Tensor) -> Non
 
 def test_every_fault_of_every_part_is_told_at_once(spoilt: Path) -> None:
     edit(
-        spoilt / "transformer" / "diffusion_pytorch_model.safetensors", ("proj_out.bias",),
+        spoilt / "transformer" / WEIGHTS, ("proj_out.bias",),
         odd=torch.zeros(1), **{"proj_out.weight": torch.zeros(3, 3)},
     )  # fmt: skip
-    edit(spoilt / "vae" / "diffusion_pytorch_model.safetensors", extra=torch.zeros(1))
+    edit(spoilt / "vae" / WEIGHTS, extra=torch.zeros(1))
     clip = spoilt / "text_encoder" / "model.safetensors"
     norm = next(key for key in load_file(clip) if key.endswith("final_layer_norm.bias"))
     edit(clip, spare=torch.zeros(1), **{norm: torch.zeros(7)})
@@ -229,3 +234,84 @@ def test_parts_of_different_models(tiny_folder: Path, tmp_path: Path) -> None:
     word_tokenizer(WORDS, 12).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="joint_attention_dim and text_encoder_2 d_model differ \\(24 and 16\\)"):
         load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path)))
+
+
+# Checkpoints that load to the last weight and are wrong all the same
+
+
+def change(file: Path, key: str, value: Any) -> None:
+    table = json.loads(file.read_text())
+    table.pop(key)
+    file.write_text(json.dumps(table if value is NOTHING else table | {key: value}))
+
+
+@pytest.mark.parametrize("key", ["scaling_factor", "shift_factor"])
+@pytest.mark.parametrize("value", [NOTHING, "0.3", float("nan"), True])
+def test_latents_without_a_scale(spoilt: Path, key: str, value: Any) -> None:
+    """The library's default is another family's 0.18215."""
+    change(spoilt / "vae/config.json", key, value)
+    with pytest.raises(UserError, match=f"vae/config.json: {key} is .*FLUX.1's is 0.(3611|1159)"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+def test_what_a_scale_may_be(spoilt: Path) -> None:
+    change(spoilt / "vae/config.json", "shift_factor", None)  # none: as autoencoders without one are saved
+    load(PolicySettings(path=str(spoilt)))
+    change(spoilt / "vae/config.json", "scaling_factor", 0)
+    with pytest.raises(UserError, match="scaling_factor is 0"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+def test_axes_that_are_no_heads(spoilt: Path) -> None:
+    change(spoilt / "transformer/config.json", "axes_dims_rope", [16, 56, 56])  # or left out: the library's own
+    with pytest.raises(UserError, match=r"axes_dims_rope \[16, 56, 56\] do not add up to attention_head_dim 16"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_a_tokenizer_of_more_words_than_the_encoder_knows(spoilt: Path, name: str) -> None:
+    shutil.rmtree(spoilt / name)
+    word_tokenizer([*WORDS, "zebra"], 10).save_pretrained(spoilt / name)
+    with pytest.raises(UserError, match=f"the tokenizer of {name.replace('tokenizer', 'text_encoder')} has"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+def test_whole_numbers_without_a_scale(spoilt: Path) -> None:
+    file = spoilt / "transformer" / WEIGHTS
+    state = load_file(file)
+    save_file(state | {"x_embedder.weight": (state["x_embedder.weight"] * 100).to(torch.int8)}, file)
+    with pytest.raises(UserError, match="x_embedder.weight holds I8 numbers, whose scale is unknown"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+def test_weights_of_two_savings(spoilt: Path) -> None:
+    """Saved anew, in one file, beside the pieces of before."""
+    (spoilt / "transformer" / f"{WEIGHTS}.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(UserError, match=f"transformer: holds weights twice, {WEIGHTS} and the pieces"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+def damage(file: Path, value: float) -> str:
+    """One entry of the last matrix set to ``value``; its name."""
+    state = load_file(file)
+    name = [key for key, tensor in state.items() if tensor.ndim == 2][-1]
+    state[name][-1, -1] = value
+    save_file(state, file, metadata={"format": "pt"})
+    return name
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("file", [f"transformer/{WEIGHTS}", f"vae/{WEIGHTS}", "text_encoder_2/model.safetensors"])
+def test_a_damaged_part_is_refused_by_name(spoilt: Path, file: str, value: float) -> None:
+    name = damage(spoilt / file, value)
+    with pytest.raises(UserError, match=f"{(spoilt / file).parent}: {name} holds NaN or infinity"):
+        load(PolicySettings(path=str(spoilt)))
+
+
+def test_a_damaged_bfl_file_is_refused_by_name(tiny_folder: Path, tmp_path: Path) -> None:
+    stock = FluxTransformer2DModel.from_pretrained(tiny_folder / "transformer", local_files_only=True)
+    file = tmp_path / "flux.safetensors"
+    save_file(bfl_transformer(stock.state_dict()), file)
+    name = damage(file, torch.nan)
+    with pytest.raises(UserError, match=f"flux.safetensors: {name} holds NaN"):
+        read_transformer(file, torch.float32, (4, 6, 6))

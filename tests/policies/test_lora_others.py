@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.policies.adapters.exchange import convert_adapter
 from cgrpo.policies.adapters.files import read_split
 
 MODULE, BFL = "transformer_blocks.0.attn.to_out.0", "double_blocks.0.img_attn.proj"
@@ -80,6 +81,16 @@ def test_it_is_read_at_its_strength(tmp_path: Path, tensors: dict[str, Tensor], 
 def test_it_is_refused_by_name(tmp_path: Path, tensors: dict[str, Tensor], says: str) -> None:
     with pytest.raises(UserError, match=says):
         read_split(written(tmp_path, tensors))
+
+
+def test_a_stacked_layer_is_written_anew(tmp_path: Path) -> None:
+    """As q, k and v apart, though one A is common to them."""
+    name = "lora_unet_double_blocks_0_img_attn_qkv"
+    up = torch.arange(24.0).reshape(12, 2)
+    file = written(tmp_path, {f"{name}.lora_down.weight": DOWN, f"{name}.lora_up.weight": up})
+    split, _ = read_split(convert_adapter(file, "diffusers", tmp_path / "out.safetensors"))
+    deltas = [split[f"{FUSED[:-6]}{part}.lora_B.weight"] @ DOWN for part in ("to_q", "to_k", "to_v")]
+    assert torch.equal(torch.cat(deltas), up @ DOWN) and torch.equal(split[f"{FUSED[:-6]}to_k.lora_A.weight"], DOWN)
 
 
 def test_files_around_it(tmp_path: Path) -> None:

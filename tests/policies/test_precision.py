@@ -142,10 +142,10 @@ def test_int8_base_trains_near_the_exact_one() -> None:
     assert 0 < (again_NLC - v_NLC).norm() < 0.05 * v_NLC.norm()
     for one, other in zip(plain, found, strict=True):
         assert torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), 0) > 0.9
-    mark = policy.mark()
-    assert mark["transformer"] != exact.mark()["transformer"]
+    own = policy.pictures_depend_on()
+    assert own["transformer"] != exact.pictures_depend_on()["transformer"]
     weight.scale.mul_(2)  # type: ignore[operator]
-    assert policy.mark() != mark
+    assert policy.pictures_depend_on() != own
 
 
 def test_offloaded_models_come_and_go() -> None:

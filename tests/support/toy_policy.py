@@ -99,7 +99,7 @@ class ToyPolicy(Policy[ToyCondition]):
     def save(self, folder):
         return write_adapter(folder / "toy.safetensors", {"delta": self.delta.weight.detach()}, {})
 
-    def mark(self):
+    def pictures_depend_on(self):
         return {"weights": of_tensors([("base", self.base.weight), ("delta", self.delta.weight)])}
 
     def shard(self, spread):

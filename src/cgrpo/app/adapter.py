@@ -74,7 +74,7 @@ def blend(first: Annotated[Folder, Parameter(metavar="RUN")], others: Shares, /,
 
 def blend_runs(first: Path, others: Sequence[tuple[Path, float]], out: Path) -> Path:
     """The mix of runs' adapters, or of adapter files or folders; see ``blend_adapters``."""
-    from cgrpo.policies.adapters.blend import blend_adapters
+    from cgrpo.policies.adapters.exchange import blend_adapters
 
     return blend_adapters(_adapter(first), [(_adapter(run), share) for run, share in others], out)
 

@@ -223,7 +223,7 @@ def picture_settings(policy: Policy, sigmas: Tensor | None, alone: bool = False)
     ``alone``: pictures of the reference policy, by prompts without references. ``sigmas`` None: nothing is sampled.
     """
     with policy.reference() if alone else nullcontext():
-        settings = policy.mark()
+        settings = policy.pictures_depend_on()
     if sigmas is None:
         return settings
     return settings | {"references": not alone, "sigmas": [round(sigma, 6) for sigma in sigmas.tolist()]}

@@ -178,7 +178,7 @@ class Policy(ABC, Generic[C]):
 
         Nothing is copied where dtype and device are the parameters' own, and the very tensors come back on leaving,
         so that it may stand between a forward and its backward. For what needs no gradient: sampling, ``save``,
-        ``mark``. Raises ValueError, with nothing changed, where names or shapes differ.
+        ``pictures_depend_on``. Raises ValueError, with nothing changed, where names or shapes differ.
         """
         own = self.trainable_parameters()
         other = [name for name in own.keys() | weights.keys() if name not in own or name not in weights]
@@ -202,12 +202,11 @@ class Policy(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def mark(self) -> dict[str, Any]:
-        """All that its pictures depend on but for prompts, references, noise and sigmas, as plain values by name.
+    def pictures_depend_on(self) -> dict[str, Any]:
+        """All that its pictures depend on but prompts, references, noise and sigmas, as plain values by name.
 
-        How pictures are prepared and guided, and what the weights are now: within ``reference`` those of the
-        reference, within ``using`` the others. Policies of equal marks make equal pictures, up to rounding. To be
-        asked before ``shard``.
+        How pictures are prepared and guided, and fingerprints of the weights that are in use now. Policies that are
+        equal in this make equal pictures, up to rounding. Call it before ``shard``.
         """
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
 from cgrpo.hub import locate
 from cgrpo.policies.adapters.files import Origin
@@ -26,8 +29,12 @@ from cgrpo.policies.adapters.layers import (
 )
 from cgrpo.policies.adapters.layouts import Layout
 from cgrpo.policies.base import C, Policy, Spread
+from cgrpo.policies.checkpoints import locate_base
 from cgrpo.policies.memory import quantise_blocks, set_checkpointing
 from cgrpo.policies.settings import PolicySettings
+
+# The other parts of a diffusers folder.
+PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
 
 
 class LoraPolicy(Policy[C]):
@@ -44,6 +51,27 @@ class LoraPolicy(Policy[C]):
 
     transformer: Any
     origin: Origin
+
+    @classmethod
+    @abstractmethod
+    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
+        """The stock transformer alone, in ``dtype`` on the CPU."""
+
+    @classmethod
+    def save_whole(cls, settings: PolicySettings, transformer: Any, folder: Path) -> None:
+        """Write ``transformer`` and a copy of the checkpoint's other parts into ``folder``. Raises OSError."""
+        place = locate_base(settings)
+        if not place.is_dir() or settings.autoencoder:
+            raise UserError(
+                f"{settings.path}: a merged checkpoint of this family keeps its own parts",
+                "leave policy.autoencoder out",
+            )
+        transformer.save_pretrained(folder / "transformer")
+        for part in PARTS:
+            if (place / part).is_dir():
+                shutil.copytree(place / part, folder / part)
+            elif (place / part).is_file():
+                shutil.copy(place / part, folder / part)
 
     def prepare(self, settings: PolicySettings, adapter: Path | None, seed: int, *, spread: bool) -> None:
         """Make a freshly loaded base ready to train: start, 8-bit weights, adapter, checkpointing, compilation.
@@ -103,8 +131,8 @@ class LoraPolicy(Policy[C]):
         """Write ``folder``/pytorch_lora_weights.safetensors, which the stock pipeline's load_lora_weights reads."""
         return save_adapter(self.transformer, folder, origin=self.origin)
 
-    def weights_mark(self) -> str:
-        """The fingerprint of the transformer's weights that are in use now, for ``mark``."""
+    def weights_fingerprint(self) -> str:
+        """The fingerprint of the transformer's weights that are in use now, for ``pictures_depend_on``."""
         return of_tensors(active_weights(self.transformer))
 
     @property

@@ -19,7 +19,7 @@ from cgrpo.policies.adapters.layouts import refuse_other_family
 from cgrpo.policies.build import family_of
 from cgrpo.policies.checkpoints import locate_transformer
 from cgrpo.policies.fingerprint import transformer_fingerprint
-from cgrpo.policies.referenced import ReferencedPolicy
+from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.settings import PolicySettings
 
 
@@ -41,7 +41,7 @@ def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new folder")
     family = family_of(settings)
-    if not issubclass(family, ReferencedPolicy):
+    if not issubclass(family, LoraPolicy):
         raise UserError(f"{settings.path}: adapters of this family can't be merged")
     transformer = family.load_transformer(settings, _precision(locate_transformer(settings)))
     refuse_other_family(file, split, family.layout)

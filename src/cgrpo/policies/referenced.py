@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import shutil
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin
-from cgrpo.policies.checkpoints import locate_base
 from cgrpo.policies.conditions import ReferencedCondition
 from cgrpo.policies.encodings.latents import Geometry, LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_references, require_one_size
@@ -29,7 +27,6 @@ from cgrpo.policies.memory import on_device
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
-PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 RC = TypeVar("RC", bound=ReferencedCondition)
@@ -164,27 +161,6 @@ class ReferencedPolicy(LoraPolicy[RC]):
             "format": 1,
         }
 
-    @classmethod
-    @abstractmethod
-    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
-        """The stock transformer alone, in ``dtype`` on the CPU."""
-
-    @classmethod
-    def save_whole(cls, settings: PolicySettings, transformer: Any, folder: Path) -> None:
-        """Write ``transformer`` and a copy of the checkpoint's other parts into ``folder``. Raises OSError."""
-        place = locate_base(settings)
-        if not place.is_dir() or settings.autoencoder:
-            raise UserError(
-                f"{settings.path}: a merged checkpoint of this family keeps its own parts",
-                "leave policy.autoencoder out",
-            )
-        transformer.save_pretrained(folder / "transformer")
-        for part in PARTS:
-            if (place / part).is_dir():
-                shutil.copytree(place / part, folder / part)
-            elif (place / part).is_file():
-                shutil.copy(place / part, folder / part)
-
     @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, C) of one sample's packed latents."""
@@ -308,7 +284,7 @@ class ReferencedPolicy(LoraPolicy[RC]):
     def cut_prompts(self, prompts: Sequence[str]) -> dict[str, list[int]]:
         return self.prompts.cut(prompts) if self.prompts else {}
 
-    def mark(self) -> dict[str, Any]:
+    def pictures_depend_on(self) -> dict[str, Any]:
         """See ``Policy``; None for models that aren't loaded (stored encodings, tensors alone)."""
         texts = self.prompts.modules if self.prompts else ()
         return {
@@ -322,7 +298,7 @@ class ReferencedPolicy(LoraPolicy[RC]):
             "dtype": str(self.dtype).removeprefix("torch."),
             "autoencoder": models_fingerprint([self.codec.vae]) if self.codec else None,
             "text_encoders": models_fingerprint(texts) if texts else None,
-            "transformer": self.weights_mark(),
+            "transformer": self.weights_fingerprint(),
         }
 
 

@@ -102,14 +102,9 @@ class PolicySettings(Section):
     def refuse_foreign(self, family: str) -> None:
         """Raises UserError for a setting that only another family has, unless it is left at its default."""
         for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if (
-                any(isinstance(mark, Of) and mark.family != family for mark in field.metadata)
-                and value != field.default
-            ):
-                raise UserError(
-                    f"policy.{name} = {value}: the checkpoint's family {family!r} has no such setting; leave it out"
-                )
+            value, owners = getattr(self, name), [item.family for item in field.metadata if isinstance(item, Of)]
+            if owners and family not in owners and value != field.default:
+                raise UserError(f"policy.{name} = {value}: the family {family!r} has no such setting; leave it out")
 
     def checkpoints(self) -> Mapping[str, Wanted]:
         """The settings that name a checkpoint, and what of it is needed."""

@@ -1,13 +1,14 @@
-"""Adapters between programs: UNO's keys, stock diffusers', ComfyUI's; and what is in a file.
+"""Adapters converted between programs, blended, and inspected.
 
 Stock keys throughout: the one form that all three formats and split adapters have.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.comfyui import to_comfyui
 from cgrpo.policies.adapters.files import (
     FILE_NAME,
     Origin,
@@ -28,7 +28,7 @@ from cgrpo.policies.adapters.files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapters.keys import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter
+from cgrpo.policies.adapters.keys import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter, to_comfyui
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
 _FILE_NAMES = {"diffusers": FILE_NAME, "uno": UNO_NAME, "comfyui": "comfyui_lora.safetensors"}
@@ -64,7 +64,7 @@ def convert_adapter(
             )
         start, _ = read_split(join)
         check_start(join, start, file, origin)
-        split, origin = _joined(start, split), Origin(origin.base, origin.base_hash)
+        split, origin = mix([start, split], [1, 1]), Origin(origin.base, origin.base_hash)
         header = dict(header) | {"joined_start": adapter_fingerprint(start)}
     elif join is not None:
         why = "the delta only was asked for" if only_delta else "it is whole as it is"
@@ -74,10 +74,47 @@ def convert_adapter(
         state = _WRITERS[to](split if to == "comfyui" else padded)  # whose every layer says its own rank
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    target = _target(Path(out), _FILE_NAMES[to])
-    _refuse_input(target, file, *([join] if join else []))
-    told = {key: header[key] for key in ("joined_start",) if key in header}
-    return write_adapter(target, state, origin_header(origin, rank) | told | {"converted_from": Path(file).name})
+    target = _target(out, _FILE_NAMES[to], [file, *([join] if join else [])])
+    joined = {key: header[key] for key in ("joined_start",) if key in header}
+    return write_adapter(target, state, origin_header(origin, rank) | joined | {"converted_from": Path(file).name})
+
+
+def blend_adapters(first: str | Path, others: Sequence[tuple[str | Path, float]], out: str | Path) -> Path:
+    """Write the convex mix of adapters to ``out``, a safetensors file or a folder; returns the file written.
+
+    What is mixed is what they add to the base's weights: sum of share * B A, ``first`` having what the others' shares
+    leave of 1. That is exact, and no mix of the factors A and B would be: ranks are laid side by side, so the result's
+    rank is the sum of theirs. Shares from 0 to 1, their sum at most 1; who has share 0 is left out.
+    Raises UserError for other shares, and for adapters of different bases or starts.
+    """
+    for path, share in others:
+        if not 0 <= share <= 1:  # NaN, too
+            raise UserError(f"{path}: a share is a number from 0 to 1, got {share:g}")
+    rest = 1 - math.fsum(share for _, share in others)
+    if rest < -1e-9:
+        raise UserError(f"the shares add up to {1 - rest:g}; what they leave of 1 is {first}'s, so give at most 1")
+    shares = [(first, max(rest, 0.0)), *others]
+    read = [(path, share, *read_split(path)) for path, share in shares]
+    origin = _one_origin([(path, header_origin(header)) for path, _, _, header in read])
+    parts = [(share, split) for _, share, split, _ in read if share > 0]
+    mixed, rank = one_rank(mix([split for _, split in parts], [share for share, _ in parts]))
+    target = _target(out, FILE_NAME, [path for path, _ in shares])
+    header = origin_header(origin, rank) | {"blend_of": ", ".join(f"{share:g} {path}" for path, share in shares)}
+    return write_adapter(target, _WRITERS["diffusers"](mixed), header)
+
+
+def mix(splits: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> State:
+    """sum_i share_i * B_i A_i as one adapter: [share_1 B_1, share_2 B_2, ...] [A_1; A_2; ...], module by module.
+
+    A module that an adapter lacks has nothing added by it. Keys as ``read_split`` gives them.
+    """
+    mixed: State = {}
+    for module in dict.fromkeys(module for split in splits for module in pairs(split)):
+        down, up = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+        own = [(split, share) for split, share in zip(splits, shares, strict=True) if down in split]
+        mixed[down] = torch.cat([split[down] for split, _ in own])
+        mixed[up] = torch.cat([share * split[up] for split, share in own], dim=1)
+    return mixed
 
 
 def inspect_adapter(file: str | Path) -> dict[str, Any]:
@@ -120,14 +157,6 @@ def _squared_norm(down: Tensor, up: Tensor) -> float:
     return max(((b.T @ b) * (a @ a.T)).sum().item(), 0.0)
 
 
-def _joined(start: Mapping[str, Tensor], adapter: Mapping[str, Tensor]) -> State:
-    """Both in one: B1 A1 + B2 A2 = [B1 B2] [A1; A2]. A module that only one of them has keeps its own rank."""
-    joined = dict(start)
-    for key, value in adapter.items():
-        joined[key] = torch.cat((start[key], value), dim=0 if "lora_A" in key else 1) if key in start else value
-    return joined
-
-
 def known_origin(file: str | Path, header: Mapping[str, str]) -> Origin:
     try:
         return header_origin(header) or Origin(header.get("base", ""), "")
@@ -144,12 +173,24 @@ def check_start(start: str | Path, split: Mapping[str, Tensor], file: str | Path
         )
 
 
-def _target(out: Path, name: str) -> Path:
-    return out if out.suffix == ".safetensors" else out / name
+def _one_origin(origins: Sequence[tuple[str | Path, Origin | None]]) -> Origin:
+    """What all of them were trained on; files that don't say are taken to fit."""
+    named = [(path, origin) for path, origin in origins if origin is not None]
+    if not named:
+        return Origin("", "")
+    path, first = named[0]
+    for other, origin in named[1:]:
+        if (origin.base_hash, origin.merged) != (first.base_hash, first.merged):
+            raise UserError(
+                f"{other}: trained on another base than {path} ({origin.base} {origin.base_hash[:12]} "
+                f"{origin.merged[:12]}, not {first.base} {first.base_hash[:12]} {first.merged[:12]})"
+            )
+    return first if first.merged else Origin(first.base, first.base_hash)
 
 
-def _refuse_input(target: Path, *inputs: str | Path) -> None:
-    for given in map(Path, inputs):
-        source = adapter_file(given)
-        if target.exists() and target.samefile(source):
-            raise UserError(f"{target}: is the input itself; give another place")
+def _target(out: str | Path, name: str, inputs: Sequence[str | Path]) -> Path:
+    """``out``, or the file ``name`` in that folder. Raises UserError where it is one of ``inputs``."""
+    target = Path(out) if Path(out).suffix == ".safetensors" else Path(out) / name
+    if target.exists() and any(target.samefile(adapter_file(Path(given))) for given in inputs):
+        raise UserError(f"{target}: is the input itself; give another place")
+    return target

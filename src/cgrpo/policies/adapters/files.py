@@ -44,6 +44,15 @@ class Origin:
     start_hash: str = ""
     start_mode: Literal["", "merge", "continue"] = ""
 
+    @property
+    def merged(self) -> str:
+        """The fingerprint of the start that is part of the base now; "" without one."""
+        return self.start_hash if self.start_mode == "merge" else ""
+
+    def __str__(self) -> str:
+        start = f"start {self.merged[:12]}" if self.merged else "nothing"
+        return f"{self.base or 'a base'} ({self.base_hash[:12]}) with {start} merged in"
+
 
 def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
     """(the file, its tensors under its own keys, its header); ``path`` is a file or a folder with one of NAMES.
@@ -170,25 +179,9 @@ def check_origin(where: object, header: Mapping[str, str], here: Origin) -> None
     if there is None or not here.base_hash:
         return
     if there.base_hash != here.base_hash:
+        raise UserError(f"{where}: trained on {there}, but this base is {here}", "load it on its own base checkpoint")
+    if there.merged != here.merged:
         raise UserError(
-            f"{where}: trained on {_base(there)}, but this base is {_base(here)}; load it on its own base checkpoint"
+            f"{where}: trained on {there}, but this is {here}",
+            "set policy.start as it was in training, or join the adapter with its start by `cgrpo adapter convert`",
         )
-    if (there.start_mode == "merge" or here.start_mode == "merge") and _merged(there) != _merged(here):
-        raise UserError(
-            f"{where}: trained on {_base(there)} {_with(there)}, but this is that base {_with(here)}; "
-            "set policy.start as it was in training, or join the adapter with its start by `cgrpo adapter convert`"
-        )
-
-
-def _merged(origin: Origin) -> str:
-    return origin.start_hash if origin.start_mode == "merge" else ""
-
-
-def _base(origin: Origin) -> str:
-    return f"{origin.base or 'a base'} ({origin.base_hash[:12]})"
-
-
-def _with(origin: Origin) -> str:
-    return (
-        f"with start {origin.start_hash[:12]} merged in" if origin.start_mode == "merge" else "with nothing merged in"
-    )

@@ -6,10 +6,14 @@ diffusers   ``transformer.transformer_blocks.0.attn.to_q.lora_A.weight``
 peft        ``base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight``, adapter_config.json beside it
 UNO         ``double_blocks.0.processor.qkv_lora1.down.weight`` (keys.py)
 kohya       ``lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight``; ``lora_transformer_...`` with diffusers' names
-ComfyUI     ``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``; BFL's names (checkpoints/bfl.py)
+ComfyUI     ``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``; BFL's names (layouts.py)
 BFL         the same without prefix
 
 The form: stock keys without prefix, the scale within B, so that every delta is B A.
+
+diffusers' own converters (0.42.1) are no substitute. They read single blocks at a width of 3072 alone, leave
+ComfyUI's and BFL's lora_A keys as they are, fail on peft's files, drop FLUX.2's last modulation or its swapped halves,
+and scale A, too.
 """
 
 from __future__ import annotations
@@ -22,9 +26,8 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.bfl import FLUX2_BLOCKS, FLUX_BLOCKS, SWAPPED, Blocks
 from cgrpo.policies.adapters.keys import State, pairs, to_split, uno_to_adapter
-from cgrpo.policies.adapters.layouts import family_of
+from cgrpo.policies.adapters.layouts import FLUX, FLUX2, SWAPPED, Blocks, layout_of
 from cgrpo.policies.adapters.scales import Settings
 
 # What may stand before a module's name, of which layout that is; the longest first.
@@ -42,7 +45,6 @@ _PREFIXES = {
 _TEXT = re.compile(r"(base_model\.model\.)?(text_(encoder|model)|lora_te\d?_)")  # text_encoders., text_encoder_2. too
 _MATRIX = re.compile(r"(.+)\.(lora_A|lora_down|lora\.down|lora_B|lora_up|lora\.up)(?:\.(?!weight)(\w+))?\.weight")
 _WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")  # of processes that share a model, and of torch.compile
-_DOWN = ("lora_A", "lora_down", "lora.down")
 _OTHERS = {  # kinds of adapters that are no B A
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", ".lokr_": "LoKr", ".hada_": "LoHa", ".oft_": "OFT",
     ".lora_mid": "LoCon's convolution", ".alpha": "an alpha of many numbers", "norm.scale": "a norm's weights",
@@ -54,7 +56,7 @@ _OURS = re.compile(
     r"|(double|single)_stream_modulation(_img|_txt)?\.linear$"
 )
 _BLOCK = re.compile(r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)[._](\d+)[._](.+)")
-# BFL's layers whose shapes tell FLUX.2 by: rows (or inputs of the second two) to one of D, FLUX.1's and FLUX.2's.
+# BFL's layers whose shapes tell FLUX.2, by its ratio of rows to inputs.
 _TELLING = re.compile(r"(?:single_blocks[._]\d+[._](linear[12])|double_blocks[._]\d+[._](?:img|txt)_(mlp[._][02]))$")
 _FLUX2_RATIOS = {"linear1": (9, 1), "linear2": (1, 4), "mlp.0": (6, 1), "mlp.2": (1, 3)}
 
@@ -64,7 +66,7 @@ class Known:
     """An adapter file, read.
 
     layout     "diffusers", "peft", "uno", "kohya", "comfyui" or "bfl"
-    split      tensors by stock key without prefix, scales within B
+    split      tensors by stock key without prefix, scales within B; no two share memory
     scales     what each module's B was multiplied with, by the file's own name of it
     left_out   keys of the text encoders' part, which is none of a transformer's
     """
@@ -73,6 +75,15 @@ class Known:
     split: State
     scales: Mapping[str, float]
     left_out: tuple[str, ...] = ()
+
+
+@dataclass
+class _Matrices:
+    """A and B of a module, and the alpha beside them, as far as the file has them."""
+
+    down: Tensor | None = None
+    up: Tensor | None = None
+    alpha: float | None = None
 
 
 def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
@@ -84,35 +95,36 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     if any(".processor." in key for key in state):
         for key, value in state.items():
             _refuse_integers(key, value)
-        found = to_split(uno_to_adapter(state))
-        pairs(found)
-        return Known("uno", found, {})
-    named_plainly = {_WRAPPERS.sub("", key): value for key, value in state.items()}
-    if len(named_plainly) < len(state):
+        split = to_split(uno_to_adapter(state))
+        pairs(split)
+        return Known("uno", split, {})
+    unwrapped = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    if len(unwrapped) < len(state):
         raise UserError("adapter: holds the same keys with and without a wrapper's name; leave one of them out")
-    state = named_plainly
-    left_out = tuple(key for key in state if _TEXT.match(key))
-    downs, ups, alphas = _sorted({key: value for key, value in state.items() if not _TEXT.match(key)})
-    modules = dict.fromkeys([*downs, *ups, *alphas])
+    left_out = tuple(key for key in unwrapped if _TEXT.match(key))
+    modules = _modules({key: value for key, value in unwrapped.items() if key not in left_out})
     if not modules:
         what = "only a text encoder's part" if left_out else "no LoRA matrices"
         raise UserError(f"adapter: holds {what}; is this another file?")
-    blocks = _blocks(downs, ups)
-    named = {module: _named(module, blocks) for module in modules}
+    blocks = _blocks(modules)
+    named = {name: _named(name, blocks) for name in modules}
     layouts = list(dict.fromkeys(layout for layout, _, _ in named.values()))
     if len(layouts) > 1:
-        raise UserError(f"adapter: holds two layouts at once, {layouts[0]} and {layouts[1]}; leave one of them out")
+        raise UserError(f"adapter: holds two layouts at once, {' and '.join(layouts)}; leave one of them out")
+    alphas = any(module.alpha is not None for module in modules.values())
     split: State = {}
-    scales = {}
-    for module, (layout, plain, parts) in named.items():
-        down, up = downs.get(module), ups.get(module)
+    scales: dict[str, float] = {}
+    for name, module in modules.items():
+        down, up = module.down, module.up
         if down is None or up is None or not down.ndim == up.ndim == 2 or not down.numel() or len(down) != up.shape[1]:
-            raise UserError(f"adapter: A and B of {module} don't go together; save the adapter anew")
-        scales[plain] = _scale(plain, down.shape[0], alphas, module, settings, others=layout != "kohya")
-        for part, piece in zip(parts, _pieces(module, parts, _times(up, scales[plain]), down.shape[1]), strict=True):
+            raise UserError(f"adapter: A and B of {name} don't go together; save the adapter anew")
+        layout, plain, parts = named[name]
+        scales[plain] = _scale(name, plain, module.alpha, len(down), settings, alphas, strict=layout != "kohya")
+        pieces = _pieces(name, parts, _times(up, scales[plain]), down.shape[1])
+        for place, (part, piece) in enumerate(zip(parts, pieces, strict=True)):
             if f"{part}.lora_A.weight" in split:
                 raise UserError(f"adapter: holds {part} twice; leave one of them out")
-            split[f"{part}.lora_A.weight"] = down
+            split[f"{part}.lora_A.weight"] = down.clone() if place else down
             split[f"{part}.lora_B.weight"] = piece
     whole = to_split(split)
     if len(whole) < sum(3 if ".to_qkv." in key or ".to_added_qkv." in key else 1 for key in split):
@@ -120,35 +132,34 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     return Known(layouts[0], whole, scales, left_out)
 
 
-def _sorted(state: Mapping[str, Tensor]) -> tuple[State, State, dict[str, float]]:
-    """(A by module, B by module, alpha by module), modules as the file calls them."""
-    downs: State = {}
-    ups: State = {}
-    alphas: dict[str, float] = {}
+def _modules(state: Mapping[str, Tensor]) -> dict[str, _Matrices]:
+    """Matrices by module, as the file calls it. Raises UserError for a key that is no matrix and no alpha."""
+    modules: dict[str, _Matrices] = {}
     unknown = []
-    names: set[str | None] = set()  # peft's, where a file has not left it out
+    names: set[str | None] = set()  # of the adapter, where the file has not left it out
     for key, value in state.items():
-        if found := _MATRIX.fullmatch(key):
-            names.add(found[3])
+        if match := _MATRIX.fullmatch(key):
+            name, matrix, adapter = match.groups()
+            names.add(adapter)
             _refuse_integers(key, value)
             flat = value.flatten(1) if value.shape[2:] == (1, 1) else value  # of a convolution over one pixel
-            matrices = downs if found[2] in _DOWN else ups
-            if found[1] in matrices and len(names) == 1:
-                raise UserError(f"adapter: holds a matrix of {found[1]} twice, {key} again; leave one out")
-            matrices[found[1]] = flat
+            field = "down" if matrix in ("lora_A", "lora_down", "lora.down") else "up"
+            module = modules.setdefault(name, _Matrices())
+            if getattr(module, field) is not None and len(names) == 1:
+                raise UserError(f"adapter: holds a matrix of {name} twice, {key} again; leave one out")
+            setattr(module, field, flat)
         elif key.endswith(".alpha") and value.numel() == 1:
-            alphas[key.removesuffix(".alpha")] = float(value)
+            modules.setdefault(key.removesuffix(".alpha"), _Matrices()).alpha = float(value)
         else:
             unknown.append(key)
     for key in unknown:
-        for mark, kind in _OTHERS.items():
-            if mark in key:
-                raise UserError(f"adapter: {key} is {kind}, which is no B A; merge it into its base by its own program")
+        if kind := next((kind for part, kind in _OTHERS.items() if part in key), ""):
+            raise UserError(f"adapter: {key} is {kind}, which is no B A; merge it into its base by its own program")
     if unknown:
-        _refuse(unknown)
+        raise _no_layout(unknown)
     if len(names) > 1:
         raise UserError(f"adapter: holds {len(names)} adapters, {', '.join(sorted(map(str, names)))}; save one alone")
-    return downs, ups, alphas
+    return modules
 
 
 def _refuse_integers(key: str, value: Tensor) -> None:
@@ -157,84 +168,82 @@ def _refuse_integers(key: str, value: Tensor) -> None:
         raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
 
 
-def _refuse(unknown: list[str]) -> None:
-    raise UserError(
-        f"adapter: {len(unknown)} keys are of no known LoRA layout (diffusers, peft, UNO, kohya, ComfyUI, BFL), such "
-        f"as {unknown[0]}; is this another file?"
+def _no_layout(keys: list[str]) -> UserError:
+    return UserError(
+        f"adapter: {len(keys)} keys are of no known LoRA layout (diffusers, peft, UNO, kohya, ComfyUI, BFL), such as "
+        f"{keys[0]}; is this another file?"
     )
 
 
-def _blocks(downs: State, ups: State) -> Blocks:
-    """The tables of the family that the file is of; FLUX.1's where both would read it alike."""
-    if family_of(f"{module}." for module in downs) == "FLUX.2":
-        return FLUX2_BLOCKS
-    for module, down in downs.items():
-        found, up = _TELLING.search(module), ups.get(module)
-        if found and up is not None and down.ndim == up.ndim == 2:
-            rows, inputs = _FLUX2_RATIOS[(found[1] or found[2]).replace("_", ".")]
+def _blocks(modules: Mapping[str, _Matrices]) -> Blocks:
+    """BFL's names in the family that the file is of; FLUX.1's where both would read it alike."""
+    if layout_of(f"{name}." for name in modules) == FLUX2:
+        return FLUX2.blocks
+    for name, module in modules.items():
+        match, down, up = _TELLING.search(name), module.down, module.up
+        if match and down is not None and up is not None and down.ndim == up.ndim == 2:
+            rows, inputs = _FLUX2_RATIOS[(match[1] or match[2]).replace("_", ".")]
             if up.shape[0] * inputs == down.shape[1] * rows:
-                return FLUX2_BLOCKS
-    return FLUX_BLOCKS
+                return FLUX2.blocks
+    return FLUX.blocks
 
 
 def _named(module: str, blocks: Blocks) -> tuple[str, str, list[str]]:
     """(layout, the name without prefix, the stock modules that are stacked in it, top to bottom)."""
     prefix, layout = next((prefix, layout) for prefix, layout in _PREFIXES.items() if module.startswith(prefix))
     plain = module.removeprefix(prefix)
-    parts = _underscored(plain, blocks) if layout == "kohya" else _dotted(plain, blocks)
+    parts = _stacked(_dotted(plain, blocks) if layout == "kohya" else plain, blocks)
     if parts is None and layout == "diffusers":
         parts = [plain]  # what the transformer lacks is told where it is loaded
     if parts is None:
-        _refuse([module])
-        raise AssertionError
+        raise _no_layout([module])
     return layout or ("diffusers" if parts == [plain] else "bfl"), plain, parts
 
 
-def _dotted(name: str, blocks: Blocks) -> list[str] | None:
+def _stacked(name: str, blocks: Blocks) -> list[str] | None:
+    """The stock modules of a dotted name, BFL's or stock; None for any other."""
     if _OURS.match(name):
         return [name]
-    block = _BLOCK.fullmatch(name)
-    bfl = {theirs: (ours, table) for ours, (theirs, table) in blocks.items()}
-    ours, table = bfl.get(block[1] if block else "", ("", {}))
-    parts = table.get(block[3] if block else name)
-    return parts and [".".join(filter(None, (ours, block[2] if block else "", part))) for part in parts]
-
-
-def _underscored(name: str, blocks: Blocks) -> list[str] | None:
-    """``double_blocks_0_img_attn_qkv`` as its dotted name: the tables hold every one."""
-    block = _BLOCK.fullmatch(name)
-    kind, rest = (block[1], block[3]) if block else ("", name)
-    candidates: set[str] = set()
+    kind, number, layer = match.groups() if (match := _BLOCK.fullmatch(name)) else ("", "", name)
     for ours, (theirs, table) in blocks.items():
-        if kind == theirs:
-            candidates |= table.keys()
-        if kind == ours:
-            candidates |= {part for parts in table.values() for part in parts}
-    found = next((candidate for candidate in candidates if candidate.replace(".", "_") == rest), None)
-    if found is None:
-        return None
-    return _dotted(f"{kind}.{block[2]}.{found}" if block else found, blocks)
+        if kind == theirs and layer in table:
+            return [".".join(filter(None, (ours, number, part))) for part in table[layer]]
+    return None
+
+
+def _dotted(name: str, blocks: Blocks) -> str:
+    """``double_blocks_0_img_attn_qkv`` with its dots: the tables hold every layer. An unknown name stays as it is."""
+    kind, number, layer = match.groups() if (match := _BLOCK.fullmatch(name)) else ("", "", name)
+    for ours, (theirs, table) in blocks.items():
+        layers = [*(table if kind == theirs else ()), *(p for ps in table.values() for p in ps if kind == ours)]
+        for dotted in layers:
+            if dotted.replace(".", "_") == layer:
+                return ".".join(filter(None, (kind, number, dotted)))
+    return name
 
 
 def _scale(
-    plain: str, rank: int, alphas: Mapping[str, float], module: str, settings: Settings | None, *, others: bool
+    name: str, plain: str, alpha: float | None, rank: int, settings: Settings | None, alphas: bool, *, strict: bool
 ) -> float:
-    """What B A is multiplied with. ``others``: programs differ over modules without an alpha beside some with one."""
+    """What B A is multiplied with. ``alphas``: whether any module of the file has one.
+
+    ``strict`` refuses a module without an alpha beside some with one: programs differ over what that means.
+    """
     if settings is not None:
         if alphas:
             raise UserError("adapter: says its scales twice, by .alpha tensors and by peft's settings; leave one out")
         return settings.scale(plain, rank)
-    if alphas and others and module not in alphas:
+    if alphas and strict and alpha is None:
         raise UserError(
-            f"adapter: {module} has no alpha, though others have one, and programs differ over what that means; "
-            "give it one"
+            f"adapter: {name} has no alpha, though others have one, and programs differ over what that means",
+            "give it one",
         )
-    if alphas.get(module) == 0:
+    if alpha == 0:
         raise UserError(
-            f"adapter: {module} has alpha 0, which is no strength to some programs and full to others; "
-            "give the alpha that is meant (its rank is full strength)"
+            f"adapter: {name} has alpha 0, which is no strength to some programs and full to others",
+            "give the alpha that is meant (its rank is full strength)",
         )
-    return alphas.get(module, float(rank)) / rank
+    return 1.0 if alpha is None else alpha / rank
 
 
 def _times(up: Tensor, scale: float) -> Tensor:
@@ -248,7 +257,7 @@ def _times(up: Tensor, scale: float) -> Tensor:
 
 def _pieces(module: str, parts: list[str], up: Tensor, width: int) -> list[Tensor]:
     """B cut as the modules of ``parts`` lie in it; ``width`` is the number of inputs, and of each projection's rows."""
-    if module.endswith(tuple(SWAPPED.replace(".", mark) for mark in "._")):
+    if module.endswith((SWAPPED, SWAPPED.replace(".", "_"))):
         return [torch.cat(up.chunk(2)[::-1])]
     if len(parts) == 1:
         return [up]

@@ -32,7 +32,7 @@ from cgrpo.policies.adapters.files import (
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapters.keys import State, adapter_to_stock, pairs, split_projection, to_split
+from cgrpo.policies.adapters.keys import State, adapter_to_stock, pairs, to_split
 from cgrpo.policies.adapters.layouts import FLUX, Layout, refuse_other_family
 from cgrpo.policies.checkpoints import refuse_misfit
 
@@ -223,25 +223,6 @@ def load_adapter(
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return header
-
-
-def merged_state(transformer: nn.Module) -> State:
-    """The weights of base + adapter under stock keys, in the base's dtype.
-
-    Those that the adapter doesn't touch share memory with the transformer.
-    """
-    layers = _require_layers(transformer)
-    merged: State = {}
-    for key, value in transformer.state_dict().items():
-        if ".lora_" in key:
-            continue
-        name = key.replace(".base_layer.", ".")
-        layer = layers.get(name.removesuffix(".weight"))
-        if layer is not None:
-            delta = layer.lora_B[_NAME].weight.detach() @ layer.lora_A[_NAME].weight.detach()
-            value = (value.float() + delta).to(value.dtype)
-        merged.update({k: v.contiguous() for k, v in split_projection(name, value).items()})
-    return merged
 
 
 def _inject(transformer: Any, rank: int, name: str, layout: Layout) -> None:

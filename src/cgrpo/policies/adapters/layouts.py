@@ -1,11 +1,18 @@
-"""Where a family's LoRA sits on its transformer."""
+"""Where a family's LoRA sits on its transformer, and what Black Forest Labs call the same layers.
+
+Their names occur in checkpoints of one file and in the LoRAs of programs that use them. FLUX.2's are those of
+diffusers' own conversion (convert_flux2_transformer_checkpoint_to_diffusers).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cgrpo.errors import UserError
+
+Blocks = Mapping[str, tuple[str, Mapping[str, list[str]]]]
+"""By a stock list of blocks ("" for the rest): theirs, and by its layers the stock ones stacked in each, top first."""
 
 
 @dataclass(frozen=True)
@@ -15,19 +22,77 @@ class Layout:
     family    what its models are called
     targets   the linear layers that get one: a regular expression that a module's whole name must match
     fused     whether q, k and v are made one projection first, with one A between them
+    own       parts of names that only this family's layers have
+    blocks    its layers under Black Forest Labs' names
     """
 
     family: str
     targets: str
     fused: bool
+    own: tuple[str, ...]
+    blocks: Blocks
 
 
-# A list of names would not do: "proj_out" alone also matches the transformer's last layer.
+SWAPPED = "final_layer.adaLN_modulation.1"  # its halves lie the other way round in diffusers
+
+
+def _ends(home: str, embedders: Mapping[str, str]) -> dict[str, list[str]]:
+    """The layers outside blocks; ``embedders`` have two layers each in the stock module ``home``."""
+    ends = {
+        "img_in": ["x_embedder"],
+        "txt_in": ["context_embedder"],
+        "final_layer.linear": ["proj_out"],
+        SWAPPED: ["norm_out.linear"],
+    }
+    for theirs, ours in embedders.items():
+        for number, side in enumerate(("in", "out"), start=1):
+            ends[f"{theirs}_in.{side}_layer"] = [f"{home}.{ours}_embedder.linear_{number}"]
+    return ends
+
+
+_ATTENTION = {
+    "img_attn.qkv": ["attn.to_q", "attn.to_k", "attn.to_v"],
+    "txt_attn.qkv": ["attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"],
+    "img_attn.proj": ["attn.to_out.0"],
+    "txt_attn.proj": ["attn.to_add_out"],
+}
+
+# A list of names would not do for targets: "proj_out" alone also matches the transformer's last layer.
 FLUX = Layout(
     "FLUX.1",
     r"transformer_blocks\.\d+\.attn\.(to_qkv|to_added_qkv|to_out\.0|to_add_out)"
     r"|single_transformer_blocks\.\d+\.(attn\.to_qkv|proj_out)",
     fused=True,
+    own=(".proj_out.", ".proj_mlp.", ".net.", ".norm.linear.", ".norm1.", "time_text_embed."),
+    blocks={
+        "": ("", _ends("time_text_embed", {"time": "timestep", "vector": "text", "guidance": "guidance"})),
+        "transformer_blocks": (
+            "double_blocks",
+            _ATTENTION
+            | {
+                "img_mod.lin": ["norm1.linear"],
+                "txt_mod.lin": ["norm1_context.linear"],
+                "img_attn.norm.query_norm": ["attn.norm_q"],
+                "img_attn.norm.key_norm": ["attn.norm_k"],
+                "txt_attn.norm.query_norm": ["attn.norm_added_q"],
+                "txt_attn.norm.key_norm": ["attn.norm_added_k"],
+                "img_mlp.0": ["ff.net.0.proj"],
+                "img_mlp.2": ["ff.net.2"],
+                "txt_mlp.0": ["ff_context.net.0.proj"],
+                "txt_mlp.2": ["ff_context.net.2"],
+            },
+        ),
+        "single_transformer_blocks": (
+            "single_blocks",
+            {
+                "modulation.lin": ["norm.linear"],
+                "linear1": ["attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"],
+                "linear2": ["proj_out"],
+                "norm.query_norm": ["attn.norm_q"],
+                "norm.key_norm": ["attn.norm_k"],
+            },
+        ),
+    },
 )
 
 # q, k and v stay apart in the double blocks, each with an A of its own, as in the LoRAs that people have; single blocks
@@ -37,23 +102,48 @@ FLUX2 = Layout(
     r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|add_q_proj|add_k_proj|add_v_proj|to_out\.0|to_add_out)"
     r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)",
     fused=False,
+    own=(".to_qkv_mlp_proj.", ".linear_in.", ".linear_out.", "_stream_modulation", "time_guidance_embed."),
+    blocks={
+        "": (
+            "",
+            _ends("time_guidance_embed", {"time": "timestep", "guidance": "guidance"})
+            | {
+                f"{name}.lin": [f"{name}.linear"]
+                for name in (
+                    "double_stream_modulation_img",
+                    "double_stream_modulation_txt",
+                    "single_stream_modulation",
+                )
+            },
+        ),
+        "transformer_blocks": (
+            "double_blocks",
+            _ATTENTION
+            | {
+                "img_mlp.0": ["ff.linear_in"],
+                "img_mlp.2": ["ff.linear_out"],
+                "txt_mlp.0": ["ff_context.linear_in"],
+                "txt_mlp.2": ["ff_context.linear_out"],
+            },
+        ),
+        "single_transformer_blocks": (
+            "single_blocks",
+            {"linear1": ["attn.to_qkv_mlp_proj"], "linear2": ["attn.to_out"]},
+        ),
+    },
 )
 
-_OWN = {  # what only that family's layers are called
-    "FLUX.1": (".proj_out.", ".proj_mlp.", ".net.", ".norm.linear.", ".norm1.", "time_text_embed."),
-    "FLUX.2": (".to_qkv_mlp_proj.", ".linear_in.", ".linear_out.", "_stream_modulation", "time_guidance_embed."),
-}
 
-
-def family_of(keys: Iterable[str]) -> str:
-    """The family whose layers these stock keys name; "" where both have them."""
-    return next((family for key in keys for family, own in _OWN.items() if any(part in key for part in own)), "")
+def layout_of(keys: Iterable[str]) -> Layout | None:
+    """The layout whose layers these stock keys name; None where both families have them."""
+    return next((layout for key in keys for layout in (FLUX, FLUX2) if any(own in key for own in layout.own)), None)
 
 
 def refuse_other_family(where: object, keys: Iterable[str], layout: Layout) -> None:
     """Raises UserError where ``keys`` are another family's than the layout's."""
-    found = family_of(keys)
-    if found and found != layout.family:
+    found = layout_of(keys)
+    if found and found != layout:
         raise UserError(
-            f"{where}: an adapter of {found}'s layers, but this base is {layout.family}; load it on its own base"
+            f"{where}: an adapter of {found.family}'s layers, but this base is {layout.family}",
+            "load it on its own base",
         )

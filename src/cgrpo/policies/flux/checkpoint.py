@@ -119,7 +119,7 @@ def load_autoencoder(settings: PolicySettings, dtype: torch.dtype) -> Autoencode
 
 
 def _refuse_unscaled(vae: Path) -> None:
-    """The library's own defaults are another family's, and leave no mark: what the file says must be there."""
+    """Raises UserError for a scale or shift that the file leaves out: the library's defaults are another family's."""
     told = json.loads(read_text(vae / "config.json"))
     for key, none in (("scaling_factor", False), ("shift_factor", True)):
         value = told.get(key, "nothing")

@@ -178,5 +178,5 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
         guidance_N = cond.guidance_N if self._takes_guidance else None
         return self.forward(x_NLC, sigma_N, cond, pooled_projections=cond.pooled_NC.to(self.dtype), guidance=guidance_N)
 
-    def mark(self) -> dict[str, Any]:
-        return super().mark() | {"position_ids": self.settings.position_ids}
+    def pictures_depend_on(self) -> dict[str, Any]:
+        return super().pictures_depend_on() | {"position_ids": self.settings.position_ids}
