@@ -84,6 +84,8 @@ def two_rows(tmp_path: Path) -> str:
 def test_every_table_parses_and_asks_for_different_trainings(name: str) -> None:
     table = load_table(name)
     for world in worlds():
+        if (name, world) == ("table7", "copy"):
+            continue  # the table's rows differ in their masks, and that world has none
         jobs = jobs_of(table, "toybox", world, [0, 1])
         keys = [job.key for row in jobs.values() for job in row]
         assert len(set(keys)) == len(keys) == 2 * sum(row.train or bool(row.best_of) for row in table.rows)
