@@ -194,11 +194,6 @@ def is_private(path: Path) -> bool:
     return parts is not None and parts[0].suffix.lower() != ".zip"
 
 
-def is_member(path: Path) -> bool:
-    """Whether it leads into an archive."""
-    return _split(path) is not None
-
-
 def container(path: Path) -> Path:
     """The file on disk that holds it: the archive, or itself."""
     parts = _split(path)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from cgrpo.data.archives import is_file, is_member, is_private, length, read_bytes
+from cgrpo.data.archives import container, is_file, is_private, length, read_bytes
 from cgrpo.data.masks import fit_mask, mask_fault, read_mask
 from cgrpo.data.notes import notes_on
 from cgrpo.data.readers import scan
@@ -184,7 +184,7 @@ def _look(path: Path, quick: bool) -> _Finding:
         if not is_file(path):
             return _Finding("missing", f"{path}: no such picture")
         # In quick mode only what had to be read anyway.
-        content = None if quick and not is_member(path) else read_bytes(path)
+        content = None if quick and container(path) == path else read_bytes(path)
         with opened(path if content is None else content, path):
             pass  # its header, that is
         if content is None:

@@ -48,7 +48,7 @@ def translate_subset(entry: Entry) -> dict[str, Any]:
     """Its pictures lie in SynCD's folder.
 
     Its text embeddings (``.pt``) are not read: prompts are encoded anew, and nothing is ever unpickled. Nor is
-    ``<k>_seg.png`` looked for, which the release's reward silently prefers to the reference if it lies beside it.
+    ``<k>_seg.png`` looked for, which the release's reward silently prefers to the reference if it lies next to it.
     """
     row = entry.fields
     for key in ("ref_img", "img", "text"):
@@ -76,7 +76,7 @@ def is_uno(row: dict[str, Any]) -> bool:
 
 
 def uno_folder(labels: Path) -> Path:
-    """Where the paths in a file of labels lead from: images/ beside it, or beside its folder, or its own folder."""
+    """Where the paths in a file of labels lead from: images/ next to it or to its folder, or its own folder."""
     places = (labels.parent / "images", labels.parent.parent / "images")
     return next((folder for folder in places if folder.is_dir()), labels.parent)
 

@@ -107,7 +107,9 @@ def _checked(entry: Entry | Fault | LeftOut) -> Task | Fault | LeftOut:
         return entry
     try:
         dialect = dialect_of(entry.fields)
-        fields = dialect.translate(entry) if dialect else entry.fields
+        if dialect is None:
+            return task_of(entry)
+        fields = dialect.translate(entry)
         return fields if isinstance(fields, LeftOut) else task_of(replace(entry, fields=fields))
     except UserError as error:
         return Fault(id_of(entry.fields) or entry.id, str(error))

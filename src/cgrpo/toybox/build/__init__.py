@@ -1,4 +1,4 @@
-"""Making the toybox's checkpoints again from a seed. The only place beside policies/ that imports diffusers."""
+"""Making the toybox's checkpoints again from a seed. Only this room and policies/ import diffusers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 def build_toybox(out: Path, seed: int = 0, share: float = 1.0, say: Callable[[str], None] = print) -> None:
     """All checkpoints, into ``out``: policy/ segmenter/ dino/ clip/ reader/. ``share`` scales the training steps.
 
-    A folder that is already there is kept, so an interrupted build goes on with the next model.
+    A folder that is already there is kept, so an interrupted build continues with the next model.
     """
     from cgrpo.toybox.build.autoencoder import build_autoencoder
     from cgrpo.toybox.build.policy import build_policy

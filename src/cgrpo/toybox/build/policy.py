@@ -201,7 +201,7 @@ def build_policy(
     dial: float = 0.25,
     batch: int = 64,
 ) -> None:
-    """Train and save transformer, text encoders, scheduler and model_index beside ``folder/vae``."""
+    """Train and save transformer, text encoders, scheduler and model_index next to ``folder/vae``."""
     pairs = make_pairs(folder, min(pool, steps * batch), seed + 2, dial)
     say(f"policy: {len(pairs)} pairs drawn and encoded")
     torch.manual_seed(seed)
