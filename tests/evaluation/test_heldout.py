@@ -96,7 +96,7 @@ def test_a_run_of_no_iterations_keeps_the_best(tmp_path):
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
     assert metrics["identity"]["difference"] + metrics["prompt"]["difference"] > 0
     assert {row.method for row in read_scores(run)} == {"base", "trained"}
-    assert "the best of 4 pictures a task" in (run / "report.html").read_text()
+    assert "the best of 4 pictures per task" in (run / "report.html").read_text()
 
 
 def test_a_tables_row_is_a_training_of_no_iterations():

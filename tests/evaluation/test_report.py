@@ -210,7 +210,7 @@ def test_a_run_on_the_forward_process_says_what_held_it_back(tmp_path):
     config = ForwardConfig.model_validate({"training": training})
     text = write_report(tmp_path, rows, config, {"stopped": "stopped: as the norm ran away"}, None).read_text("utf-8")
     assert "DiffusionNFT on the forward process: SARS + TDW" in text and "stopped: as the norm ran away" in text
-    assert "0.001, rising over 3 iterations, falling to 0 (cosine)" in text and "decay 0.9 an iteration" in text
+    assert "0.001, rising over 3 iterations, falling to 0 (cosine)" in text and "decay 0.9 per iteration" in text
     parsed = Page(text).text
     assert re.search(r"Updates left out\s*4\b", parsed) and "rollout and replay" not in parsed
 

@@ -45,15 +45,15 @@ def make_scorers(rewards: Mapping[str, Reward], judges: Mapping[str, Reward], co
 
 def metric_of(scorer: Scorer, base_N: Tensor, trained_N: Tensor, cluster_N: Tensor) -> dict[str, Any]:
     """The scores of two arms' pictures of the same N tasks, as a metric."""
-    found = paired_difference(base_N, trained_N, cluster_N)
+    change = paired_difference(base_N, trained_N, cluster_N)
     return {
         "role": scorer.role,
         "axis": scorer.score.axis,
-        "base": found.base,
-        "trained": found.trained,
-        "difference": found.difference,
-        "low": found.low,
-        "high": found.high,
+        "base": change.base,
+        "trained": change.trained,
+        "difference": change.difference,
+        "low": change.low,
+        "high": change.high,
     }
 
 

@@ -186,9 +186,9 @@ def sample_tasks(
 ) -> Tensor:
     """One picture per task from task noise, at most ``chunk`` at a time: uint8 [N, H, W, 3], all on every process."""
     parts = policy.alike(batch, chunk)
-    made = [images_NHWC for _, images_NHWC in parts_in_turns(policy, sigmas, batch, parts, processes, draw)]
-    own_NHWC = torch.cat([torch.zeros(0, policy.height, policy.width, 3, dtype=torch.uint8), *made])
-    return gather_parts(own_NHWC, parts, processes)
+    own = [torch.zeros(0, policy.height, policy.width, 3, dtype=torch.uint8)]
+    own += [images_NHWC for _, images_NHWC in parts_in_turns(policy, sigmas, batch, parts, processes, draw)]
+    return gather_parts(torch.cat(own), parts, processes)
 
 
 def best_of(scores_KNR: Tensor) -> Tensor:

@@ -57,29 +57,24 @@ def _recoloured(truth: Truth, names: tuple[str, ...]) -> Truth:
     return replace(truth, subjects=replace(truth.subjects, **turned))
 
 
+def _with_prompt(truth: Truth, **prompt: Tensor) -> Truth:
+    """Prompts with some of their fields replaced."""
+    return replace(truth, prompts=replace(truth.prompts, **prompt))
+
+
 CORRUPTIONS: dict[str, tuple[str, Callable[[Truth, torch.Generator], Truth]]] = {
-    "wrong subject": (
-        "identity",
-        lambda t, rng: replace(t, subjects=world.sample_subjects(len(t.subjects), rng)),
-    ),
+    "wrong subject": ("identity", lambda t, rng: replace(t, subjects=world.sample_subjects(len(t.subjects), rng))),
     "near-miss colour": ("identity", lambda t, rng: _recoloured(t, ("main_BC", "other_BC"))),
     "near-miss main colour": ("identity", lambda t, rng: _recoloured(t, ("main_BC",))),
     "wrong scene": (
         "prompt",
-        lambda t, rng: replace(
-            t, prompts=replace(t.prompts, scene_B=_another(t.prompts.scene_B, len(world.SCENES), rng))
-        ),
+        lambda t, rng: _with_prompt(t, scene_B=_another(t.prompts.scene_B, len(world.SCENES), rng)),
     ),
     "wrong position": (
         "prompt",
-        lambda t, rng: replace(
-            t, prompts=replace(t.prompts, position_B=_another(t.prompts.position_B, len(world.POSITIONS), rng))
-        ),
+        lambda t, rng: _with_prompt(t, position_B=_another(t.prompts.position_B, len(world.POSITIONS), rng)),
     ),
-    "property ignored": (
-        "prompt",
-        lambda t, rng: replace(t, prompts=replace(t.prompts, property_B=0 * t.prompts.property_B)),
-    ),
+    "property ignored": ("prompt", lambda t, rng: _with_prompt(t, property_B=0 * t.prompts.property_B)),
 }
 
 

@@ -139,8 +139,8 @@ class Sampled(Maker):
     def _make(self, blocks: Sequence[Block], processes: Processes) -> Made:
         works = [functools.partial(self._work, block) for block in blocks]
         with self.policy.reference() if self.alone else nullcontext():
-            for number, made in in_turns(self.policy, self.sigmas, works, processes):
-                yield number, made if isinstance(made, UserError) else to_pictures(made)
+            for number, images_NHWC in in_turns(self.policy, self.sigmas, works, processes):
+                yield number, images_NHWC if isinstance(images_NHWC, UserError) else to_pictures(images_NHWC)
 
     def _work(self, block: Block) -> Work:
         row, names = block.row, () if self.alone else block.row.references

@@ -51,12 +51,12 @@ def canvas(title: str, size: tuple[float, float] = (4.6, 2.8)) -> tuple[Figure, 
 def panels(titles: Sequence[str], size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     """Empty plots side by side, in a figure of ``size`` inches."""
     figure = Figure(figsize=size, layout="constrained")
-    found = [figure.add_subplot(1, len(titles), place + 1) for place in range(len(titles))]
-    for axes, title in zip(found, titles, strict=True):
+    plots = [figure.add_subplot(1, len(titles), place + 1) for place in range(len(titles))]
+    for axes, title in zip(plots, titles, strict=True):
         axes.set_title(title, loc="left", color=INK, fontsize=11, pad=8, parse_math=False)
         dress(axes)
         axes.grid(axis="y", color=RULE, linewidth=0.8)
-    return figure, found
+    return figure, plots
 
 
 def dress(axes: Axes) -> None:
@@ -77,9 +77,9 @@ def name_iterations(axes: Axes) -> None:
 
 
 def legend(axes: Axes, title: str | None = None) -> None:
-    made = axes.legend(title=title, title_fontsize=9, fontsize=9, labelcolor=MUTED, loc="best")
-    made.get_title().set_color(MUTED)
-    made.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=1)
+    shown = axes.legend(title=title, title_fontsize=9, fontsize=9, labelcolor=MUTED, loc="best")
+    shown.get_title().set_color(MUTED)
+    shown.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=1)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -41,13 +41,12 @@ def sample_sheet(
     return grid(rows, batch.prompts, columns, notes if scores else (), size=pictures[0].size if pictures else None)
 
 
-def row_sheet(batch: Batch, chosen: Mapping[str, Sequence[int]], made: Mapping[str, Tensor]) -> Image.Image:
-    """The references and one picture of each row of ``made`` (uint8 [N, H, W, 3] by name), for the tasks of ``chosen``:
-    a line of them, or several, below each of its names."""
-    pictures = {name: to_pictures(images_NHWC) for name, images_NHWC in made.items()}
+def row_sheet(batch: Batch, chosen: Mapping[str, Sequence[int]], arms: Mapping[str, Tensor]) -> Image.Image:
+    """References and each arm's picture (uint8 [N, H, W, 3] by name) of the tasks in ``chosen``, below its names."""
+    pictures = {name: to_pictures(images_NHWC) for name, images_NHWC in arms.items()}
     lines = []
     most = max((len(batch.references[n]) for tasks in chosen.values() for n in tasks), default=1)
-    columns = ("reference", *[""] * (most - 1), *made) if most else tuple(made)
+    columns = ("reference", *[""] * (most - 1), *arms) if most else tuple(arms)
     for name, tasks in chosen.items():
         panels = []
         for n in tasks:

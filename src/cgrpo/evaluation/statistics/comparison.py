@@ -168,24 +168,10 @@ def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]
 def _difference(column: Column, method: str, group: str, paired: Mapping[Pair, tuple[float, float]]) -> Difference:
     base_N, other_N = _arms(paired.values())
     found = contrast(base_N, other_N, cluster_numbers(pair.subject for pair in paired), test=group == ALL)
-    return Difference(
-        method,
-        column.label,
-        column.axis,
-        group,
-        found.clusters,
-        found.cases,
-        found.over_clusters.base,
-        found.over_clusters.trained,
-        found.over_clusters.difference,
-        found.over_clusters.low,
-        found.over_clusters.high,
-        found.over_cases.low,
-        found.over_cases.high,
-        found.improved,
-        found.p,
-        exact=found.exact,
-    )
+    headline, items = found.over_clusters, found.over_cases
+    numbers = (headline.base, headline.trained, headline.difference, headline.low, headline.high, items.low, items.high)
+    names, counts = (method, column.label, column.axis, group), (found.clusters, found.cases)
+    return Difference(*names, *counts, *numbers, found.improved, found.p, exact=found.exact)
 
 
 def _arms(both: Iterable[tuple[float, float]]) -> tuple[Tensor, Tensor]:

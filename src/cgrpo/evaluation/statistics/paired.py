@@ -94,8 +94,8 @@ def paired_difference(base_N: Tensor, trained_N: Tensor, cluster_N: Tensor, leve
     means = cluster_means(trained_N - base_N, cluster_N)
     centre = means.mean().item() if len(means) else math.nan
     deviation = means.std().item() if len(means) > 1 else math.nan
-    found = student_interval(centre, deviation, len(means), level=level)
-    return Paired(found.low, found.high, base_N.mean().item(), trained_N.mean().item(), centre)
+    bounds = student_interval(centre, deviation, len(means), level=level)
+    return Paired(bounds.low, bounds.high, base_N.mean().item(), trained_N.mean().item(), centre)
 
 
 @dataclass(frozen=True)
@@ -180,9 +180,9 @@ def two_level(gap_SJ: Tensor) -> TwoLevel:
         freedom = total**2 / parts if total > 0 and parts > 0 else float(min(squares))
         variance = max(total, by_seed, by_subject) / (seeds * subjects)
     freedom = max(freedom, seeds - 1.0, 1.0)
-    found = student_interval(mean.item(), variance**0.5, 1, freedom)
+    bounds = student_interval(mean.item(), variance**0.5, 1, freedom)
     p = float(2 * stats.t.sf(abs(mean.item()) / variance**0.5, freedom)) if variance else float(mean.item() == 0)
-    return TwoLevel(found.low, found.high, mean.item(), seeds, subjects, p)
+    return TwoLevel(bounds.low, bounds.high, mean.item(), seeds, subjects, p)
 
 
 def auc(better_N: Tensor, worse_N: Tensor) -> float:

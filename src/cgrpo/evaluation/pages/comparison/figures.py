@@ -28,7 +28,7 @@ from cgrpo.evaluation.statistics import Tradeoff
 from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
 
-# Okabe and Ito's, told apart with any colour vision; the baseline is ink. Marks differ too, for more methods than six.
+# Okabe and Ito's, distinct with any colour vision; the baseline is ink. Markers differ too, for more than six methods.
 COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")
 MARKS = "osD^vP*X"
 REFERENCE_MARKS = {COPY: "x", PROMPT_ONLY: "1", AUTOENCODED: "2", REAL: "*"}
@@ -36,7 +36,7 @@ ACROSS = 2  # panels in a row
 
 
 def style(place: int) -> tuple[str, str]:
-    """Colour and mark of the method at ``place``, the baseline at 0."""
+    """Colour and marker of the method at ``place``, the baseline at 0."""
     return COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
 
 
@@ -85,8 +85,8 @@ def _spot(name: str, point: Point, methods: Sequence[str], close: bool) -> Spot:
     """From close by the methods are named where they stand."""
     if name in RESERVED:
         return Spot(point, MUTED, REFERENCE_MARKS[name], 7, name)
-    colour, mark = style(methods.index(name))
-    return Spot(point, colour, mark, 7, name, note=name if close else "")
+    colour, marker = style(methods.index(name))
+    return Spot(point, colour, marker, 7, name, note=name if close else "")
 
 
 def _close_by(axes: Axes, points: Sequence[Point]) -> None:
@@ -98,7 +98,7 @@ def _close_by(axes: Axes, points: Sequence[Point]) -> None:
 
 
 def subjects_figure(comparison: Comparison) -> Figure:
-    """A panel a column, a line a subject, a dot a method with its interval over prompts; one order in all panels."""
+    """A panel per column, a line per subject, a dot per method with its interval over prompts; one order throughout."""
     columns, others = comparison.columns, comparison.methods[1:]
     first = {d.subject: d.difference for d in reversed(comparison.subjects) if d.column == columns[0]}
     order = sorted(dict.fromkeys(d.subject for d in comparison.subjects), key=lambda name: first.get(name, math.inf))
@@ -112,12 +112,12 @@ def subjects_figure(comparison: Comparison) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_title(column, loc="left", color=INK, fontsize=10, parse_math=False)
         for place, method in enumerate(others):
-            found = [d for d in comparison.subjects if d.column == column and d.method == method]
+            shown = [d for d in comparison.subjects if d.column == column and d.method == method]
             shift = 0.6 * ((place + 0.5) / len(others) - 0.5)
-            ys = [order.index(d.subject) + shift for d in found]
-            colour, mark = style(place + 1)
-            axes.hlines(ys, [d.low for d in found], [d.high for d in found], color=colour, alpha=0.5, linewidth=1.2)
-            axes.plot([d.difference for d in found], ys, mark, color=colour, markersize=4, label=method)
+            ys = [order.index(d.subject) + shift for d in shown]
+            colour, marker = style(place + 1)
+            axes.hlines(ys, [d.low for d in shown], [d.high for d in shown], color=colour, alpha=0.5, linewidth=1.2)
+            axes.plot([d.difference for d in shown], ys, marker, color=colour, markersize=4, label=method)
     kinds = {d.subject: d.kind for d in comparison.subjects}
     names = [f"{name} ({kinds[name]})" if kinds[name] == "live" else name for name in order]
     grid[0].set_yticks(range(len(order)), names)

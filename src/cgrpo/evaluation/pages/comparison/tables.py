@@ -11,22 +11,22 @@ PERCENT = "95 %"
 
 def tables(comparison: Comparison) -> list[Table]:
     """Means, headline differences, what explores them, and the trade-off, as far as there are any."""
-    made = [means_table(comparison)]
+    shown = [means_table(comparison)]
     if comparison.differences:
-        made += [differences_table(comparison), *detail_tables(comparison)]
+        shown += [differences_table(comparison), *detail_tables(comparison)]
     if comparison.tradeoffs:
-        made.append(tradeoffs_table(comparison))
-    return [table for table in made if table.rows]
+        shown.append(tradeoffs_table(comparison))
+    return [table for table in shown if table.rows]
 
 
 def detail_tables(comparison: Comparison) -> list[Table]:
     """Differences by kind of prompt and subject, and by single subjects."""
-    made = [groups_table(comparison), *(subjects_table(comparison, column) for column in comparison.columns)]
-    return [table for table in made if table.rows]
+    shown = [groups_table(comparison), *(subjects_table(comparison, column) for column in comparison.columns)]
+    return [table for table in shown if table.rows]
 
 
 def means_table(comparison: Comparison) -> Table:
-    """A row a method, reference rows below; a column a metric and protocol."""
+    """A row per method, reference rows below; a column per metric and protocol."""
     table = {(m.method, m.column): m for m in comparison.means if m.group == ALL}
     rows = []
     for name in (*comparison.methods, *comparison.references):
@@ -75,13 +75,13 @@ def groups_table(comparison: Comparison) -> Table:
 
 
 def subjects_table(comparison: Comparison, column: str) -> Table:
-    """Differences of one metric by subject, a column a method."""
+    """Differences of one metric by subject, a column per method."""
     others = comparison.methods[1:]
-    found = {(d.subject, d.method): d for d in comparison.subjects if d.column == column}
+    differences = {(d.subject, d.method): d for d in comparison.subjects if d.column == column}
     kinds = {d.subject: d.kind for d in comparison.subjects if d.column == column}
     rows = []
     for subject, kind in kinds.items():
-        cells = [found.get((subject, method)) for method in others]
+        cells = [differences.get((subject, method)) for method in others]
         texts = [f"{number(d.difference, signed=True)} [{interval(d.low, d.high)}]" if d else DASH for d in cells]
         rows.append([subject, kind or DASH, *texts])
     note = f"Difference from {comparison.baseline}; in brackets {PERCENT} over the subject's prompts, these items only."

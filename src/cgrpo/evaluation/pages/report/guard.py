@@ -85,13 +85,13 @@ def _shifts(
     checks: Sequence[Check],
     title: str,
     key: str,
-    wanted: Callable[[Metric], bool],
+    chosen: Callable[[Metric], bool],
     *,
     first: str = plots.INK,
     limit: float = 0,
 ) -> str:
     """Shifts from the base, with the bands of their intervals; "" where there are none."""
-    names = [name for name, metric in checks[-1]["metrics"].items() if wanted(metric)]
+    names = [name for name, metric in checks[-1]["metrics"].items() if chosen(metric)]
     lines = {name: line for name in names if len(line := _line(checks, name)[0]) > 1}
     if not lines:
         return ""

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing else, for people who were not there."""
+"""The report of a run: one HTML file that needs no other, for people who were not there."""
 
 from __future__ import annotations
 
@@ -71,7 +71,11 @@ def _facts(
         ("Rewards", ", ".join(f"{name} ({reward.type})" for name, reward in config.rewards.items())),
         ("Policy", f"LoRA of rank {config.policy.rank}, {config.policy.width} {TIMES} {config.policy.height} pixels"),
         ("Learning rate", _learning_rate(config)),
-        *([("Averaged weights", f"decay {config.training.average:g} an iteration")] if config.training.average else []),
+        *(
+            [("Averaged weights", f"decay {config.training.average:g} per iteration")]
+            if config.training.average
+            else []
+        ),
         ("Seed", str(config.training.seed)),
     ]
     if math.isfinite(seconds):
@@ -83,7 +87,7 @@ def _facts(
         shown = f"{clusters.count} {clusters.unit}{' of one subject' if clusters.unit == 'prompts' else ''}"
         facts.append(("Held-out tasks", f"{len(tasks)} of {tasks.source}: {shown}"))
         if (count := config.evaluation.best_of) > 1:
-            facts.append(("Trained", f"the best of {count} pictures a task, by the sum of the rewards"))
+            facts.append(("Trained", f"the best of {count} pictures per task, by the sum of the rewards"))
     return facts
 
 
@@ -101,7 +105,7 @@ def _settings(config: Config, environment: Mapping[str, Any]) -> Section:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty when there is none, for a report does not fail for want of a footnote."""
+    """A JSON object; empty if there is none, since a report should not fail for a footnote."""
     try:
         table = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):

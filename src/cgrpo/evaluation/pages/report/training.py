@@ -1,4 +1,4 @@
-"""What the iterations of a run say: rewards, how far they pull apart, and whether training was in order."""
+"""A run's iterations: its rewards, how far they pull apart, and whether training was in order."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _health_facts(rows: Rows) -> list[tuple[str, str]]:
     phases = [key for key in ("encode", "sample", "reward", "update", "total") if column(f"seconds/{key}")]
     times = {key: sum(values := column(f"seconds/{key}")) / len(values) for key in phases}
     if times:
-        facts.append(("Seconds an iteration", ", ".join(f"{key} {value:.2f}" for key, value in times.items())))
+        facts.append(("Seconds per iteration", ", ".join(f"{key} {value:.2f}" for key, value in times.items())))
     if drift := column("ratio_drift"):
         facts.append(("Largest ratio drift", f"{max(drift):.1e}"))
     if left_out := column("updates_left_out"):
