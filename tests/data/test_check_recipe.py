@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cgrpo.app import needs
 from cgrpo.app.main import main
 from cgrpo.app.run import train
-from cgrpo.build import needs
 from cgrpo.config import load_config
 from cgrpo.data import check_manifest, read_tasks
 from cgrpo.errors import UserError

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cgrpo.app.run import train
-from cgrpo.build import make_final_tasks, make_policy
+from cgrpo.app.tasks import make_final_tasks
+from cgrpo.build import make_policy
 from cgrpo.config import load_config
 from cgrpo.evaluation.heldout import HeldOut, Tasks, sample_arms, tasks_by_gain
 from cgrpo.evaluation.sampling import ALONE, best_of

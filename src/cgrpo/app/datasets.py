@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cgrpo.app.tasks import cut_lines, print_cut, prompts_of
-from cgrpo.build import make_final_tasks, make_guard_tasks, make_source
-from cgrpo.build.needs import missing, to_fetch, unfit
+from cgrpo.app.needs import missing, to_fetch, unfit
+from cgrpo.app.tasks import cut_lines, make_final_tasks, make_guard_tasks, print_cut, prompts_of
+from cgrpo.build import make_source
 from cgrpo.config import TOYBOX, Config, load_config
 from cgrpo.data import CheckReport, ManifestSource, Scorers, check_manifest
 from cgrpo.data.notes import shared_with

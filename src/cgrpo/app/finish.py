@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cgrpo.app.guard import Watch
-from cgrpo.build import make_held_out_judges
+from cgrpo.app.guard import Watch, make_held_out_judges
 from cgrpo.config import Config
 from cgrpo.evaluation.heldout import (
     Tasks,

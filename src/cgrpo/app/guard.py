@@ -6,13 +6,27 @@ import sys
 import time
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from cgrpo.build import make_guard, make_guard_tasks
+from cgrpo.app.tasks import make_guard_tasks
 from cgrpo.config import TOYBOX, Config
-from cgrpo.evaluation.guard import Guard, best_check, best_in_words, exhausted, new_warnings, stopped_in_words
+from cgrpo.errors import UserError
+from cgrpo.evaluation.guard import (
+    Guard,
+    best_check,
+    best_in_words,
+    exhausted,
+    new_warnings,
+    stopped_in_words,
+    untouched,
+)
+from cgrpo.evaluation.metrics import Scorer, as_rewards
+from cgrpo.evaluation.sampling import Processes
 from cgrpo.policies.base import Policy
-from cgrpo.rewards import Reward
+from cgrpo.rewards import Reward, make_rewards
+from cgrpo.rewards.measures import measures
+from cgrpo.toybox.judges import make_judges
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
 from cgrpo.types import Batch
@@ -21,6 +35,33 @@ from cgrpo.types import Batch
 def tasks_to_watch(cfg: Config) -> Batch | None:
     """The held-out tasks; None where there are none, or the run is too short for a check."""
     return make_guard_tasks(cfg) if 0 < cfg.guard.every <= cfg.training.iterations else None
+
+
+def make_held_out_judges(cfg: Config, toybox: bool, device: torch.device | str) -> dict[str, Reward]:
+    """Judges of held-out tasks: guard.scorers, or where there are none and the tasks are the toy world's, its own.
+
+    The random state is left as it was: loading a model may draw.
+    """
+    with untouched(torch.device(device)):
+        return make_rewards(cfg.guard.scorers, device) or (make_judges() if toybox else {})
+
+
+def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Reward], processes: Processes) -> Guard:
+    """The guard over ``tasks``: ``rewards`` as trained on, judges beside them, and measures of the pictures.
+
+    Raises UserError where two of them have one name. The random state is left as it was.
+    """
+    judges = make_held_out_judges(cfg, tasks.spec is not None, policy.device)
+    own = measures(cfg.evaluation.copies)
+    for name in own:
+        if name in rewards or name in judges:
+            raise UserError(
+                f"{name!r} is what the guard itself measures; rename the reward or scorer, or set guard.every=0"
+            )
+    scorers = as_rewards(rewards) | {name: Scorer("judge", judge) for name, judge in judges.items()}
+    scorers |= {name: Scorer("guard", measure) for name, measure in own.items()}
+    sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
+    return Guard(policy, tasks, scorers, sigmas, processes, cfg.guard.batch)
 
 
 class Watch:

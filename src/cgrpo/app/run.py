@@ -15,10 +15,10 @@ from tqdm import tqdm
 from cgrpo.app.finish import finish
 from cgrpo.app.guard import Watch, tasks_to_watch
 from cgrpo.app.materials import began_in, check_materials
+from cgrpo.app.needs import check_needs
 from cgrpo.app.pairs import pairs_of
-from cgrpo.app.tasks import print_cut, prompts_of
-from cgrpo.build import make_final_tasks, make_policy, make_source, make_trainer
-from cgrpo.build.needs import check_needs
+from cgrpo.app.tasks import make_final_tasks, print_cut, prompts_of
+from cgrpo.build import make_policy, make_source, make_trainer
 from cgrpo.config import Config, PreferenceConfig, parse_run, settled
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError

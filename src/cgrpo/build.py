@@ -1,0 +1,117 @@
+"""From a configuration to objects: policy, tasks, trainer, and what an analysis takes. Policies and rewards build
+themselves; here the settings of several tables meet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cgrpo.analysis import AnalysisInputs
+from cgrpo.config import (
+    TOYBOX,
+    Config,
+    ForwardConfig,
+    GrpoConfig,
+    PreferenceConfig,
+    SftConfig,
+    parse_config,
+)
+from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
+from cgrpo.errors import UserError
+from cgrpo.policies import build
+from cgrpo.policies.base import Policy
+from cgrpo.rewards import Reward, make_rewards
+from cgrpo.training.forward import Forward
+from cgrpo.training.grpo import GRPO
+from cgrpo.training.loop import Loop
+from cgrpo.training.preference import Preference
+from cgrpo.training.runtime import Runtime
+from cgrpo.training.sft import SFT
+
+Split = Literal["train", "validation", "test"]
+
+
+def make_policy(
+    cfg: Config,
+    device: torch.device | str = "cpu",
+    adapter: Path | None = None,
+    *,
+    spread: bool = False,
+    called: str = "",
+) -> Policy:
+    """The configuration's policy with ``adapter``, or with a fresh one of the run's seed; see ``Policy.make``."""
+    seed, cache = cfg.training.seed, cfg.data.cache
+    return build.make_policy(cfg.policy, device, adapter, seed=seed, cache=cache, spread=spread, called=called)
+
+
+def load_policy(
+    path: str = TOYBOX, adapter: str | Path | None = None, *, device: torch.device | str = "cpu", **settings: Any
+) -> Policy:
+    """A policy for use from Python: whatever ``policy.path`` may be, with an adapter file or folder on top.
+
+    ``settings`` are those of the configuration's policy table (height, width, reference_size, guidance, start, ...).
+    """
+    cfg = parse_config({"policy": {"path": path, **settings}}, "load_policy")
+    return make_policy(cfg, device, None if adapter is None else Path(adapter))
+
+
+def make_source(cfg: Config) -> Source:
+    """The training tasks; where pairs are given, theirs."""
+    if isinstance(cfg, PreferenceConfig) and cfg.preference.pairs:
+        return PairSource(Path(cfg.preference.pairs), cfg.policy.reference_alpha, cfg.data.limit)
+    if cfg.data.source == TOYBOX:
+        world = ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
+        world.size = cfg.data.limit or None
+        return world
+    source = make_manifest(cfg, cfg.data.source, cfg.data.root, cfg.data.limit)
+    if source.left_out:
+        reason = f"{source.left_out} rows are left out by the data set's own quality filter (docs/data.md)"
+        print(f"cgrpo: {cfg.data.source}: {reason}", file=sys.stderr)
+    return source
+
+
+def make_manifest(cfg: Config, path: str, root: str = "", limit: int = 0) -> ManifestSource:
+    """The tasks of a data set, the first ``limit`` of them (0: all), read as the policy takes its references."""
+    return ManifestSource(Path(path), cfg.policy.reference_alpha, Path(root) if root else None, limit)
+
+
+def make_trainer(
+    cfg: Config, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime
+) -> Loop[Any]:
+    """The method's loop over ``source``."""
+    match cfg:
+        case GrpoConfig():
+            return GRPO(cfg, policy, rewards, source, runtime)
+        case ForwardConfig():
+            return Forward(cfg, policy, rewards, source, runtime)
+        case SftConfig():
+            return SFT(cfg, policy, rewards, source, runtime)
+        case PreferenceConfig():
+            return Preference(cfg, policy, rewards, source, runtime)
+
+
+def make_subject(
+    cfg: Config,
+    adapter: Path | None,
+    device: torch.device | str = "cpu",
+    *,
+    split: Split = "train",
+    seed: int = 0,
+    tick: Callable[[int], object] = lambda done: None,
+) -> AnalysisInputs:
+    """The policy with ``adapter`` (None: untrained), its rewards, and tasks of ``split``. Raises UserError."""
+    source = _split_source(cfg, split)
+    policy = make_policy(cfg, device, adapter)
+    return AnalysisInputs(cfg, policy, make_rewards(cfg.rewards, device), source, seed, tick)
+
+
+def _split_source(cfg: Config, split: Split) -> Source:
+    if split == "train":
+        return make_source(cfg)
+    if cfg.data.source != TOYBOX:
+        raise UserError(f"--split {split}: the data set {cfg.data.source} has no splits; only the toy world has")
+    return ToyboxSource(0, split, cfg.data.dial)
