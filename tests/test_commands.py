@@ -54,9 +54,9 @@ def test_cite_and_help(capsys):
 
 
 def test_generated_pages_are_fresh():
-    pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    pages = runpy.run_path(str(ROOT / "tools" / "generate.py"))
     for name, page in pages["PAGES"].items():
-        assert (ROOT / "docs" / name).read_text() == page(), f"run python docs/generate.py: docs/{name} is stale"
+        assert (ROOT / "docs" / name).read_text() == page(), f"run python tools/generate.py: docs/{name} is stale"
 
 
 def test_every_command_has_an_example_that_it_takes():

@@ -24,7 +24,7 @@ from cgrpo.plan import plan
 from cgrpo.section import TOYBOX_POLICIES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(p for p in (ROOT / "docs").rglob("*.md") if ".template" not in p.name)])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -153,7 +153,7 @@ def amiss(span: str) -> list[str]:
         named = re.sub(r"^(rewards|weights\.others|guard\.scorers)\.\w+", r"\1.NAME", key).removesuffix(".NAME")
         table = any(other.startswith(f"{named}.") for other in SETTINGS)
         found += [] if table or named in SETTINGS | NO_SETTINGS else [key]
-    files = re.findall(r"(?<![\w./-])(?:tests|benchmarks|runs|examples|docs|src)/[\w./-]*\w", span)
+    files = re.findall(r"(?<![\w./-])(?:tests|benchmarks|runs|examples|tools|results|docs|src)/[\w./-]*\w", span)
     found += [file for file in files if not (ROOT / file).exists() and "NAME" not in file]
     files = re.findall(rf"(?<![\w./-])(?:{ROOMS})/[\w/]+\.py", span)
     found += [file for file in files if not any((top / file).exists() for top in (ROOT, ROOT / "src" / "cgrpo"))]

@@ -1,6 +1,7 @@
 """What the README and docs/first-run.md promise of a run is found in stored results of the recipe they tell to type.
 
-A changed default has another key, no stored result, and fails here: train again (`cgrpo reproduce`, docs/first_run.py).
+A changed default has another key, no stored result, and fails here: train again (`cgrpo reproduce`,
+tools/first_run.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cgrpo.reproduce import Results
 from cgrpo.reproduce.runs import content_key
 
 ROOT = Path(__file__).parents[1]
-STORED = ROOT / "docs" / "results"
+STORED = ROOT / "results"
 README, FIRST_RUN = ROOT / "README.md", ROOT / "docs" / "first-run.md"
 METRICS = {"identity reward": "identity", "prompt reward": "prompt", "identity judge": "identity_readback",
            "prompt judge": "prompt_readback"}  # fmt: skip
@@ -114,7 +115,7 @@ def test_the_forward_command_is_as_told() -> None:
 
 
 def test_the_forward_tables_are_those_of_the_stored_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Line by line, what benchmarks/time_to_gain.py makes of docs/results; and what was measured on unseen subjects."""
+    """Line by line, what benchmarks/time_to_gain.py makes of results/; and what was measured on unseen subjects."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     made = runpy.run_path(str(ROOT / "benchmarks" / "time_to_gain.py"))
     page = (ROOT / "docs" / "forward.md").read_text()
@@ -140,7 +141,7 @@ def _intervals(text: str) -> list[str]:
 
 def test_intervals_in_the_reasons_are_those_of_the_tables() -> None:
     """Every further seed changes them."""
-    template = (ROOT / "docs" / "results.template.md").read_text()
+    template = (ROOT / "tools" / "results.template.md").read_text()
     reasons = template.partition("\n### Why\n")[2].partition("\n## ")[0]
     tables = _plain((ROOT / "docs" / "results.md").read_text().partition("\n## Tables")[2])
     told = set(_intervals(reasons))

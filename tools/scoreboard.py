@@ -1,4 +1,4 @@
-"""docs/results.md from the finished trainings under docs/results/runs. Called by generate.py.
+"""docs/results.md from the finished trainings under results/runs. Called by generate.py.
 
 A training's file gets there from `cgrpo reproduce NAME --out DIR`: DIR/results/*.json.
 """
@@ -23,13 +23,14 @@ from cgrpo.reproduce import (
 )
 
 HERE = Path(__file__).parent
+STORED = HERE.parent / "results"
 FIRST = ("table2", "rivals")  # the others follow by name
 SEEDS = {"table2": 5, "rivals": 5}  # others have three
 
 
 def boards() -> list[Scoreboard]:
     """Every table in every world of which something was trained."""
-    results = Results(HERE / "results" / "runs")
+    results = Results(STORED / "runs")
     found = []
     for name in (*FIRST, *(name for name in tables() if name not in FIRST)):
         table = load_table(name)
@@ -56,7 +57,7 @@ def page() -> str:
 
 def _table8() -> str:
     """What `cgrpo reproduce table8` measured on a quiet machine."""
-    found = json.loads((HERE / "results" / "table8.json").read_text(encoding="utf-8"))
+    found = json.loads((STORED / "table8.json").read_text(encoding="utf-8"))
     rule = ["---", *["---:"] * (len(found["head"]) - 1)]
     lines = ["| " + " | ".join(cells) + " |" for cells in (found["head"], rule, *found["rows"])]
     return f"`{found['command']}` on {found['machine']}. {found['note']}\n\n" + "\n".join(lines)

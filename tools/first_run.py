@@ -1,6 +1,6 @@
-"""Keeps of a finished `cgrpo train` what the README and docs/first-run.md say of one, in docs/results/first-run.
+"""Keeps of a finished `cgrpo train` what the README and docs/first-run.md say of one, in results/first-run.
 
-python docs/first_run.py RUN --name cpu --wall SECONDS
+python tools/first_run.py RUN --name cpu --wall SECONDS
 """
 
 from __future__ import annotations
@@ -42,6 +42,6 @@ if __name__ == "__main__":
     asked.add_argument("--name", required=True)
     asked.add_argument("--wall", type=float, default=None)
     options = asked.parse_args()
-    folder = Path(__file__).parent / "results" / "first-run"
+    folder = Path(__file__).parents[1] / "results" / "first-run"
     folder.mkdir(exist_ok=True)
     (folder / f"{options.name}.json").write_text(json_text(kept(options.run, options.wall)) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Draws docs/loop.png, a group of samples of one prompt with their scores, advantages and credit, by the program
 itself, and docs/toy.png, its reference.
 
-python docs/loop.py
+python tools/loop.py
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cgrpo.rewards import make_rewards
 from cgrpo.rewards.base import to_pictures
 
 GROUP, TASK = 6, 2
+DOCS = Path(__file__).parents[1] / "docs"
 
 cfg = cgrpo.load_config("toybox")
 policy, rewards, steps = make_policy(cfg), make_rewards(cfg.rewards), cfg.sampling.steps
@@ -49,5 +50,5 @@ notes = [""] + [
 row = [batch.references[0][0], *to_pictures(images_NHWC)]
 columns = ["reference", *(f"sample {g + 1}" for g in range(GROUP))]
 sheet = grid([row], batch.prompts, columns, [notes], size=row[-1].size)
-sheet.save(Path(__file__).parent / "loop.png", optimize=True)
-row[0].save(Path(__file__).parent / "toy.png", optimize=True)
+sheet.save(DOCS / "loop.png", optimize=True)
+row[0].save(DOCS / "toy.png", optimize=True)
