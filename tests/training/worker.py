@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from cgrpo import cli
+from cgrpo.app.main import main as cgrpo
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
             return score(self, *arguments)
 
         Scoring.__call__ = score_and_die
-    return cli.main(arguments)
+    return cgrpo(arguments)
 
 
 if __name__ == "__main__":
