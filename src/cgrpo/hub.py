@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading
 
 _REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.safetensors)?")
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -69,6 +73,39 @@ def locate(text: str, wanted: Wanted) -> Path:
         return _fetched(text, lambda: _file(name["repo"], name["revision"], name["file"].removeprefix("/")))
     kinds = _SETTINGS if wanted == "settings" else _KINDS
     return _fetched(text, lambda: _folder(name["repo"], name["revision"], kinds))
+
+
+def read_settings(path: str | Path, file: str = "config.json") -> dict[str, Any] | None:
+    """The JSON table in ``file`` of the checkpoint that ``path`` names, without its weights and without a network.
+
+    A folder has its own. A name on the hub is looked up in the hub's cache, then in published.json by what follows
+    the owner. Returns None where none has it. Raises UserError for a folder's file that is missing or can't be read.
+    """
+    name, _, revision = str(path).partition("@")
+    place = Path(os.path.expanduser(path))
+    found = place / file if place.is_dir() else _cached(name, file, revision or None)
+    if found is None:
+        return _published().get(f"{name.rsplit('/', 1)[-1].lower()}/{file}")
+    with reading(found):
+        table = json.loads(found.read_text(encoding="utf-8-sig"))
+    if not isinstance(table, dict):
+        raise UserError(f"{found}: not a JSON table", "give a complete checkpoint folder")
+    return table
+
+
+def _cached(name: str, file: str, revision: str | None) -> Path | None:
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(name, file, cache_dir=_cache(), revision=revision)
+    except errors.HFValidationError:  # not a name on the hub
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+@functools.cache
+def _published() -> dict[str, dict[str, Any]]:
+    return json.loads((resources.files("cgrpo") / "published.json").read_text())
 
 
 def _file(repo: str, revision: str | None, file: str) -> str:

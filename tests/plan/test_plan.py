@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +72,7 @@ def test_the_papers_memory() -> None:
     assert size(found, "gradients") == 4 * 956_301_312
     assert size(found, "text encoders") == 2 * (4_762_310_656 + 123_060_480)
     assert size(found, "autoencoder") == 4 * 83_819_683
-    assert size(found, "reward prompt") == 2 * 8_288_000_000
+    assert size(found, "reward prompt") == 2 * 7_746_378_240 + 4 * (3585 * 1024 + 1025 * 16 + 17 * 2)
     # 57 blocks' inputs of 2,560 x 3,072 numbers for 4 pairs; the rest is small.
     assert size(found, "activations") == pytest.approx(4 * 57 * 2560 * 3072 * 2, rel=0.05)
     assert found.memory.peak == found.memory.resident + total(found.memory.phases[found.memory.busiest]) + (
@@ -118,10 +116,10 @@ def test_the_guards_scorers_and_offloaded_rewards_are_counted_where_they_are() -
     clip = ("data.source=train.json", "guard.every=10", "guard.scorers.judge.type=clip-i")
     assert all("guard" not in part.name for part in plan(paper(*clip), gpus=8).memory.always)  # it has no tasks
     watched = plan(paper(*clip, "guard.source=heldout.json"), gpus=8)
-    assert size(watched, "guard judge") == 4 * 151_277_313
+    assert size(watched, "guard judge") == 4 * 87_849_217  # without the half that reads
     away = plan(paper("rewards.prompt.offload=true"), gpus=8)
     assert not any(part.name.startswith("reward prompt") for part in away.memory.always)
-    assert away.memory.phases["reward"][0].size == 2 * 8_288_000_000
+    assert away.memory.phases["reward"][0].size == size(plan(paper(), gpus=8), "reward prompt")
 
 
 @pytest.mark.parametrize("recipe", ["uno-24gb", "uno-24gb-short"])
@@ -231,6 +229,8 @@ def test_what_is_unknown_is_said() -> None:
     assert found.memory.unknown == ("reward prompt: my.module:score",)
     assert any("my.module:score" in note and "unknown" in note for note in found.notes)
     assert any("FLUX.1-dev are assumed" in note for note in found.notes)
+    notes = plan(paper("policy.t5=own/t5"), gpus=8).notes[:2]
+    assert "FLUX.1-dev are assumed" in notes[0] and "policy.t5 'own/t5'" in notes[1]
     assert "beside 1 of unknown size" in render(found)
     for tasks, told in ((), False), (("guard.source=heldout.json",), True):
         notes = plan(load_config("uno-dinoseg-hpsv3", tasks), gpus=8).notes
@@ -287,22 +287,54 @@ def test_a_gpu_of_your_own() -> None:
 
 
 def test_broken_folders(tmp_path: Path) -> None:
-    for part in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        (tmp_path / part).mkdir()
-    with pytest.raises(UserError, match=r"transformer/config\.json: can't be read"):
+    (tmp_path / "transformer").mkdir()
+    with pytest.raises(UserError, match=r"transformer/config\.json"):
         plan(paper(f"policy.path={tmp_path}"))
-    (tmp_path / "transformer" / "config.json").write_text('{"num_layers": 2}')
-    with pytest.raises(UserError, match=r"transformer/config\.json: lacks 'num_single_layers'"):
-        plan(paper(f"policy.path={tmp_path}"))
-    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
-    with pytest.raises(UserError, match=r"model\.safetensors: not a readable"):
+    with pytest.raises(UserError, match=r"config\.json"):
         plan(paper(f"rewards.identity.path={tmp_path}"))
 
 
-def test_no_model_library_is_imported() -> None:
-    script = (
-        "import sys; from cgrpo.config import load_config; from cgrpo.plan import plan, render; "
-        "render(plan(load_config())); print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+def klein(*settings: str) -> Config:
+    return load_config("klein", settings)
+
+
+def test_klein_by_hand() -> None:
+    """8 prompts x 12 samples x 10 steps, each two forwards; int(0.6 * 9) = 5 pairs a sample; (512 / 16)^2 = 1,024."""
+    found = plan(klein())
+    assert (found.tokens.target, found.tokens.references, found.tokens.text) == (1024, 1024, 512)
+    assert (found.work.sampling_forwards, found.work.pairs, found.work.updates) == (2 * 960, 480, 3)
+    assert list(found.parameters)[:3] == ["transformer", "qwen text encoder", "autoencoder"]
+    # Rank 64: q, k, v, the output in both streams of 5 blocks; the two layers of 20, 3 + 2 * 3 and 1 + 3 widths.
+    assert found.trained == 64 * 3072 * (5 * 2 * 4 * 2 + 20 * ((1 + 9) + (4 + 1)))
+    assert "FLUX.2-klein-4B are assumed" in found.notes[0]
+
+
+def test_what_guidance_by_a_negative_prompt_costs() -> None:
+    without, both, one = (
+        plan(klein(f"policy.guidance={scale}", f"policy.guidance_gradient={gradient}"))
+        for scale, gradient in ((1, "both"), (4, "both"), (4, "conditional"))
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+
+    def parts(found: Plan, name: str) -> float:
+        return found.work.operations[name]
+
+    for name in ("sampling", "training, forward", "reference policy (kl)"):
+        assert parts(both, name) == parts(one, name) == 2 * parts(without, name)
+    for name in ("training, backward", "training, computed again"):
+        assert parts(both, name) == 2 * parts(without, name) and parts(one, name) == parts(without, name)
+    assert parts(both, "text encoders") == 9 / 8 * parts(without, "text encoders")  # the negative prompt, too
+    notes = [
+        next(note for note in plan(klein("guard.source=x", *settings)).notes if "guard's time" in note)
+        for settings in (["policy.guidance=1"], ["policy.guidance=1", "policy.evaluation_guidance=4"], [])
+    ]
+    assert ["64 x 10 f" in notes[0], "64 x 20 f" in notes[1], "64 x 20 f" in notes[2]] == [True] * 3
+    kept = [found.memory.backward["full"] for found in (without, both, one)]
+    assert kept[1] > 1.5 * kept[0] and kept[2] == kept[0]
+    drawn = [total(found.memory.phases["sample"]) for found in (without, both, one)]
+    assert drawn[1] > 1.5 * drawn[0] and drawn[2] == drawn[0]
+
+
+@pytest.mark.parametrize("gpu", ["rtx-4090-24gb", "rtx-3090-24gb"])
+def test_kleins_24_gb_recipe_fits_with_room_for_the_guards_scorers(gpu: str) -> None:
+    found = plan(load_config("klein-24gb"), gpu=gpu)
+    assert found.fits and found.memory.peak < 22 * 2**30

@@ -12,9 +12,8 @@ from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.measured import ASSUMED
 from cgrpo.plan.measured import utilisation as measured_utilisation
 from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
+from cgrpo.plan.policy import CountedPolicy, Tokens, count_policy
 from cgrpo.plan.rewards import RewardModel, has_guard, reward_models
-from cgrpo.plan.shapes import Shapes, policy_shapes
-from cgrpo.plan.transformer import Tokens
 from cgrpo.plan.work import Work, estimate_work, heldout_forwards
 
 
@@ -79,7 +78,7 @@ def plan(
     tflops: float | None = None,
     memory: float | None = None,
 ) -> Plan:
-    """What the run that ``cfg`` describes takes on ``gpus`` GPUs of one kind. Pure arithmetic; loads nothing.
+    """What the run that ``cfg`` describes takes on ``gpus`` GPUs of one kind. Loads no weights.
 
     gpu           a name from ``GPUS``, or any where ``tflops`` (10^12 per second) and ``memory`` (GiB) are given
     utilisation   share of the GPU's peak that is reached on average over an iteration; None: as measured on that GPU,
@@ -94,10 +93,9 @@ def plan(
     if gpus < 1 or references < 0:
         raise UserError(f"{gpus} GPUs, {references} references: give at least 1 GPU and no negative numbers")
     kind = find_gpu(gpu, tflops, memory)
-    shapes, rewards = policy_shapes(cfg.policy), reward_models(cfg.rewards)
-    tokens = shapes.tokens(cfg.policy, references)
-    work = estimate_work(cfg, shapes, tokens, rewards, gpus)
-    found = estimate_memory(cfg, shapes, tokens, rewards, work, gpus)
+    policy, rewards = count_policy(cfg.policy, references), reward_models(cfg.rewards)
+    work = estimate_work(cfg, policy, rewards, gpus)
+    needed = estimate_memory(cfg, policy, rewards, work, gpus)
     measured = measured_utilisation(kind.name, cfg, work) if utilisation is None else None
     return Plan(
         method=cfg.method,
@@ -106,13 +104,13 @@ def plan(
         utilisation=utilisation or measured or ASSUMED,
         measured=measured is not None,
         iterations=cfg.training.iterations,
-        tokens=tokens,
-        parameters=_parameters(shapes, rewards),
-        trained=shapes.flux.lora_parameters(cfg.policy.rank),
+        tokens=policy.tokens,
+        parameters=policy.parameters | {f"reward {m.reward}: {m.model}": m.parameters for m in rewards},
+        trained=policy.trained,
         work=work,
-        memory=found,
-        advice=() if _fits(found, kind) else _advice(cfg, shapes, tokens, rewards, kind, gpus),
-        notes=_notes(cfg, shapes, rewards),
+        memory=needed,
+        advice=() if _fits(needed, kind) else _advice(cfg, policy, rewards, kind, gpus),
+        notes=_notes(cfg, policy, rewards),
     )
 
 
@@ -120,17 +118,8 @@ def _fits(memory: Memory, gpu: Gpu) -> bool:
     return memory.peak <= gpu.memory * GIB
 
 
-def _parameters(shapes: Shapes, rewards: list[RewardModel]) -> dict[str, int | None]:
-    return {
-        "transformer": shapes.flux.parameters,
-        **{f"{text.name} text encoder": text.parameters for text in shapes.texts},
-        "autoencoder": shapes.vae.parameters,
-        **{f"reward {model.reward}: {model.model}": model.parameters for model in rewards},
-    }
-
-
 def _advice(
-    cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpu: Gpu, gpus: int
+    cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], gpu: Gpu, gpus: int
 ) -> tuple[str, ...] | None:
     """The first single change that makes it fit; else the fewest of them, taken in order; else None."""
     changes = _changes(cfg, gpus)
@@ -140,8 +129,8 @@ def _advice(
     together = list(accumulate(((change,) for change in changes), lambda done, new: done + new))
     for settings in [*single, *together]:
         changed = override(cfg, settings)
-        work = estimate_work(changed, shapes, tokens, rewards, gpus)
-        if _fits(estimate_memory(changed, shapes, tokens, rewards, work, gpus), gpu):
+        work = estimate_work(changed, policy, rewards, gpus)
+        if _fits(estimate_memory(changed, policy, rewards, work, gpus), gpu):
             return settings
     return None
 
@@ -162,16 +151,13 @@ def _changes(cfg: Config, gpus: int) -> list[str]:
     return changes
 
 
-def _notes(cfg: Config, shapes: Shapes, rewards: list[RewardModel]) -> tuple[str, ...]:
-    notes = list(shapes.assumed)
+def _notes(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel]) -> tuple[str, ...]:
+    notes = list(policy.assumed)
+    if cfg.policy.start and cfg.policy.start_mode == "continue":
+        notes.append(f"the rank of {cfg.policy.start!r} is assumed to be policy.rank ({cfg.policy.rank})")
     for model in rewards:
-        lacking = [
-            what
-            for what, value in {"parameters and memory": model.memory, "operations": model.flops}.items()
-            if value is None
-        ]
-        if lacking:
-            notes.append(f"reward {model.reward} ({model.model}): {', '.join(lacking)} unknown, not counted")
+        if model.parameters is None:
+            notes.append(f"reward {model.reward} ({model.model}): parameters and operations unknown, not counted")
     notes.append(
         "time counts matrix products and convolutions at the stated utilisation; not the exchange between GPUs, "
         "moving offloaded models, checkpoints, or the comparison after the run"
@@ -180,7 +166,7 @@ def _notes(cfg: Config, shapes: Shapes, rewards: list[RewardModel]) -> tuple[str
     if has_guard(cfg):
         notes.append(
             f"the held-out guard's time is not counted: every {guard.every} iterations {guard.tasks} x "
-            f"{cfg.sampling.steps * heldout_forwards(cfg, shapes)} forwards over all GPUs together; the memory of its "
+            f"{cfg.sampling.steps * heldout_forwards(cfg, policy)} forwards over all GPUs together; the memory of its "
             "own scorers is"
         )
     notes.append(

@@ -12,9 +12,8 @@ from importlib import resources
 from typing import Any
 
 from cgrpo.config import Config, load_config
-from cgrpo.plan import flops
 from cgrpo.plan.gpus import GPUS
-from cgrpo.plan.shapes import policy_shapes
+from cgrpo.plan.policy import count_policy
 from cgrpo.plan.work import Work
 
 RECIPE = "uno-dinoseg-hpsv3"
@@ -43,15 +42,10 @@ def rows(gpu: str, stage: str, figure: str) -> list[Row]:
 
 def operations(row: Row) -> float:
     """Floating-point operations of a measured rollout or replay step, what checkpointing repeats included."""
-    cfg = load_config(RECIPE)
-    shapes, rank = policy_shapes(cfg.policy), cfg.policy.rank
-    tokens = shapes.tokens(cfg.policy, 1)
-    forward = flops.forward(shapes.flux, tokens, rank).total
+    counted = count_policy(load_config(RECIPE).policy, 1).operations
     if row["figure"] == "rollout step":
-        return row["batch"] * forward
-    blocks = flops.blocks_forward(shapes.flux, tokens, rank)
-    again = {"off": 0.0, "selective": blocks.lora, "full": blocks.total}[row["checkpointing"]]
-    return row["micro_batch"] * (forward + flops.backward(shapes.flux, tokens, rank).total + again)
+        return row["batch"] * counted.forward
+    return row["micro_batch"] * (counted.forward + counted.backward + counted.again[row["checkpointing"]])
 
 
 def share(gpu: str, row: Row) -> float:

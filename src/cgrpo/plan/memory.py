@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cgrpo.config import Config, ForwardConfig, GroupRun
-from cgrpo.plan.activations import Activations, Checkpointing, Precision, activations
+from cgrpo.plan.policy import CountedPolicy
 from cgrpo.plan.rewards import RewardModel, guard_models
-from cgrpo.plan.shapes import Shapes
-from cgrpo.plan.transformer import Tokens
 from cgrpo.plan.work import Work, guidance, sharded
+from cgrpo.policies.settings import Checkpointing
 
 GIB = 2**30
 RESERVE_FLAT, RESERVE_SHARE = 1 * GIB, 0.03  # the driver and its libraries; pieces the allocator can't use
@@ -56,21 +55,21 @@ def total(parts: tuple[Part, ...]) -> int:
     return sum(part.size or 0 for part in parts)
 
 
-def estimate_memory(
-    cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], work: Work, gpus: int
-) -> Memory:
+def estimate_memory(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], work: Work, gpus: int) -> Memory:
     """The phases are those of an iteration; a method that draws no samples has fewer."""
-    precision = Precision.of(cfg.policy.dtype)
-    adapter = shapes.flux.lora_parameters(cfg.policy.rank) * _master(cfg)
-    text = sum(text.parameters for text in shapes.texts) * precision.main if not cfg.data.cache else 0
-    vae = shapes.vae.parameters * _master(cfg)
+    guards = guard_models(cfg)
+    adapter = policy.trained * _master(cfg)
+    texts = sum(size for name, size in policy.parameters.items() if name.endswith("text encoder"))
+    text = texts * _base(cfg) if not cfg.data.cache else 0
+    vae = policy.parameters["autoencoder"] * _master(cfg)
     always = [
-        Part("transformer", _transformer(cfg, shapes, precision, gpus)),
+        Part("transformer", _transformer(cfg, policy, gpus)),
         Part("adapter", adapter),
         Part("optimizer (two moments)", 2 * adapter),
         *((Part("adapter's average", adapter),) if cfg.training.average else ()),
         *((Part("old policy's adapter", adapter),) if isinstance(cfg, ForwardConfig) and cfg.objective.old else ()),
-        *_scorers(rewards, guard_models(cfg)),
+        *(Part(f"reward {model.reward}: {model.model}", model.memory) for model in rewards if not model.offload),
+        *(Part(f"guard {model.reward}: {model.model}", model.memory) for model in guards if not model.offload),
     ]
     encoders = [Part("text encoders", text), Part("autoencoder", vae)]
     if not cfg.policy.offload:
@@ -78,9 +77,7 @@ def estimate_memory(
     if cfg.policy.start and cfg.policy.start_mode == "continue":
         always.append(Part("frozen starting adapter", adapter))
     modes: tuple[Checkpointing, ...] = ("off", "selective", "full")
-    updates: dict[Checkpointing, tuple[Part, ...]] = {
-        mode: _update(cfg, shapes, tokens, work, precision, mode) for mode in modes
-    }
+    updates: dict[Checkpointing, tuple[Part, ...]] = {mode: _update(cfg, policy, work, mode) for mode in modes}
     phases = {
         "encode": (Part("largest idle model, brought in", max(text, vae)),) if cfg.policy.offload else (),
         "update": updates[cfg.policy.checkpointing],
@@ -89,24 +86,15 @@ def estimate_memory(
         "step": (Part("gradients", adapter), Part("exchange and step", adapter if gpus == 1 else 2 * adapter)),
     }
     if work.sampling_batch:
-        phases |= _sampling(cfg, shapes, tokens, work, precision, vae if cfg.policy.offload else 0)
+        phases |= _sampling(cfg, policy, work, vae if cfg.policy.offload else 0)
         together = work.samples if isinstance(cfg, GroupRun) else work.sampling_batch
-        most = max((model.work * min(together, model.chunk) for model in rewards), default=0)
         phases["reward"] = (
-            Part("largest offloaded reward, brought in", _brought_in([*rewards, *guard_models(cfg)])),
-            Part("a segmenter's attention at work (rough)", most),
+            Part("largest offloaded reward, brought in", _brought_in([*rewards, *guards])),
+            Part("a reward's model at work", max((m.work * min(together, m.chunk) for m in rewards), default=0)),
         )
     unknown = tuple(f"reward {m.reward}: {m.model}" for m in rewards if m.memory is None)
     backward: dict[Checkpointing, int] = {mode: total(parts) for mode, parts in updates.items()}
     return Memory(tuple(always), phases, backward, unknown)
-
-
-def _scorers(rewards: list[RewardModel], guards: list[RewardModel]) -> list[Part]:
-    """The models of rewards and of the guard's scorers that are on the GPU throughout."""
-    named = [(f"reward {m.reward}: {m.model}", m) for m in rewards] + [
-        (f"guard {m.reward}: {m.model}", m) for m in guards
-    ]
-    return [Part(name, model.memory) for name, model in named if not model.offload]
 
 
 def _brought_in(models: list[RewardModel]) -> int:
@@ -122,61 +110,48 @@ def _master(cfg: Config) -> int:
     return 8 if cfg.policy.dtype == "float64" else 4
 
 
-def _transformer(cfg: Config, shapes: Shapes, precision: Precision, gpus: int) -> int:
+def _base(cfg: Config) -> int:
+    """Bytes of a number in the frozen base and the text encoders."""
+    return 2 if cfg.policy.dtype == "bfloat16" else _master(cfg)
+
+
+def _transformer(cfg: Config, policy: CountedPolicy, gpus: int) -> int:
     """The frozen base. FSDP2 shards the blocks; one is whole while it computes, and the next while it is fetched."""
-    sizes = [
-        block.parameters * precision.main
-        - (block.matrix_parameters * (precision.main - 1) if cfg.policy.quantise == "int8" else 0)
-        for block in shapes.flux.blocks
-    ]
-    ends = shapes.flux.end_parameters * precision.main
+    saved = _base(cfg) - 1 if cfg.policy.quantise == "int8" else 0
+    sizes = [block.parameters * _base(cfg) - block.matrices * saved for block in policy.blocks]
+    ends = (policy.parameters["transformer"] - sum(block.parameters for block in policy.blocks)) * _base(cfg)
     if sharded(cfg, gpus):
         return ends + -(-sum(sizes) // gpus) + 2 * max(sizes)
     return ends + sum(sizes)
 
 
-def _update(
-    cfg: Config, shapes: Shapes, tokens: Tokens, work: Work, precision: Precision, mode: Checkpointing
-) -> tuple[Part, ...]:
+def _update(cfg: Config, policy: CountedPolicy, work: Work, mode: Checkpointing) -> tuple[Part, ...]:
     """A forward-backward of one micro-batch, on gradients that others have left."""
-    samples = work.micro_batch * guidance(cfg, shapes).together
-    found: Activations = activations(shapes.flux, tokens, cfg.policy.rank, samples, mode, precision)
-    # Unless kept, the copies are gone when the backward begins to need room of its own.
-    copies = found.copies if found.copies_kept else max(0, found.copies - found.again - found.backward_work)
+    counted = policy.activations(work.micro_batch * guidance(cfg, policy).together, mode)
     return (
-        Part("gradients", shapes.flux.lora_parameters(cfg.policy.rank) * _master(cfg)),
-        Part(f"activations, checkpointing {mode}", found.kept),
-        Part("one block computed again", found.again),
-        Part("one block's gradients at work (rough)", found.backward_work),
-        Part("adapter in bfloat16", copies),
-        *_trace(cfg, shapes, tokens, work, precision),
+        Part("gradients", policy.trained * _master(cfg)),
+        Part(f"activations, checkpointing {mode}", counted.kept),
+        Part("blocks and the adapter's copies at work", counted.at_work),
+        _trace(cfg, policy, work),
     )
 
 
-def _sampling(
-    cfg: Config, shapes: Shapes, tokens: Tokens, work: Work, precision: Precision, vae: int
-) -> dict[str, tuple[Part, ...]]:
+def _sampling(cfg: Config, policy: CountedPolicy, work: Work, vae: int) -> dict[str, tuple[Part, ...]]:
     """Drawing the samples and decoding them. ``vae``: bytes of an autoencoder that is only now brought in."""
-    flux, rank = shapes.flux, cfg.policy.rank
-    samples = work.sampling_batch * guidance(cfg, shapes).together
-    at_work = activations(flux, tokens, rank, samples, "off", precision).forward_work
-    copies = flux.lora_parameters(rank) * precision.main if precision.autocast else 0
-    pixels = cfg.policy.height * cfg.policy.width
-    trace = _trace(cfg, shapes, tokens, work, precision)
-    decoded = shapes.vae.decode_memory(pixels, _master(cfg)) * work.decode_batch
+    trace = _trace(cfg, policy, work)
+    decoded = policy.decode.at_work * (_master(cfg) // 4) * work.decode_batch
     return {
         "sample": (
-            Part("one block at work (rough)", at_work),
-            Part("adapter in bfloat16", copies),
-            *trace,
+            Part("a block at work", policy.sampling(work.sampling_batch * guidance(cfg, policy).together)),
+            Part("adapter's copy in bfloat16", policy.trained * policy.copied),
+            trace,
         ),
-        "decode": (Part("autoencoder, brought in", vae), Part("decoder at work (rough)", decoded), *trace),
+        "decode": (Part("autoencoder, brought in", vae), Part("decoder at work", decoded), trace),
     }
 
 
-def _trace(cfg: Config, shapes: Shapes, tokens: Tokens, work: Work, precision: Precision) -> tuple[Part, ...]:
+def _trace(cfg: Config, policy: CountedPolicy, work: Work) -> Part:
     """What will be trained (before and after each transition, noise and old velocity of each level); conditions."""
     kept = work.pairs if isinstance(cfg, GroupRun) else 0
-    transitions = 2 * kept * tokens.target * shapes.flux.in_channels * _master(cfg)
-    row = tokens.text * shapes.flux.text_width + tokens.references * shapes.flux.in_channels
-    return (Part("transitions and conditions", transitions + work.samples * row * precision.main),)
+    transitions = 2 * kept * policy.tokens.target * policy.channels * _master(cfg)
+    return Part("transitions and conditions", transitions + work.samples * policy.condition_numbers * _base(cfg))

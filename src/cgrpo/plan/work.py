@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cgrpo.config import Config, ForwardConfig, GrpoConfig, PreferenceConfig, SftConfig
 from cgrpo.errors import UserError
-from cgrpo.plan import flops
+from cgrpo.plan.policy import CountedPolicy, count_policy
 from cgrpo.plan.rewards import RewardModel
-from cgrpo.plan.shapes import Shapes
-from cgrpo.plan.transformer import Tokens
 
 PIXELS_AT_ONCE = 2**20  # of one call of the autoencoder; one picture at least
 
@@ -48,27 +46,22 @@ def lead_steps(cfg: GrpoConfig) -> float:
     return sum(starts) / len(starts)
 
 
-def estimate_work(cfg: Config, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int) -> Work:
+def estimate_work(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> Work:
     """Raises UserError where the tasks can't be dealt evenly to the GPUs."""
     tasks, key = cfg.share()
     if tasks % gpus:
         raise UserError(f"{key} ({tasks}) must be divisible by the number of GPUs ({gpus})")
     match cfg:
         case GrpoConfig() | ForwardConfig():
-            return _groups(cfg, shapes, tokens, rewards, tasks // gpus, sharded(cfg, gpus))
+            return _groups(cfg, policy, rewards, tasks // gpus, sharded(cfg, gpus))
         case SftConfig():
-            return _sft(cfg, shapes, tokens, tasks // gpus)
+            return _sft(cfg, policy, tasks // gpus)
         case PreferenceConfig():
-            return _preference(cfg, shapes, tokens, rewards, tasks // gpus, gpus)
+            return _preference(cfg, policy, rewards, tasks // gpus, gpus)
 
 
 def _groups(
-    cfg: GrpoConfig | ForwardConfig,
-    shapes: Shapes,
-    tokens: Tokens,
-    rewards: list[RewardModel],
-    prompts: int,
-    one_by_one: bool,
+    cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, rewards: list[RewardModel], prompts: int, one_by_one: bool
 ) -> Work:
     settings, group = cfg.training, cfg.training.group_size
     samples = prompts * group
@@ -77,16 +70,15 @@ def _groups(
     else:
         steps, trained, lead = cfg.sampling.rollout_steps, cfg.objective.levels, 0.0
     followed = round(samples * (steps - lead) + prompts * lead)
-    forwards, pairs = followed * guidance(cfg, shapes).forwards, samples * trained
-    pixels = cfg.policy.height * cfg.policy.width
+    forwards, pairs = followed * guidance(cfg, policy).forwards, samples * trained
     operations = {
-        "sampling": forwards * flops.forward(shapes.flux, tokens, cfg.policy.rank).total,
-        **_training(cfg, shapes, tokens, pairs),
-        **_old_policy(cfg, shapes, tokens, pairs),
-        **_reference_policy(cfg, shapes, tokens, pairs),
-        "text encoders": _text(cfg, shapes, prompts),
-        "autoencoder": samples * shapes.vae.decode_flops(pixels) + _references(cfg, shapes, tokens, prompts),
-        "rewards": samples * sum(model.flops or 0.0 for model in rewards),
+        "sampling": forwards * policy.operations.forward,
+        **_training(cfg, policy, pairs),
+        **_old_policy(cfg, policy, pairs),
+        **_reference_policy(cfg, policy, pairs),
+        "text encoders": _text(cfg, policy, prompts),
+        "autoencoder": samples * policy.decode.operations + _references(cfg, policy, prompts),
+        "rewards": samples * sum(model.operations or 0 for model in rewards),
     }
     # A sharded base samples one prompt at a time, so that all processes make equally many forwards.
     together = group if one_by_one else min(samples, max(group, cfg.sampling.batch // group * group))
@@ -97,67 +89,62 @@ def _groups(
         updates=settings.updates_per_rollout,
         micro_batch=min(settings.micro_batch, together * trained // settings.updates_per_rollout),
         sampling_batch=together,
-        decode_batch=min(together, 64, max(1, PIXELS_AT_ONCE // pixels)),
+        decode_batch=_decoded_together(cfg, together),
         operations=operations,
     )
 
 
-def _sft(cfg: SftConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> Work:
-    targets = pairs * shapes.vae.encode_flops(cfg.policy.height * cfg.policy.width)
+def _sft(cfg: SftConfig, policy: CountedPolicy, pairs: int) -> Work:
     operations = {
-        **_training(cfg, shapes, tokens, pairs),
-        "text encoders": _text(cfg, shapes, pairs),
-        "autoencoder": targets + _references(cfg, shapes, tokens, pairs),
+        **_training(cfg, policy, pairs),
+        "text encoders": _text(cfg, policy, pairs),
+        "autoencoder": pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
     micro = min(cfg.training.micro_batch, pairs)
     return Work(pairs, 0, pairs, 1, micro, 0, 0, operations)
 
 
 def _preference(
-    cfg: PreferenceConfig, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], pairs: int, gpus: int
+    cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[RewardModel], pairs: int, gpus: int
 ) -> Work:
     """Winner and loser, and the reference for the similarity loss; the frozen policy sees the first two."""
     settings = cfg.preference
     sides = 3 if settings.similarity else 2
-    encoded = sides * pairs * shapes.vae.encode_flops(cfg.policy.height * cfg.policy.width)
     operations = {
-        **_training(cfg, shapes, tokens, sides * pairs),
-        "reference policy": 2 * pairs * flops.forward(shapes.flux, tokens, 0).total,
-        "text encoders": _text(cfg, shapes, pairs),
-        "autoencoder": encoded + _references(cfg, shapes, tokens, pairs),
+        **_training(cfg, policy, sides * pairs),
+        "reference policy": 2 * pairs * policy.operations.base,
+        "text encoders": _text(cfg, policy, pairs),
+        "autoencoder": sides * pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
     micro = min(max(sides, cfg.training.micro_batch // sides * sides), sides * pairs)
-    pixels = cfg.policy.height * cfg.policy.width
     if settings.pairs:
         return Work(pairs, 0, sides * pairs, 1, micro, 0, 0, operations)
-    operations["making pairs, over the run"] = _making_pairs(cfg, shapes, tokens, rewards, gpus)
-    decoded = min(cfg.evaluation.batch, 64, max(1, PIXELS_AT_ONCE // pixels))
-    return Work(pairs, 0, sides * pairs, 1, micro, cfg.evaluation.batch, decoded, operations)
+    operations["making pairs, over the run"] = _making_pairs(cfg, policy, rewards, gpus)
+    batch = cfg.evaluation.batch
+    return Work(pairs, 0, sides * pairs, 1, micro, batch, _decoded_together(cfg, batch), operations)
 
 
-def _making_pairs(
-    cfg: PreferenceConfig, shapes: Shapes, tokens: Tokens, rewards: list[RewardModel], gpus: int
-) -> float:
+def _making_pairs(cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> float:
     """Of one process, spread evenly over the iterations; without references, and scored by the main process alone."""
-    settings, pixels = cfg.preference, cfg.policy.height * cfg.policy.width
-    alone = replace(tokens, references=0)
-    picture = cfg.sampling.steps * flops.forward(shapes.flux, alone, 0).total + shapes.vae.decode_flops(pixels)
-    made = settings.tasks * settings.candidates
-    whole = made * (picture / gpus + sum(model.flops or 0.0 for model in rewards)) + _text(cfg, shapes, made)
-    return whole / max(1, cfg.training.iterations)
+    settings = cfg.preference
+    picture = cfg.sampling.steps * count_policy(cfg.policy, 0).operations.base + policy.decode.operations
+    pictures = settings.tasks * settings.candidates
+    scoring = sum(model.operations or 0 for model in rewards)
+    return (pictures * (picture / gpus + scoring) + _text(cfg, policy, pictures)) / max(1, cfg.training.iterations)
 
 
-def _training(cfg: Config, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
-    flux, rank, times = shapes.flux, cfg.policy.rank, guidance(cfg, shapes)
-    found = {
-        "training, forward": pairs * times.forwards * flops.forward(flux, tokens, rank).total,
-        "training, backward": pairs * times.together * flops.backward(flux, tokens, rank).total,
+def _decoded_together(cfg: Config, pictures: int) -> int:
+    return min(pictures, 64, max(1, PIXELS_AT_ONCE // (cfg.policy.height * cfg.policy.width)))
+
+
+def _training(cfg: Config, policy: CountedPolicy, pairs: int) -> dict[str, float]:
+    counted, times = policy.operations, guidance(cfg, policy)
+    again = counted.again[cfg.policy.checkpointing]
+    return {
+        "training, forward": pairs * times.forwards * counted.forward,
+        "training, backward": pairs * times.together * counted.backward,
+        **({"training, computed again": pairs * times.together * again} if again else {}),
     }
-    again = flops.blocks_forward(flux, tokens, rank)
-    if cfg.policy.checkpointing != "off":
-        repeated = again.total if cfg.policy.checkpointing == "full" else again.lora
-        found["training, computed again"] = pairs * times.together * repeated
-    return found
 
 
 @dataclass(frozen=True)
@@ -169,49 +156,44 @@ class Guidance:
     together: int
 
 
-def guidance(cfg: Config, shapes: Shapes) -> Guidance:
+def guidance(cfg: Config, policy: CountedPolicy) -> Guidance:
     """A negative prompt doubles what is computed, unless the scale is 1."""
-    if not shapes.negative or cfg.policy.guidance == 1:
+    if not policy.negative or cfg.policy.guidance == 1:
         return Guidance(1, 1)
     return Guidance(2, 1 if cfg.policy.guidance_gradient == "conditional" else 2)
 
 
-def heldout_forwards(cfg: Config, shapes: Shapes) -> int:
+def heldout_forwards(cfg: Config, policy: CountedPolicy) -> int:
     """Forwards of the transformer that a velocity takes while evaluating."""
-    return 2 if shapes.negative and (cfg.policy.evaluation_guidance or cfg.policy.guidance) != 1 else 1
+    scale = cfg.policy.evaluation_guidance or cfg.policy.guidance
+    return 2 if policy.negative and scale != 1 else 1
 
 
-def _old_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
+def _old_policy(cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, pairs: int) -> dict[str, float]:
     """On the forward process the old policy sees the pairs, too: the first update's only where it is another policy."""
     if isinstance(cfg, GrpoConfig):
         return {}
     updates = cfg.training.updates_per_rollout
     seen = pairs if cfg.objective.old else pairs * (updates - 1) // updates
-    seen *= guidance(cfg, shapes).forwards
-    return {"old policy": seen * flops.forward(shapes.flux, tokens, cfg.policy.rank).total}
+    return {"old policy": seen * guidance(cfg, policy).forwards * policy.operations.forward}
 
 
-def _reference_policy(cfg: GrpoConfig | ForwardConfig, shapes: Shapes, tokens: Tokens, pairs: int) -> dict[str, float]:
+def _reference_policy(cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, pairs: int) -> dict[str, float]:
     """The reference policy is the base, or the frozen adapter that training started from."""
     if cfg.objective.kl == 0:
         return {}
     starts = cfg.policy.start and cfg.policy.start_mode == "continue"
-    forward = flops.forward(shapes.flux, tokens, cfg.policy.rank if starts else 0)
-    return {"reference policy (kl)": pairs * guidance(cfg, shapes).forwards * forward.total}
+    forward = policy.operations.forward if starts else policy.operations.base
+    return {"reference policy (kl)": pairs * guidance(cfg, policy).forwards * forward}
 
 
-def _text(cfg: Config, shapes: Shapes, prompts: int) -> float:
-    if cfg.data.cache:
-        return 0.0
-    negative = guidance(cfg, shapes).forwards - 1
-    return (prompts + negative) * sum(text.flops for text in shapes.texts)
+def _text(cfg: Config, policy: CountedPolicy, prompts: int) -> float:
+    negative = guidance(cfg, policy).forwards - 1
+    return 0.0 if cfg.data.cache else (prompts + negative) * policy.text_operations
 
 
-def _references(cfg: Config, shapes: Shapes, tokens: Tokens, tasks: int) -> float:
-    """The references of all tasks as one picture of as many pixels: right for convolutions, which are nearly all."""
-    if cfg.data.cache:
-        return 0.0
-    return tasks * shapes.vae.encode_flops(tokens.references * shapes.vae.pixels_per_token**2)
+def _references(cfg: Config, policy: CountedPolicy, tasks: int) -> float:
+    return 0.0 if cfg.data.cache else tasks * policy.encode_references
 
 
 def sharded(cfg: Config, gpus: int) -> bool:

@@ -10,6 +10,7 @@ from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.clip import ClipEncoder
 from cgrpo.rewards.settings import ModelSettings
+from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import Place
 from cgrpo.types import Batch
 
@@ -35,6 +36,9 @@ class AestheticSettings(ModelSettings):
 
     def checkpoints(self) -> Mapping[str, Wanted]:
         return {"path": "folder", "head": "file"}
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        return (stock_model(self.path, chunk=self.chunk, texts=False),)
 
     def build(self, name: str, device: torch.device | str) -> Aesthetic:
         encoder = ClipEncoder(locate(self.path, "folder"), device, self.chunk, texts=False)

@@ -10,6 +10,7 @@ from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Reward
 from cgrpo.rewards.settings import ModelSettings, folder
 from cgrpo.rewards.similarity import Encoder, PictureSimilarity, PromptSimilarity
+from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import TOYBOX, Place, Positive
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class ClipImageSettings(ModelSettings):
         """CLIP-I. Range [-1, 1]. DreamBench takes OpenAI's ViT-B/32 and one reference per subject at its full size."""
         encoder = ClipEncoder(folder(self.path, "clip"), device, self.chunk, texts=False)
         return PictureSimilarity(encoder, "cosine of CLIP image embeddings, -1 to 1")
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        return (stock_model(self.path, chunk=self.chunk, texts=False),)
 
 
 class HpsV2Settings(ModelSettings):

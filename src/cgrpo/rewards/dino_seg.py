@@ -12,6 +12,7 @@ from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Axis, EncodeOnce, Reward, to_pictures
 from cgrpo.rewards.settings import ModelSettings, folder
 from cgrpo.rewards.similarity import Encoder
+from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import TOYBOX, Place
 from cgrpo.types import Batch, Task
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from cgrpo.rewards.segmenters import Segmenter
 
+SEGMENTED = 4  # pictures at a time
 Masks = Literal["both", "reference", "none"]
 BACKBONES = {  # model type -> transformers' model and image processor
     "dinov2": ("Dinov2Model", "BitImageProcessorPil"),
@@ -62,6 +64,14 @@ class DinoSegSettings(ModelSettings):
         if self.masks == "none":
             return {"path": "folder"}
         return {"path": "folder", "segmenter": "folder", "detector": "folder"}
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        dino = stock_model(self.path, "dino", chunk=self.chunk)
+        if self.masks == "none":
+            return (dino,)
+        # References are segmented once and remembered; generated pictures with "both" alone.
+        runs, found = self.masks == "both", [(self.detector, ""), (self.segmenter, "segmenter")]
+        return (dino, *(stock_model(path, own, chunk=SEGMENTED, runs=runs) for path, own in found if path))
 
     def lacks(self, task: Task) -> str:
         masked = bool(task.masks) and None not in task.masks

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from cgrpo.hub import locate
+from cgrpo.hub import locate, read_settings
 from cgrpo.rewards.aesthetic import make_head
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.settings import ModelSettings
+from cgrpo.rewards.sketch import ModelSketch, blank_pixels, blank_words
 from cgrpo.section import Place, Positive
 from cgrpo.types import Batch
 
@@ -50,6 +51,27 @@ class ImageRewardSettings(ModelSettings):
 
     def build(self, name: str, device: torch.device | str) -> ImageReward:
         return ImageReward(locate(self.path, "folder"), device, self.chunk)
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        config = read_settings(self.path)
+        if config is None:
+            return super().models()
+
+        def build() -> nn.Module:
+            from transformers import BlipConfig
+
+            return make_parts(BlipConfig.from_dict(config))
+
+        def run(model: Any, count: int) -> None:
+            seen_NLC = model["vision_model"](
+                blank_pixels(count, model["vision_model"].config.image_size)
+            ).last_hidden_state
+            read_NLC = model["text_model"](
+                **blank_words(count, LENGTH), encoder_hidden_states=seen_NLC
+            ).last_hidden_state
+            model["head"](read_NLC[:, 0])
+
+        return (ModelSketch(self.path, build, run, self.chunk),)
 
     @classmethod
     def convert(cls, form: str, file: Path, out: Path, reference: str) -> Path:

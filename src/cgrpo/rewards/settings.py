@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cgrpo.errors import UserError
 from cgrpo.hub import Wanted, asset, locate
 from cgrpo.rewards.base import FunctionReward, Reward
+from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import TOYBOX, Positive, Section
 from cgrpo.types import Task
 
@@ -42,6 +43,10 @@ class RewardSettings(Section):
         """The settings that name a checkpoint, and what of it is needed."""
         return {}
 
+    def models(self) -> tuple[ModelSketch, ...]:
+        """Its models without weights, for ``cgrpo plan``; none for a reward that computes elsewhere."""
+        return (ModelSketch(self.type),)
+
     def missing(self) -> list[str]:
         """What must be installed first, a line each; checkpoints apart."""
         return [f"needs {name}: pip install {name}" for name in self.packages if find_spec(name) is None]
@@ -69,6 +74,10 @@ class ModelSettings(RewardSettings):
 
     def checkpoints(self) -> Mapping[str, Wanted]:
         return {"path": "folder"}
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        folders = [name for name, wanted in self.checkpoints().items() if wanted == "folder"]
+        return tuple(stock_model(getattr(self, name), chunk=self.chunk) for name in folders)
 
 
 class FunctionSettings(RewardSettings):

@@ -59,6 +59,8 @@ def add_adapter(transformer: Any, rank: int, seed: int, layout: Layout = FLUX) -
     for layer in _lora_layers(transformer).values():
         with torch.no_grad():
             down, up = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
+            if down.is_meta:  # there are no numbers
+                continue
             down.copy_(torch.randn(down.shape, generator=generator) / rank)
             up.zero_()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgrpo.policies.fingerprint import tokenizer_length
-from cgrpo.policies.flux.text import T5_LENGTH
+from cgrpo.policies.flux.text import CLIP_LENGTH, T5_LENGTH
 from cgrpo.policies.models import Model, folder_of, model_in
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
@@ -67,6 +67,6 @@ def flux_models(settings: PolicySettings) -> dict[str, Model]:
             _CLIP,
             f"policy.clip {settings.clip!r}" if settings.clip else where,
             "CLIP ViT-L/14's text encoder",
-            tokens=77,
+            tokens=tokenizer_length(clip if settings.clip else base / "tokenizer", CLIP_LENGTH),
         ),
     }

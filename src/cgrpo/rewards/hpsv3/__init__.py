@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cgrpo.errors import UserError
-from cgrpo.hub import Wanted, locate
+from cgrpo.hub import Wanted, locate, read_settings
 from cgrpo.rewards.base import Reward
 from cgrpo.rewards.hpsv3.template import read_template
 from cgrpo.rewards.settings import ModelSettings
+from cgrpo.rewards.sketch import ModelSketch
 from cgrpo.section import Place, Positive
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class HpsV3Settings(ModelSettings):
@@ -46,6 +48,23 @@ class HpsV3Settings(ModelSettings):
             rotary=self.rotary,
             chunk=self.chunk,
         )
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        config = read_settings(self.backbone)
+        if config is None:
+            return (ModelSketch("HPSv3"),)
+
+        def build() -> nn.Module:
+            from cgrpo.rewards.hpsv3.reward import empty_parts
+
+            return empty_parts(config, self.dtype)
+
+        def run(model: Any, count: int) -> None:
+            from cgrpo.rewards.hpsv3.reward import run_blank
+
+            run_blank(model, count)
+
+        return (ModelSketch("HPSv3", build, run, self.chunk),)
 
     def checkpoints(self) -> Mapping[str, Wanted]:
         return {"path": "file", "backbone": "settings"}

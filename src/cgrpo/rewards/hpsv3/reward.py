@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -140,7 +141,7 @@ class RoundedVisionRotary(Qwen2VLVisionRotaryEmbedding):
         return self.recomposition_frequencies(angles.cos()), self.recomposition_frequencies(angles.sin())
 
 
-def _head(width: int) -> nn.Sequential:
+def make_head(width: int) -> nn.Sequential:
     """HPSv3's "ranknet" head; the dropout only keeps the numbering of the layers."""
     return nn.Sequential(
         nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(0.05), nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 2)
@@ -152,7 +153,7 @@ def _load(
 ) -> tuple[Qwen2VLModel, nn.Sequential]:
     """Body and head with the weights of ``path``, read one by one straight to ``device``."""
     with torch.device("meta"):
-        body, head = Qwen2VLModel(config), _head(config.get_text_config().hidden_size)
+        body, head = Qwen2VLModel(config), make_head(config.get_text_config().hidden_size)
     needed = body.state_dict() | {HEAD + key: value for key, value in head.state_dict().items()}
     with (
         reading_weights(path, "give HPSv3.safetensors"),
@@ -185,3 +186,32 @@ def _set_rotary(body: Qwen2VLModel, config: Qwen2VLConfig, rotary: Rotary) -> No
     body.language_model.rotary_emb = text
     vision = RoundedVisionRotary if rotary == "reference" else Qwen2VLVisionRotaryEmbedding
     body.visual.rotary_pos_emb = vision(config.vision_config)  # pyright: ignore[reportArgumentType]
+
+
+BLANK_TOKENS, BLANK_PATCHES = 900, 1024  # per picture: of prompt and picture together; of 448 x 448 pixels
+
+
+def empty_parts(table: dict[str, Any], dtype: str) -> nn.ModuleDict:
+    """Body and head on the meta device, from the backbone's configuration."""
+    config = Qwen2VLConfig.from_dict(table)
+    with torch.device("meta"):
+        body, head = Qwen2VLModel(config), make_head(config.get_text_config().hidden_size)
+    for parameter in body.parameters():
+        parameter.data = parameter.data.to(DTYPES[dtype])
+    return nn.ModuleDict({"body": body, "head": head})
+
+
+def run_blank(model: Any, count: int) -> None:
+    """A forward of so many blank pictures, for whoever counts it.
+
+    The picture's half goes block by block: its own forward reads values, which tensors that are counted have not.
+    """
+    body, vision = model["body"], model["body"].config.vision_config
+    seen_LC = torch.empty(count * BLANK_PATCHES, vision.embed_dim, dtype=body.dtype)
+    ends = BLANK_PATCHES * np.arange(count + 1)
+    angles = (torch.empty(len(seen_LC), vision.embed_dim // vision.num_heads),) * 2
+    for block in body.visual.blocks:
+        seen_LC = block(seen_LC, cu_seqlens=ends, position_embeddings=angles)
+    body.visual.merger(seen_LC)
+    width = body.config.get_text_config().hidden_size
+    body.language_model(inputs_embeds=torch.empty(count, BLANK_TOKENS, width, dtype=body.dtype), use_cache=False)

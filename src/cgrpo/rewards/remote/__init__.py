@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from cgrpo.rewards.base import Reward
 from cgrpo.rewards.network import VARIABLE, is_address
 from cgrpo.rewards.settings import AxisName, RewardSettings
+from cgrpo.rewards.sketch import ModelSketch
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,9 @@ class RemoteSettings(RewardSettings):
     """After that: stop the run, which can be resumed, or go on with these pictures unscored."""
 
     packages: ClassVar = ("httpx",)
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        return ()
 
     def build(self, name: str, device: torch.device | str) -> Reward:
         from cgrpo.rewards.remote.client import RemoteReward

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from cgrpo.rewards.base import Reward
 from cgrpo.rewards.network import VARIABLE, is_address
 from cgrpo.rewards.settings import AxisName, RewardSettings
+from cgrpo.rewards.sketch import ModelSketch
 from cgrpo.section import Positive, Seed
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class VlmSettings(RewardSettings):
     """The same in tokens, input and output together; 0 is no limit."""
 
     packages: ClassVar = ("openai",)
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        return ()
 
     def build(self, name: str, device: torch.device | str) -> Reward:
         from cgrpo.rewards.vlm.judge import VlmJudge

@@ -1,0 +1,318 @@
+"""What a policy computes and keeps: its text encoders and autoencoder whole, its transformer by a few of its blocks.
+
+All blocks of a kind do the same work, but for the first, before which nothing is trained. So models of one block of
+each kind, and of one more of each kind in turn, give any number of blocks exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from cgrpo.plan.count import Counted, Counter, Live, count_call, made_up, parameters
+from cgrpo.policies.build import family_of
+from cgrpo.policies.encodings.latents import PATCH, LatentCodec
+from cgrpo.policies.memory import set_checkpointing
+from cgrpo.policies.referenced import DTYPES
+from cgrpo.policies.settings import Checkpointing, PolicySettings
+from cgrpo.types import Batch
+
+DEPTH = ("num_layers", "num_single_layers")  # diffusers' names for the numbers of blocks of each kind
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one sample."""
+
+    target: int
+    references: int
+    text: int
+
+    @property
+    def all(self) -> int:
+        return self.target + self.references + self.text
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one sample's forward and backward: matrix products, convolutions and attention.
+
+    base      a forward without the adapter
+    forward   with it
+    backward  without what checkpointing computes again
+    again     what checkpointing computes again, by its mode
+    """
+
+    base: int
+    forward: int
+    backward: int
+    again: dict[Checkpointing, int]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes: what a forward keeps for its backward, and the most that is at work beyond that at any time."""
+
+    kept: int
+    at_work: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parameters of one block, and how many of them are the matrices of linear layers."""
+
+    parameters: int
+    matrices: int
+
+
+class CountedPolicy:
+    """The policy that ``settings`` name, with a LoRA of their rank, for tasks of ``references`` square references.
+
+    models       of the checkpoint, by part (``Policy.models``)
+    depth        numbers of the transformer's blocks, by its configuration's key
+    tokens       of one sample
+    parameters   by part; the first is the transformer's
+    blocks       of the transformer, in order
+    negative     whether guidance is a second forward, with a negative prompt
+    """
+
+    def __init__(self, settings: PolicySettings, references: int) -> None:
+        self.settings, self.references = settings, references
+        self.family: Any = family_of(settings, fetch=False)
+        self.negative = bool(self.family.also_encoded)
+        self.models = self.family.models(settings)
+        assumed: dict[str, str] = {}  # by the setting that is at fault
+        for text in (model.assumed for model in self.models.values() if model.assumed):
+            assumed.setdefault(text.partition(" is ")[0], text)
+        self.assumed = list(assumed.values())
+        self._transformer = dict(self.models["transformer"].empty().config)
+        self.depth = {key: self._transformer[key] for key in DEPTH if self._transformer.get(key)}
+        self.autoencoder: Any = self.models["autoencoder"].empty()
+        self.encoders = {
+            name: model.empty() for name, model in self.models.items() if name not in ("transformer", "autoencoder")
+        }
+        self._words = next(self.models[name].tokens for name in self.encoders)
+        policy = self.empty_policy(self.depth)
+        self._pixels_per_token: int = policy.geometry.pixels
+        self._side = ((settings.several_size if references > 1 else 0) or settings.reference_size) // (
+            self._pixels_per_token
+        )
+        self.channels = policy.latent_shape[1]
+        self.tokens = Tokens(policy.latent_shape[0], references * self._side**2, self._words)
+        self.parameters = {
+            "transformer": parameters(policy.transformer),
+            **{f"{name} text encoder": parameters(model) for name, model in self.encoders.items()},
+            "autoencoder": parameters(self.autoencoder),
+        }
+        self.blocks = [
+            Block(
+                parameters(block),
+                sum(layer.weight.numel() for layer in block.modules() if isinstance(layer, nn.Linear)),
+            )
+            for block in policy.blocks
+        ]
+        self._updates: dict[tuple[int, str], Activations] = {}
+        self._sampling: dict[int, int] = {}
+
+    def empty_policy(self, depth: Mapping[str, int]) -> Any:
+        """The policy on the meta device with ``depth`` blocks, whose encoders make numbers up."""
+        model = self.models["transformer"]
+        transformer = replace(model, config={**model.config, **depth}).empty()
+        for parameter in transformer.parameters():
+            parameter.data = parameter.data.to(DTYPES[self.settings.dtype])
+        widths = self._transformer["joint_attention_dim"], self._transformer.get("pooled_projection_dim", 0)
+        return self.family(transformer, _Codec(self.autoencoder), _Prompts(self._words, *widths), self.settings, "cpu")
+
+    @cached_property
+    def text_operations(self) -> int:
+        """Of one prompt."""
+
+        def read(name: str) -> object:
+            return self.encoders[name](torch.zeros(1, self.models[name].tokens, dtype=torch.long))
+
+        return sum(count_call(model, lambda name=name: read(name)).operations for name, model in self.encoders.items())
+
+    @cached_property
+    def encode_references(self) -> int:
+        """Operations of the autoencoder for one task's references."""
+        return self.references * self.encode(self._side * self._pixels_per_token)
+
+    def encode(self, height: int, width: int = 0) -> int:
+        """Operations of the autoencoder for one picture; ``width`` 0 is a square."""
+        pixels = 1, 3, height, width or height
+        return count_call(self.autoencoder, lambda: self.autoencoder.encode(torch.empty(pixels))).operations
+
+    @cached_property
+    def encode_picture(self) -> int:
+        """Operations of the autoencoder for one picture of the policy's size."""
+        return self.encode(self.settings.height, self.settings.width)
+
+    @cached_property
+    def decode(self) -> Counted:
+        """What decoding one picture takes, in float32."""
+        scale = self._pixels_per_token // PATCH
+        latents = (
+            1,
+            self.autoencoder.config["latent_channels"],
+            self.settings.height // scale,
+            self.settings.width // scale,
+        )
+        return count_call(self.autoencoder, lambda: self.autoencoder.decode(torch.empty(latents)))
+
+    @cached_property
+    def trained(self) -> int:
+        """Parameters of the adapter."""
+        return self._whole(self._each(lambda policy: {"trained": _trained(policy)}))["trained"]
+
+    @cached_property
+    def condition_numbers(self) -> int:
+        """Numbers in one sample's condition."""
+        policy = self._shallow[""]
+        with self._made_up(policy):
+            condition = self.condition(policy, 1)
+            return sum(value.numel() for value in vars(condition).values() if isinstance(value, torch.Tensor))
+
+    @cached_property
+    def operations(self) -> Operations:
+        def count(policy: Any) -> dict[str, int]:
+            with self._made_up(policy) as forward:
+                policy.transformer.disable_adapters()
+                with Counter() as base, torch.no_grad():
+                    forward(1)
+                policy.transformer.enable_adapters()
+                with Counter() as ahead:
+                    velocity_NLC = forward(1)
+                with Counter() as back:
+                    velocity_NLC.sum().backward()
+            return {"base": base.operations, "forward": ahead.operations, "backward": back.operations}
+
+        shallow = self._each(count)
+        whole = self._whole(shallow)
+        blocks = sum(n * _of_a_block(shallow, key, "forward") for key, n in self.depth.items())
+        again: dict[Checkpointing, int] = {"off": 0, "selective": whole["forward"] - whole["base"], "full": blocks}
+        return Operations(whole["base"], whole["forward"], whole["backward"], again)
+
+    def activations(self, samples: int, mode: Checkpointing) -> Activations:
+        """Of one forward and backward of ``samples`` samples.
+
+        At work are blocks, what checkpointing computes again of one, and the copies that autocast makes of the adapter.
+        """
+        if (samples, mode) not in self._updates:
+            shallow = self._each(lambda policy: self._update(policy, samples, mode))
+            whole = self._whole(shallow)
+            backward = max(found["backward"] for found in shallow.values())
+            self._updates[samples, mode] = Activations(whole["kept"], max(whole["forward"], backward))
+        return self._updates[samples, mode]
+
+    def _update(self, policy: Any, samples: int, mode: Checkpointing) -> dict[str, int]:
+        """Bytes that a forward keeps, those at work in it beyond them, and those in its backward."""
+        set_checkpointing(policy.transformer, mode)
+        with self._made_up(policy) as forward, Live() as live:
+            velocity_NLC = forward(samples)
+            kept, ahead = live.now, live.peak
+            live.peak = kept
+            velocity_NLC.float().square().sum().backward()
+        return {"kept": kept, "forward": ahead - kept, "backward": live.peak - kept}
+
+    def sampling(self, samples: int) -> int:
+        """Bytes at work in a forward of ``samples`` samples without a backward, without the adapter's copies."""
+        if samples not in self._sampling:
+            policy = self._shallow[""]
+            with self._made_up(policy) as forward, torch.no_grad(), Live() as live:
+                forward(samples)
+            self._sampling[samples] = live.peak - _trained(policy) * self.copied
+        return self._sampling[samples]
+
+    def condition(self, policy: Any, samples: int) -> Any:
+        """Of made-up prompts and references, without a negative prompt."""
+        side = self._side * self._pixels_per_token
+        pictures = (Image.new("RGB", (side, side)),) * self.references
+        texts = ("",) * samples
+        (condition,) = policy.encode_parts(Batch(texts, texts, (pictures,) * samples, texts), [range(samples)])
+        return condition
+
+    @property
+    def copied(self) -> int:
+        """Bytes of autocast's copy of one number of the adapter."""
+        return 2 if self.settings.dtype == "bfloat16" else 0
+
+    @contextmanager
+    def _made_up(self, policy: Any) -> Iterator[Callable[[int], torch.Tensor]]:
+        """Within it a function computes the velocity of so many samples; other updates have left their gradients."""
+        with made_up(policy.transformer, like_autocast=bool(self.copied)):
+            for parameter in policy.trainable_parameters().values():
+                parameter.grad = torch.zeros_like(parameter)
+
+            def forward(samples: int) -> torch.Tensor:
+                x_NLC, sigma_N = torch.empty(samples, *policy.latent_shape), torch.empty(samples)
+                return policy.velocity(x_NLC, sigma_N, self.condition(policy, samples))
+
+            yield forward
+
+    @cached_property
+    def _shallow(self) -> dict[str, Any]:
+        """Policies with one block of each kind (""), and with one more of each kind, by its key; with an adapter."""
+        more: dict[str, dict[str, int]] = {"": {}, **{key: {key: 2} for key in self.depth}}
+        policies = {key: self.empty_policy({kind: 1 for kind in self.depth} | blocks) for key, blocks in more.items()}
+        for policy in policies.values():
+            policy.add_adapter(self.settings.rank, 0)
+        return policies
+
+    def _each(self, count: Callable[[Any], dict[str, int]]) -> dict[str, dict[str, int]]:
+        return {key: count(policy) for key, policy in self._shallow.items()}
+
+    def _whole(self, shallow: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+        """Those counts at the transformer's whole depth."""
+        return {
+            name: value + sum((n - 1) * _of_a_block(shallow, key, name) for key, n in self.depth.items())
+            for name, value in shallow[""].items()
+        }
+
+
+def _of_a_block(shallow: Mapping[str, Mapping[str, int]], key: str, name: str) -> int:
+    return shallow[key][name] - shallow[""][name]
+
+
+def _trained(policy: Any) -> int:
+    return sum(parameter.numel() for parameter in policy.trainable_parameters().values())
+
+
+class _Prompts:
+    """Text encoders of so many ``tokens`` whose encodings are made up."""
+
+    modules = ()
+
+    def __init__(self, tokens: int, width: int, pooled: int) -> None:
+        self.tokens, self.width, self.pooled = tokens, width, pooled
+
+    def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.empty(len(prompts), self.tokens, self.width), torch.empty(len(prompts), self.pooled)
+
+
+class _Codec(LatentCodec):
+    """An autoencoder whose latents are made up."""
+
+    def encode(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
+        scale = self.pixels_per_token // PATCH
+        return torch.empty(len(pictures), self.channels, pictures[0].height // scale, pictures[0].width // scale)
+
+
+_NO_MATTER = ("checkpointing", "offload", "compile", "quantise", "evaluation_guidance", "guidance_gradient")
+
+
+def count_policy(settings: PolicySettings, references: int) -> CountedPolicy:
+    """The policy that ``settings`` name, counted once per process whatever else they say."""
+    defaults = {key: PolicySettings.model_fields[key].default for key in _NO_MATTER}
+    return _count_policy(settings.model_copy(update=defaults | {"guidance": 1.0}), references)
+
+
+@cache
+def _count_policy(settings: PolicySettings, references: int) -> CountedPolicy:
+    return CountedPolicy(settings, references)
