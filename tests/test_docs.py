@@ -223,17 +223,17 @@ def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 ONE_CARD = ["data.cache=encoded", "guard.source=heldout.json"]
-AT_ONCE = ["policy.offload=true", "policy.checkpointing=off", "training.micro_batch=1"]  # as in runs/*-80gb.sh
+AT_ONCE = ["policy.offload=true", "policy.checkpointing=off", "training.micro_batch=1"]  # as in runs/train.sh
 RUNS = {
-    "`runs/klein-24gb.sh` (2 prompts an iteration, CLIP for HPSv3)": ("klein-24gb", []),
+    "`runs/train.sh klein-24gb 1` (2 prompts an iteration, CLIP for HPSv3)": ("klein-24gb", []),
     "the same, no guidance while training": ("klein-24gb", ["policy.guidance=1", "policy.evaluation_guidance=4"]),
-    "`runs/single-24gb.sh` (UNO in 8 bits, 2 prompts, CLIP for HPSv3)": ("uno-24gb", []),
-    "the same, `RECIPE=uno-24gb-short`": ("uno-24gb-short", []),
-    "`runs/klein-80gb.sh` (8 prompts)": ("klein", AT_ONCE),
-    "`runs/klein-8gpu.sh` (8 prompts)": ("klein", []),
+    "`runs/train.sh uno-24gb 1` (UNO in 8 bits, 2 prompts, CLIP for HPSv3)": ("uno-24gb", []),
+    "`runs/train.sh uno-24gb-short 1`": ("uno-24gb-short", []),
+    "`runs/train.sh klein 1` (8 prompts)": ("klein", AT_ONCE),
+    "`runs/train.sh klein 8` (8 prompts)": ("klein", []),
     "recipe `klein-forward` (32 prompts)": ("klein-forward", []),
-    "`runs/single-80gb.sh` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", AT_ONCE),
-    "`runs/paper-8gpu.sh` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", []),
+    "`runs/train.sh uno-dinoseg-hpsv3 1` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", AT_ONCE),
+    "`runs/train.sh uno-dinoseg-hpsv3 8` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", []),
 }
 CARDS = [("rtx-3090-24gb", 1), ("rtx-4090-24gb", 1), ("h100-80gb", 1), ("a100-80gb", 8), ("h100-80gb", 8)]
 
