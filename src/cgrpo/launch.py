@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Training:
     gpus     above 1: so many processes, by torchrun
     threads  of each process; None: as many as there are
     owner    the process that it ends with where that is no parent; None: it outlives who started it
+    variables  of the environment that it gets in place of its launcher's; None: unset
     """
 
     run: Path
@@ -57,6 +59,7 @@ class Training:
     gpus: int = 1
     threads: int | None = None
     owner: int | None = None
+    variables: Mapping[str, str | None] = field(default_factory=dict)
 
     def command(self) -> list[str]:
         """Decided when it starts, so that a job that is queued again goes on."""
@@ -65,7 +68,9 @@ class Training:
         return [sys.executable, "-m", *(several if self.gpus > 1 else []), "cgrpo", "train", *words]
 
     def environment(self) -> dict[str, str]:
-        return os.environ | ({"OMP_NUM_THREADS": str(self.threads)} if self.threads else {})
+        threads = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
+        given = {**os.environ, **threads, **self.variables}
+        return {name: value for name, value in given.items() if value is not None}
 
     def __call__(self) -> int:
         """Train to the end, on a node; the exit code, 1 where its owner has gone."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from cgrpo import __version__
 from cgrpo.reproduce import Job
-from cgrpo.reproduce.results import code_mark
 
 
-def fake(job: Job, gain: float, code: str | None = None) -> dict:
+def fake(job: Job, gain: float, version: str = __version__) -> dict:
     arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.401 + gain]}
     metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
     metrics["copies"] = {"role": "guard", "axis": "identity", **arms}
@@ -19,8 +19,7 @@ def fake(job: Job, gain: float, code: str | None = None) -> dict:
         "iterations": 80,
         "seconds": 10.0,
         "device": "cpu",
-        "version": "0",
-        "code": code or code_mark(job.config.method),
+        "version": version,
         "metrics": metrics,
         "checks": {"iterations": [0, 20], "metrics": {"copies": [0.2, 0.1]}},
     }

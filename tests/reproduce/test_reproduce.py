@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO
 
 import pytest
 from made_up import fake
 from warm import Started
 
+from cgrpo import __version__
 from cgrpo.app.main import main
 from cgrpo.app.reproduction import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
+from cgrpo.launch import Training
 from cgrpo.reproduce import Results, jobs_of, load_table, scoreboard, tables, worlds
-from cgrpo.reproduce.results import code_mark, without_words
+from cgrpo.reproduce.jobs import Start
 from cgrpo.rewards import make_rewards
 
 TINY = [
@@ -54,11 +54,12 @@ axis = "prompt"
 
 
 class Forked(Started):
-    """A training's process as ``jobs`` starts it, warm; what it says is in its log when it has ended."""
+    """A training's process, warm; what it says is in its log when it has ended."""
 
-    def __init__(self, words: list[str], *, stdout: IO[bytes], env: dict[str, str], **_: object):
-        super().__init__(main, words[words.index("cgrpo") + 1 :], threads=int(env["OMP_NUM_THREADS"]))
-        self._log, self.returncode = Path(str(stdout.name)), None
+    def __init__(self, training: Training, threads: int):
+        words = training.command()
+        super().__init__(main, words[words.index("cgrpo") + 1 :], threads=threads)
+        self._log, self.returncode = training.run / "log.txt", None
 
     def poll(self) -> int | None:
         if self.returncode is None and super().poll() is not None:
@@ -68,10 +69,18 @@ class Forked(Started):
             self.returncode = ended.returncode
         return self.returncode
 
+    def stop(self) -> None:
+        self.kill()
+
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgrpo.reproduce.jobs.subprocess", SimpleNamespace(Popen=Forked, DEVNULL=subprocess.DEVNULL))
+    """Trainings are forked from here, not submitted: the libraries are loaded."""
+
+    def cluster(kind: str, folder: Path, settings: Sequence[str], threads: int) -> Start:
+        return lambda training: Forked(training, threads)
+
+    monkeypatch.setattr("cgrpo.app.reproduction.Cluster", cluster)
 
 
 @pytest.fixture
@@ -148,7 +157,7 @@ def test_a_table_is_trained_once_and_says_what_holds(
     assert "naive gains prompt following" in (out / "reproduce.html").read_text()
     (board,) = json.loads((out / "reproduce.json").read_text())
     assert [row["name"] for row in board["rows"]] == ["base", "naive"]
-    assert board["rows"][1]["change"]["prompt_readback"]["seeds"] == 2 and not board["rows"][1]["older_code"]
+    assert board["rows"][1]["change"]["prompt_readback"]["seeds"] == 2 and not board["rows"][1]["older_version"]
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     again = tmp_path / "again"
     assert (
@@ -200,15 +209,8 @@ def test_killed_in_the_middle_it_goes_on(two_rows: str, tmp_path: Path) -> None:
     assert "resume" not in (run / "log.txt").read_text().splitlines()[-1]
 
 
-def test_the_codes_mark_does_not_hear_comments() -> None:
-    code = 'def f(x):\n    """Words."""\n    return x + 1\n'
-    assert without_words(code) == without_words("def f(x):\n    # other words\n    return x + 1  # more\n\n")
-    assert without_words(code) != without_words(code.replace("1", "2"))
-    assert code_mark("grpo") != code_mark("forward")  # each has its own loop
-
-
 def test_a_result_from_before_a_setting_was_known_is_found(tmp_path: Path) -> None:
-    """Its key was another then; what its configuration is called now finds it."""
+    """Its file had another name then; its configuration is found."""
     (job,) = jobs_of(load_table("table3"), "toybox", "hard", [0])["min"]
     result = fake(job, 0.1)
     del result["config"]["training"]["warmup"], result["config"]["shaping"]["recentre"]
@@ -229,17 +231,15 @@ def test_every_table_is_shown(name: str, tmp_path: Path) -> None:
     for place, row in enumerate(jobs.values()):
         for job in row:
             (results.folder / f"{job.key}.json").write_text(
-                json.dumps(fake(job, 0.01 * place, "old" if place == 0 else None))
+                json.dumps(fake(job, 0.01 * place, "0.0" if place == 0 else __version__))
             )
     board = scoreboard(table, table.worlds[0], jobs, results)
     write_boards([board], tmp_path)
     text = (tmp_path / "reproduce.md").read_text()
     assert (
         all(row.name in text for row in table.rows if row.paper or row.train or row.best_of)
-        and "* made by an earlier version" in text
+        and "* made by another version" in text
     )
-    assert "* made by an earlier version" in text
-    assert all(row.name in text for row in table.rows if row.paper or row.train or row.best_of)
     decided = {judged.verdict for judged in board.claims}
     assert decided <= {"holds", "does not hold", "level", "unclear"}
     assert "<svg" in (tmp_path / "reproduce.html").read_text()

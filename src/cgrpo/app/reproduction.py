@@ -51,13 +51,12 @@ class Where:
     def at_once(self, runs: int) -> int:
         return self.side_by_side or (max(1, runs) if self.cluster == "slurm" else 1)
 
-    def start(self, out: Path, scale: Scale, at_once: int) -> Start | None:
-        """None: as processes of this machine. Raises UserError."""
-        if not self.cluster:
-            return None
-        threads = max(1, (os.cpu_count() or 1) // at_once) if self.cluster == "local" else None
-        gpus = self.gpus if scale == "full" else 0
-        return Cluster(self.cluster, out / "cluster", self.parameters, gpus, threads)
+    def start(self, out: Path, scale: Scale, at_once: int) -> Start:
+        """Raises UserError. On this machine the cores are divided between the trainings' processes."""
+        if self.cluster == "slurm":
+            return Cluster("slurm", out / "cluster", self.parameters, self.gpus if scale == "full" else 0)
+        threads = max(1, (os.cpu_count() or 1) // (at_once * self.gpus))
+        return Cluster("local", out / "cluster", self.parameters, threads=threads)
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def reproduce(
     where = where or Where()
     at_once = where.at_once(len(order))
     start = where.start(out, scale, at_once)
-    progress = run_jobs(order, finished, out / "runs", at_once, gpus=where.gpus, start=start)
+    progress = run_jobs(order, finished, out / "runs", start, at_once, gpus=where.gpus)
     boards = [scoreboard(t, world, jobs[t.name, world], finished, progress.failed) for t, world in boards_of]
     shown, lacking = {}, {}
     for name, world in drawn:

@@ -5,11 +5,10 @@ definition -> runs -> jobs -> results -> cells -> page.
 
 from cgrpo.reproduce.cells import Scoreboard, scoreboard
 from cgrpo.reproduce.claims import every_claim, headlines
-from cgrpo.reproduce.cluster import CLUSTERS, Cluster
 from cgrpo.reproduce.definition import SCALES, Table, load_table, tables, worlds
-from cgrpo.reproduce.jobs import Progress, run_jobs
+from cgrpo.reproduce.jobs import CLUSTERS, Cluster, Progress, run_jobs
 from cgrpo.reproduce.page import board_page, board_tables
-from cgrpo.reproduce.results import Results, code_mark
+from cgrpo.reproduce.results import Results
 from cgrpo.reproduce.runs import Job, jobs_of
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "Table",
     "board_page",
     "board_tables",
-    "code_mark",
     "every_claim",
     "headlines",
     "jobs_of",

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from cgrpo import __version__
 from cgrpo.evaluation.statistics import TwoLevel, two_level
 from cgrpo.files import to_float
 from cgrpo.reproduce.definition import AXES, FEWEST, LEVEL, Claim, Row, Table
-from cgrpo.reproduce.results import COPIES, Results, code_mark
+from cgrpo.reproduce.results import COPIES, Results
 from cgrpo.reproduce.runs import Job
 from cgrpo.statistics import holm
 
@@ -32,7 +33,7 @@ class Line:
     drawn       pictures for each that is shown: of best of n, n
     lacking     why there are fewer seeds than asked for, or none; "" where all are there
     failed      whether one was tried in vain
-    older       whether any of it was made by other code than this
+    older       whether any of it was made by another version of the package
     """
 
     row: Row
@@ -91,7 +92,7 @@ class Scoreboard:
                     "pictures": line.pictures,
                     "drawn": line.drawn,
                     "lacking": line.lacking,
-                    "older_code": line.older,
+                    "older_version": line.older,
                     "devices": line.devices,
                 }
                 for line in self.lines
@@ -141,7 +142,7 @@ def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], fai
         return Line(row, {}, None, None, lacking, False, failed=bool(reasons))
     change = {name: two_level(_scored(_gaps(finished, name))) for name in finished[0]["metrics"]}
     seconds = median(result["seconds"] for result in finished)
-    older = any(result["code"] != code_mark(result["config"]["method"]) for result in finished)
+    older = any(result["version"] != __version__ for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
     return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1, bool(reasons))
 

@@ -95,7 +95,7 @@ def _rows(board: Scoreboard) -> Table:
     if devices := sorted({name for line in board.lines for name in line.devices}):
         notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, with other trainings beside.")
     if any(line.older for line in board.lines):
-        notes.append("* made by an earlier version of the code that decides numbers.")
+        notes.append("* made by another version of the package.")
     if any(line.lacking and line.change and not line.failed for line in board.lines):
         notes.append("2/3: two of three seeds are trained.")
     if lacking := [line.row.name for line in board.lines if line.untrained]:

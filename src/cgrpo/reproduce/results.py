@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import io
 import json
 import math
-import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,48 +14,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cgrpo import __version__
-from cgrpo.config import METHODS, parse_run
+from cgrpo.config import parse_run
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
 from cgrpo.scores import ScoreRow, read_scores
-from cgrpo.section import TOYBOX, TOYBOX_POLICIES
 from cgrpo.text import parse_json, read_text
 from cgrpo.training.record import Record
 
-DECIDES = ("algorithm", "training", "toybox/assets")
-DECIDES_NOTHING = {"__init__", "checkpoint", "checks", "record", "runtime", "timer"}  # they keep, watch and hand on
 DIGITS = 5
 COPIES = "copies"  # the measure of evaluation.copies
-
-
-@cache
-def code_mark(method: str) -> str:
-    """A hash of what decides a method's numbers: the code of algorithm/ and training/ without its comments and without
-    the files of other methods, and the toy world's checkpoints but for the bases of worlds of their own."""
-    root = Path(str(resources.files("cgrpo")))
-    worlds_own = set(TOYBOX_POLICIES.values()) - {TOYBOX_POLICIES[TOYBOX]}
-    whole = hashlib.sha256()
-    for path in sorted(path for folder in DECIDES for path in (root / folder).rglob("*")):
-        name = path.relative_to(root).as_posix().encode()
-        if path.suffix == ".py" and path.stem not in DECIDES_NOTHING | (METHODS.keys() - {method}):
-            whole.update(name + b"\0" + without_words(path.read_text(encoding="utf-8")).encode())
-        elif path.suffix == ".safetensors" and path.parent.name not in worlds_own:
-            whole.update(name + b"\0" + path.read_bytes())
-    return whole.hexdigest()[:16]
-
-
-def without_words(code: str) -> str:
-    """``code`` without comments, docstrings and empty lines; its text, as each Python tells another syntax tree."""
-    lines = code.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(code).readline):
-        if token.type == tokenize.COMMENT:
-            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            words = node.body[0]
-            lines[words.lineno - 1 : words.end_lineno] = [""] * len(lines[words.lineno - 1 : words.end_lineno])
-    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 class Measured(BaseModel):
@@ -90,7 +53,7 @@ class Finished(BaseModel):
     iterations: int
     seconds: float
     device: str
-    code: str
+    version: str
     metrics: Annotated[dict[str, Measured], Field(min_length=1)]
 
 
@@ -113,67 +76,49 @@ def _read(file: Path) -> dict[str, Any]:
 class Results:
     """Finished trainings in ``folder``, and those in other folders that are only read.
 
-    A result is found by the content of its configuration as this version reads it: a setting that the package has
-    gained since stands at its default there, which is what the training had.
+    A result is found by its configuration as this version reads it, whatever its file is called. So a setting that the
+    package has gained since stands at its default, which is what the training had.
     """
 
     def __init__(self, folder: Path, *also: Path):
         self.folder, self.also = folder, also
-        self._older: dict[str, Path] | None = None
+        self._broken: dict[str, UserError] = {}
+
+    @cached_property
+    def _found(self) -> dict[str, dict[str, Any]]:
+        """Results by their keys; the first folder's count first."""
+        found = {}
+        for folder in (*reversed(self.also), self.folder):
+            for file in sorted(folder.glob("*.json")):
+                try:
+                    result = _read(file)
+                    found[content_key(parse_run(result["config"], "result"))] = result
+                except UserError as error:  # not a result, or one with settings that this version has not
+                    self._broken[file.stem] = error
+        return found
 
     def find(self, key: str) -> dict[str, Any] | None:
-        """A finished training's result; None where there is none. Raises UserError for a file that can't be read."""
-        for folder in (self.folder, *self.also):
-            if (file := folder / f"{key}.json").exists():
-                return _own(file, key)
-        if self._older is None:
-            self._older = dict(self._renamed())
-        return _read(self._older[key]) if key in self._older else None
+        """A finished training's result; None where there is none. Raises UserError if its file can't be read."""
+        result = self._found.get(key)
+        if result is None and key in self._broken:
+            raise self._broken[key]
+        return result
 
     def check(self) -> None:
         """Raises UserError for a folder to be read that holds no result: all would be trained again."""
         for folder in self.also:
-            if not any(map(_is_result, folder.glob("*.json"))):
+            if not Results(folder)._found:
                 deeper = folder / "results"
                 place = deeper if deeper.is_dir() else "the folder results/ of an earlier --out"
                 raise UserError(f"--results {folder}: no finished training is there; give {place}")
-
-    def _renamed(self) -> Iterator[tuple[str, Path]]:
-        """Results whose file's name is not what their configuration is called now, by that."""
-        for folder in (*reversed(self.also), self.folder):
-            for file in sorted(folder.glob("*.json")):
-                try:
-                    key = _key(_read(file))
-                except UserError:  # no result, or of settings that this version has not: nothing asks for it
-                    continue
-                if key != file.stem:
-                    yield key, file
 
     def keep(self, job: Job, run: Path) -> dict[str, Any]:
         """The result of a finished run directory, written whole or not at all. Raises OSError."""
         result = result_of(job, run)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / f"{job.key}.json", json_text(result) + "\n")
+        self._found[job.key] = result
         return result
-
-
-def _own(file: Path, key: str) -> dict[str, Any]:
-    """The result that its name says. Raises UserError for another's, copied there perhaps."""
-    result = _read(file)
-    if _key(result) != key or result["seed"] != result["config"]["training"]["seed"]:
-        raise UserError(f"result {file}: is of another training than its name says; delete it to train that run again")
-    return result
-
-
-def _key(result: dict[str, Any]) -> str:
-    return content_key(parse_run(result["config"], "result"))
-
-
-def _is_result(file: Path) -> bool:
-    try:
-        return bool(_read(file))
-    except UserError:
-        return False
 
 
 def result_of(job: Job, run: Path) -> dict[str, Any]:
@@ -191,7 +136,6 @@ def result_of(job: Job, run: Path) -> dict[str, Any]:
         "seconds": summary["seconds"]["training"],
         "device": _device(run),
         "version": __version__,
-        "code": code_mark(cfg.method),
         "metrics": _by_subject(run, summary["metrics"]),
     } | _checks(run)
 
