@@ -56,9 +56,7 @@ def test_the_same_command_resumes(recipe: str, gpus: str, gpu: str, count: int, 
 
 @each
 def test_the_script_calls_valid_commands(recipe: str, gpus: str, gpu: str, count: int, tmp_path: Path) -> None:
-    *encodes, train = [
-        parse(row) for row in calls(tmp_path, recipe, gpus, "train.json", "--set", "training.seed=3")
-    ]
+    *encodes, train = [parse(row) for row in calls(tmp_path, recipe, gpus, "train.json", "--set", "training.seed=3")]
     cfg = load_config(train.recipe, train.settings)
     assert (cfg.training.seed, cfg.data.source) == (3, "train.json") and len(encodes) == (gpus != "2x8")
     assert plan(cfg, gpu=gpu, gpus=count).fits

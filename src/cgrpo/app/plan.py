@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -22,7 +23,7 @@ def plan(
     references: Whole = 1,
     json: NewFile | None = None,
 ) -> None:
-    """Parameters, FLOPs, memory and hours of a recipe, before loading anything.
+    """Parameters, FLOPs, memory and hours of a recipe, without loading any weights.
 
     Args:
         gpu: a GPU by name
@@ -36,6 +37,8 @@ def plan(
     from cgrpo import plan as planning
     from cgrpo.config import load_config
 
+    if sys.stderr.isatty():
+        print("counting the models' parameters, operations and tensors ...", file=sys.stderr)
     result = planning.plan(
         load_config(recipe, settings),
         gpu=gpu,

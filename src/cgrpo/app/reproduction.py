@@ -39,7 +39,7 @@ class Where:
 
     side_by_side  runs at a time; None: one here, all of them on SLURM
     gpus          processes of each run
-    cluster       "slurm" or "local": as jobs of submitit; "": as processes of this machine
+    cluster       "slurm", or this machine: "local" or ""
     parameters    submitit's, each ``key=value``
     """
 

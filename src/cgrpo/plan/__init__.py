@@ -1,4 +1,4 @@
-"""What a run takes (parameters, operations, memory, hours), before anything is loaded: arithmetic alone."""
+"""What a run takes (parameters, operations, memory, hours), counted on models without their weights."""
 
 from cgrpo.plan.estimate import Plan, plan
 from cgrpo.plan.gpus import GPUS, Gpu

@@ -1,4 +1,4 @@
-"""A plan of a run: what it takes, before anything is loaded."""
+"""A plan of a run: what it takes, without loading any weights."""
 
 from __future__ import annotations
 
