@@ -44,6 +44,7 @@ REWARDS = {  # parameters, and GFLOP per picture
     "openai/clip-vit-large-patch14": (427_616_513, 162.0),
     "yuvalkirstain/PickScore_v1": (986_109_441, 334.6),
     "facebook/dino-vits16": (21_665_664, 9.2),
+    "google/siglip2-so400m-patch14-384": (428_225_602, 670.3),  # the half that sees
 }
 
 
@@ -55,7 +56,7 @@ def test_published_policies(path: str) -> None:
     assert (policy.tokens.target, policy.tokens.references, policy.tokens.text) == (1024, 1024, 512)
 
 
-KINDS = {"dino-": "dino", "clip": "clip", "Pick": "pickscore"}
+KINDS = {"dino-": "dino", "clip": "clip", "Pick": "pickscore", "sigl": "siglip2"}
 
 
 @pytest.mark.parametrize("path", REWARDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Reward
 from cgrpo.rewards.settings import ModelSettings
 from cgrpo.rewards.similarity import Encoder, PictureSimilarity
+from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import Place
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ class CsdSettings(ModelSettings):
 
     def checkpoints(self) -> Mapping[str, Wanted]:
         return {"path": "file"}
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        layout = stock_model("openai/clip-vit-large-patch14", chunk=self.chunk, texts=False)
+        return (replace(layout, name=self.path),)
 
     def build(self, name: str, device: torch.device | str) -> Reward:
         """The cosine of style descriptors, its mean over references. Range [-1, 1]."""

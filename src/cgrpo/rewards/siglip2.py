@@ -9,6 +9,7 @@ from cgrpo.hub import locate
 from cgrpo.rewards.base import Reward
 from cgrpo.rewards.settings import AxisName, ModelSettings
 from cgrpo.rewards.similarity import Encoder, PictureSimilarity, PromptSimilarity
+from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import Place, Positive
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Siglip2Settings(ModelSettings):
     """"identity" compares with the references, "prompt" with the text."""
     chunk: Positive = 16
     """Pictures per forward."""
+
+    def models(self) -> tuple[ModelSketch, ...]:
+        return (stock_model(self.path, chunk=self.chunk, texts=self.axis == "prompt"),)
 
     def build(self, name: str, device: torch.device | str) -> Reward:
         """The cosine; neither the logit scale nor the bias of SigLIP's sigmoid is applied. Range [-1, 1]."""

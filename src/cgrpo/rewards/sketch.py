@@ -70,6 +70,7 @@ _STOCK: dict[str, tuple[str, Callable[[Any, int, int], object]]] = {  # model ty
     "dinov2": ("Dinov2Model", _whole),
     "dinov2_with_registers": ("Dinov2WithRegistersModel", _whole),
     "dinov3_vit": ("DINOv3ViTModel", _whole),
+    "siglip": ("SiglipModel", _clip),
     "vit": ("ViTModel", _whole),
     "segformer": ("SegformerForSemanticSegmentation", _whole),
     "sam": ("SamModel", _sam),
@@ -101,8 +102,9 @@ def stock_model(path: str, own: str = "clip", *, chunk: int, runs: bool = True, 
         given = {"add_pooling_layer": False} if name == "ViTModel" else {}
         with torch.device("meta"):
             model = kind(kind.config_class.from_dict(config.get("detector_config", config)), **given)
-        if not texts:
-            del model.text_model, model.text_projection
+        for half in () if texts else ("text_model", "text_projection"):
+            if hasattr(model, half):
+                delattr(model, half)
         return model
 
     return ModelSketch(title, build, (lambda model, count: forward(model, count, side)) if runs else None, chunk)
