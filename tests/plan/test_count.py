@@ -178,22 +178,20 @@ def like_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_counts_are_those_of_real_tensors(tmp_path: Path, name: str, like_cuda: None) -> None:
     """A whole model on the CPU: operations are equal; what is kept is within 1 %, a peak within 10 %."""
     counted, samples = tiny(tmp_path, name), CASES[name][2]
-    policy: Any = counted.empty_policy(counted.depth)
-    policy.transformer.to_empty(device="cpu")
+    policy, transformer = counted.empty(counted.depth)
+    transformer.to_empty(device="cpu")
     policy.add_adapter(counted.settings.rank, 0)
-    numbers = sum(parameter.numel() for parameter in policy.transformer.parameters())
+    numbers = sum(parameter.numel() for parameter in transformer.parameters())
     assert counted.parameters["transformer"] + counted.trained == numbers
     for parameter in policy.trainable_parameters().values():
         parameter.grad = torch.zeros_like(parameter)
     condition = counted.condition(policy, samples)
     given = torch.zeros(samples, *policy.latent_shape), torch.ones(samples), condition
-    policy.transformer.disable_adapters()
-    with Counter() as base, torch.no_grad():
+    with policy.reference(), Counter() as base, torch.no_grad():
         policy.velocity(*given)
-    policy.transformer.enable_adapters()
     modes: tuple[Checkpointing, ...] = ("off", "selective", "full")
     for mode in modes:
-        set_checkpointing(policy.transformer, mode)
+        set_checkpointing(transformer, mode)
         with Counter() as ahead:
             out = policy.velocity(*given)
         with Counter() as back:

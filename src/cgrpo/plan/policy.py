@@ -6,9 +6,9 @@ each kind, and of one more of each kind in turn, give any number of blocks exact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch import nn
 
 from cgrpo.plan.count import Counted, Counter, Live, count_call, made_up, parameters
 from cgrpo.policies.build import family_of
-from cgrpo.policies.encodings.latents import PATCH, LatentCodec
+from cgrpo.policies.encodings.latents import PATCH
 from cgrpo.policies.memory import set_checkpointing
-from cgrpo.policies.referenced import DTYPES
+from cgrpo.policies.models import EmptyPolicy, empty_policy, text_tokens
 from cgrpo.policies.settings import Checkpointing, PolicySettings
 from cgrpo.types import Batch
 
@@ -92,22 +92,21 @@ class CountedPolicy:
         for text in (model.assumed for model in self.models.values() if model.assumed):
             assumed.setdefault(text.partition(" is ")[0], text)
         self.assumed = list(assumed.values())
-        self._transformer = dict(self.models["transformer"].empty().config)
-        self.depth = {key: self._transformer[key] for key in DEPTH if self._transformer.get(key)}
+        config: Any = self.models["transformer"].empty().config
+        self.depth = {key: config[key] for key in DEPTH if config.get(key)}
         self.autoencoder: Any = self.models["autoencoder"].empty()
         self.encoders = {
             name: model.empty() for name, model in self.models.items() if name not in ("transformer", "autoencoder")
         }
-        self._words = next(self.models[name].tokens for name in self.encoders)
-        policy = self.empty_policy(self.depth)
+        policy, transformer = self.empty(self.depth)
         self._pixels_per_token: int = policy.geometry.pixels
         self._side = ((settings.several_size if references > 1 else 0) or settings.reference_size) // (
             self._pixels_per_token
         )
         self.channels = policy.latent_shape[1]
-        self.tokens = Tokens(policy.latent_shape[0], references * self._side**2, self._words)
+        self.tokens = Tokens(policy.latent_shape[0], references * self._side**2, text_tokens(self.models))
         self.parameters = {
-            "transformer": parameters(policy.transformer),
+            "transformer": parameters(transformer),
             **{f"{name} text encoder": parameters(model) for name, model in self.encoders.items()},
             "autoencoder": parameters(self.autoencoder),
         }
@@ -121,14 +120,9 @@ class CountedPolicy:
         self._updates: dict[tuple[int, str], Activations] = {}
         self._sampling: dict[int, int] = {}
 
-    def empty_policy(self, depth: Mapping[str, int]) -> Any:
-        """The policy on the meta device with ``depth`` blocks, whose encoders make numbers up."""
-        model = self.models["transformer"]
-        transformer = replace(model, config={**model.config, **depth}).empty()
-        for parameter in transformer.parameters():
-            parameter.data = parameter.data.to(DTYPES[self.settings.dtype])
-        widths = self._transformer["joint_attention_dim"], self._transformer.get("pooled_projection_dim", 0)
-        return self.family(transformer, _Codec(self.autoencoder), _Prompts(self._words, *widths), self.settings, "cpu")
+    def empty(self, depth: Mapping[str, int]) -> EmptyPolicy:
+        """The policy with ``depth`` blocks, without an adapter."""
+        return empty_policy(self.family, self.models, self.settings, depth)
 
     @cached_property
     def text_operations(self) -> int:
@@ -169,24 +163,22 @@ class CountedPolicy:
     @cached_property
     def trained(self) -> int:
         """Parameters of the adapter."""
-        return self._whole(self._each(lambda policy: {"trained": _trained(policy)}))["trained"]
+        return self._whole(self._each(lambda empty: {"trained": _trained(empty)}))["trained"]
 
     @cached_property
     def condition_numbers(self) -> int:
         """Numbers in one sample's condition."""
-        policy = self._shallow[""]
-        with self._made_up(policy):
-            condition = self.condition(policy, 1)
+        empty = self._shallow[""]
+        with self._made_up(empty):
+            condition = self.condition(empty.policy, 1)
             return sum(value.numel() for value in vars(condition).values() if isinstance(value, torch.Tensor))
 
     @cached_property
     def operations(self) -> Operations:
-        def count(policy: Any) -> dict[str, int]:
-            with self._made_up(policy) as forward:
-                policy.transformer.disable_adapters()
-                with Counter() as base, torch.no_grad():
+        def count(empty: EmptyPolicy) -> dict[str, int]:
+            with self._made_up(empty) as forward:
+                with empty.policy.reference(), Counter() as base, torch.no_grad():
                     forward(1)
-                policy.transformer.enable_adapters()
                 with Counter() as ahead:
                     velocity_NLC = forward(1)
                 with Counter() as back:
@@ -205,16 +197,16 @@ class CountedPolicy:
         At work are blocks, what checkpointing computes again of one, and the copies that autocast makes of the adapter.
         """
         if (samples, mode) not in self._updates:
-            shallow = self._each(lambda policy: self._update(policy, samples, mode))
+            shallow = self._each(lambda empty: self._update(empty, samples, mode))
             whole = self._whole(shallow)
             backward = max(found["backward"] for found in shallow.values())
             self._updates[samples, mode] = Activations(whole["kept"], max(whole["forward"], backward))
         return self._updates[samples, mode]
 
-    def _update(self, policy: Any, samples: int, mode: Checkpointing) -> dict[str, int]:
+    def _update(self, empty: EmptyPolicy, samples: int, mode: Checkpointing) -> dict[str, int]:
         """Bytes that a forward keeps, those at work in it beyond them, and those in its backward."""
-        set_checkpointing(policy.transformer, mode)
-        with self._made_up(policy) as forward, Live() as live:
+        set_checkpointing(empty.transformer, mode)
+        with self._made_up(empty) as forward, Live() as live:
             velocity_NLC = forward(samples)
             kept, ahead = live.now, live.peak
             live.peak = kept
@@ -224,10 +216,10 @@ class CountedPolicy:
     def sampling(self, samples: int) -> int:
         """Bytes at work in a forward of ``samples`` samples without a backward, without the adapter's copies."""
         if samples not in self._sampling:
-            policy = self._shallow[""]
-            with self._made_up(policy) as forward, torch.no_grad(), Live() as live:
+            empty = self._shallow[""]
+            with self._made_up(empty) as forward, torch.no_grad(), Live() as live:
                 forward(samples)
-            self._sampling[samples] = live.peak - _trained(policy) * self.copied
+            self._sampling[samples] = live.peak - _trained(empty) * self.copied
         return self._sampling[samples]
 
     def condition(self, policy: Any, samples: int) -> Any:
@@ -244,9 +236,10 @@ class CountedPolicy:
         return 2 if self.settings.dtype == "bfloat16" else 0
 
     @contextmanager
-    def _made_up(self, policy: Any) -> Iterator[Callable[[int], torch.Tensor]]:
+    def _made_up(self, empty: EmptyPolicy) -> Iterator[Callable[[int], torch.Tensor]]:
         """Within it a function computes the velocity of so many samples; other updates have left their gradients."""
-        with made_up(policy.transformer, like_autocast=bool(self.copied)):
+        policy = empty.policy
+        with made_up(empty.transformer, like_autocast=bool(self.copied)):
             for parameter in policy.trainable_parameters().values():
                 parameter.grad = torch.zeros_like(parameter)
 
@@ -257,16 +250,16 @@ class CountedPolicy:
             yield forward
 
     @cached_property
-    def _shallow(self) -> dict[str, Any]:
+    def _shallow(self) -> dict[str, EmptyPolicy]:
         """Policies with one block of each kind (""), and with one more of each kind, by its key; with an adapter."""
         more: dict[str, dict[str, int]] = {"": {}, **{key: {key: 2} for key in self.depth}}
-        policies = {key: self.empty_policy({kind: 1 for kind in self.depth} | blocks) for key, blocks in more.items()}
-        for policy in policies.values():
-            policy.add_adapter(self.settings.rank, 0)
-        return policies
+        found = {key: self.empty({kind: 1 for kind in self.depth} | blocks) for key, blocks in more.items()}
+        for empty in found.values():
+            empty.policy.add_adapter(self.settings.rank, 0)
+        return found
 
-    def _each(self, count: Callable[[Any], dict[str, int]]) -> dict[str, dict[str, int]]:
-        return {key: count(policy) for key, policy in self._shallow.items()}
+    def _each(self, count: Callable[[EmptyPolicy], dict[str, int]]) -> dict[str, dict[str, int]]:
+        return {key: count(empty) for key, empty in self._shallow.items()}
 
     def _whole(self, shallow: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
         """Those counts at the transformer's whole depth."""
@@ -280,28 +273,8 @@ def _of_a_block(shallow: Mapping[str, Mapping[str, int]], key: str, name: str) -
     return shallow[key][name] - shallow[""][name]
 
 
-def _trained(policy: Any) -> int:
-    return sum(parameter.numel() for parameter in policy.trainable_parameters().values())
-
-
-class _Prompts:
-    """Text encoders of so many ``tokens`` whose encodings are made up."""
-
-    modules = ()
-
-    def __init__(self, tokens: int, width: int, pooled: int) -> None:
-        self.tokens, self.width, self.pooled = tokens, width, pooled
-
-    def encode(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.empty(len(prompts), self.tokens, self.width), torch.empty(len(prompts), self.pooled)
-
-
-class _Codec(LatentCodec):
-    """An autoencoder whose latents are made up."""
-
-    def encode(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        scale = self.pixels_per_token // PATCH
-        return torch.empty(len(pictures), self.channels, pictures[0].height // scale, pictures[0].width // scale)
+def _trained(empty: EmptyPolicy) -> int:
+    return sum(parameter.numel() for parameter in empty.policy.trainable_parameters().values())
 
 
 _NO_MATTER = ("checkpointing", "offload", "compile", "quantise", "evaluation_guidance", "guidance_gradient")
