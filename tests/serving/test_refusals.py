@@ -7,7 +7,6 @@ import io
 import json
 import socket
 import threading
-import zlib
 from base64 import b64encode
 
 import httpx
@@ -135,14 +134,10 @@ def png(picture: Image.Image) -> str:
     return b64encode(file.getvalue()).decode()
 
 
-def packed(size: int) -> str:
-    return b64encode(zlib.compress(bytes(size))).decode()
-
-
 GREY = Image.new("RGB", (4, 4), (9, 9, 9))
 GOOD = {
     "reward": "x",
-    "pictures": {"shape": [1, 2, 2, 3], "data": packed(12)},
+    "pictures": [png(GREY)],
     "ids": ["0"],
     "prompts": [""],
     "subjects": [""],
@@ -162,17 +157,17 @@ GOOD = {
         ({"prompts": ["", ""]}, 422, "1 pictures need as many"),
         ({"masks": [[]]}, 422, "each reference needs a mask"),
         ({"masks": [["../../secret"]]}, 422, "masks.0.0"),
-        ({"pictures": {"shape": [1, 2, 2, 4], "data": packed(16)}}, 422, "pictures.shape"),
-        ({"pictures": {"shape": [1, 2, 2, 3], "data": packed(13)}}, 422, "not the 12 bytes"),
-        ({"pictures": {"shape": [1, 2, 2, 3], "data": packed(11)}}, 422, "not the 12 bytes"),
-        ({"pictures": {"shape": [1, 2, 2, 3], "data": packed(10**8)}}, 422, "not the 12 bytes"),
-        ({"pictures": {"shape": [1, 2, 2, 3], "data": "AAAA"}}, 422, "can't be read"),
-        ({"pictures": {"shape": [60000, 60000, 60000, 3], "data": packed(9)}}, 422, "the limit is 268435456"),
-        ({"sent": {of_picture(GREY): "AAAA"}}, 422, "no readable PNG"),
-        ({"sent": {of_picture(GREY): png(GREY)[:72]}}, 422, "reference"),
+        ({"pictures": []}, 422, "pictures: List should have at least 1"),
+        ({"pictures": [png(GREY.convert("RGBA"))]}, 422, "mode RGBA"),
+        ({"pictures": ["AAAA"]}, 422, "can't be read"),
+        ({"pictures": [png(GREY)[:72]]}, 422, "can't be read"),
+        ({"pictures": [png(GREY.resize((5, 4))), png(GREY)]}, 422, "several sizes"),
+        ({"pictures": [png(Image.new("1", (16384, 16385)))]}, 422, "can't be read"),
+        ({"sent": {of_picture(GREY): "AAAA"}}, 422, "can't be read"),
+        ({"sent": {of_picture(GREY): png(GREY)[:72]}}, 422, "can't be read"),
         ({"sent": {of_picture(GREY): png(Image.new("RGB", (4, 4)))}}, 422, "not the picture that its key names"),
         ({"sent": {of_picture(GREY): png(GREY.convert("P"))}}, 422, "mode P"),
-        ({"sent": {of_picture(GREY): png(Image.new("1", (16384, 16385)))}}, 422, "reference"),
+        ({"sent": {of_picture(GREY): png(Image.new("1", (16384, 16385)))}}, 422, "can't be read"),
     ],
 )
 def test_messages(serving, change, status, says):

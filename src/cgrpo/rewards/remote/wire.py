@@ -2,8 +2,8 @@
 
 ``GET /health`` -> Health. ``POST /score``, a ScoreRequest -> Scores. Anything but a 200 carries a Refusal.
 
-Generated pictures travel as differences under zlib. References and masks travel as PNG, once: afterwards a request
-names them by the SHA-256 of their pixels, and a server that has forgotten one answers 409 with the keys to send.
+Pictures travel as PNG, references and masks once: afterwards a request names them by their fingerprints, and a server
+that has forgotten one answers 409 with the keys to send.
 The world's ground truth (``Batch.spec``) does not travel: no reward may look at it.
 """
 
@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import io
 import math
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Annotated, Literal
+from typing import Annotated
 
-import numpy as np
-import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cgrpo.fingerprint import of_picture
-from cgrpo.rewards.base import Axis
+from cgrpo.rewards.base import Axis, to_pictures, to_tensor
 from cgrpo.types import Batch
 
 PROTOCOL = 1  # of these messages
@@ -33,7 +30,6 @@ PACKAGES = ("customized-grpo", "torch", "transformers", "numpy", "pillow")
 
 Key = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Texts = Annotated[list[Annotated[str, Field(max_length=100_000)]], Field(max_length=MAX_ROWS)]
-Side = Annotated[int, Field(ge=1, le=65536)]
 
 
 class Message(BaseModel):
@@ -42,20 +38,13 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
 
-class Pixels(Message):
-    """N pictures of one size, uint8 [N, H, W, 3]: each pixel less its left neighbour, modulo 256, under zlib."""
-
-    shape: tuple[Annotated[int, Field(ge=1, le=MAX_ROWS)], Side, Side, Literal[3]]
-    data: bytes
-
-
 class ScoreRequest(Message):
-    """N pictures and their tasks. ``references`` and ``masks`` are keys; ``sent`` holds the PNGs the server needs."""
+    """N pictures (PNG) and their tasks. ``references`` and ``masks`` are keys, ``sent`` the PNGs that the server needs."""
 
     model_config = ConfigDict(extra="forbid")
 
     reward: str
-    pictures: Pixels
+    pictures: Annotated[list[bytes], Field(min_length=1, max_length=MAX_ROWS)]
     ids: Texts
     prompts: Texts
     subjects: Texts
@@ -107,35 +96,6 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES}
 
 
-def pack_images(images_NHWC: Tensor) -> Pixels:
-    """uint8 [N, H, W, 3] without loss."""
-    count, height, width, channels = images_NHWC.shape
-    if images_NHWC.dtype != torch.uint8 or channels != 3:
-        raise ValueError(f"pictures must be uint8 [N, H, W, 3], not {images_NHWC.dtype} {list(images_NHWC.shape)}")
-    pixels = images_NHWC.cpu().numpy()
-    change = pixels.copy()
-    change[:, :, 1:] -= pixels[:, :, :-1]
-    # Photos shrink to about half; run lengths alone, since looking for repetitions costs seven times as long for less.
-    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    return Pixels(shape=(count, height, width, 3), data=deflate.compress(change.tobytes()) + deflate.flush())
-
-
-def unpack_images(pixels: Pixels) -> Tensor:
-    """uint8 [N, H, W, 3]. Never inflates beyond the size it states; ValueError where it isn't what it says."""
-    size = math.prod(pixels.shape)
-    if size > 3 * MAX_PIXELS:
-        raise ValueError(f"pictures of {size // 3} pixels together; the limit is {MAX_PIXELS}")
-    inflate = zlib.decompressobj()
-    try:
-        raw = inflate.decompress(pixels.data, size + 1)
-    except zlib.error as error:
-        raise ValueError(f"pictures can't be read ({error})") from error
-    if len(raw) != size or not inflate.eof or inflate.unused_data:
-        raise ValueError(f"pictures are not the {size} bytes of their shape {list(pixels.shape)}")
-    change = np.frombuffer(raw, dtype=np.uint8).reshape(pixels.shape)
-    return torch.from_numpy(np.cumsum(change, axis=2, dtype=np.uint8))
-
-
 def pack_picture(picture: Image.Image) -> bytes:
     """PNG of an RGB or L picture."""
     file = io.BytesIO()
@@ -143,29 +103,35 @@ def pack_picture(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def unpack_images(files: Sequence[bytes]) -> Tensor:
+    """uint8 [N, H, W, 3] of PNGs of one size. ValueError for any that is wrong, before much of it is inflated."""
+    pictures = _unpack(files, ("RGB",))
+    if len({picture.size for picture in pictures}) > 1:
+        raise ValueError("the pictures are of several sizes")
+    return to_tensor(pictures)
+
+
 def unpack_pictures(sent: Mapping[str, bytes]) -> dict[str, Image.Image]:
-    """RGB or L pictures by key. Sizes are looked at before anything is inflated; ValueError for one that is wrong."""
-    opened = {key: _open(data) for key, data in sent.items()}
-    if sum(picture.width * picture.height for picture in opened.values()) > MAX_PIXELS:
-        raise ValueError(f"references of more than {MAX_PIXELS} pixels together")
-    for key, picture in opened.items():
-        try:
-            picture.load()
-        except Exception as error:  # a broken file shows in many ways
-            raise ValueError(f"a reference can't be read ({error})") from error
-        if of_picture(picture) != key:
-            raise ValueError("a reference is not the picture that its key names")
-    return opened
+    """RGB or L pictures by key. ValueError for one that is wrong, before much of it is inflated."""
+    pictures = dict(zip(sent, _unpack(list(sent.values()), ("RGB", "L")), strict=True))
+    if any(of_picture(picture) != key for key, picture in pictures.items()):
+        raise ValueError("a reference is not the picture that its key names")
+    return pictures
 
 
-def _open(data: bytes) -> Image.Image:
+def _unpack(files: Sequence[bytes], modes: tuple[str, ...]) -> list[Image.Image]:
+    """Sizes and modes are looked at before any picture is inflated."""
     try:
-        picture = Image.open(io.BytesIO(data), formats=["PNG"])
-    except Exception as error:
-        raise ValueError(f"a reference is no readable PNG ({error})") from error
-    if picture.mode not in ("RGB", "L"):
-        raise ValueError(f"a reference has mode {picture.mode}; send RGB, and masks as L")
-    return picture
+        pictures = [Image.open(io.BytesIO(file), formats=["PNG"]) for file in files]
+        if sum(picture.width * picture.height for picture in pictures) > MAX_PIXELS:
+            raise ValueError(f"pictures of more than {MAX_PIXELS} pixels together")
+        for picture in pictures:
+            if picture.mode not in modes:
+                raise ValueError(f"a picture has mode {picture.mode}; send RGB, and masks as L")
+            picture.load()
+    except Exception as error:  # a broken file shows in many ways
+        raise ValueError(f"a picture can't be read ({error})") from error
+    return list(pictures)
 
 
 def make_request(reward: str, images_NHWC: Tensor, batch: Batch) -> tuple[ScoreRequest, dict[str, Image.Image]]:
@@ -183,7 +149,7 @@ def make_request(reward: str, images_NHWC: Tensor, batch: Batch) -> tuple[ScoreR
     masks = batch.reference_masks
     request = ScoreRequest(
         reward=reward,
-        pictures=pack_images(images_NHWC),
+        pictures=[pack_picture(picture) for picture in to_pictures(images_NHWC)],
         ids=list(batch.ids),
         prompts=list(batch.prompts),
         subjects=list(batch.subjects),
@@ -202,7 +168,7 @@ def named_pictures(request: ScoreRequest) -> set[str]:
 
 def read_batch(request: ScoreRequest, pictures: Mapping[str, Image.Image]) -> Batch:
     """The tasks of a request, one for each of its pictures. ValueError where the numbers of rows differ."""
-    count = request.pictures.shape[0]
+    count = len(request.pictures)
     columns = (request.ids, request.prompts, request.subjects, request.references)
     if any(len(column) != count for column in (*columns, *([] if request.masks is None else [request.masks]))):
         raise ValueError(f"{count} pictures need as many ids, prompts, subjects, references and masks")
