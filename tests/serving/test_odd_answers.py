@@ -9,7 +9,7 @@ import pytest
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.remote import RemoteSettings
-from cgrpo.rewards.remote.transport import Transport
+from cgrpo.rewards.remote.client import Transport
 from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.client import Endpoint
 
@@ -74,7 +74,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
 def test_answers_that_are_none(monkeypatch, capsys):
     """Each is one line, and the token in none of them."""
     monkeypatch.setenv("TOKEN", "the-secret")
-    monkeypatch.setattr("cgrpo.rewards.remote.transport.LARGEST", 4000)
+    monkeypatch.setattr("cgrpo.rewards.remote.client.LARGEST", 4000)
     said = {
         "echo": "you sent Bearer ***; name the environment variable",
         "page": "(status 200: <p>Bearer ***</p>)",

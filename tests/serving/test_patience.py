@@ -9,7 +9,7 @@ import torch
 from cgrpo.errors import UserError
 from cgrpo.rewards import FunctionReward
 from cgrpo.rewards.remote import RemoteSettings
-from cgrpo.rewards.remote.transport import Transport
+from cgrpo.rewards.remote.client import Transport
 from cgrpo.rewards.remote.wire import Health
 from cgrpo.types import Batch
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Mapping
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 
 import torch
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from PIL.Image import Image
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from torch import Tensor
@@ -31,8 +34,38 @@ from cgrpo.rewards.remote.wire import (
     unpack_pictures,
     versions,
 )
-from cgrpo.serving.pictures import PictureStore
 from cgrpo.types import Batch
+
+
+class PictureStore:
+    """The last pictures by key, up to ``limit`` bytes of pixels together. Safe to use from several threads."""
+
+    def __init__(self, limit: int):
+        self._limit, self._size = limit, 0
+        self._known: OrderedDict[str, Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def resolve(self, wanted: Collection[str], sent: Mapping[str, Image]) -> tuple[dict[str, Image], list[str]]:
+        """The ``wanted`` pictures, from those just ``sent`` or known; and the keys that are neither."""
+        with self._lock:
+            found = {key: sent.get(key) or self._known.get(key) for key in wanted}
+            pictures = {key: picture for key, picture in found.items() if picture is not None}
+            for key, picture in {**sent, **pictures}.items():
+                self._keep(key, picture)
+            return pictures, sorted(key for key, picture in found.items() if picture is None)
+
+    def _keep(self, key: str, picture: Image) -> None:
+        if key not in self._known:
+            self._size += _bytes(picture)
+        self._known[key] = picture
+        self._known.move_to_end(key)
+        while self._size > self._limit:
+            self._size -= _bytes(self._known.popitem(last=False)[1])
+
+
+def _bytes(picture: Image) -> int:
+    return picture.width * picture.height * len(picture.getbands())
+
 
 REMEMBERED = 2**30  # bytes of references and masks
 log = logging.getLogger("uvicorn.error")

@@ -39,7 +39,7 @@ class Message(BaseModel):
 
 
 class ScoreRequest(Message):
-    """N pictures (PNG) and their tasks. ``references`` and ``masks`` are keys, ``sent`` the PNGs that the server needs."""
+    """N pictures (PNG) and their tasks. ``references`` and ``masks`` are keys, ``sent`` the PNGs the server needs."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -21,8 +21,7 @@ import openai
 from cgrpo.errors import UserError
 from cgrpo.rewards.network import is_local, set_up
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, clipped
-from cgrpo.rewards.vlm.ledger import Usage
+from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, Usage, clipped
 from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS
 
 OPENAI = "https://api.openai.com/v1"

@@ -18,8 +18,8 @@ from cgrpo.errors import UserError
 from cgrpo.launch import launched
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.cache import Judgement, JudgementCache, question_key
-from cgrpo.rewards.vlm.ledger import Ledger
+from cgrpo.rewards.vlm.attempts import Ledger
+from cgrpo.rewards.vlm.cache import Judgement, JudgementCache, fingerprint_of
 from cgrpo.rewards.vlm.rounds import Round
 from cgrpo.rewards.vlm.rubrics import Part, fitted, question
 from cgrpo.types import Batch
@@ -61,7 +61,7 @@ class VlmJudge(Reward):
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         questions = self._questions(images_NHWC, batch)
         settings = {name: getattr(self.settings, name) for name in ABOUT_REPLIES}
-        keys = [None if parts is None else question_key(parts, settings) for parts in questions]
+        keys = [None if parts is None else fingerprint_of(parts, settings) for parts in questions]
         by_key = {key: parts for key, parts in zip(keys, questions, strict=True) if key is not None and parts}
         known = {key: found for key in by_key if (found := self.cache.get(key)) is not None}
         missing = {key: parts for key, parts in by_key.items() if key not in known}

@@ -15,9 +15,8 @@ from PIL.Image import Image
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply
+from cgrpo.rewards.vlm.attempts import PICTURE_TOKENS, Again, Hopeless, Ledger, Reply, Usage
 from cgrpo.rewards.vlm.cache import Judgement
-from cgrpo.rewards.vlm.ledger import PICTURE_TOKENS, Ledger, Usage
 from cgrpo.rewards.vlm.replies import Unclear, read_score
 from cgrpo.rewards.vlm.rubrics import Part, data_url, message
 
