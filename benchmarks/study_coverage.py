@@ -23,8 +23,7 @@ from scipy import stats
 from cgrpo.study.design import assign_raters
 from cgrpo.study.gates import rules
 from cgrpo.study.manifest import TIE
-from cgrpo.study.statistics.shares import shares
-from cgrpo.study.statistics.votes import LOSS, WIN, Vote
+from cgrpo.study.statistics.comparisons import LOSS, WIN, Vote, shares
 
 ITEMS, SUBJECTS, RATERS, PER_ITEM, CHECKS = 200, 30, 8, 3, 5
 EFFECT, ITEM, NOISE, TIE_BELOW = 0.35, 0.6, 1.0, 0.35  # the answers' unit is their own noise

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from cgrpo.errors import UserError
-from cgrpo.study.design import assign_raters, balanced_sides, balanced_tasks, pick_pairs, pick_singles, plan_lists
-from cgrpo.study.power import detectable, items_needed
-from cgrpo.study.sources import Task
+from cgrpo.study.create import detectable, items_needed
+from cgrpo.study.design import Task, assign_raters, balanced_sides, balanced_tasks, pick_pairs, pick_singles, plan_lists
 
 
 def tasks(subjects: int, prompts: int, methods: tuple[str, ...] = ("base", "ours"), seeds: int = 1) -> list[Task]:

@@ -9,11 +9,9 @@ import pytest
 from scipy import stats
 
 from cgrpo.study.manifest import TIE
-from cgrpo.study.statistics.agreement import krippendorff_alpha
-from cgrpo.study.statistics.davidson import davidson
+from cgrpo.study.statistics.comparisons import LOSS, WIN, Vote, davidson, percentiles, resampled, shares, side_bias
+from cgrpo.study.statistics.raters import krippendorff_alpha
 from cgrpo.study.statistics.ratings import reliability
-from cgrpo.study.statistics.shares import percentiles, resampled, shares, side_bias
-from cgrpo.study.statistics.votes import LOSS, WIN, Vote
 
 # Krippendorff's own example, 4 observers and 12 units (Computing Krippendorff's Alpha-Reliability, 2011).
 UNITS = [

@@ -62,8 +62,7 @@ def create(
         url: where raters reach the server, for the links
         seed: seed of the design
     """
-    from cgrpo.study.create import CONSENT, LINKS, Wanted, create_study
-    from cgrpo.study.power import power_line
+    from cgrpo.study.create import CONSENT, LINKS, Wanted, create_study, power_line
 
     text = CONSENT
     if consent is not None:
@@ -205,7 +204,7 @@ def export(
 def _counted_answers(study: Path) -> list[Response]:
     """Answers of raters whom the rule does not exclude."""
     from cgrpo.study.manifest import read_study
-    from cgrpo.study.statistics.checks import kept
+    from cgrpo.study.statistics.raters import kept
 
     with open_answers(study) as store:
         return kept(read_study(study), store.responses())

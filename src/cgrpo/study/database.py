@@ -5,7 +5,6 @@ What a transaction returned from is on the disk: each is synchronised before it 
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cgrpo.errors import UserError
-from cgrpo.study.manifest import manifest_hash
+from cgrpo.fingerprint import of_text
+from cgrpo.study.manifest import manifest_fingerprint
 
 DATABASE = "answers.sqlite"
 WAIT = 3.0  # seconds for another writer
@@ -52,7 +52,7 @@ class Unavailable(Exception):
 
 def token_hash(token: str) -> str:
     """SHA-256: tokens are 192 random bits, so nothing slower or salted is needed."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return of_text(token)
 
 
 def now() -> str:
@@ -67,7 +67,7 @@ def create_store(folder: Path, tokens: Sequence[str], administrator: str) -> Non
         connection.executescript(SCHEMA)
         connection.executemany(
             "insert into fact values (?, ?)",
-            [("manifest", manifest_hash(folder)), ("administrator", token_hash(administrator))],
+            [("manifest", manifest_fingerprint(folder)), ("administrator", token_hash(administrator))],
         )
         connection.executemany(
             "insert into rater (number, origin, token_hash) values (?, ?, ?)",
@@ -96,7 +96,7 @@ class Database:
             facts = dict(self._db.execute("select name, value from fact"))
         except sqlite3.Error as error:
             raise UserError(f"{file}: can't be read ({error}); restore it from a backup") from None
-        if facts.get("manifest") != manifest_hash(folder):
+        if facts.get("manifest") != manifest_fingerprint(folder):
             raise UserError(f"{folder / 'study.json'} was changed after the study began; restore it from a backup")
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, write_text, writing
 from cgrpo.scores import ScoreRow, write_description, write_scores
 from cgrpo.study.manifest import PICTURES, TIE, Item, Study, preferred
 from cgrpo.study.store import Response
@@ -96,11 +96,9 @@ def _line(winner: Place, loser: Place, margin: dict[str, float], folder: Path, h
 
 
 def _write(out: Path, lines: Sequence[str]) -> None:
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_text(out, "\n".join(lines) + "\n")
-    except OSError as error:
-        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
 
 
 def _means(study: Study, answers: Sequence[Response]) -> dict[str, dict[str, tuple[float, int]]]:
@@ -137,12 +135,10 @@ def write_ratings(study: Study, folder: Path, answers: Sequence[Response], out: 
             for one in study.questions
         },
     }
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         write_scores(out, rows)
         write_description(out, description)
-    except OSError as error:
-        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
     return len(rows)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 from scipy import stats
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading
 from cgrpo.study import pictures
+from cgrpo.study.design import Sources, Task
 from cgrpo.study.manifest import FIRST, SECOND, TIE, Arm, Item, Kind, Mode, Rules
 from cgrpo.study.pictures import Shelf, Size
-from cgrpo.study.sources import Sources, Task
 from cgrpo.text import parse_json, read_text
 
 SHARE, LEAST = 0.05, 5  # of checks among a rater's items
@@ -189,10 +190,8 @@ class Gates:
 
 
 def _read_tutorial(file: Path) -> list[Any]:
-    try:
+    with reading(file, "give a JSON list of items"):
         table = parse_json(read_text(file))
         if not isinstance(table, list) or not table:
             raise ValueError("no list of items")
         return table
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: no tutorial ({error}); give a JSON list of items") from None

@@ -14,6 +14,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading
 from cgrpo.study.manifest import CHOICES, Mode, Study
 from cgrpo.study.store import Response, Store
 from cgrpo.text import parse_json, read_text
@@ -103,13 +104,11 @@ def import_export(study: Study, store: Store, file: Path) -> Imported:
 
 
 def _read(file: Path) -> list[Any]:
-    try:
+    with reading(file, "give what Label Studio exported as JSON"):
         table = parse_json(read_text(file))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: can't be read ({error}); give what Label Studio exported as JSON") from None
-    if not isinstance(table, list):
-        raise UserError(f"{file}: no list of tasks; give what Label Studio exported as JSON")
-    return table
+        if not isinstance(table, list):
+            raise ValueError("no list of tasks")
+        return table
 
 
 def _annotations(study: Study, task: Mapping[str, Any]) -> Iterator[tuple[str, list[Response] | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, reading, write_text
+from cgrpo.fingerprint import of_file
 
 MANIFEST, PICTURES = "study.json", "pictures"
 FORMAT = 1
@@ -132,15 +132,16 @@ def write_study(folder: Path, study: Study) -> None:
 def read_study(folder: Path) -> Study:
     """Raises UserError where there is none, or another program's."""
     file = folder / MANIFEST
-    try:
-        table = json.loads(file.read_text(encoding="utf-8-sig"))
-        if table.pop("format") != FORMAT:
-            raise ValueError("of another version of cgrpo")
-        return Study(**table | _typed(table))
-    except FileNotFoundError:
-        raise UserError(f"{file}: there is none; make a study with cgrpo study create --out {folder}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{file}: no study ({error}); restore it from a backup") from None
+    if not file.exists():
+        raise UserError(f"{file}: no such file", f"make a study with cgrpo study create --out {folder}")
+    with reading(file, "restore it from a backup"):
+        try:
+            table = json.loads(file.read_text(encoding="utf-8-sig"))
+            if table.pop("format") != FORMAT:
+                raise ValueError("of another version of cgrpo")
+            return Study(**table | _typed(table))
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
 
 def _typed(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,17 +161,15 @@ def _item(table: Mapping[str, Any]) -> Item:
     return Item(**typed)
 
 
-def manifest_hash(folder: Path) -> str:
-    """SHA-256 of study.json as it stands. Raises UserError."""
-    try:
-        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{folder / MANIFEST}: can't be read ({error.strerror}); give a study's folder") from None
+def manifest_fingerprint(folder: Path) -> str:
+    """Fingerprint of study.json as it stands. Raises UserError."""
+    with reading(folder / MANIFEST):
+        return of_file(folder / MANIFEST)
 
 
 def changed_pictures(folder: Path, study: Study) -> Iterable[str]:
     """Ids of pictures that are gone or no longer what they were when the study was made."""
-    for picture, digest in study.hashes.items():
+    for picture, fingerprint in study.hashes.items():
         file = folder / PICTURES / f"{picture}.png"
-        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        if not file.is_file() or of_file(file) != fingerprint:
             yield picture

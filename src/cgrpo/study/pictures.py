@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import secrets
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cgrpo.fingerprint import of_bytes
 from cgrpo.pictures import opened, read_picture, upright
 from cgrpo.study.manifest import PICTURES
 
@@ -91,7 +91,7 @@ class Shelf:
         file = self.folder / f"{name}.png"
         file.write_bytes(content)
         os.utime(file, (0, 0))  # nor does the order in which they were made
-        self.hashes[name] = hashlib.sha256(content).hexdigest()
+        self.hashes[name] = of_bytes(content)
         return name
 
 

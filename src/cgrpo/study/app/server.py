@@ -11,10 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from cgrpo.study.app.admin import answers_csv, progress
-from cgrpo.study.app.guard import Refused, add_headers, read_form
-from cgrpo.study.app.pages import page, shown, static
-from cgrpo.study.app.steps import Course, Lesson
+from cgrpo.study.app.pages import Refused, add_headers, page, read_form, shown, static
+from cgrpo.study.app.progress import Course, Lesson, answers_csv, progress
 from cgrpo.study.database import Unavailable
 from cgrpo.study.manifest import PICTURES, Study
 from cgrpo.study.store import Rater, Stale, Store

@@ -13,14 +13,14 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, write_text, writing
 from cgrpo.scores import read_scores
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.tables import NAMES
 from cgrpo.study.report.write import read_answers
 from cgrpo.study.statistics.alignment import DRAWS, Question, align
-from cgrpo.study.statistics.checks import kept
+from cgrpo.study.statistics.raters import kept
 from cgrpo.study.statistics.ratings import rated
 
 # Table 6: Pearson and Spearman with the mean rating of three experts, 200 pictures. Identity, prompt following.
@@ -61,14 +61,12 @@ def write_alignment(folder: Path, scores: Path | None, out: Path) -> Path:
     """alignment.json, .md and .html in ``out``; returns the page. Raises UserError."""
     found = find_alignment(folder, scores)
     shown = [*map(_table, found), *(_differences(one) for one in found if one.differences), paper_table()]
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         table = {"draws": DRAWS, "questions": [asdict(one) for one in found]}
         write_text(out / "alignment.json", json_text(table, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "alignment.md", "\n\n".join([f"# {TITLE}", *(one.markdown() for one in shown)]) + "\n")
         write_text(out / "alignment.html", _page(found, shown).render())
-    except OSError as error:
-        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
     return out / "alignment.html"
 
 

@@ -10,12 +10,19 @@ from typing import Any
 from cgrpo.errors import UserError
 from cgrpo.files import without_nan
 from cgrpo.study.manifest import Study
-from cgrpo.study.statistics.agreement import krippendorff_alpha, values_by_item
-from cgrpo.study.statistics.checks import Judged, judge_raters, kept
-from cgrpo.study.statistics.davidson import Davidson, davidson
+from cgrpo.study.statistics.comparisons import (
+    DRAWS,
+    LEVEL,
+    Davidson,
+    Shares,
+    Vote,
+    davidson,
+    shares,
+    side_bias,
+    votes_of,
+)
+from cgrpo.study.statistics.raters import Judged, judge_raters, kept, krippendorff_alpha, values_by_item
 from cgrpo.study.statistics.ratings import RatingMean, rated, rating_mean, reliability
-from cgrpo.study.statistics.shares import DRAWS, LEVEL, Shares, shares, side_bias
-from cgrpo.study.statistics.votes import Vote, votes_of
 from cgrpo.study.store import Rater, Response
 
 

@@ -10,8 +10,7 @@ from cgrpo.evaluation.show.table import DASH, Cell, Table, number, p_value
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import TIE
 from cgrpo.study.report.findings import Findings
-from cgrpo.study.statistics.shares import Shares
-from cgrpo.study.statistics.votes import LOSS, WIN
+from cgrpo.study.statistics.comparisons import LOSS, WIN, Shares
 
 PAPER = {"identity": (54, 25, 21), "prompt": (50, 28, 22)}  # Figure 5, in percent; ties are what is left to 100
 NAMES = {"identity": "identity", "prompt": "prompt and quality"}

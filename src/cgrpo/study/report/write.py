@@ -1,18 +1,104 @@
-"""A study's folder into a folder of results: numbers as JSON, and Markdown and a page that show the same ones."""
+"""A study's report as a page, tables and JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from cgrpo.errors import UserError
+from cgrpo.evaluation.show import plots
+from cgrpo.evaluation.show.page import Block, Facts, Page, Plots, Section, Text, Verdict
 from cgrpo.evaluation.show.plots import save
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, write_text, writing
 from cgrpo.study.database import Unavailable
-from cgrpo.study.manifest import read_study
+from cgrpo.study.manifest import TIE, read_study
 from cgrpo.study.report.findings import Findings, find
-from cgrpo.study.report.page import TITLE, figure5, report_page, verdicts
-from cgrpo.study.report.tables import tables
+from cgrpo.study.report.tables import NAMES, PAPER, PAPER_ROW, pair_name, percent, percents, tables
+from cgrpo.study.statistics.comparisons import LOSS, WIN, Shares
 from cgrpo.study.store import Rater, Response, Store
+
+TITLE = "What people say"
+
+
+def verdicts(found: Findings) -> list[Verdict]:
+    """A sentence for each comparison; sure is what the interval over subjects says."""
+    told = []
+    for pair in dict.fromkeys((one.baseline, one.method) for one in found.shares):
+        own = [one for one in found.shares if (one.baseline, one.method) == pair]
+        better = [one for one in own if one.win_rate_subjects.low > 0.5]
+        worse = [one for one in own if one.win_rate_subjects.high < 0.5]
+        parts = [
+            f"{NAMES.get(one.question, one.question)} {percent(one.share[WIN])} wins to {percent(one.share[LOSS])} "
+            f"losses ({'preferred' if one in better else 'not preferred' if one in worse else 'not sure'}: win rate "
+            f"{percents(one.win_rate_subjects)} %)"
+            for one in own
+        ]
+        kind = "mixed" if worse else "rose" if len(better) == len(own) else "unknown"
+        told.append(Verdict(kind, f"{pair_name(own[0])}: {'; '.join(parts)}."))
+    return told
+
+
+def report_page(found: Findings) -> Page:
+    study = found.study
+    answered, planned = sum(one.answered for one in found.raters), sum(map(len, study.lists))
+    lead: list[Block] = [*verdicts(found)]
+    if answered < planned:
+        lead.append(Text(f"{answered} of {planned} pages are answered; what stands here will change.", "caution"))
+    lead.append(
+        Facts(
+            [
+                ("Pictures of", study.name or "their own"),
+                ("Methods", ", ".join(study.methods)),
+                ("Items", len(study.of_kind("item"))),
+                ("Raters", len(found.raters)),
+                ("Made", study.created[:10]),
+            ]
+        )
+    )
+    sections = []
+    if found.shares:
+        words = "Shares of all votes; grey is a tie. The paper's (Customized-GRPO against UNO) are of other pictures."
+        plot = plots.svg(figure5(found.shares), "figure5", "Wins, ties and losses by question")
+        sections.append(Section("figure5", "Figure 5", [Text(words, "muted"), Plots([plot], large=True)]))
+    sections += [Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(tables(found))]
+    asked = Facts([(question.id, question.text) for question in study.questions])
+    sections.append(Section("asked", "What was asked", [asked]))
+    return Page(TITLE, lead, sections, wide=True)
+
+
+def figure5(found: Sequence[Shares]) -> Figure:
+    """A bar a question and pair, the paper's below: wins from the left, then ties, then losses, in percent."""
+    bars = []
+    for question in dict.fromkeys(one.question for one in found):
+        name = NAMES.get(question, question)
+        for one in found:
+            if one.question == question:
+                bars.append((f"{name}: {pair_name(one)}", [100 * one.share[outcome] for outcome in (WIN, TIE, LOSS)]))
+        if question in PAPER:
+            bars.append((f"{name}, {PAPER_ROW}", PAPER[question]))
+    figure, axes = plots.canvas("", (9.0, 0.7 + 0.55 * len(bars)))
+    axes.grid(visible=False)
+    colours = ((plots.IDENTITY, plots.PAPER), (plots.RULE, plots.INK), (plots.PROMPT, plots.PAPER))
+    for row, (label, shares) in enumerate(bars):
+        start = 0.0
+        faint = 0.45 if PAPER_ROW in label else 1.0
+        for share, (colour, ink) in zip(shares, colours, strict=True):
+            axes.barh(row, share, left=start, color=colour, height=0.62, alpha=faint)
+            if share >= 6:
+                word = f"{share:.0f} %"
+                axes.text(start + share / 2, row, word, ha="center", va="center", fontsize=9, color=_ink(ink, faint))
+            start += share
+    axes.set_yticks(range(len(bars)), [label for label, _ in bars])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("win, tie, loss, % of votes")
+    return figure
+
+
+def _ink(ink: str, faint: float) -> str:
+    return plots.INK if faint < 1 else ink
 
 
 def read_findings(folder: Path) -> Findings:
@@ -40,7 +126,7 @@ def write_report(folder: Path, out: Path) -> Path:
     """report.json, report.md, report.html and, of comparisons, figure5.png in ``out``; returns the page. Raises
     UserError."""
     found = read_findings(folder)
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         table = json_text(found.as_dict(), indent=1, ensure_ascii=False)
         write_text(out / "report.json", table + "\n")
@@ -48,8 +134,6 @@ def write_report(folder: Path, out: Path) -> Path:
         write_text(out / "report.html", report_page(found).render())
         if found.shares:
             save(figure5(found.shares), out / "figure5.png")
-    except OSError as error:
-        raise UserError(f"can't write to {out}: {error.strerror}; give another --out") from error
     return out / "report.html"
 
 

@@ -18,8 +18,8 @@ from scipy import stats
 from cgrpo.scores import Column, ScoreRow
 from cgrpo.statistics import UNKNOWN, Interval
 from cgrpo.study.manifest import Item
+from cgrpo.study.statistics.comparisons import SEED, percentiles
 from cgrpo.study.statistics.ratings import Rated, reliability
-from cgrpo.study.statistics.shares import SEED, percentiles
 
 DRAWS = 2_000
 Array = NDArray[np.float64]

@@ -11,7 +11,7 @@ import numpy as np
 
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import Item, Study
-from cgrpo.study.statistics.shares import percentiles, resampled
+from cgrpo.study.statistics.comparisons import percentiles, resampled
 from cgrpo.study.store import Response
 
 
