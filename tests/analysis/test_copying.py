@@ -11,7 +11,7 @@ import torch
 
 from cgrpo.algorithm import constant_weights, credit_table, reward_weights
 from cgrpo.analysis.copying import Groups, copying, measure_copying
-from cgrpo.analysis.votes import CREDIT_FUNCTIONS, fill, vote
+from cgrpo.analysis.votes import CREDIT_FUNCTIONS, credit_by, vote
 from cgrpo.app.main import main
 from cgrpo.build import make_subject
 from cgrpo.config import load_config
@@ -66,8 +66,8 @@ def test_without_copies_a_planted_one_tells() -> None:
 def test_credit_functions_are_those_that_training_has() -> None:
     scores_PG2 = groups([3, 5]).scores_PG2
     weights_KR = reward_weights(constant_weights(10, 0.5), ["identity", "prompt"]).to(scores_PG2)
-    trained = credit_table(scores_PG2, weights_KR, "tanh", 0.5).credit_KPG
-    assert torch.equal(fill(scores_PG2, CREDIT_FUNCTIONS["SARS"], 10), trained)
+    trained = credit_table(scores_PG2, weights_KR).credit_KPG
+    assert torch.equal(credit_by(scores_PG2, CREDIT_FUNCTIONS["SARS"], 10), trained)
 
 
 def test_the_copy_worlds_base_is_told_from_the_toy_worlds() -> None:

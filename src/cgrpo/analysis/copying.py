@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cgrpo.algorithm import group_advantages
 from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_groups, estimate, grouped
-from cgrpo.analysis.votes import CREDIT_FUNCTIONS, bonus_drive, fill, vote
+from cgrpo.analysis.votes import CREDIT_FUNCTIONS, bonus_drive, credit_by, vote
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 from cgrpo.rewards import scored
@@ -219,8 +219,10 @@ def copying(drawn: Groups, steps: int, threshold: float = THRESHOLD) -> Copying:
     planted_PG2[:, -1] = drawn.planted_P2
     advantage = group_advantages(drawn.scores_PG2)[mixed_P][copy_PG[mixed_P] > 0]
     identity, prompt = advantage.mean(0).tolist() if len(advantage) else (math.nan, math.nan)
+    count, size = copy_PG.shape
     return Copying(
-        *copy_PG.shape,
+        count,
+        size,
         threshold,
         estimate(share_P),
         ((drawn.near_PG > threshold - 0.05) & (drawn.near_PG <= threshold)).double().mean().item(),
@@ -230,7 +232,9 @@ def copying(drawn: Groups, steps: int, threshold: float = THRESHOLD) -> Copying:
         identity,
         prompt,
         {
-            name: _treatment(fill(drawn.scores_PG2, function, steps), fill(planted_PG2, function, steps), copy_PG)
+            name: _treatment(
+                credit_by(drawn.scores_PG2, function, steps), credit_by(planted_PG2, function, steps), copy_PG
+            )
             for name, function in CREDIT_FUNCTIONS.items()
         },
         drawn.near_PG.flatten(),

@@ -8,52 +8,66 @@ bonus is against whichever kind is in the minority. In theory the vote is odd ab
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cgrpo.algorithm import constant_weights, credit_table, reward_weights, sigmoid_weights
+from cgrpo.algorithm import (
+    CreditFunction,
+    CreditSettings,
+    constant_weights,
+    credit_table,
+    linear,
+    maximum,
+    reward_weights,
+    sars,
+    sigmoid_weights,
+)
 from cgrpo.analysis.inputs import PAIR
 
 NOISE, GROUPS = 0.05, 4000  # of the theory's two modes
 
 
-class CreditFunction(NamedTuple):
-    """How a credit table is filled: the prompt's weight (None: TDW's schedule) and the shaping."""
+class CreditRecipe(NamedTuple):
+    """What makes a credit table: the prompt's weight (None: TDW's schedule), and a credit function."""
 
     prompt: float | None
-    shaping: Literal["none", "tanh", "max"] = "none"
+    function: CreditFunction = linear
     inverted: bool = False
     recentre: bool = False
 
 
 CREDIT_FUNCTIONS = {
-    "naive 1:1": CreditFunction(0.5),
-    "naive 1:1.5": CreditFunction(0.6),
-    "SARS": CreditFunction(0.5, "tanh"),
-    "SARS, recentred": CreditFunction(0.5, "tanh", recentre=True),
-    "TDW": CreditFunction(None),
-    "SARS + TDW": CreditFunction(None, "tanh"),
-    "inverted TDW": CreditFunction(None, inverted=True),
-    "max": CreditFunction(0.5, "max"),
+    "naive 1:1": CreditRecipe(0.5),
+    "naive 1:1.5": CreditRecipe(0.6),
+    "SARS": CreditRecipe(0.5, sars),
+    "SARS, recentred": CreditRecipe(0.5, sars, recentre=True),
+    "TDW": CreditRecipe(None),
+    "SARS + TDW": CreditRecipe(None, sars),
+    "inverted TDW": CreditRecipe(None, inverted=True),
+    "max": CreditRecipe(0.5, maximum),
 }
 
 
-def fill(scores_PG2: Tensor, function: CreditFunction, steps: int) -> Tensor:
-    """The credit table [K, P, G] by which ``function`` fills it; identity's and prompt's scores."""
+def credit_by(scores_PG2: Tensor, treatment: CreditRecipe, steps: int) -> Tensor:
+    """The credit table [K, P, G] of identity's and prompt's scores."""
     weights_K = (
-        sigmoid_weights(steps, 0.7, 0.3, function.inverted)
-        if function.prompt is None
-        else constant_weights(steps, function.prompt)
+        sigmoid_weights(steps, 0.7, 0.3, treatment.inverted)
+        if treatment.prompt is None
+        else constant_weights(steps, treatment.prompt)
     )
     weights_KR = reward_weights(weights_K, PAIR).to(scores_PG2)
-    return credit_table(scores_PG2, weights_KR, function.shaping, recentre=function.recentre).credit_KPG
+    settings = CreditSettings(recentre=treatment.recentre)
+    return credit_table(scores_PG2, weights_KR, treatment.function, settings).credit_KPG
 
 
 def bonus_drive(scores_PG2: Tensor, copy_PG: Tensor) -> Tensor:
     """100 times SARS' drive beyond the plain sum's [P]."""
-    beyond_PG = fill(scores_PG2, CREDIT_FUNCTIONS["SARS"], 1)[0] - fill(scores_PG2, CREDIT_FUNCTIONS["naive 1:1"], 1)[0]
+    beyond_PG = (
+        credit_by(scores_PG2, CREDIT_FUNCTIONS["SARS"], 1)[0]
+        - credit_by(scores_PG2, CREDIT_FUNCTIONS["naive 1:1"], 1)[0]
+    )
     return 100 * ((copy_PG - copy_PG.mean(1, keepdim=True)) * beyond_PG).mean(1)
 
 
