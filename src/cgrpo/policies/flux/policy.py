@@ -25,9 +25,8 @@ from cgrpo.policies.encodings.latents import LatentCodec
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import Prompts
 from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, tokenizer_length
-from cgrpo.policies.flux.checkpoint import TEXT_PARTS, load_parts, load_transformer, places, save_pipeline
+from cgrpo.policies.flux.checkpoint import TEXT_PARTS, flux_models, load_parts, load_transformer, places, save_pipeline
 from cgrpo.policies.flux.geometry import FluxGeometry
-from cgrpo.policies.flux.published import flux_models
 from cgrpo.policies.flux.text import CLIP_LENGTH, T5_LENGTH, PromptEncoder, windows
 from cgrpo.policies.lora import keep_exact_time
 from cgrpo.policies.models import Model

@@ -23,9 +23,8 @@ from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import Prompts
 from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, tokenizer_length
-from cgrpo.policies.flux2.checkpoint import is_distilled, load_parts, load_transformer, places
+from cgrpo.policies.flux2.checkpoint import flux2_models, is_distilled, load_parts, load_transformer, places
 from cgrpo.policies.flux2.geometry import Flux2Geometry, flux2_sigmas
-from cgrpo.policies.flux2.published import flux2_models
 from cgrpo.policies.flux2.text import LENGTH, Flux2PromptEncoder, window
 from cgrpo.policies.lora import keep_exact_time
 from cgrpo.policies.models import Model
