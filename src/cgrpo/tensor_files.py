@@ -30,11 +30,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str,
             file.seek(8)
             file.write(head)
         os.replace(partial, path)
-    except SafetensorError as error:  # the library says a full disk in a class of its own
+    except SafetensorError as error:  # the library has a class of its own for a full disk
         _remove(partial)
-        told = re.search(r"os error (\d+)", str(error))
-        code = int(told[1]) if told else errno.EIO
-        raise OSError(code, os.strerror(code) if told else str(error), str(path)) from error
+        match = re.search(r"os error (\d+)", str(error))
+        code = int(match[1]) if match else errno.EIO
+        raise OSError(code, os.strerror(code) if match else str(error), str(path)) from error
     except BaseException:
         _remove(partial)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,7 +26,7 @@ from cgrpo.types import Batch
 DEPENDS = {
     "clip": "1", "clip_tokenizer": "2", "clip_length": 10, "t5": "3", "t5_tokenizer": "4", "t5_length": 12,
     "autoencoder": "5", "reference_rule": "uno", "reference_size": 32, "reference_latents": "mean",
-    "dtype": "float32", "format": 1,
+    "dtype": "float32",
 }  # fmt: skip
 PREPARE = partial(prepare_references, rule="uno", one_size=32, several_size=0, multiple=8)
 
@@ -260,20 +259,12 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
         EncodingStore.create(tmp_path / "thesis.tex", DEPENDS)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"clip": "1"}'])
 def test_a_broken_index(tmp_path: Path, content: str) -> None:
     (tmp_path / "index.json").write_text(content)
     for enter in (EncodingStore.open, EncodingStore.create):
         with pytest.raises(UserError, match="index.json"):
             enter(tmp_path, DEPENDS)
-
-
-def test_another_format(tmp_path: Path) -> None:
-    EncodingStore.create(tmp_path, DEPENDS)
-    index = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps(index | {"format": 2}))
-    with pytest.raises(UserError, match="format 2 instead of 1"):
-        EncodingStore.open(tmp_path, DEPENDS)
 
 
 def test_a_missing_prompt_is_named(tmp_path: Path) -> None:

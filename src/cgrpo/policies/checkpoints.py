@@ -44,15 +44,15 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _read(part: Path, load: Callable[[Path], Part]) -> Part:
-    """``load(part)``, its failures told in one line."""
+    """``load(part)``; a failure becomes a UserError of one line."""
     if not part.is_dir():
         raise UserError(f"{part}: this part of the checkpoint is missing; copy it whole, or say where the part is")
     try:
         return load(part)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        told = (cure_for(first_bytes(file), "") for file in sorted(part.iterdir()))
-        cure = next(filter(None, told), "only whole safetensors checkpoints are read")
+        cures = (cure_for(first_bytes(file), "") for file in sorted(part.iterdir()))
+        cure = next(filter(None, cures), "only whole safetensors checkpoints are read")
         raise UserError(f"{part}: can't be loaded ({reason}); {cure}") from error
 
 
@@ -82,7 +82,7 @@ def read_weights(
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told by the report, all at once
+                ignore_mismatched_sizes=True,  # the report has them all at once
                 low_cpu_mem_usage=True,
                 **settings,
             )

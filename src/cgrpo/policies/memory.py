@@ -22,7 +22,7 @@ from cgrpo.policies.settings import Checkpointing
 
 # The dear operations: their results are kept, everything between them is cheap to compute again. Not among them are
 # the adapter's products, a tenth of the work and a third of the memory. They have no bias, so they are aten.mm; where
-# the base's have none either, the adapter's are told by a matrix with a side (the rank) below the model's width.
+# the base's have none either, the adapter's have a matrix with a side (the rank) below the model's width.
 _KEPT = {
     torch.ops.aten.addmm.default,
     torch.ops.aten.bmm.default,

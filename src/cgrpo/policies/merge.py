@@ -71,7 +71,7 @@ def _precision(place: Path) -> torch.dtype:
     for file in files:
         with safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118
-                if (found := opened.get_slice(key).get_dtype()) in ("F32", "BF16", "F16", "F64"):
+                if (dtype := opened.get_slice(key).get_dtype()) in ("F32", "BF16", "F16", "F64"):
                     names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
-                    return names[found]
+                    return names[dtype]
     return torch.bfloat16  # 8-bit files, or none at all, which loading will tell

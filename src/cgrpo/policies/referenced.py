@@ -40,8 +40,7 @@ class ReferencedPolicy(LoraPolicy[RC]):
 
     Everything is frozen on construction; ``add_adapter`` or ``load_adapter`` adds what trains. ``transformer`` may
     be replaced by a wrapped one: its configuration is read only here. Codec and prompt encoder may be None where
-    the policy is driven by tensors alone. A family adds ``load``, ``geometry_type``, ``sigmas``, ``conditions`` and
-    ``velocity``, and says on what its encodings depend.
+    the policy is driven by tensors alone. A family adds what is abstract here, ``sigmas`` and ``velocity``.
     """
 
     most_references: ClassVar[int | None] = None  # of a task; None is any number
@@ -65,15 +64,13 @@ class ReferencedPolicy(LoraPolicy[RC]):
         self.device = torch.device(device or transformer.x_embedder.weight.device)
         pixels = codec.pixels_per_token if codec else 16
         if self.height % pixels or self.width % pixels:
-            raise UserError(
-                f"a picture of {self.width} x {self.height} pixels: both sides must be multiples of {pixels}"
-            )
-        self.geometry = self.lay_out(pixels, transformer.config["in_channels"], settings)
+            raise UserError(f"policy.height, policy.width = {self.height}, {self.width}: must be multiples of {pixels}")
+        grid = (self.height // pixels, self.width // pixels)
+        self.geometry = self.lay_out(pixels, transformer.config["in_channels"], grid)
 
-    @staticmethod
     @abstractmethod
-    def lay_out(pixels: int, channels: int, settings: PolicySettings) -> Geometry:
-        """The family's geometry for pictures of the settings' sizes."""
+    def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> Geometry:
+        """The family's geometry; arguments as ``Geometry`` has them."""
 
     @classmethod
     @abstractmethod
@@ -158,12 +155,10 @@ class ReferencedPolicy(LoraPolicy[RC]):
             "reference_size": settings.reference_size,
             "reference_latents": settings.reference_latents,
             "dtype": settings.dtype,
-            "format": 1,
         }
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """(L, C) of one sample's packed latents."""
         return self.geometry.grid[0] * self.geometry.grid[1], self.geometry.channels
 
     def noise(self, seed: int) -> Tensor:
@@ -176,13 +171,12 @@ class ReferencedPolicy(LoraPolicy[RC]):
     def encode_parts(self, batch: Batch, parts: Sequence[Sequence[int]]) -> list[RC]:
         """A condition for each of ``parts``, guided as in training; texts are encoded in one go.
 
-        Each reference is resized by ``reference_rule`` first. Raises UserError unless all tasks of a part have equally
-        many references and the i-th ones end with equal sizes: position ids are shared by the batch.
+        Raises UserError unless all tasks of a part have equally many references and the i-th ones are of equal sizes
+        once they are resized: position ids are shared by the batch.
         """
         return self.conditions(batch, parts, self.settings.guidance)
 
     def encode(self, batch: Batch) -> RC:
-        """A condition of all tasks, guided as in evaluation. Raises UserError as ``encode_parts``."""
         (cond,) = self.conditions(batch, [range(len(batch))], self.evaluation_guidance)
         return cond
 
@@ -270,7 +264,6 @@ class ReferencedPolicy(LoraPolicy[RC]):
             return pack(codec.encode(stretched))
 
     def decode(self, x_NLC: Tensor) -> Tensor:
-        """Latents at sigma = 0 as pictures: uint8 on the CPU, [N, H, W, 3]."""
         with self._codec() as codec:
             return codec.decode(unpack(x_NLC, *self.geometry.grid))
 

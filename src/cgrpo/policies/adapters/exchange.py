@@ -165,10 +165,10 @@ def known_origin(file: str | Path, header: Mapping[str, str]) -> Origin:
 
 
 def check_start(start: str | Path, split: Mapping[str, Tensor], file: str | Path, origin: Origin) -> None:
-    found = adapter_fingerprint(split)
-    if found != origin.start_hash:
+    fingerprint = adapter_fingerprint(split)
+    if fingerprint != origin.start_hash:
         raise UserError(
-            f"{start}: not the start that {file} was trained on ({found[:12]}, not {origin.start_hash[:12]}); "
+            f"{start}: not the start that {file} was trained on ({fingerprint[:12]}, not {origin.start_hash[:12]}); "
             "give that one"
         )
 

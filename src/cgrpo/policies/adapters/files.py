@@ -110,10 +110,10 @@ def read_split(path: str | Path) -> tuple[State, dict[str, str]]:
 
     What is not carried is said on stderr, once.
     """
-    found, header = read_known(path)
-    if found.left_out:
-        _say(f"{path}: {len(found.left_out)} tensors of its text encoders' part are left out: only the transformer's")
-    return found.split, header
+    known, header = read_known(path)
+    if known.left_out:
+        _say(f"{path}: {len(known.left_out)} tensors of its text encoders' part are left out: only the transformer's")
+    return known.split, header
 
 
 def read_known(path: str | Path) -> tuple[Known, dict[str, str]]:
@@ -125,10 +125,10 @@ def read_known(path: str | Path) -> tuple[Known, dict[str, str]]:
     }
     try:
         settings = header_settings(header)
-        told, peft = (any(key.endswith(".alpha") for key in state), any(key.startswith(PEFT) for key in state))
-        if settings is None and (peft or (file.name == NAMES[1] and not told)):
+        alphas, peft = (any(key.endswith(".alpha") for key in state), any(key.startswith(PEFT) for key in state))
+        if settings is None and (peft or (file.name == NAMES[1] and not alphas)):
             settings = config_settings(file)
-            if settings is None and peft and not told:
+            if settings is None and peft and not alphas:
                 _say(f"{path}: no adapter_config.json beside it, so its alpha is taken to be its rank")
         return read_keys(state, settings), header
     except UserError as error:

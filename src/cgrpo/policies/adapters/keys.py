@@ -184,10 +184,10 @@ def to_comfyui(split: Mapping[str, Tensor]) -> State:
         numbers = dict.fromkeys(m[0] for key in split if (m := pattern.match(key)))
         for number in numbers:
             for module, parts in table.items():
-                found = [_pop(left, f"{number}{part}") for part in parts]
-                if not any(found):
+                stack = [_pop(left, f"{number}{part}") for part in parts]
+                if not any(stack):
                     continue
-                down, up = _stacked(found)
+                down, up = _stacked(stack)
                 if module == SWAPPED:
                     up = torch.cat(up.chunk(2)[::-1])
                 name = f"diffusion_model.{number.replace(ours, theirs, 1) if ours else ''}{module}"
@@ -206,18 +206,18 @@ def _pop(left: dict[str, Tensor], module: str) -> tuple[Tensor, Tensor] | None:
     return None if down is None or up is None else (down, up)
 
 
-def _stacked(found: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor]:
+def _stacked(stack: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor]:
     """Several layers of one input as one; the first three have as many rows as inputs, the fourth four times those."""
-    if len(found) == 1 and found[0]:
-        return found[0]
-    present = [pair for pair in found if pair]
+    if len(stack) == 1 and stack[0]:
+        return stack[0]
+    present = [pair for pair in stack if pair]
     width = present[0][0].shape[1]
     shared = all(torch.equal(down, present[0][0]) for down, _ in present)
     rank = present[0][0].shape[0] if shared else sum(down.shape[0] for down, _ in present)
     dtype = functools.reduce(torch.promote_types, [up.dtype for _, up in present])
-    up = torch.zeros(width * (3 if len(found) == 3 else 7), rank, dtype=dtype)
+    up = torch.zeros(width * (3 if len(stack) == 3 else 7), rank, dtype=dtype)
     row = column = 0
-    for place, pair in enumerate(found):
+    for place, pair in enumerate(stack):
         rows = pair[1].shape[0] if pair else width * (4 if place == 3 else 1)
         if pair:
             up[row : row + rows, column : column + pair[1].shape[1]] = pair[1]

@@ -194,7 +194,7 @@ def _named(module: str, blocks: Blocks) -> tuple[str, str, list[str]]:
     plain = module.removeprefix(prefix)
     parts = _stacked(_dotted(plain, blocks) if layout == "kohya" else plain, blocks)
     if parts is None and layout == "diffusers":
-        parts = [plain]  # what the transformer lacks is told where it is loaded
+        parts = [plain]  # loading reports what the transformer lacks
     if parts is None:
         raise _no_layout([module])
     return layout or ("diffusers" if parts == [plain] else "bfl"), plain, parts

@@ -191,9 +191,9 @@ def set_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> No
         "surplus": sorted(state.keys() - own.keys()),
         "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
     }
-    told = [f"{len(keys)} {fault} ({', '.join(keys[:3])})" for fault, keys in faults.items() if keys]
-    if told:
-        raise UserError(f"adapter doesn't fit the transformer: {'; '.join(told)}; is it of another base or rank?")
+    misfits = [f"{len(keys)} {fault} ({', '.join(keys[:3])})" for fault, keys in faults.items() if keys]
+    if misfits:
+        raise UserError(f"adapter doesn't fit the transformer: {'; '.join(misfits)}; is it of another base or rank?")
     for key, value in own.items():
         value.copy_(state[key])
 

@@ -141,9 +141,9 @@ def layout_of(keys: Iterable[str]) -> Layout | None:
 
 def refuse_other_family(where: object, keys: Iterable[str], layout: Layout) -> None:
     """Raises UserError where ``keys`` are another family's than the layout's."""
-    found = layout_of(keys)
-    if found and found != layout:
+    theirs = layout_of(keys)
+    if theirs and theirs != layout:
         raise UserError(
-            f"{where}: an adapter of {found.family}'s layers, but this base is {layout.family}",
+            f"{where}: an adapter of {theirs.family}'s layers, but this base is {layout.family}",
             "load it on its own base",
         )

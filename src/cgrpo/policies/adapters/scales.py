@@ -28,13 +28,13 @@ class Settings:
     alpha_pattern: Mapping[str, float]
 
     def scale(self, module: str, rank: int) -> float:
-        """What B A of ``module`` is multiplied with. Raises UserError if its matrices have another rank than told."""
+        """What B A of ``module`` is multiplied with. Raises UserError if its matrices have another rank."""
         from peft.utils.other import get_pattern_key
 
-        told = self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
+        said = self.rank_pattern.get(get_pattern_key(list(self.rank_pattern), module), self.r)
         alpha = self.alpha_pattern.get(get_pattern_key(list(self.alpha_pattern), module), self.lora_alpha)
-        if told != rank:
-            raise UserError(f"adapter: {module} has rank {rank}, but its settings say {told}; save the adapter anew")
+        if said != rank:
+            raise UserError(f"adapter: {module} has rank {rank}, but its settings say {said}; save the adapter anew")
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
@@ -44,11 +44,11 @@ def header_settings(header: Mapping[str, str]) -> Settings | None:
     if text is None:
         return None
     try:
-        found = json.loads(text)
+        table = json.loads(text)
         own = {
-            key.removeprefix("transformer."): value for key, value in found.items() if key.startswith("transformer.")
+            key.removeprefix("transformer."): value for key, value in table.items() if key.startswith("transformer.")
         }
-        return _settings(own or {key: value for key, value in found.items() if "." not in key})
+        return _settings(own or {key: value for key, value in table.items() if "." not in key})
     except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f"its lora_adapter_metadata can't be read ({error}); save the adapter anew") from error
 

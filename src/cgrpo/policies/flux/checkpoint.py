@@ -124,9 +124,9 @@ def load_autoencoder(settings: PolicySettings, dtype: torch.dtype) -> Autoencode
 
 def _refuse_unscaled(vae: Path) -> None:
     """Raises UserError for a scale or shift that the file leaves out: the library's defaults are another family's."""
-    told = json.loads(read_text(vae / "config.json"))
+    config = json.loads(read_text(vae / "config.json"))
     for key, none in (("scaling_factor", False), ("shift_factor", True)):
-        value = told.get(key, "nothing")
+        value = config.get(key, "nothing")
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if not ((number and (none or value != 0)) or (none and value is None)):
             raise UserError(

@@ -77,10 +77,8 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
         unknown = not transformer_class and "flux.2" not in path.lower()
         return unknown or transformer_class == "FluxTransformer2DModel"
 
-    @staticmethod
-    def lay_out(pixels: int, channels: int, settings: PolicySettings) -> FluxGeometry:
-        grid = (settings.height // pixels, settings.width // pixels)
-        return FluxGeometry(pixels, channels, grid, settings.position_ids)
+    def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> FluxGeometry:
+        return FluxGeometry(pixels, channels, grid, self.settings.position_ids)
 
     @classmethod
     def load(

@@ -123,7 +123,7 @@ def read_transformer(
     from diffusers import FluxTransformer2DModel
 
     shapes, prefix = _shapes(file)
-    with _told(file), torch.device("meta"):
+    with _naming(file), torch.device("meta"):
         model = FluxTransformer2DModel(**transformer_config(shapes, axes))  # pyright: ignore
     return _fill(model, transformer_plan(model.state_dict()), file, shapes, prefix, dtype)
 
@@ -133,14 +133,14 @@ def read_autoencoder(file: Path, dtype: torch.dtype, norm_groups: int = 32) -> A
     from diffusers import AutoencoderKL
 
     shapes, prefix = _shapes(file)
-    with _told(file), torch.device("meta"):
+    with _naming(file), torch.device("meta"):
         model = AutoencoderKL(**autoencoder_config(shapes, norm_groups))  # pyright: ignore
     levels = _count(shapes, r"encoder\.down\.(\d+)\.")
     return _fill(model, autoencoder_plan(model.state_dict(), levels), file, shapes, prefix, dtype)
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
+def _naming(file: Path) -> Iterator[None]:
     """Names the file where its shapes make no model."""
     try:
         yield

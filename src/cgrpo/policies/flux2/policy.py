@@ -117,9 +117,8 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
         """By the class, or where that is not known by the path: nothing is fetched to plan a run."""
         return transformer_class == "Flux2Transformer2DModel" or (not transformer_class and "flux.2" in path.lower())
 
-    @staticmethod
-    def lay_out(pixels: int, channels: int, settings: PolicySettings) -> Flux2Geometry:
-        return Flux2Geometry(pixels, channels, (settings.height // pixels, settings.width // pixels))
+    def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> Flux2Geometry:
+        return Flux2Geometry(pixels, channels, grid)
 
     @classmethod
     def load(
