@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,15 +13,14 @@ from cyclopts import Parameter
 
 from cgrpo.app.options import File, Folder, Many, Port, Positive, Share, Whole, command, group
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, reading, write_text, writing
+from cgrpo.files import alone, json_text, reading, write_text, writing
 from cgrpo.text import read_text
 
 if TYPE_CHECKING:
-    from cgrpo.study.store import Response, Store
+    from cgrpo.study.store import Store
 
 Study = Annotated[Folder, Parameter(help="folder that cgrpo study create wrote")]
 Served = Annotated[Folder, Parameter(help="folder that cgrpo study create wrote; it may be served meanwhile")]
-Name = Parameter(metavar="NAME")
 
 
 def create(
@@ -112,7 +109,9 @@ def serve(study: Study, /, *, host: str = "127.0.0.1", port: Port = 8421) -> Non
     from cgrpo.study.app.server import create_app
     from cgrpo.study.manifest import PICTURES, changed_pictures, read_study
 
-    with open_answers(study) as store, _one_server(study):
+    with open_answers(study) as store, alone(study) as free:
+        if not free:
+            raise UserError(f"{study} is served already", "stop that server first")
         manifest = read_study(study)
         changed = list(changed_pictures(study, manifest))
         if changed:
@@ -139,19 +138,6 @@ def open_answers(study: Path) -> Iterator[Store]:
         raise UserError(f"{study / DATABASE}: {error}; nothing was changed", error.cure) from None
     finally:
         store.close()
-
-
-@contextmanager
-def _one_server(study: Path) -> Iterator[None]:
-    """Lock a study for one server. The lock ends with the process."""
-    lock = os.open(study / ".serving", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"{study} is served already", "stop that server first") from None
-    finally:
-        os.close(lock)
 
 
 def report(study: Served, /, *, out: Folder) -> Path:
@@ -185,29 +171,24 @@ def export(
     from cgrpo.study import labelstudio
     from cgrpo.study.exports import write_pairs, write_ratings
     from cgrpo.study.manifest import read_study
+    from cgrpo.study.statistics.raters import kept
 
-    if to == "pairs":
-        pairs = write_pairs(read_study(study), study, _counted_answers(study), question, out)
-        print(f"{out}: {pairs.written} pairs; {pairs.undecided} items undecided")
-    elif to == "scores":
-        print(f"{out}: {write_ratings(read_study(study), study, _counted_answers(study), out)} rows")
-    else:
-        manifest = read_study(study)
+    manifest = read_study(study)
+    if to == "label-studio":
         tasks = labelstudio.tasks(manifest, url)
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             write_text(out / "tasks.json", json_text(tasks, indent=1, ensure_ascii=False) + "\n")
             write_text(out / "config.xml", labelstudio.config(manifest))
         print(f"{out}: {len(tasks)} tasks; serve {study / 'pictures'} at {url}, with CORS allowed")
-
-
-def _counted_answers(study: Path) -> list[Response]:
-    """Answers of raters whom the rule does not exclude."""
-    from cgrpo.study.manifest import read_study
-    from cgrpo.study.statistics.raters import kept
-
+        return
     with open_answers(study) as store:
-        return kept(read_study(study), store.responses())
+        answers = kept(manifest, store.responses())
+    if to == "pairs":
+        pairs = write_pairs(manifest, study, answers, question, out)
+        print(f"{out}: {pairs.written} pairs; {pairs.undecided} items undecided")
+    else:
+        print(f"{out}: {write_ratings(manifest, study, answers, out)} rows")
 
 
 def import_answers(study: Study, file: File, /) -> None:
