@@ -5,7 +5,6 @@ The data order and all noise are functions of (seed, iteration), so the position
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text
 from cgrpo.tensor_files import write_tensors
 
 STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
@@ -88,15 +87,6 @@ def save_checkpoint(
     os.replace(partial, final)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-
-
-def mark_again(folder: Path, old: str, new: str) -> None:
-    """Checkpoints under ``folder`` of the configuration ``old`` become ``new``'s: the same, as written today."""
-    for path in checkpoints(folder) if old != new else ():
-        with contextlib.suppress(OSError, ValueError, KeyError):  # a damaged one is refused when it is loaded
-            index = json.loads((path / INDEX).read_text())
-            if index["config"] == old:
-                write_text(path / INDEX, json_text(index | {"config": new}, indent=2) + "\n")
 
 
 def random_state() -> dict[str, Tensor]:
