@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -280,12 +280,14 @@ def _trained(empty: EmptyPolicy) -> int:
 _NO_MATTER = ("checkpointing", "offload", "compile", "quantise", "evaluation_guidance", "guidance_gradient")
 
 
+_COUNTED: dict[tuple[str, int], CountedPolicy] = {}
+
+
 def count_policy(settings: PolicySettings, references: int) -> CountedPolicy:
     """The policy that ``settings`` name, counted once per process whatever else they say."""
     defaults = {key: PolicySettings.model_fields[key].default for key in _NO_MATTER}
-    return _count_policy(settings.model_copy(update=defaults | {"guidance": 1.0}), references)
-
-
-@cache
-def _count_policy(settings: PolicySettings, references: int) -> CountedPolicy:
-    return CountedPolicy(settings, references)
+    settings = settings.model_copy(update=defaults | {"guidance": 1.0})
+    key = settings.model_dump_json(), references
+    if key not in _COUNTED:
+        _COUNTED[key] = CountedPolicy(settings, references)
+    return _COUNTED[key]

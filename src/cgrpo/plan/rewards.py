@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 
 from cgrpo.config import TOYBOX, Config
 from cgrpo.plan.count import count_call, parameters
 from cgrpo.rewards import ModelSettings, RewardSettings
+from cgrpo.rewards.sketch import ModelSketch
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,24 @@ def has_guard(cfg: Config) -> bool:
     return 0 < guard.every <= cfg.training.iterations and bool(guard.source or cfg.data.source == TOYBOX)
 
 
-@cache
+_COUNTED: dict[str, tuple[RewardModel, ...]] = {}
+
+
 def _models(settings: RewardSettings) -> tuple[RewardModel, ...]:
-    models = []
-    for sketch in settings.models():
-        if sketch.build is None:
-            models.append(RewardModel("", sketch.name, None, None, None))
-            continue
-        model = sketch.build()
-        memory = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        found = RewardModel("", sketch.name, parameters(model), memory, 0, chunk=sketch.chunk)
-        if (run := sketch.run) is not None:
-            counted = count_call(model, lambda run=run, model=model: run(model, 1))
-            found = replace(found, operations=counted.operations, work=counted.at_work)
-        models.append(found)
-    return tuple(models)
+    """Those of one reward, counted once per process."""
+    key = settings.model_dump_json()
+    if key not in _COUNTED:
+        _COUNTED[key] = tuple(_counted(sketch) for sketch in settings.models())
+    return _COUNTED[key]
+
+
+def _counted(sketch: ModelSketch) -> RewardModel:
+    if sketch.build is None:
+        return RewardModel("", sketch.name, None, None, None)
+    model, run = sketch.build(), sketch.run
+    memory = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    found = RewardModel("", sketch.name, parameters(model), memory, 0, chunk=sketch.chunk)
+    if run is None:
+        return found
+    counted = count_call(model, lambda: run(model, 1))
+    return replace(found, operations=counted.operations, work=counted.at_work)
