@@ -126,7 +126,9 @@ def spans(text: str) -> list[str]:
 
 
 OTHERS = ("torchrun ", "pip ", "hf ", "tensorboard ")  # programs with options of their own
-SETTINGS = set(re.findall(r"^\| `([a-z_.0-9A-Z]+)` \|", (ROOT / "docs" / "config.md").read_text(), re.MULTILINE))
+ROWS = re.compile(r"^\| `([a-z_.0-9A-Z]+)` \|", re.MULTILINE)
+SETTINGS = set(ROWS.findall((ROOT / "docs" / "config.md").read_text()))
+SETTINGS |= {f"rewards.NAME.{key}" for key in ROWS.findall((ROOT / "docs" / "rewards.md").read_text())}
 NO_SETTINGS = {
     "guard.jsonl",
     "weights.set",

@@ -1,4 +1,4 @@
-"""The server's side of rewards/wire.py. Only this room imports FastAPI and uvicorn."""
+"""The server's side of rewards/remote/wire.py. Only this room imports FastAPI and uvicorn."""
 
 from __future__ import annotations
 
