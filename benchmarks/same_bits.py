@@ -48,7 +48,7 @@ HPSV3 = (
     "rewards.prompt.path={world}/hpsv3/HPSv3.safetensors rewards.prompt.backbone={world}/hpsv3/backbone "
     "rewards.prompt.template={world}/hpsv3/template.txt"
 )
-SECOND = "training.iterations=1"
+FIRST = "training.iterations=1 training.schedule=constant"
 LEFT_OUT = {"tracker", "environment.json", "materials.json"}
 TIMES = re.compile(r"second|time|created|date|memory|fingerprint|digest|mark|cgrpo")
 
@@ -76,7 +76,7 @@ def cases() -> dict[str, list[str]]:
         "old policy": [train("forward", SHORT, GROUPS, QUIET, "objective.old=0.5 training.average=0.9")],
         "two processes": [f"2x {two}"],
         "fsdp2": [f"2x {train('toybox', SHORT, GROUPS, QUIET, 'training.parallel=fsdp2')}"],
-        "resume": [train("toybox", SHORT, GROUPS, SECOND), f"train --resume run --set {SECOND[:-1]}3"],
+        "resume": [train("toybox", SHORT, GROUPS, FIRST), "train --resume run --set training.iterations=3"],
         "pictures": [two, sample, evaluate.format("run"), evaluate.format(""), "evaluate compare scores --out page"],
         "adapters": [
             two, "adapter inspect run/adapter", "adapter convert run/adapter --to comfyui --out comfyui.safetensors",
