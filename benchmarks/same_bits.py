@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests" / room) for room in ("", "rewards")]  # tiny checkpoints
 
@@ -166,7 +168,7 @@ def _numbers(before: dict[str, Any], after: dict[str, Any]) -> str:
         if isinstance(one, float | int) and isinstance(other, float | int):
             if one != other and not (one != one and other != other):
                 lines.append(f"{key} by {abs(one - other):.1e}")
-        elif hasattr(one, "shape") and hasattr(other, "shape") and one.shape == other.shape:
+        elif isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.shape == other.shape:
             if one.tobytes() != other.tobytes():
                 lines.append(f"{key} by {abs(one.astype('f8') - other.astype('f8')).max():.1e}")
         elif one != other:

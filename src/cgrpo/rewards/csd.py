@@ -110,5 +110,5 @@ def _load(state: Mapping[str, Tensor], where: Path) -> Any:
     with torch.device("meta"):
         model = CLIPVisionModelWithProjection(config)
     fill(model, dict(from_open_clip(names)), where, "CSD")
-    model.vision_model.embeddings.position_ids = torch.arange(places)[None]  # not in the checkpoint
+    model.vision_model.embeddings.register_buffer("position_ids", torch.arange(places)[None], persistent=False)
     return model

@@ -115,7 +115,8 @@ def luma(images_NHWC: Tensor) -> Tensor:
 
 def copy_measures(threshold: float = 0.0) -> dict[str, Measure]:
     """How near pictures are to their reference, and, with a ``threshold`` above 0, whether they are copies of it."""
-    return {"copy_paste": CopyPaste()} | ({"copies": Copies(threshold)} if threshold else {})
+    measures: dict[str, Measure] = {"copy_paste": CopyPaste()}
+    return measures | {"copies": Copies(threshold)} if threshold else measures
 
 
 def measures(threshold: float = 0.0) -> dict[str, Measure]:
