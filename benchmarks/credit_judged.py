@@ -28,10 +28,11 @@ from cgrpo.algorithm import group_advantages
 from cgrpo.analysis.inputs import Estimate, draw_scores, estimate
 from cgrpo.analysis.shaping import shaping_against_sum
 from cgrpo.build import make_subject
-from cgrpo.config import GrpoConfig, load_config
+from cgrpo.config import load_config
 from cgrpo.reproduce import worlds
 from cgrpo.toybox.judges import make_judges
 from cgrpo.training.credit import CreditTable
+from cgrpo.training.grpo.settings import GrpoConfig
 
 EVEN = ("weights.type=constant", "weights.prompt=0.5")
 FILLS = {

@@ -14,9 +14,10 @@ import time
 import torch
 
 from cgrpo.build import make_policy, make_source
-from cgrpo.config import GrpoConfig, load_config
+from cgrpo.config import load_config
 from cgrpo.rewards import make_rewards
-from cgrpo.training.grpo import GRPO
+from cgrpo.training.grpo.loop import GRPO
+from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.runtime import Runtime
 
 

@@ -74,11 +74,12 @@ def one(table: dict[str, Any], threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    from cgrpo.build import make_policy, make_source, make_trainer
-    from cgrpo.config import GroupRun, load_config
+    from cgrpo.build import make_policy, make_source
+    from cgrpo.config import GroupConfig, load_config
     from cgrpo.evaluation.metrics import make_scorers
     from cgrpo.rewards import make_rewards
     from cgrpo.toybox.judges import make_judges
+    from cgrpo.training.loop import make_loop
     from cgrpo.training.runtime import Runtime
 
     began = time.perf_counter()
@@ -87,7 +88,7 @@ def one(table: dict[str, Any], threads: int) -> None:
     torch.manual_seed(cfg.training.seed)
     policy = make_policy(cfg, runtime.device)
     rewards = make_rewards(cfg.rewards, runtime.device)
-    trainer = make_trainer(cfg, policy, rewards, make_source(cfg), runtime)
+    trainer = make_loop(cfg, policy, rewards, make_source(cfg), runtime)
     evaluate = Evaluation(cfg, policy, make_scorers(rewards, make_judges()), table["subjects"])
     row = {key: value for key, value in table.items() if key != "test"}  # where a row has it, it is the split
     row |= {"device": str(runtime.device), "threads": threads, "config": cfg.model_dump(mode="json")}
@@ -113,7 +114,7 @@ def one(table: dict[str, Any], threads: int) -> None:
         if table["keep"]:
             policy.save(Path(table["keep"]))
         scores = {split: evaluate(split) for split in splits}
-    per_iteration = cfg.training.prompts_per_iteration * cfg.training.group_size if isinstance(cfg, GroupRun) else 0
+    per_iteration = cfg.training.prompts_per_iteration * cfg.training.group_size if isinstance(cfg, GroupConfig) else 0
     samples = done * per_iteration
     say(
         row

@@ -1,4 +1,4 @@
-"""A run is one of a union told apart by its method: its settings are its own, and earlier names go on working."""
+"""A run is told apart by its method, which has settings of its own; other packages add methods and credit functions."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from typing import Any
 
 import pytest
 
-from cgrpo.config import METHODS, GrpoConfig, SftConfig, load_config, moved, override, parse_config, parse_run, recipes
-from cgrpo.config.methods import keys
+from cgrpo.config import METHODS, load_config, override, recipes
+from cgrpo.config.methods import settings_of
 from cgrpo.errors import UserError
 
 GROUPS = {"shaping", "weights", "objective"}
 OWN = {"grpo": GROUPS, "forward": GROUPS, "sft": {"supervised"}, "preference": {"preference"}}
 COMMON = {"method", "policy", "data", "sampling", "rewards", "training", "evaluation", "guard", "logging"}
-
-
-@pytest.fixture(autouse=True)
-def say_again():
-    """The new names are said once in a process, here once in a test."""
-    moved.say.cache_clear()
 
 
 def refusal(recipe: str, *settings: str) -> str:
@@ -31,8 +25,8 @@ def refusal(recipe: str, *settings: str) -> str:
 
 
 def test_a_method_has_its_own_tables_and_the_common_ones() -> None:
-    assert METHODS.keys() == OWN.keys()
-    for method, kind in METHODS.items():
+    assert METHODS.own.keys() == OWN.keys()
+    for method, kind in ((method, settings_of(method)) for method in METHODS.own):
         assert set(kind.model_fields) == COMMON | OWN[method]
         assert set(json.loads(kind().model_dump_json())) == COMMON | OWN[method]
 
@@ -47,7 +41,7 @@ def test_a_method_has_its_own_tables_and_the_common_ones() -> None:
         ("sft", "weights.others={style=0.5}", "weights.others", "grpo and forward"),
         ("forward", "sampling.window.type=all", "sampling.window.type", "grpo"),
         ("toybox", "objective.levels=3", "objective.levels", "forward"),
-        ("sft", "training.kl=0.1", "objective.kl", "grpo and forward"),
+        ("sft", "objective.kl=0.1", "objective.kl", "grpo and forward"),
     ],
 )
 def test_settings_of_another_method_are_refused(recipe: str, setting: str, key: str, owner: str) -> None:
@@ -64,7 +58,7 @@ def test_a_table_of_another_method_is_refused_in_a_recipe(tmp_path: Path) -> Non
 
 def test_keys_that_no_method_has_are_still_unknown() -> None:
     assert "unknown key supervised.bach; did you mean supervised.batch?" in refusal("sft", "supervised.bach=3")
-    assert "method must be grpo or " in refusal("toybox", "method=ppo")
+    assert "method: there is no method 'ppo'; choose one of grpo, " in refusal("toybox", "method=ppo")
 
 
 def test_another_method_leaves_out_what_a_recipe_says_of_its_own(tmp_path: Path) -> None:
@@ -79,47 +73,6 @@ def test_another_method_leaves_out_what_a_recipe_says_of_its_own(tmp_path: Path)
     assert switched.training.iterations == paper.training.iterations
     # What is said beside the method is said of that method.
     assert "shaping.alpha belongs to method grpo and forward" in refusal("toybox", "shaping.alpha=1", "method=sft")
-
-
-@pytest.mark.parametrize("old", moved.MOVED)
-def test_moved_settings_are_read_everywhere_and_said_once(old: str, tmp_path: Path, capsys) -> None:
-    new = moved.MOVED[old]
-    wanted = load_config("toybox", [f"{new}=0.25"])
-    table, name = old.split(".")
-    (tmp_path / "old.toml").write_text(f'extends = "naive"\n[{table}]\n{name} = 0.25\n')
-    assert capsys.readouterr().err == ""
-    for _ in range(2):
-        assert load_config("toybox", [f"{old}=0.25"]) == wanted
-        assert load_config(str(tmp_path / "old.toml")) == load_config("naive", [f"{new}=0.25"])
-        assert parse_config({table: {name: 0.25}}, "here") == parse_config(
-            {"objective": {new.split(".")[1]: 0.25}}, "here"
-        )
-    assert capsys.readouterr().err == f"cgrpo: renamed: {old} to {new}\n"
-    assert old not in keys("grpo") and new in keys("grpo")
-    with pytest.raises(UserError, match=f"{old} is now {new}, and both are given"):
-        parse_config({table: {name: 0.25}, "objective": {new.split(".")[1]: 0.5}}, "here")
-
-
-def earlier(method: str) -> dict[str, Any]:
-    """A run's config.json as an earlier version wrote it: every method's settings."""
-    table: dict[str, Any] = {}
-    for kind in (SftConfig, GrpoConfig):
-        table |= json.loads(kind().model_dump_json())
-    table["training"] |= table.pop("objective")
-    return table | {"method": method}
-
-
-@pytest.mark.parametrize("method", ["grpo", "sft"])
-def test_a_run_of_an_earlier_version_is_read_by_its_own_settings(method: str, capsys) -> None:
-    table = earlier(method)
-    table["training"] |= {"clip": 0.5, "iterations": 7}
-    table["supervised"]["batch"] = 9
-    own = {"grpo": {"objective": {"clip": 0.5}}, "sft": {"supervised": {"batch": 9}}}[method]
-    assert parse_run(table, "run") == parse_config({"method": method, "training": {"iterations": 7}} | own, "here")
-    assert ("training.clip to objective.clip" in capsys.readouterr().err) == (method == "grpo")
-    table["training"]["clap"] = 1
-    with pytest.raises(UserError, match="unknown key training.clap"):
-        parse_run(table, "run")
 
 
 @pytest.mark.parametrize("recipe", recipes())

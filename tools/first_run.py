@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cgrpo.config import parse_run
+from cgrpo.config import parse_config
 from cgrpo.files import json_text
 from cgrpo.reproduce.results import result_of
 from cgrpo.reproduce.runs import Job, content_key
@@ -22,7 +22,7 @@ DIGITS = 4  # that count
 
 def kept(run: Path, wall: float | None) -> dict[str, object]:
     """The run's result, its seconds from the command to the report, and what an iteration says of a run's health."""
-    cfg = parse_run(_read(run / "config.json"), str(run))
+    cfg = parse_config(_read(run / "config.json"), str(run))
     made = Job(content_key(cfg), f"cgrpo train, seed {cfg.training.seed}", "toybox", (), cfg.training.seed, cfg)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     health = {key: [float(f"{row[key]:.{DIGITS}g}") for row in rows] for key in HEALTH}

@@ -24,8 +24,7 @@ from cyclopts.argument import Argument
 from cgrpo.app.main import commands
 from cgrpo.app.options import DEFAULTS
 from cgrpo.config import METHODS, Section, recipes
-from cgrpo.config.methods import DEFAULT_METHOD
-from cgrpo.config.moved import MOVED
+from cgrpo.config.methods import DEFAULT_METHOD, settings_of
 from cgrpo.extensions import Extensions
 from cgrpo.rewards import REWARDS, FunctionSettings
 
@@ -78,14 +77,12 @@ def config_page() -> str:
     ]
     parts += ["## Recipes in the package\n", "| recipe | begins with | is |", "|---|---|---|", *_recipes(), ""]
     parts += ["## method\n", "| `method` | is |", "|---|---|"]
-    parts += [f"| `{name}` | {' '.join((kind.__doc__ or '').split())} |" for name, kind in METHODS.items()]
+    parts += [f"| `{name}` | {' '.join((settings_of(name).__doc__ or '').split())} |" for name in METHODS.own]
     parts.append(
         f"\nThe default is `{DEFAULT_METHOD}`. A table that names methods is theirs alone: another refuses its keys.\n"
     )
     parts += _methods()
     parts += ["## rewards.NAME\n", "Each type of reward has settings of its own: [rewards.md](rewards.md).\n"]
-    parts += ["## Earlier names\n", "They go on working, and the new one is said.\n", "| earlier | now |", "|---|---|"]
-    parts += [f"| `{old}` | `{new}` |" for old, new in MOVED.items()]
     return "\n".join(parts) + "\n"
 
 
@@ -145,8 +142,8 @@ def _limit(limit: Any) -> str:
 def _methods() -> list[str]:
     """The settings of all methods, table by table; what only some of them have stands by itself under their names."""
     rows: dict[str, dict[str, list[str]]] = {}  # {table: {row: methods}}
-    for method, kind in METHODS.items():
-        for row in _rows(kind, ""):
+    for method in METHODS.own:
+        for row in _rows(settings_of(method), ""):
             table = row[0].strip("`").rpartition(".")[0] or "top level"
             if row[0] == "`method`":
                 continue
@@ -154,7 +151,7 @@ def _methods() -> list[str]:
     parts: list[str] = []
     for table, lines in rows.items():
         for methods in dict.fromkeys(tuple(names) for names in lines.values()):
-            alone = "" if len(methods) == len(METHODS) else f", method {' and '.join(methods)}"
+            alone = "" if len(methods) == len(METHODS.own) else f", method {' and '.join(methods)}"
             parts += _table(f"{table}{alone}", [line for line, names in lines.items() if tuple(names) == methods])
     return parts
 

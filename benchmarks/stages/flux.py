@@ -11,7 +11,7 @@ import torch
 from cgrpo.policies.memory import set_checkpointing
 from cgrpo.policies.settings import Checkpointing
 from cgrpo.rewards import Reward
-from cgrpo.training.grpo import GRPO
+from cgrpo.training.grpo.loop import GRPO
 from cgrpo.training.runtime import Runtime
 from stages.harness import Row, cuda, measure, stage
 from stages.model import RandomReward, RandomSource, TensorPolicy, build, config

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cgrpo.config import GrpoConfig, load_config, override
+from cgrpo.config import load_config, override
 from cgrpo.errors import UserError
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 from cgrpo.policies.memory import quantise_blocks, set_checkpointing
 from cgrpo.rewards import Reward
+from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.types import Batch
 from stages.harness import device
 

@@ -1,4 +1,4 @@
-"""From a configuration to objects: policy, tasks, trainer, and what an analysis takes. Policies and rewards build
+"""From a configuration to objects: policy, tasks, and what an analysis takes. Policies and rewards build
 themselves; here the settings of several tables meet."""
 
 from __future__ import annotations
@@ -11,26 +11,13 @@ from typing import Any, Literal
 import torch
 
 from cgrpo.analysis import AnalysisInputs
-from cgrpo.config import (
-    TOYBOX,
-    Config,
-    ForwardConfig,
-    GrpoConfig,
-    PreferenceConfig,
-    SftConfig,
-    parse_config,
-)
+from cgrpo.config import TOYBOX, Config, parse_config
 from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.policies import build
 from cgrpo.policies.base import Policy
-from cgrpo.rewards import Reward, make_rewards
-from cgrpo.training.forward import Forward
-from cgrpo.training.grpo import GRPO
-from cgrpo.training.loop import Loop
-from cgrpo.training.preference import Preference
-from cgrpo.training.runtime import Runtime
-from cgrpo.training.sft import SFT
+from cgrpo.rewards import make_rewards
+from cgrpo.training.preference.settings import PreferenceConfig
 
 Split = Literal["train", "validation", "test"]
 
@@ -77,21 +64,6 @@ def make_source(cfg: Config) -> Source:
 def make_manifest(cfg: Config, path: str, root: str = "", limit: int = 0) -> ManifestSource:
     """The tasks of a data set, the first ``limit`` of them (0: all), read as the policy takes its references."""
     return ManifestSource(Path(path), cfg.policy.reference_alpha, Path(root) if root else None, limit)
-
-
-def make_trainer(
-    cfg: Config, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime
-) -> Loop[Any]:
-    """The method's loop over ``source``."""
-    match cfg:
-        case GrpoConfig():
-            return GRPO(cfg, policy, rewards, source, runtime)
-        case ForwardConfig():
-            return Forward(cfg, policy, rewards, source, runtime)
-        case SftConfig():
-            return SFT(cfg, policy, rewards, source, runtime)
-        case PreferenceConfig():
-            return Preference(cfg, policy, rewards, source, runtime)
 
 
 def make_subject(

@@ -39,8 +39,7 @@ class Extensions:
     def load(self, name: str) -> Any:
         """What ``name`` stands for. Raises UserError for an unknown name or an installed package that can't load."""
         if name in self.own:
-            module, _, attribute = self.own[name].partition(":")
-            return getattr(importlib.import_module(module), attribute)
+            return resolve(self.own[name])
         if entry := installed(self.group).get(name):
             try:
                 return entry.load()
@@ -48,16 +47,22 @@ class Extensions:
                 raise UserError(f"{self.kind} {name!r}: {entry.value} can't be loaded ({error})") from error
         raise UserError(f"there is no {self.kind} {name!r}", self._cure(name))
 
-    def check(self, name: str) -> str:
+    def check(self, name: Any) -> str:
         """``name`` itself, for a field of settings. Raises ValueError if nothing goes by it."""
-        if name not in self.own and name not in installed(self.group):
+        if name not in self.names():
             raise ValueError(f"there is no {self.kind} {name!r}; {self._cure(name)}")
         return name
 
-    def _cure(self, name: str) -> str:
+    def _cure(self, name: Any) -> str:
         names = self.names()
-        near = difflib.get_close_matches(name, names, 1)
+        near = difflib.get_close_matches(str(name), names, 1)
         return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+
+
+def resolve(place: str) -> Any:
+    """What "module:attribute" stands for."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 @functools.cache

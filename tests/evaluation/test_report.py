@@ -10,13 +10,16 @@ import torch
 from PIL import Image
 from support.pages import Page
 
-from cgrpo.config import ForwardConfig, GrpoConfig, SftConfig, Shaping, Weights
+from cgrpo.config import Shaping, Weights
 from cgrpo.evaluation.heldout import HeldOut, Tasks
 from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
 from cgrpo.evaluation.pages.report.page import cautions, verdict
 from cgrpo.evaluation.show.table import DASH, MINUS
 from cgrpo.evaluation.statistics import Clusters
+from cgrpo.training.forward.settings import ForwardConfig
+from cgrpo.training.grpo.settings import GrpoConfig
+from cgrpo.training.sft.settings import SftConfig
 from cgrpo.types import Batch
 
 NAN = math.nan

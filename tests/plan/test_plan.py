@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from cgrpo.algorithm import window_start
-from cgrpo.config import Config, GrpoConfig, load_config, override, parse_config
+from cgrpo.config import Config, load_config, override, parse_config
 from cgrpo.errors import UserError
 from cgrpo.plan import GPUS, Plan, plan, render
 from cgrpo.plan.memory import total
 from cgrpo.plan.work import lead_steps
+from cgrpo.training.grpo.settings import GrpoConfig
 
 PAPER = {
     "policy": {

@@ -106,14 +106,16 @@ def small_forward(monkeypatch, tiny):
 
 
 @pytest.fixture
-def small_sft(monkeypatch, tiny):
-    """The same for supervised fine-tuning."""
+def small_pairs(monkeypatch, tiny):
+    """The same for methods without groups; supervised fine-tuning unless ``settings`` name another."""
     monkeypatch.syspath_prepend(REWARDS)
+    return lambda *settings: load_config("sft", (tiny, *COMMON, *settings))
 
-    def make(*settings: str) -> Config:
-        return load_config("sft", (tiny, *COMMON, "supervised.batch=2", *settings))
 
-    return make
+@pytest.fixture
+def small_sft(small_pairs):
+    """The same for supervised fine-tuning."""
+    return lambda *settings: small_pairs("supervised.batch=2", *settings)
 
 
 @pytest.fixture

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from cgrpo.algorithm import CreditSettings, credit_table, focal_weights, noise_weights, reward_weights, shifted_sigmas
-from cgrpo.build import make_policy, make_source, make_trainer
+from cgrpo.build import make_policy, make_source
 from cgrpo.config import CREDITS, load_config
 from cgrpo.errors import UserError
 from cgrpo.rewards import make_rewards
 from cgrpo.training.credit import CreditTable
+from cgrpo.training.loop import make_loop
 from cgrpo.training.runtime import Runtime
 
 NAMES = ["identity", "prompt"]
@@ -61,7 +62,7 @@ def test_both_methods_train_on_it(small, method, kind):
     settings = ["shaping.type=apex", "shaping.focal=2", "weights.by_noise=true", "weights.type=constant"]
     settings += ["sampling.kind=cps"] if method == "grpo" else []
     cfg = small(f"method={method}", *settings)
-    made = make_trainer(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
+    made = make_loop(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
     torch.testing.assert_close(made.credit.step_K, noise_weights(shifted_sigmas(4, 1.5), kind))  # type: ignore[attr-defined]
     assert next(iter(made.run(0))).metrics["gradient_norm"] > 0
 

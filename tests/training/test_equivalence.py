@@ -13,6 +13,8 @@ from safetensors.torch import load, load_file
 from warm import Started
 
 from cgrpo.app.run import train
+from cgrpo.config import load_config
+from cgrpo.training.checkpoint import config_fingerprint
 
 WORKER = worker.__file__
 ADAPTER = "adapter/pytorch_lora_weights.safetensors"
@@ -140,3 +142,15 @@ def test_the_micro_batch_only_bounds_memory(small, tmp_path, size):
     a = train(small(*exact), tmp_path / "a")
     b = train(small(*exact, f"training.micro_batch={size}"), tmp_path / "b")
     assert distance(a, b) <= 1e-9
+
+
+def test_a_fingerprint_holds_what_the_numbers_depend_on_and_no_more():
+    def fingerprint(*settings: str, recipe: str = "toybox") -> str:
+        return config_fingerprint(load_config(recipe, settings).model_dump(mode="json"))
+
+    assert fingerprint() != fingerprint("shaping.alpha=0.4") != fingerprint("objective.kl=0.1")
+    free = ("training.iterations=7", "guard.every=3", "policy.offload=true", "rewards.prompt.chunk=2")
+    constant = "training.schedule=constant"  # a falling learning rate depends on the length
+    assert fingerprint(constant) == fingerprint(constant, *free)
+    assert fingerprint() == fingerprint(*free[1:]) != fingerprint(free[0])
+    assert fingerprint(recipe="sft") != fingerprint()

@@ -12,16 +12,17 @@ from test_equivalence import distance, moved, run
 from cgrpo.algorithm import awm_loss, credit_table, flow_matching_loss, integrate, nft_loss, shifted_sigmas, steps_at
 from cgrpo.app import run as command
 from cgrpo.app.run import train
-from cgrpo.build import make_policy, make_source, make_trainer
+from cgrpo.build import make_policy, make_source
 from cgrpo.errors import UserError
 from cgrpo.rewards import make_rewards
-from cgrpo.training.forward import Forward
+from cgrpo.training.forward.loop import Forward
+from cgrpo.training.loop import make_loop
 from cgrpo.training.optimizer import EARLY, FIRST, Runaway
 from cgrpo.training.runtime import Runtime
 
 
 def trainer(cfg) -> Forward:
-    made = make_trainer(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
+    made = make_loop(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
     assert isinstance(made, Forward)
     return made
 

@@ -14,7 +14,7 @@ from cgrpo.evaluation.statistics import compare_methods
 from cgrpo.policies.adapters.layers import set_adapter_state
 from cgrpo.rewards import make_rewards
 from cgrpo.scores import read_scores
-from cgrpo.training.grpo import GRPO
+from cgrpo.training.grpo.loop import GRPO
 from cgrpo.training.runtime import Runtime
 
 

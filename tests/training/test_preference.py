@@ -12,12 +12,13 @@ from cgrpo.algorithm import flow_matching_loss, harmonic_mean, noised, preferenc
 from cgrpo.app import pairs
 from cgrpo.app.datasets import encode_tasks
 from cgrpo.app.run import train
-from cgrpo.build import make_policy, make_source, make_trainer
+from cgrpo.build import make_policy, make_source
 from cgrpo.config import load_config
 from cgrpo.data import PairSource, derive
 from cgrpo.errors import UserError
 from cgrpo.rewards import make_rewards
-from cgrpo.training.preference import Preference
+from cgrpo.training.loop import make_loop
+from cgrpo.training.preference.loop import Preference
 from cgrpo.training.runtime import Runtime
 
 BRIGHT = ("rewards.prompt.type=exact_rewards:brightness",)
@@ -128,7 +129,7 @@ def test_the_update_is_the_losses_gradient(settings, tmp_path, monkeypatch, simi
     more = ["policy.dtype=float64", f"preference.similarity={similarity}", "preference.beta=20"]
     cfg = load_config("rpo", [*settings, *more])
     source, policy = made(cfg, tmp_path), make_policy(cfg)
-    trainer = make_trainer(cfg, policy, make_rewards(cfg.rewards), source, Runtime())
+    trainer = make_loop(cfg, policy, make_rewards(cfg.rewards), source, Runtime())
     assert isinstance(trainer, Preference)
     rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -227,7 +228,7 @@ def test_mistakes_are_one_line(settings, tmp_path):
         PairSource(tmp_path / "empty.jsonl")
     with pytest.raises(UserError, match="name a file"):
         cfg = load_config("rpo", settings)
-        make_trainer(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
+        make_loop(cfg, make_policy(cfg), make_rewards(cfg.rewards), make_source(cfg), Runtime())
     with pytest.raises(UserError, match="chooses pairs but is left out"):
         load_config("rpo", [*settings, "rewards.identity.type=none"])
     load_config("rpo", [*settings, "rewards.identity.type=none", "preference.prompt=1"])

@@ -13,11 +13,12 @@ from support.toy_policy import ToyPolicy, ToySettings
 
 from cgrpo.app.run import train
 from cgrpo.app.sample import sample
-from cgrpo.build import make_policy, make_source, make_trainer
+from cgrpo.build import make_policy, make_source
 from cgrpo.config import load_config, override
 from cgrpo.errors import UserError
 from cgrpo.policies.build import make_encoder
 from cgrpo.rewards import make_rewards
+from cgrpo.training.loop import make_loop
 from cgrpo.training.runtime import Runtime
 
 
@@ -31,8 +32,7 @@ def test_trained_by_grpo(small):
     cfg = small("training.iterations=2", "training.learning_rate=0.02", "objective.kl=0.01")
     policy = ToyPolicy()
     rows = [
-        done.metrics
-        for done in make_trainer(cfg, policy, make_rewards(cfg.rewards), make_source(cfg), Runtime()).run(0)
+        done.metrics for done in make_loop(cfg, policy, make_rewards(cfg.rewards), make_source(cfg), Runtime()).run(0)
     ]
     assert len(rows) == 2 and policy.delta.weight.any()
     assert all(row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-4 for row in rows)

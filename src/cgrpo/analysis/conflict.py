@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cgrpo.algorithm import group_advantages, synergy
 from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_scores, estimate, grouped
-from cgrpo.config import GroupRun
+from cgrpo.config import GroupConfig
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 
@@ -144,7 +144,7 @@ def measure_conflict(inputs: AnalysisInputs, groups: int = 300) -> Conflict:
     return conflict(scores_PG2, alpha_of(grouped(inputs.cfg)))
 
 
-def alpha_of(cfg: GroupRun) -> float:
+def alpha_of(cfg: GroupConfig) -> float:
     """The strength of the run's own SARS, the paper's where its credit has none."""
     return cfg.shaping.alpha if cfg.shaping.type == "tanh" else ALPHA
 

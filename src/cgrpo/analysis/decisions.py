@@ -26,11 +26,12 @@ from torch import Tensor
 
 from cgrpo.algorithm import Noise, all_steps, rollout, sigmoid_weights
 from cgrpo.analysis.inputs import PAIR, AnalysisInputs, Estimate, estimate
-from cgrpo.config import Config, GrpoConfig
+from cgrpo.config import Config
 from cgrpo.data import derive
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import MUTED, axis_colour, legend, panels
 from cgrpo.evaluation.show.table import DASH, Table, interval, number
+from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.types import Condition
 
 DRAWS = 1000  # resamplings of the tasks, for the shares' intervals

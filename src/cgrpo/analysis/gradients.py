@@ -28,11 +28,13 @@ from torch import Tensor
 from cgrpo.algorithm import awm_loss, clipped_surrogate, group_advantages, nft_loss, noised, replay_logp
 from cgrpo.analysis.conflict import alpha_of, credit_1to1
 from cgrpo.analysis.inputs import AnalysisInputs, DrawnGroups, Estimate, draw_estimates, draw_groups, estimate, grouped
-from cgrpo.config import Config, ForwardConfig, GrpoConfig
+from cgrpo.config import Config
 from cgrpo.data import derive
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
+from cgrpo.training.forward.settings import ForwardConfig
+from cgrpo.training.grpo.settings import GrpoConfig
 
 CREDITS = ("identity", "prompt", "plain sum", "SARS")
 BLOCKS = 8  # at most; as many gradients of each credit are held at once, on the CPU

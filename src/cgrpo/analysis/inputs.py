@@ -14,13 +14,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.algorithm import all_steps, integrate, rollout, sliding_window, window_start
-from cgrpo.config import Config, ForwardConfig, GroupRun, GrpoConfig
+from cgrpo.config import Config, GroupConfig
 from cgrpo.data import GroupNoise, Source, task_indices
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.table import Table, interval, number
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward, scored
 from cgrpo.statistics import Interval, student_interval
+from cgrpo.training.forward.settings import ForwardConfig
+from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.types import Batch, Condition, Rollout
 
 PAIR = ("identity", "prompt")
@@ -117,9 +119,9 @@ class DrawnGroups:
     scores_PGR: Tensor
 
 
-def grouped(cfg: Config) -> GroupRun:
+def grouped(cfg: Config) -> GroupConfig:
     """The configuration as one that draws groups. Raises UserError for a method that doesn't."""
-    if not isinstance(cfg, GroupRun):
+    if not isinstance(cfg, GroupConfig):
         raise UserError(f"method {cfg.method!r} draws no groups of samples; this analysis needs grpo or forward")
     return cfg
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cgrpo.config import Config, PreferenceConfig
+from cgrpo.config import Config
 from cgrpo.data import ManifestSource, PairSource, Source
 from cgrpo.data.archives import container, is_private, length
 from cgrpo.errors import UserError
@@ -18,6 +18,7 @@ from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.fingerprint import reward_fingerprint
 from cgrpo.rewards.remote.client import RemoteReward
+from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.record import Record
 from cgrpo.types import Task
 

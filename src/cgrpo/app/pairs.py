@@ -13,7 +13,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cgrpo.algorithm import harmonic_mean, winner_and_loser
-from cgrpo.config import PreferenceConfig
 from cgrpo.data import PairSource, Source, task_indices
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import sample_tasks
@@ -22,6 +21,7 @@ from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward, scored
 from cgrpo.rewards.base import to_pictures
 from cgrpo.training.checkpoint import config_fingerprint
+from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.runtime import Runtime
 from cgrpo.types import Batch
 

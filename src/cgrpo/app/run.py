@@ -19,8 +19,8 @@ from cgrpo.app.materials import began_in, check_materials
 from cgrpo.app.needs import check_needs
 from cgrpo.app.pairs import pairs_of
 from cgrpo.app.tasks import make_final_tasks, print_cut, prompts_of
-from cgrpo.build import make_policy, make_source, make_trainer
-from cgrpo.config import Config, PreferenceConfig, settled
+from cgrpo.build import make_policy, make_source
+from cgrpo.config import Config, settled
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
@@ -29,8 +29,9 @@ from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, restore_best, save_checkpoint
-from cgrpo.training.checks import check_agreement, check_moved, fingerprint
-from cgrpo.training.loop import Iteration, Loop
+from cgrpo.training.checks import check_agreement, check_moved, norms
+from cgrpo.training.loop import Iteration, Loop, make_loop
+from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
 
@@ -73,7 +74,7 @@ def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: 
         check_materials(record, cfg, source, policy, rewards, resumed=resumed)
     if isinstance(cfg, PreferenceConfig):
         source = pairs_of(cfg, record.folder / "pairs", policy, rewards, source, runtime)
-    trainer = make_trainer(cfg, policy, rewards, source, runtime)
+    trainer = make_loop(cfg, policy, rewards, source, runtime)
     first = _restore(record, cfg, policy, trainer) if resumed else 0
     watch = Watch(cfg, guard_tasks, policy, rewards, record, runtime, first)
     if runtime.is_main and resumed:
@@ -94,8 +95,8 @@ def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: 
 def _restore(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any]) -> int:
     """Load the newest checkpoint; returns the iteration that the run continues with."""
     names, state = policy.trainable_parameters(), trainer.state()
-    accepted = (config_fingerprint(cfg.model_dump(mode="json")),)
-    return load_checkpoint(record.checkpoints, names, trainer.optimizer, state, accepted)
+    fingerprint = config_fingerprint(cfg.model_dump(mode="json"))
+    return load_checkpoint(record.checkpoints, names, trainer.optimizer, state, fingerprint)
 
 
 def _iterate(
@@ -109,7 +110,7 @@ def _iterate(
     bar: tqdm,
 ) -> None:
     """Iterations from ``first`` on, until the last, or until the trainer or the guard stops the run."""
-    before = fingerprint(trainer.parameters)
+    before = norms(trainer.parameters)
     for done in () if trainer.stopped or watch.stopped else trainer.run(first):
         if done.number == 0:
             check_moved(before, trainer.parameters, done.metrics["gradient_norm"] > 0)

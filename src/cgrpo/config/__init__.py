@@ -1,20 +1,15 @@
-"""Every knob. Frozen, typed, unknown keys refused; the defaults are the vetted setting of the embedded world.
+"""Every setting of a run. Frozen, typed, unknown keys refused; the defaults are the vetted setting of the toy dataset.
 
-A run is one of a closed union told apart by ``method`` (methods.py). run.py has the tables that all methods share, a
-file each; groups.py what is shared by those that fill the credit table; a file per method has the rest.
-A recipe (TOML) states only differences from these defaults; ``--set dotted.key=value`` states more.
-This package imports neither torch nor anything heavy.
+A run is told apart by ``method`` (methods.py): each method has its own configuration, a subclass of ``Config`` (run.py)
+or of ``GroupConfig`` (groups.py), in a folder of its own alongside its loop (training/). A recipe (TOML) states only
+differences from the defaults; ``--set dotted.key=value`` states more. Imports neither torch nor anything heavy.
 """
 
 from cgrpo.config.credit import CREDITS, Shaping, Weights
-from cgrpo.config.forward import ForwardConfig
-from cgrpo.config.groups import GroupRun
-from cgrpo.config.grpo import GrpoConfig
-from cgrpo.config.methods import METHODS, Config
-from cgrpo.config.preference import PreferenceConfig
-from cgrpo.config.recipes import load_config, override, parse_config, parse_run, recipes
-from cgrpo.config.sft import SftConfig
-from cgrpo.config.training import Training
+from cgrpo.config.groups import GroupConfig, GroupSampling, GroupTraining
+from cgrpo.config.methods import METHODS
+from cgrpo.config.recipes import load_config, override, parse_config, recipes
+from cgrpo.config.run import Config, Sampling, Training
 from cgrpo.section import TOYBOX, Section, settled
 
 __all__ = [
@@ -22,19 +17,17 @@ __all__ = [
     "METHODS",
     "TOYBOX",
     "Config",
-    "ForwardConfig",
-    "GroupRun",
-    "GrpoConfig",
-    "PreferenceConfig",
+    "GroupConfig",
+    "GroupSampling",
+    "GroupTraining",
+    "Sampling",
     "Section",
-    "SftConfig",
     "Shaping",
     "Training",
     "Weights",
     "load_config",
     "override",
     "parse_config",
-    "parse_run",
     "recipes",
     "settled",
 ]

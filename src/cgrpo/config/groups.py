@@ -7,9 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from cgrpo.config.credit import Shaping, Weights
-from cgrpo.config.run import Run
-from cgrpo.config.sampling import Sampling
-from cgrpo.config.training import Training
+from cgrpo.config.run import Config, Sampling, Training
 from cgrpo.section import Positive
 
 
@@ -39,8 +37,8 @@ class GroupTraining(Training):
         return self
 
 
-class GroupRun(Run):
-    """Prompts are sampled in groups; ``shaping`` and ``weights`` fill the credit table; the loss is the method's."""
+class GroupConfig(Config):
+    """Prompts are sampled in groups; ``shaping`` and ``weights`` make the credit table; the loss is the method's."""
 
     sampling: GroupSampling = GroupSampling()
     training: GroupTraining = GroupTraining()

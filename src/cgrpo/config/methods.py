@@ -1,4 +1,4 @@
-"""The methods by name, and which of them has which keys."""
+"""The methods by name, and which of them has which settings."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cgrpo.config.forward import ForwardConfig
-from cgrpo.config.grpo import GrpoConfig
-from cgrpo.config.preference import PreferenceConfig
-from cgrpo.config.sft import SftConfig
+from cgrpo.config.run import Config
+from cgrpo.extensions import Extensions
 from cgrpo.section import Section
 
-Config = GrpoConfig | ForwardConfig | SftConfig | PreferenceConfig
-"""A whole run: a closed union told apart by ``method``."""
-
-METHODS: dict[str, type[GrpoConfig] | type[ForwardConfig] | type[SftConfig] | type[PreferenceConfig]] = {
-    "grpo": GrpoConfig,
-    "forward": ForwardConfig,
-    "sft": SftConfig,
-    "preference": PreferenceConfig,
-}
+METHODS = Extensions(
+    "method",
+    "cgrpo.methods",
+    {
+        "grpo": "cgrpo.training.grpo.settings:GrpoConfig",
+        "forward": "cgrpo.training.forward.settings:ForwardConfig",
+        "sft": "cgrpo.training.sft.settings:SftConfig",
+        "preference": "cgrpo.training.preference.settings:PreferenceConfig",
+    },
+)
 DEFAULT_METHOD = "grpo"
+
+
+def settings_of(method: str) -> type[Config]:
+    """The configuration of a run by ``method``. Raises UserError for an unknown one."""
+    return METHODS.load(method)
 
 
 @functools.cache
 def keys(method: str) -> tuple[str, ...]:
     """The method's settings as dotted keys, in order. What is a table by name, such as ``rewards``, is one key."""
-    return tuple(_keys(METHODS[method], ""))
+    return tuple(_keys(settings_of(method), ""))
 
 
 def _keys(section: type[Section], prefix: str) -> Iterator[str]:
@@ -41,7 +45,7 @@ def _keys(section: type[Section], prefix: str) -> Iterator[str]:
 
 def owners(key: str) -> list[str]:
     """The methods that have a setting or table of this name."""
-    return [method for method in METHODS if key in keys(method) or _is_table(key, method)]
+    return [method for method in METHODS.names() if key in keys(method) or _is_table(key, method)]
 
 
 def foreign(table: Mapping[str, Any], method: str, prefix: str = "") -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -11,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cgrpo.config.methods import DEFAULT_METHOD, METHODS, Config, foreign, keys, owners, without_foreign
-from cgrpo.config.moved import MOVED, renamed, say
+from cgrpo.config.methods import DEFAULT_METHOD, METHODS, foreign, keys, owners, settings_of, without_foreign
+from cgrpo.config.run import Config
 from cgrpo.errors import UserError
 from cgrpo.section import TOYBOX, first_fault, key_of
 from cgrpo.text import read_text
@@ -44,8 +43,6 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, too
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"recipe {path}: {reason}") from error
-    table, old = renamed(table, f"recipe {path}")
-    say(old)
     base = table.pop("extends", None)
     if base is None:
         return table
@@ -59,7 +56,7 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _of_method(table: dict[str, Any], method: Any) -> dict[str, Any]:
     """``table`` for another method: what is said of its own method alone is left out. None: as it is."""
-    if not isinstance(method, str) or method not in METHODS:  # an unknown one is refused later
+    if method not in METHODS.names():  # an unknown one is refused later
         return table
     return without_foreign(table, method) | {"method": method}
 
@@ -84,7 +81,7 @@ def override(cfg: Config, settings: Iterable[str]) -> Config:
 def _texts(settings: Iterable[str]) -> dict[str, str]:
     """The settings' values as they were written, by key."""
     read = (setting.partition("=") for setting in settings)
-    return {MOVED.get(key.strip(), key.strip()): text for key, _, text in read}
+    return {key.strip(): text for key, _, text in read}
 
 
 def parse_config(table: dict[str, Any], origin: str, texts: Mapping[str, str] | None = None) -> Config:
@@ -93,8 +90,6 @@ def parse_config(table: dict[str, Any], origin: str, texts: Mapping[str, str] | 
     ``texts``: settings as they were written. Where a field is text, that is its value, though TOML makes a number,
     a truth value or a date of it: a folder may be called 2024, true or nan.
     """
-    table, old = renamed(table, origin)
-    say(old)
     method = _method(table, origin)
     for key in foreign(table, method):
         raise UserError(
@@ -102,7 +97,7 @@ def parse_config(table: dict[str, Any], origin: str, texts: Mapping[str, str] | 
             f"and this run's is {method}; leave it out"
         )
     try:
-        return METHODS[method].model_validate(table)
+        return settings_of(method).model_validate(table)
     except ValidationError as error:
         keys_of_text = {key_of(fault["loc"]) for fault in error.errors() if fault["type"] == "string_type"}
         meant = {key: text for key, text in (texts or {}).items() if key in keys_of_text}
@@ -113,24 +108,12 @@ def parse_config(table: dict[str, Any], origin: str, texts: Mapping[str, str] | 
         return parse_config(table, origin)
 
 
-def parse_run(table: dict[str, Any], origin: str) -> Config:
-    """A run directory's config.json. Raises UserError.
-
-    Earlier versions wrote the settings of all methods; those of others than the run's had no effect on it.
-    """
-    if {"sampling", "shaping", "supervised"} <= table.keys():
-        table, old = renamed(table, origin)
-        method = _method(table, origin)
-        say(tuple(key for key in old if MOVED[key] in keys(method)))
-        table = without_foreign(table, method)
-    return parse_config(table, origin)
-
-
 def _method(table: dict[str, Any], origin: str) -> str:
     method = table.get("method", DEFAULT_METHOD)
-    if not isinstance(method, str) or method not in METHODS:
-        raise UserError(f"{origin}: method must be {' or '.join(METHODS)}, got {json.dumps(method, default=str)}")
-    return method
+    try:
+        return METHODS.check(method)
+    except ValueError as error:
+        raise UserError(f"{origin}: method: {error}") from None
 
 
 def _first_leaf(table: dict[str, Any], key: str) -> str:
@@ -145,7 +128,7 @@ def _first_leaf(table: dict[str, Any], key: str) -> str:
 
 
 def _leaves() -> set[str]:
-    return {key for method in METHODS for key in keys(method)}
+    return {key for method in METHODS.names() for key in keys(method)}
 
 
 def _with(table: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -169,9 +152,7 @@ def _setting(setting: str) -> tuple[str, Any, str]:
         value = tomllib.loads(f"v = {text}")["v"]
     except (ValueError, RecursionError):  # plain words; a number of thousands of digits, too
         value = text
-    if key in MOVED:
-        say((key,))
-    return MOVED.get(key, key), value, setting
+    return key, value, setting
 
 
 def _apply(table: dict[str, Any], key: str, value: Any, setting: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from cgrpo.config import Config, GroupRun, override
+from cgrpo.config import Config, GroupConfig, override
 from cgrpo.errors import UserError
 from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.measured import ASSUMED
@@ -146,7 +146,7 @@ def _changes(cfg: Config, gpus: int) -> list[str]:
         changes.append("training.parallel=fsdp2")
     if cfg.training.micro_batch > 1:
         changes.append("training.micro_batch=1")
-    if isinstance(cfg, GroupRun) and cfg.sampling.batch > cfg.training.group_size:
+    if isinstance(cfg, GroupConfig) and cfg.sampling.batch > cfg.training.group_size:
         changes.append(f"sampling.batch={cfg.training.group_size}")
     return changes
 

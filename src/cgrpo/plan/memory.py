@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgrpo.config import Config, ForwardConfig, GroupRun
+from cgrpo.config import Config, GroupConfig
 from cgrpo.plan.policy import CountedPolicy
 from cgrpo.plan.rewards import RewardModel, guard_models
 from cgrpo.plan.work import Work, guidance, sharded
 from cgrpo.policies.settings import Checkpointing
+from cgrpo.training.forward.settings import ForwardConfig
 
 GIB = 2**30
 RESERVE_FLAT, RESERVE_SHARE = 1 * GIB, 0.03  # the driver and its libraries; pieces the allocator can't use
@@ -87,7 +88,7 @@ def estimate_memory(cfg: Config, policy: CountedPolicy, rewards: list[RewardMode
     }
     if work.sampling_batch:
         phases |= _sampling(cfg, policy, work, vae if cfg.policy.offload else 0)
-        together = work.samples if isinstance(cfg, GroupRun) else work.sampling_batch
+        together = work.samples if isinstance(cfg, GroupConfig) else work.sampling_batch
         phases["reward"] = (
             Part("largest offloaded reward, brought in", _brought_in([*rewards, *guards])),
             Part("a reward's model at work", max((m.work * min(together, m.chunk) for m in rewards), default=0)),
@@ -152,6 +153,6 @@ def _sampling(cfg: Config, policy: CountedPolicy, work: Work, vae: int) -> dict[
 
 def _trace(cfg: Config, policy: CountedPolicy, work: Work) -> Part:
     """What will be trained (before and after each transition, noise and old velocity of each level); conditions."""
-    kept = work.pairs if isinstance(cfg, GroupRun) else 0
+    kept = work.pairs if isinstance(cfg, GroupConfig) else 0
     transitions = 2 * kept * policy.tokens.target * policy.channels * _master(cfg)
     return Part("transitions and conditions", transitions + work.samples * policy.condition_numbers * _base(cfg))

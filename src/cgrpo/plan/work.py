@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cgrpo.config import Config, ForwardConfig, GrpoConfig, PreferenceConfig, SftConfig
+from cgrpo.config import Config
 from cgrpo.errors import UserError
 from cgrpo.plan.policy import CountedPolicy, count_policy
 from cgrpo.plan.rewards import RewardModel
+from cgrpo.training.forward.settings import ForwardConfig
+from cgrpo.training.grpo.settings import GrpoConfig
+from cgrpo.training.preference.settings import PreferenceConfig
+from cgrpo.training.sft.settings import SftConfig
 
 PIXELS_AT_ONCE = 2**20  # of one call of the autoencoder; one picture at least
 
@@ -58,6 +62,7 @@ def estimate_work(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel]
             return _sft(cfg, policy, tasks // gpus)
         case PreferenceConfig():
             return _preference(cfg, policy, rewards, tasks // gpus, gpus)
+    raise UserError(f"method {cfg.method!r}: only the methods of this package can be planned")
 
 
 def _groups(

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cgrpo import __version__
-from cgrpo.config import parse_run
+from cgrpo.config import parse_config
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
@@ -69,7 +69,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     else:
-        return table | {"config": parse_run(table["config"], f"result {file}").model_dump(mode="json")}
+        return table | {"config": parse_config(table["config"], f"result {file}").model_dump(mode="json")}
     raise UserError(f"result {file}: {reason}; delete it to train that run again")
 
 
@@ -92,7 +92,7 @@ class Results:
             for file in sorted(folder.glob("*.json")):
                 try:
                     result = _read(file)
-                    found[content_key(parse_run(result["config"], "result"))] = result
+                    found[content_key(parse_config(result["config"], "result"))] = result
                 except UserError as error:  # not a result, or one with settings that this version has not
                     self._broken[file.stem] = error
         return found

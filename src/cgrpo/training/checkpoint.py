@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,11 @@ def load_checkpoint(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Tensor],
-    fingerprints: Collection[str],
+    fingerprint: str,
 ) -> int:
     """Restore the newest checkpoint under ``folder``; returns the iteration to go on with (0 if there is none).
 
-    ``state`` is what the trainer gives now, and is written into. ``fingerprints``: of the run's configuration as it is
-    written now, and as it was when the run began.
+    ``state`` is what the loop gives now, and is written into. ``fingerprint``: of the run's configuration.
     Raises UserError, before anything is changed, if it is truncated, damaged, or of another configuration.
     """
     found = checkpoints(folder)
@@ -142,7 +141,7 @@ def load_checkpoint(
         raise UserError(f"checkpoint {path} can't be read ({error}); {cure}") from error
     if damaged:
         raise UserError(f"checkpoint {path} is truncated or damaged (checksum differs); {cure}")
-    if index["config"] not in fingerprints:
+    if index["config"] != fingerprint:
         raise UserError(f"checkpoint {path} belongs to another configuration; resume a run with its own config.json")
     wanted = {f"adapter.{name}": p.shape for name, p in parameters.items()}
     have = {key: value.shape for key, value in tensors.items() if key.startswith("adapter.")}

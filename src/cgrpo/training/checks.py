@@ -28,14 +28,14 @@ def check_finite(norm: float) -> None:
         )
 
 
-def fingerprint(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """One vector that changes when any parameter does."""
+def norms(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The parameters' norms, one vector: it changes when any parameter does."""
     return torch.stack([p.detach().double().norm() for p in parameters])
 
 
 def check_moved(before: Tensor, parameters: Sequence[nn.Parameter], credit_seen: bool) -> None:
     """After the first iteration: an adapter that got credit must have moved."""
-    if credit_seen and torch.equal(before, fingerprint(parameters)):
+    if credit_seen and torch.equal(before, norms(parameters)):
         raise UserError("the adapter did not move in the first iteration; is training.learning_rate far too small?")
 
 

@@ -19,7 +19,7 @@ from cgrpo.algorithm import (
     reward_weights,
     sigmoid_weights,
 )
-from cgrpo.config import CREDITS, GroupRun, Weights
+from cgrpo.config import CREDITS, GroupConfig, Weights
 
 
 class CreditTable:
@@ -29,7 +29,7 @@ class CreditTable:
     noise that a step draws, for weights by noise.
     """
 
-    def __init__(self, cfg: GroupRun, names: Sequence[str], sigmas: Tensor, kind: Kind, noise_level: float):
+    def __init__(self, cfg: GroupConfig, names: Sequence[str], sigmas: Tensor, kind: Kind, noise_level: float):
         self.shaping, self.clamp = cfg.shaping, cfg.training.clamp
         self.function: CreditFunction = CREDITS.load(cfg.shaping.type)
         self.settings = CreditSettings(cfg.shaping.alpha, cfg.shaping.recentre, cfg.shaping.conflict_penalty)

@@ -1,6 +1,6 @@
 """What the methods' loops share: set-up, tasks, conditions, micro-batches, the optimizer's step, an iteration's end.
 
-Each method's loop is one ``run`` that reads top to bottom (grpo.py, forward.py, sft.py, preference.py).
+Each method is a folder with its settings, which import no torch, and its loop: one ``run`` that reads top to bottom.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from cgrpo.algorithm import Credit
-from cgrpo.config import GroupRun
-from cgrpo.config.run import Run
+from cgrpo.config import Config, GroupConfig
 from cgrpo.data import Source, derive, task_indices
+from cgrpo.extensions import resolve
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.base import to_tensor
@@ -30,8 +30,8 @@ from cgrpo.training.scoring import Scoring
 from cgrpo.training.timer import Timer
 from cgrpo.types import Batch, Condition
 
-C = TypeVar("C", bound=Run)
-G = TypeVar("G", bound=GroupRun)
+C = TypeVar("C", bound=Config)
+G = TypeVar("G", bound=GroupConfig)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,13 @@ class Loop(ABC, Generic[C]):
     def ended(self, number: int, numbers: dict[str, float], batch: Batch, images_NHWC: Tensor) -> Iteration:
         """The iteration, with its seconds and peak memory among its numbers."""
         return Iteration(number, numbers | self.timer.seconds() | self.runtime.peak_memory(), batch, images_NHWC)
+
+
+def make_loop(
+    cfg: Config, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime
+) -> Loop[Config]:
+    """The loop of the configuration's method over ``source``."""
+    return resolve(cfg.loop)(cfg, policy, rewards, source, runtime)
 
 
 class PairLoop(Loop[C]):

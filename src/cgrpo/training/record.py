@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from cgrpo import __version__
-from cgrpo.config import Config, parse_run
+from cgrpo.config import Config, parse_config
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 
@@ -60,10 +60,10 @@ class Record:
     def open(cls, folder: Path) -> tuple[Record, Config]:
         """An existing run and its configuration. Raises UserError if there is none."""
         record = cls(folder)
-        return record, parse_run(record.settings(), str(folder / "config.json"))
+        return record, parse_config(record.settings(), str(folder / "config.json"))
 
     def settings(self) -> dict[str, Any]:
-        """config.json as it stands, perhaps of an earlier version. Raises UserError if there is none."""
+        """config.json as it stands. Raises UserError if there is none."""
         try:
             table = json.loads((self.folder / "config.json").read_text(encoding="utf-8-sig"))
         except FileNotFoundError:

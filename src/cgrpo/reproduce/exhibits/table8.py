@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 
-from cgrpo.build import make_policy, make_source, make_trainer
-from cgrpo.config import Config, GroupRun, GrpoConfig, override
+from cgrpo.build import make_policy, make_source
+from cgrpo.config import Config, GroupConfig, override
 from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
 from cgrpo.rewards import make_rewards
 from cgrpo.training.credit import CreditTable
-from cgrpo.training.loop import Iteration
+from cgrpo.training.grpo.settings import GrpoConfig
+from cgrpo.training.loop import Iteration, make_loop
 from cgrpo.training.runtime import Runtime
 
 PAPER = {"SFT": 2.32, "naive GRPO 1:1": 291.28, "Customized-GRPO": 311.82}
@@ -55,7 +56,7 @@ def take_turns(configs: dict[str, Config], rounds: int) -> dict[str, Seconds]:
     runs = {}
     for name, cfg in configs.items():
         cfg = override(cfg, [f"training.iterations={rounds + 1}"])
-        runs[name] = make_trainer(cfg, policy, rewards, make_source(cfg), runtime).run(0)
+        runs[name] = make_loop(cfg, policy, rewards, make_source(cfg), runtime).run(0)
     found: dict[str, list[Iteration]] = {name: [] for name in runs}
     for _ in range(rounds + 1):
         for name, iterations in runs.items():
@@ -84,7 +85,7 @@ def seconds_table(found: dict[str, Seconds], world: str) -> Table:
     return Table("Seconds of an iteration (Table 8)", note, head, rows, "l" + "r" * (len(head) - 1))
 
 
-def fill_seconds(cfg: GroupRun) -> float:
+def fill_seconds(cfg: GroupConfig) -> float:
     """Median seconds of making the weights and filling the table once, from scores of an iteration's shape."""
     shape = (cfg.training.prompts_per_iteration, cfg.training.group_size, len(cfg.rewards))
     scores_PGR = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -103,7 +104,7 @@ def _medians(cfg: Config, done: list[Iteration]) -> Seconds:
         return statistics.median(iteration.metrics[key] for iteration in done)
 
     phases = {phase: median(f"seconds/{phase}") for phase in PHASES if f"seconds/{phase}" in done[0].metrics}
-    return Seconds(median("seconds/total"), phases, fill_seconds(cfg) if isinstance(cfg, GroupRun) else None)
+    return Seconds(median("seconds/total"), phases, fill_seconds(cfg) if isinstance(cfg, GroupConfig) else None)
 
 
 EXHIBIT = Exhibit("Seconds of an iteration", "Table 8", draw)

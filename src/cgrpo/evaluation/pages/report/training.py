@@ -46,10 +46,10 @@ def conflict_section(rows: Rows) -> Section | None:
 
 def health_section(rows: Rows, config: Config) -> Section | None:
     """None where no iteration knows."""
-    drift = Level(config.objective.max_ratio_drift, "the run stops here") if config.method == "grpo" else None
+    limits = {metric: Level(limit, "the run stops here") for metric, limit in config.limits().items()}
     clipped = Level(config.training.max_grad_norm, "clipped above")
     drawn = [
-        curve(rows, "ratio_drift", "ratio drift", level=drift, scale="log"),
+        curve(rows, "ratio_drift", "ratio drift", level=limits.get("ratio_drift"), scale="log"),
         curve(rows, "clip_share", "share of clipped pairs"),
         curve(rows, "old_gap", "squared distance from the old policy's velocity", scale="log"),
         curve(rows, "preference_margin", "preference margin"),
@@ -57,13 +57,8 @@ def health_section(rows: Rows, config: Config) -> Section | None:
         curve(rows, "gradient_norm", "gradient norm", level=clipped),
     ]
     facts = _health_facts(rows)
-    words = {
-        "grpo": "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone.",
-        "forward": "Before a collapse the gradient's norm rises; updates far above its median are left out.",
-        "preference": "The margin is by how much more than the base the policy prefers winners; it starts at 0.",
-        "sft": "The loss has noise levels and noise of its own in every iteration, so its norm jumps.",
-    }[config.method]
-    shown = [Text(words, "muted"), Plots(drawn), Facts(facts)]
+    words = [Text(config.health, "muted")] if config.health else []
+    shown = [*words, Plots(drawn), Facts(facts)]
     return Section("health", "Training health", shown) if any(drawn) or facts else None
 
 

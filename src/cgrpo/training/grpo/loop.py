@@ -32,12 +32,12 @@ from cgrpo.algorithm import (
     sliding_window,
     window_start,
 )
-from cgrpo.config import GrpoConfig
 from cgrpo.data import GroupNoise, Source
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.checks import check_ratio
 from cgrpo.training.credit import CreditTable
+from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.loop import GroupLoop, Iteration, MicroBatch, Part
 from cgrpo.training.runtime import Runtime
 from cgrpo.types import Condition, Rollout

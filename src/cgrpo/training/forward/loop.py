@@ -26,12 +26,12 @@ from cgrpo.algorithm import (
     steps_at,
     velocity_gap,
 )
-from cgrpo.config import ForwardConfig
 from cgrpo.data import GroupNoise, Source, derive
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.average import Average
 from cgrpo.training.credit import CreditTable
+from cgrpo.training.forward.settings import ForwardConfig
 from cgrpo.training.loop import GroupLoop, Iteration, MicroBatch, Part
 from cgrpo.training.optimizer import Runaway
 from cgrpo.training.runtime import Runtime

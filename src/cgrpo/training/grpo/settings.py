@@ -1,4 +1,4 @@
-"""Method "grpo": Algorithm 1, a clipped surrogate on stochastic rollouts."""
+"""The settings of method "grpo"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cgrpo.config.credit import WITH_BONUS, credit_in_words
-from cgrpo.config.groups import GroupRun, GroupSampling
+from cgrpo.config.groups import GroupConfig, GroupSampling
 from cgrpo.section import Positive, Section
 
 
@@ -48,9 +48,11 @@ class Surrogate(Section):
     """The run stops when |ratio - 1| before the first update exceeds this: rollout and replay disagree."""
 
 
-class GrpoConfig(GroupRun):
+class GrpoConfig(GroupConfig):
     """Online reinforcement learning: the paper's method, and all that only fill the credit table in another way."""
 
+    loop = "cgrpo.training.grpo.loop:GRPO"
+    health = "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone."
     method: Literal["grpo"] = "grpo"
     sampling: StochasticSampling = StochasticSampling()
     objective: Surrogate = Surrogate()
@@ -63,6 +65,9 @@ class GrpoConfig(GroupRun):
             return f"GRPO: {words}"
         naive = self.shaping.type == "none" and self.weights.type == "constant"
         return f"Naive GRPO, {words}" if naive else f"Customized-GRPO: {words}"
+
+    def limits(self) -> dict[str, float]:
+        return {"ratio_drift": self.objective.max_ratio_drift}
 
     def facts(self) -> dict[str, str]:
         sampling = self.sampling

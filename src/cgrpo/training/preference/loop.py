@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import flow_matching_loss, noised, preference_loss
-from cgrpo.config import PreferenceConfig
 from cgrpo.data import PairSource, Source
 from cgrpo.errors import UserError
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.training.loop import Iteration, PairLoop
+from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.runtime import Runtime
 from cgrpo.types import Condition
 

@@ -1,10 +1,10 @@
-"""Method "sft": supervised fine-tuning on target pictures, the paper's baseline. Its loss has no settings."""
+"""The settings of method "sft"."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from cgrpo.config.run import Run
+from cgrpo.config.run import Config
 from cgrpo.section import Positive, Section
 
 
@@ -13,9 +13,11 @@ class Supervised(Section):
     """Pairs per iteration over all processes; must be divisible by their number."""
 
 
-class SftConfig(Run):
+class SftConfig(Config):
     """Supervised fine-tuning on target pictures, the paper's baseline; rewards are computed on held-out tasks alone."""
 
+    loop = "cgrpo.training.sft.loop:SFT"
+    health = "The loss has noise levels and noise of its own in every iteration, so its norm jumps."
     method: Literal["sft"] = "sft"
     supervised: Supervised = Supervised()
 

@@ -1,4 +1,4 @@
-"""Method "preference": RPO, the paper's offline baseline, or any pairs of a preferred and another picture."""
+"""The settings of method "preference"."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cgrpo.config.run import Run
+from cgrpo.config.run import Config
 from cgrpo.section import Place, Positive, Section, Share
 
 
@@ -29,10 +29,12 @@ class Preferences(Section):
     """Weight of the flow-matching loss on the first reference itself (RPO's similarity loss); 0 is off."""
 
 
-class PreferenceConfig(Run):
+class PreferenceConfig(Config):
     """Offline preference optimisation (RPO, Flow-DPO) on pairs of a winner and a loser; rewards choose them, if at
     all, before the training."""
 
+    loop = "cgrpo.training.preference.loop:Preference"
+    health = "The margin is by how much more than the base the policy prefers winners; it starts at 0."
     method: Literal["preference"] = "preference"
     preference: Preferences = Preferences()
 

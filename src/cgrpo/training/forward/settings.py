@@ -1,4 +1,4 @@
-"""Method "forward": the credit table on the forward process, without stochastic sampling or replay."""
+"""The settings of method "forward"."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cgrpo.config.credit import credit_in_words
-from cgrpo.config.groups import GroupRun, GroupSampling, GroupTraining
+from cgrpo.config.groups import GroupConfig, GroupSampling, GroupTraining
 from cgrpo.section import Positive, Section, Share
 
 
@@ -51,9 +51,11 @@ class ForwardTraining(GroupTraining):
     """The run ends early after this many iterations in a row without any update."""
 
 
-class ForwardConfig(GroupRun):
+class ForwardConfig(GroupConfig):
     """Online reinforcement learning on the forward process; how the credit table is filled is chosen as for GRPO."""
 
+    loop = "cgrpo.training.forward.loop:Forward"
+    health = "Before a collapse the gradient's norm rises; updates far above its median are left out."
     method: Literal["forward"] = "forward"
     sampling: RolloutSampling = RolloutSampling()
     training: ForwardTraining = ForwardTraining()

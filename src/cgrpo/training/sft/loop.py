@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import flow_matching_loss
-from cgrpo.config import SftConfig
 from cgrpo.training.loop import Iteration, PairLoop
+from cgrpo.training.sft.settings import SftConfig
 from cgrpo.types import Condition
 
 

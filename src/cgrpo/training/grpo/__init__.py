@@ -1,0 +1,1 @@
+"""Method "grpo": Algorithm 1, a clipped surrogate on stochastic rollouts."""

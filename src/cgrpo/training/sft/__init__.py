@@ -1,0 +1,1 @@
+"""Method "sft": supervised fine-tuning on target pictures, the paper's baseline."""
