@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -108,12 +109,13 @@ def main() -> None:
         dino_seg = DinoSeg(DinoEncoder(dino, options.device), None, masks="none")
         text, image = (load_reward(name, clip, device=options.device) for name in ("clip", "clip-i"))
     print(f"threads {torch.get_num_threads()}, {options.repeats} repeats, on {options.device}, target 1.15")
-    dino_seg.encoder.processor = watched = Watched(dino_seg.encoder.processor)
+    dino: Any = dino_seg.encoder
+    dino.processor = watched = Watched(dino.processor)
     for count in options.batches:
-        measure("DINOv2-B", dino_seg, watched, lambda x: dino_seg.encoder.model(x).last_hidden_state, count, options)
+        measure("DINOv2-B", dino_seg, watched, lambda x: dino.model(x).last_hidden_state, count, options)
     for name, reward in (("CLIP-T B", text), ("CLIP-I B", image)):
-        encoder = reward.encoder
-        encoder.processor = watched = Watched(encoder.processor)  # pyright: ignore
+        encoder: Any = reward.encoder  # pyright: ignore
+        encoder.processor = watched = Watched(encoder.processor)
         for count in options.batches:
             measure(name, reward, watched, encoder.model.get_image_features, count, options)
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / room) for room in ("", "rewards")]  # tiny checkpoints
+sys.path.insert(0, str(ROOT / "tests"))  # tiny checkpoints
 
 SHORT = (
     "training.iterations=2 training.checkpoint_every=1 evaluation.subjects=2 evaluation.prompts_per_subject=2 "
@@ -96,9 +96,8 @@ def cases() -> dict[str, list[str]]:
 
 def build_world(folder: Path) -> None:
     """Tiny random checkpoints in the published layouts, and a data set of three tasks."""
-    import tiny_rewards
     from PIL import Image
-    from support import tiny_flux, tiny_flux2
+    from support import tiny_flux, tiny_flux2, tiny_rewards
 
     tiny_flux.build_folder(folder / "flux")
     tiny_flux2.build_folder(folder / "klein")

@@ -45,7 +45,8 @@ def build(tiny: bool) -> Flux2Policy:
         transformer = Flux2Transformer2DModel(**(TINY if tiny else REAL))
     torch.set_default_dtype(torch.float32)
     side = 32 if tiny else settings.height
-    policy = Flux2Policy(transformer, None, None, height=side, width=side, reference_size=side)
+    settings = settings.model_copy(update={"height": side, "width": side, "reference_size": side})
+    policy = Flux2Policy(transformer, None, None, settings)
     policy.add_adapter(8 if tiny else settings.rank, seed=0)
     return policy
 
@@ -68,7 +69,7 @@ def figures(tiny: bool) -> Iterator[Row]:
         yield {"figure": "rollout step", "batch": batch, "guidance": scale, **measure(work)}
     for mode, micro, gradient, scale in REPLAYED:
         set_checkpointing(policy.transformer, mode)
-        policy.guidance_gradient = gradient
+        policy.settings = policy.settings.model_copy(update={"guidance_gradient": gradient})
         work = functools.partial(replay_step, policy, micro, scale)
         about = {"figure": "replay step", "micro_batch": micro, "checkpointing": mode, "guidance": scale}
         yield {**about, "gradient": gradient, **measure(work, 2)}

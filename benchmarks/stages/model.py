@@ -90,9 +90,8 @@ def build(tiny: bool, quantise: bool = False) -> TensorPolicy:
     with torch.device(device()):
         transformer = FluxTransformer2DModel(**(TINY if tiny else REAL))
     torch.set_default_dtype(torch.float32)
-    policy = TensorPolicy(
-        transformer, None, None, height=cfg.policy.height, width=cfg.policy.width, reference_size=cfg.policy.height
-    )
+    settings = cfg.policy.model_copy(update={"reference_size": cfg.policy.height})
+    policy = TensorPolicy(transformer, None, None, settings)
     if quantise:
         quantise_blocks(policy.transformer)
     policy.add_adapter(cfg.policy.rank, seed=0)

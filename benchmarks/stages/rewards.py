@@ -32,7 +32,7 @@ from transformers import (
 )
 
 from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
-from cgrpo.rewards.hpsv3.reward import PIXELS, HPSv3, _head, _set_rotary
+from cgrpo.rewards.hpsv3.reward import PIXELS, HPSv3, _set_rotary, make_head
 from cgrpo.rewards.segmenters import GroundedSam
 from cgrpo.types import Batch
 from stages.harness import Row, device, measure, stage
@@ -96,7 +96,7 @@ def figures(tiny: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         identity = dino_seg(Path(folder), tiny)
     yield about | {"figure": "DINO-Seg", **measure(lambda: identity(noise, batch), 3)}
-    yield about | {"figure": "DINOv2-large alone", **measure(lambda: identity.features(crops), 3)}
+    yield about | {"figure": "DINOv2-large alone", **measure(lambda: identity.encoder.pictures(crops), 3)}
     identity.to("cpu")
     hpsv3 = RandomHPSv3(tiny)
     inputs = hpsv3.inputs(crops)
@@ -144,7 +144,7 @@ class RandomHPSv3(HPSv3):
         with torch.device(self.device):
             self.body = Qwen2VLModel(config).eval().requires_grad_(False)
         torch.set_default_dtype(torch.float32)
-        self.head = _head(config.get_text_config().hidden_size).to(self.device)
+        self.head = make_head(config.get_text_config().hidden_size).to(self.device)
         _set_rotary(self.body, config, "reference")
         self.body.to(self.device)  # pyright: ignore[reportArgumentType]
 

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import golden_models
-import tiny_rewards
 from PIL import Image
 from safetensors.torch import save_file
+from support import tiny_rewards
 
 from cgrpo.app.main import main
 from cgrpo.build import make_source

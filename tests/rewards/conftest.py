@@ -7,7 +7,7 @@ from pathlib import Path
 import golden_models
 import open_clip
 import pytest
-import tiny_rewards
+from support import tiny_rewards
 
 
 @pytest.fixture(scope="session")

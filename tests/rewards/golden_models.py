@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_rewards import DATA, IMAGENET, golden
+from support.tiny_rewards import DATA, IMAGENET, golden
 from torch import Tensor
 from transformers import (
     BatchEncoding,

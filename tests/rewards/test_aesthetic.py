@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_models import pictures
 from safetensors.torch import load_file, save_file
-from tiny_rewards import golden
+from support.tiny_rewards import golden
 from torch.nn import functional as F
 
 from cgrpo.errors import UserError

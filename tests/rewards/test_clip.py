@@ -3,7 +3,7 @@
 import pytest
 import torch
 from golden_models import PROMPTS, golden_tokens, pictures
-from tiny_rewards import golden
+from support.tiny_rewards import golden
 from torch.nn import functional as F
 
 from cgrpo.rewards import load_reward

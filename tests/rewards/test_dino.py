@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import tiny_rewards
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from support import tiny_rewards
 from torch.nn import functional as F
 from transformers import (
     BitImageProcessorPil,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden_models import pictures
 from PIL import Image
-from tiny_rewards import golden
+from support.tiny_rewards import golden
 from torch.nn import functional as F
 from transformers import ViTImageProcessorPil
 

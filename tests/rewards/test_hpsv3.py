@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import tiny_rewards
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_rewards import DATA, TEMPLATE, golden
+from support import tiny_rewards
+from support.tiny_rewards import DATA, TEMPLATE, golden
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import to_tensor

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny_rewards
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support import tiny_rewards
 from transformers import (
     AutoTokenizer,
     CLIPTextConfig,

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import tiny_rewards
 import torch
 from PIL import Image
+from support import tiny_rewards
 from torch.nn import functional as F
 from transformers import (
     Siglip2Config,

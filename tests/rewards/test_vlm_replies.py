@@ -3,7 +3,7 @@
 import json
 
 import pytest
-import tiny_rewards
+from support import tiny_rewards
 
 from cgrpo.rewards.vlm.client import _usage
 from cgrpo.rewards.vlm.replies import Unclear, read_score

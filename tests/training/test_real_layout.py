@@ -8,12 +8,11 @@ from pathlib import Path
 import golden_models
 import numpy as np
 import pytest
-import tiny_rewards
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
-from support import tiny_flux, tiny_flux2
+from support import tiny_flux, tiny_flux2, tiny_rewards
 from support.policies import from_folder
 from warm import Started
 
