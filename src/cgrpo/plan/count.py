@@ -50,7 +50,7 @@ def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[None]:
     # transformers checks values, which fake tensors have not.
     with FakeTensorMode(), patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1"):
         for module in (module for model in models for module in model.modules()):
-            holders: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            holders: list[Any] = [module._parameters, module._buffers]
             for tensors in holders:
                 tensors.update({name: fake(value) for name, value in tensors.items() if value is not None})
         yield

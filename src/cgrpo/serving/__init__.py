@@ -1,4 +1,4 @@
-"""A reward behind HTTP, so that it may run in another process, on another GPU or machine. See rewards/remote/wire.py."""
+"""A reward behind HTTP: it may run in another process, on another GPU or machine. See rewards/remote/wire.py."""
 
 from __future__ import annotations
 
