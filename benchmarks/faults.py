@@ -96,7 +96,7 @@ def _velocity_breaks() -> None:
 
 
 def _gradient_breaks() -> None:
-    from cgrpo.training import grpo
+    from cgrpo.training.grpo import loop as grpo
 
     whole, calls = grpo.clipped_surrogate, iter(range(10**9))
 

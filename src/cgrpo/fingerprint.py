@@ -23,6 +23,14 @@ def of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def of_parts(parts: Iterable[bytes]) -> str:
+    """The fingerprint of bytes that come in parts; where one part ends and the next begins plays no part."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
+
+
 def of_text(text: str) -> str:
     """The fingerprint of a text, encoded as UTF-8."""
     return of_bytes(text.encode())

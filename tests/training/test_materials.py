@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cgrpo.app.main import main
-from cgrpo.app.materials import pictures_fingerprint, records_fingerprint
+from cgrpo.app.materials import pictures_fingerprint, tasks_fingerprint
 from cgrpo.app.run import train
 from cgrpo.data import read_tasks
 from cgrpo.errors import UserError
@@ -48,16 +48,16 @@ def test_another_reward_or_base_is_refused(small, tiny, tmp_path):
     kept = (run / "materials.json").read_text()
     for name in ("rewards.prompt", tiny.replace("=", " = ")):
         (run / "materials.json").write_text(json.dumps(json.loads(kept) | {name: "0" * 64}))
-        with pytest.raises(UserError, match=f"^{name}: is another one"):
+        with pytest.raises(UserError, match=f"^{name} has changed since"):
             train(small("training.iterations=2"), resume=run)
-    (run / "materials.json").unlink()  # of an earlier version
+    (run / "materials.json").unlink()  # as the cure for a damaged one says
     train(small("training.iterations=2"), resume=run)
     assert (run / "materials.json").read_text() == kept
 
 
 def test_what_counts_in_a_data_set(tmp_path):
     def mark(folder: Path) -> str:
-        return records_fingerprint(read_tasks(folder / "train.json"))
+        return tasks_fingerprint(read_tasks(folder / "train.json"))
 
     first = mark(data_set(tmp_path / "a"))
     assert mark(data_set(tmp_path / "b", "a toy by day")) != first

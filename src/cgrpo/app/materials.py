@@ -1,11 +1,10 @@
-"""What a run is made of, by content: resumed on anything else it would be another run under the same name."""
+"""Fingerprints of a run's inputs. A resumed run must match them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from cgrpo.config import Config
 from cgrpo.data import ManifestSource, PairSource, Source
 from cgrpo.data.archives import container, is_private, length
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, reading, write_text
+from cgrpo.fingerprint import of_parts
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.fingerprint import reward_fingerprint
@@ -29,88 +29,87 @@ PIECE = 1 << 14  # bytes of a file's beginning and of its end
 def check_materials(
     record: Record, cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward], *, resumed: bool
 ) -> None:
-    """Keep what the run is made of in materials.json; a resumed one must find it as it was.
+    """Write the fingerprints of a new run's inputs to materials.json, or compare a resumed run's with them.
 
-    Data set, base, start, and rewards that are computed here (of a server's, servers.json knows). Raises UserError
-    that names what is another one, and where the run began: paths in its settings are looked up there first.
+    Inputs are the dataset, the base, the start, and rewards that are computed here; servers.json has the servers'.
+    Raises UserError that names the input that changed, and the folder in which the run began.
     """
     file = record.folder / "materials.json"
-    found = _materials(cfg, source, policy, rewards)
-    if not (resumed and file.exists()):  # a run of an earlier version kept none
-        write_text(file, json_text({"folder": str(Path.cwd()), **found}, indent=2) + "\n")
+    inputs = _fingerprints(cfg, source, policy, rewards)
+    if not resumed or not file.exists():
+        write_text(file, json_text({"folder": str(Path.cwd()), **inputs}, indent=2) + "\n")
         return
-    try:
-        began = json.loads(file.read_text(encoding="utf-8-sig"))
-        for name, mark in found.items():
-            if began.get(name, mark) != mark:
-                raise UserError(
-                    f"{name}: is another one than when the run began, in {began['folder']}; resume there or give the "
-                    "old one, or start a new run"
-                )
-    except (ValueError, AttributeError, LookupError) as error:
-        raise UserError(f"{file}: can't be read ({error}); delete it, if nothing has changed") from error
+    with reading(file, "delete it if no input has changed"):
+        began = json.loads(file.read_text(encoding="utf-8"))
+    for name, fingerprint in inputs.items():
+        if began.get(name, fingerprint) != fingerprint:
+            where = began.get("folder", "another folder")
+            raise UserError(f"{name} has changed since the run began in {where}", "restore it, or start a new run")
 
 
 def began_in(record: Record) -> Path:
-    """The folder in which a run began, and in which its relative paths are looked up; this one where that is gone."""
+    """The folder in which a run began: its relative paths are looked up there. This one if that is unknown."""
     try:
         return Path(json.loads((record.folder / "materials.json").read_text(encoding="utf-8-sig"))["folder"])
-    except (OSError, ValueError, LookupError, TypeError):  # of an earlier version; check_materials tells of the rest
+    except (OSError, ValueError, LookupError, TypeError):  # check_materials reports what is wrong with the file
         return Path.cwd()
 
 
-def _materials(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:
-    """What marks each material, by the setting that names it."""
-    found = {}
+def _fingerprints(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:
+    """The fingerprint of each input, by the setting that names it."""
+    inputs = {}
     if isinstance(source, PairSource) and isinstance(cfg, PreferenceConfig):
-        records = [*source.tasks, *source.losing]
-        found[f"preference.pairs = {cfg.preference.pairs}"] = records_fingerprint(records)
-        found[f"preference.pairs = {cfg.preference.pairs}, its pictures"] = pictures_fingerprint(records)
+        tasks = [*source.tasks, *source.losing]
+        inputs[f"preference.pairs = {cfg.preference.pairs}"] = tasks_fingerprint(tasks)
+        inputs[f"preference.pairs = {cfg.preference.pairs}, its pictures"] = pictures_fingerprint(tasks)
     elif isinstance(source, ManifestSource):
-        found[f"data.source = {cfg.data.source}"] = records_fingerprint(source.tasks)
-        found[f"data.source = {cfg.data.source}, its pictures"] = pictures_fingerprint(source.tasks)
+        inputs[f"data.source = {cfg.data.source}"] = tasks_fingerprint(source.tasks)
+        inputs[f"data.source = {cfg.data.source}, its pictures"] = pictures_fingerprint(source.tasks)
     names = {"path": cfg.policy.path, "start": cfg.policy.start}
-    found |= {f"policy.{key} = {names[key]}": mark for key, mark in policy.materials().items()}
+    inputs |= {f"policy.{key} = {names[key]}": fingerprint for key, fingerprint in policy.materials().items()}
     for name, reward in rewards.items():
         if not isinstance(reward, RemoteReward):
-            found[f"rewards.{name}"] = reward_fingerprint(reward)
-    return found
+            inputs[f"rewards.{name}"] = reward_fingerprint(reward)
+    return inputs
 
 
-def records_fingerprint(records: Sequence[Task]) -> str:
-    """SHA-256 over the records' texts, their pictures' names, and the sizes in bytes of up to 4,096 of these.
+def tasks_fingerprint(tasks: Sequence[Task]) -> str:
+    """The fingerprint of the tasks' texts, their pictures' names, and the bytes of up to 4,096 pictures.
 
-    Where the set lies doesn't matter.
+    The dataset's folder plays no part.
     """
-    digest, files = hashlib.sha256(), []
-    for record in records:
-        paths = [*record.references, record.target, *record.masks]
+    lines, files = [], []
+    for task in tasks:
+        paths = [*task.references, task.target, *task.masks]
         files += [path for path in paths if path is not None and not is_private(path)]
         names = [path and path.name for path in paths]
-        row = [record.id, record.prompt, record.subject, record.mask_threshold, names]
-        digest.update(f"{json.dumps(row)}\n".encode())
-    for place in range(min(len(files), SIZES)):
-        digest.update(f"{_size(files[place * len(files) // min(len(files), SIZES)])}\n".encode())
-    return digest.hexdigest()
+        lines.append(json.dumps([task.id, task.prompt, task.subject, task.mask_threshold, names]))
+    lines += [str(_size(file)) for file in _evenly(files)]
+    return of_parts(f"{line}\n".encode() for line in lines)
 
 
-def pictures_fingerprint(records: Sequence[Task]) -> str:
-    """SHA-256 over the beginnings and ends of up to 4,096 of the files that hold the records' pictures, archives too:
-    another picture of as many bytes is another one, and so is a shard packed anew."""
-    paths = (path for record in records for path in (*record.references, record.target, *record.masks))
+def pictures_fingerprint(tasks: Sequence[Task]) -> str:
+    """The fingerprint of the first and last bytes of up to 4,096 files that hold the tasks' pictures, archives too."""
+    paths = (path for task in tasks for path in (*task.references, task.target, *task.masks))
     files = list(dict.fromkeys(container(path) for path in paths if path is not None))
-    digest = hashlib.sha256()
-    for place in range(min(len(files), SIZES)):
-        with suppress(OSError), files[place * len(files) // min(len(files), SIZES)].open("rb") as file:
-            digest.update(file.read(PIECE))
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(end - PIECE, 0))
-            digest.update(file.read(PIECE) + f"{end}\n".encode())
-    return digest.hexdigest()
+    return of_parts(part for file in _evenly(files) for part in _ends(file))
+
+
+def _evenly(files: Sequence[Path]) -> list[Path]:
+    count = min(len(files), SIZES)
+    return [files[place * len(files) // count] for place in range(count)]
+
+
+def _ends(path: Path) -> Iterator[bytes]:
+    with suppress(OSError), path.open("rb") as file:
+        yield file.read(PIECE)
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(end - PIECE, 0))
+        yield file.read(PIECE) + f"{end}\n".encode()
 
 
 def _size(path: Path) -> int:
     try:
         return length(path)
-    except (OSError, LookupError):  # training will tell
+    except (OSError, LookupError):  # reading the picture reports it
         return -1

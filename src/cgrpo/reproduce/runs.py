@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cgrpo.config import Config, load_config
 from cgrpo.errors import UserError
+from cgrpo.fingerprint import of_settings
 from cgrpo.reproduce.definition import Row, Scale, Table, worlds
 from cgrpo.training.checkpoint import config_fingerprint
 
@@ -51,9 +50,8 @@ def content_key(cfg: Config) -> str:
     # Settings that came later count where they say something: earlier runs keep their names.
     silent = ("batch",) if cfg.evaluation.source else ("batch", "source", "tasks")
     silent += () if cfg.evaluation.copies else ("copies",)
-    asked = {k: v for k, v in settings["evaluation"].items() if k not in silent}
-    told = [config_fingerprint(settings), length, asked]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    evaluation = {k: v for k, v in settings["evaluation"].items() if k not in silent}
+    return of_settings([config_fingerprint(settings), length, evaluation])[:16]
 
 
 def jobs_of(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from cgrpo.fingerprint import of_tensors
+from cgrpo.fingerprint import of_file, of_tensors, of_text
 from cgrpo.rewards.base import FunctionReward, Offloaded, Reward
 
 COSTS = {"cache", "ledger", "budget", "token_budget", "input_price", "output_price"}
@@ -37,7 +36,7 @@ def reward_fingerprint(reward: Reward) -> str:
         else:
             lines.append(f"{name} {value!r}")
     lines.append(of_tensors(tensors))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return of_text("\n".join(lines))
 
 
 def _parts(value: object, name: str, homes: set[str], seen: set[int]) -> Iterator[tuple[str, object]]:
@@ -73,4 +72,4 @@ def _function_lines(function: object) -> Iterator[str]:
     except TypeError:  # not a plain function
         source = None
     if source and Path(source).is_file():
-        yield hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        yield of_file(Path(source))

@@ -5,7 +5,6 @@ The data order and all noise are functions of (seed, iteration), so the position
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.files import json_text
+from cgrpo.fingerprint import of_bytes, of_file
 from cgrpo.tensor_files import write_tensors
 
 STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
@@ -42,7 +42,7 @@ def config_fingerprint(settings: Mapping[str, Any]) -> str:
     for name, free in (("training", length), ("policy", {"checkpointing", "offload"})):
         kept[name] = _without(kept.get(name, {}), free)
     kept["rewards"] = {name: _without(reward, effort) for name, reward in kept.get("rewards", {}).items()}
-    return hashlib.sha256(to_json(kept)).hexdigest()
+    return of_bytes(to_json(kept))
 
 
 def _without(table: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
@@ -75,8 +75,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_tensors(partial / STATE, tensors)
-    digest = hashlib.sha256((partial / STATE).read_bytes()).hexdigest()
-    index = {"iteration": iteration, "config": fingerprint, "sha256": digest}
+    index = {"iteration": iteration, "config": fingerprint, "sha256": of_file(partial / STATE)}
     (partial / INDEX).write_text(json_text(index, indent=2) + "\n")
     for name in (STATE, INDEX):
         with (partial / name).open("rb") as file:
@@ -135,7 +134,7 @@ def load_checkpoint(
     cure = f"delete {path} to go on from the one before, or start a new run"
     try:
         index = json.loads((path / INDEX).read_text())
-        damaged = hashlib.sha256((path / STATE).read_bytes()).hexdigest() != index["sha256"]
+        damaged = of_file(path / STATE) != index["sha256"]
         tensors = {} if damaged else load_file(path / STATE)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"checkpoint {path} can't be read ({error}); {cure}") from error
