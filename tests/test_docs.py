@@ -75,7 +75,7 @@ def test_every_command_parses(page: Path) -> None:
         except CycloptsError as error:
             pytest.fail(f"cgrpo {shlex.join(words)}: {error}")
         recipe = getattr(options, "recipe", None) or getattr(options, "path", None) or "toybox"
-        if str(recipe) in recipes():
+        if str(recipe) in recipes() and page.stem != "extending":  # whose names no package here has
             load_config(str(recipe), getattr(options, "settings", ()))
 
 
@@ -204,7 +204,7 @@ def test_code_that_is_no_command_is_whole(page: Path) -> None:
         if language == "python":
             compile(textwrap.dedent(content), str(page), "exec")
             for name in re.findall(r"\bcgrpo\.([A-Za-z]\w*)", content):
-                assert name in cgrpo.__all__ or (ROOT / "src" / "cgrpo" / f"{name}.py").exists(), name
+                assert name in cgrpo.__all__ or any((ROOT / "src" / "cgrpo").glob(f"{name}*")), name
         elif language == "toml":
             tomllib.loads(content)
         elif language == "json":

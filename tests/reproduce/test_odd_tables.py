@@ -135,7 +135,7 @@ def metric(**changes: Any) -> Callable[[dict[str, Any]], Any]:
         ),
         (lambda result: result | {"seconds": "fast"}, "seconds"),
         (lambda result: result | {"metrics": {}}, "metrics"),
-        (lambda result: result | {"config": {"method": "?"}}, "method must be"),
+        (lambda result: result | {"config": {"method": "?"}}, "no method"),
         (metric(trained=[0.1]), "3 subjects of the base and 1 of the trained"),
         (metric(base=[0.1, "x", 0.2]), "metrics.m.base.1"),
     ],

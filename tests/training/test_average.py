@@ -85,7 +85,7 @@ def test_resumed_is_uninterrupted_with_an_average_and_a_falling_learning_rate(
         "training.checkpoint_every=2",
     )
     whole = train(make(*settings), tmp_path / "whole")
-    record, calls = command._keep, []
+    record, calls = command._write_iteration, []
 
     def interrupted(*arguments):
         calls.append(None)
@@ -93,10 +93,10 @@ def test_resumed_is_uninterrupted_with_an_average_and_a_falling_learning_rate(
             raise KeyboardInterrupt
         record(*arguments)
 
-    monkeypatch.setattr(command, "_keep", interrupted)
+    monkeypatch.setattr(command, "_write_iteration", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(make(*settings), tmp_path / "part")
-    monkeypatch.setattr(command, "_keep", record)
+    monkeypatch.setattr(command, "_write_iteration", record)
     again = train(make(*settings), resume=tmp_path / "part")
     assert distance(whole, again) == 0
     states = state(whole, 4), state(again, 4)

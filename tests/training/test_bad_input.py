@@ -32,7 +32,7 @@ def one_line(capfd, *arguments) -> str:
         ("nonsense", "dotted.key=value"),
         ("data.source=absent.json", "absent.json"),
         ("policy.path=absent", "absent"),
-        ("rewards.prompt.type=absent:function", "rewards.prompt.type"),
+        ("rewards.prompt.type=absent:function", "absent:function"),
         ("rewards.prompt.type=magic", "rewards.prompt.type"),
         ("rewards.prompt.path=absent", "absent"),
         ("weights.low=0.9", "low"),

@@ -270,7 +270,7 @@ ALL = (*GUARDED, *JUDGED, "training.average=0.6", "objective.old=0.5", "training
 def test_resumed_is_uninterrupted_bit_for_bit(small_forward, tmp_path, monkeypatch):
     settings = (*ALL, "training.iterations=4", "training.checkpoint_every=2", "training.learning_rate=0.005")
     whole = train(small_forward(*settings), tmp_path / "whole")
-    record, calls = command._keep, []
+    record, calls = command._write_iteration, []
 
     def interrupted(*arguments):
         calls.append(None)
@@ -278,10 +278,10 @@ def test_resumed_is_uninterrupted_bit_for_bit(small_forward, tmp_path, monkeypat
             raise KeyboardInterrupt
         record(*arguments)
 
-    monkeypatch.setattr(command, "_keep", interrupted)
+    monkeypatch.setattr(command, "_write_iteration", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(small_forward(*settings), tmp_path / "part")
-    monkeypatch.setattr(command, "_keep", record)
+    monkeypatch.setattr(command, "_write_iteration", record)
     again = train(small_forward(*settings), resume=tmp_path / "part")
     assert distance(whole, again) == 0 and moved(whole) > 1e-4
     states = state(whole, 4), state(again, 4)

@@ -8,12 +8,13 @@ import torch
 from cgrpo.algorithm import Window, credit_table, replay_logp
 from cgrpo.app.run import train
 from cgrpo.build import make_policy, make_source
-from cgrpo.config import TOYBOX, load_config, recipes
+from cgrpo.config import load_config, recipes
 from cgrpo.errors import UserError
 from cgrpo.evaluation.statistics import compare_methods
 from cgrpo.policies.adapters.layers import set_adapter_state
 from cgrpo.rewards import make_rewards
 from cgrpo.scores import read_scores
+from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.training.grpo.loop import GRPO
 from cgrpo.training.runtime import Runtime
 
@@ -157,7 +158,7 @@ def test_an_adapter_that_does_not_move_is_noticed(small, tmp_path, monkeypatch):
     [  # one of each method draws its report
         pytest.param(name, marks=pytest.mark.drawn) if name in ("toybox", "sft", "forward", "rpo") else name
         for name in recipes()
-        if load_config(name).policy.path == TOYBOX
+        if load_config(name).policy.path in TOYBOX_POLICIES
     ],
 )
 def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
@@ -168,13 +169,15 @@ def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
     cfg = load_config(recipe, (*short, "evaluation.subjects=3", "evaluation.prompts_per_subject=2"))
     run = train(cfg, tmp_path / "run", name=recipe)
     summary = json.loads((run / "summary.json").read_text())
-    assert summary["metrics"].keys() == {"identity", "prompt", "identity_readback", "prompt_readback", "copy_paste"}
+    metrics = {"identity", "prompt", "identity_readback", "prompt_readback", "copy_paste"}
+    metrics |= {"copies"} if cfg.evaluation.copies else set()
+    assert summary["metrics"].keys() == metrics
     for row in summary["metrics"].values():
         assert row.keys() == {"role", "axis", "base", "trained", "difference", "low", "high"}
         assert row["low"] <= row["difference"] <= row["high"]
         assert abs(row["trained"] - row["base"] - row["difference"]) < 1e-9
     rows = read_scores(run)
-    assert len(rows) == 5 * 2 * 6 and {row.method for row in rows} == {"base", "trained"}
+    assert len(rows) == len(metrics) * 2 * 6 and {row.method for row in rows} == {"base", "trained"}
     again = {(d.column.removesuffix(" (one)"), d.group): d for d in compare_methods(rows).differences}
     for group, metrics in ({"all": summary["metrics"]} | summary["by_prompt"]).items():
         for name, row in metrics.items():

@@ -24,8 +24,9 @@ from cgrpo.policies.adapters.files import read_adapter, read_split
 from cgrpo.policies.adapters.keys import adapter_to_uno
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy
 from cgrpo.policies.flux.policy import FluxPolicy
+from cgrpo.section import TOYBOX_POLICIES
 
-REAL = [name for name in recipes() if load_config(name).policy.path != TOYBOX]
+REAL = [name for name in recipes() if load_config(name).policy.path not in TOYBOX_POLICIES]
 GROUPS = [name for name in REAL if load_config(name).method in ("grpo", "forward")]
 
 
