@@ -11,7 +11,7 @@ from torch import Tensor
 from cgrpo.config import load_config, override
 from cgrpo.errors import UserError
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
-from cgrpo.policies.memory import quantise_blocks, set_checkpointing
+from cgrpo.policies.memory import set_checkpointing
 from cgrpo.rewards import Reward
 from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.types import Batch
@@ -75,7 +75,7 @@ class RandomReward(Reward):
 def config(tiny: bool, *settings: str) -> GrpoConfig:
     """The paper's recipe with one prompt: what one of its processes does."""
     # Rollout and replay share no batch shape here; how far they drift apart in bfloat16 is a figure, not a stop.
-    common = ["training.prompts_per_iteration=1", "training.max_ratio_drift=10", "logging.tracker=none"]
+    common = ["training.prompts_per_iteration=1", "objective.max_ratio_drift=10", "logging.tracker=none"]
     cfg = override(load_config(RECIPE), [*common, *(SMALL if tiny else []), *settings])
     assert isinstance(cfg, GrpoConfig)
     return cfg
@@ -93,7 +93,7 @@ def build(tiny: bool, quantise: bool = False) -> TensorPolicy:
     settings = cfg.policy.model_copy(update={"reference_size": cfg.policy.height})
     policy = TensorPolicy(transformer, None, None, settings)
     if quantise:
-        quantise_blocks(policy.transformer)
+        policy.quantise()
     policy.add_adapter(cfg.policy.rank, seed=0)
     set_checkpointing(policy.transformer, "full")
     return policy
