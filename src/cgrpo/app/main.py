@@ -15,6 +15,7 @@ from cgrpo import __version__
 from cgrpo.app import adapter, analyze, data, evaluate, plan, reproduce, rewards, sample, study, toybox, train
 from cgrpo.app.options import DEFAULTS, group
 from cgrpo.errors import UserError, one_line
+from cgrpo.launch import wait_asleep_if_busy
 
 __all__ = ["app", "commands", "main"]
 
@@ -34,6 +35,7 @@ app.result_action = "return_value"
 CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "matplotlib")
 """Loggers whose words on import are of no use to our users."""
 
+HELP = {"-h", "--help", "--version"}
 LETTERS = "this locale has no UTF-8: export LC_ALL=C.UTF-8, or PYTHONUTF8=1"
 
 
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_text(arguments)
         _check_folder()
+        if arguments and HELP.isdisjoint(arguments):
+            wait_asleep_if_busy()
         code = app(arguments)
         sys.stdout.flush()
         return code if isinstance(code, int) else 2 if _lacks_command(arguments) else 0
@@ -86,7 +90,7 @@ def _fail(message: str, code: int = 2) -> int:
 def _lacks_command(arguments: Sequence[str]) -> bool:
     """Whether help was printed because a command is missing."""
     _, parents, _ = app.parse_commands(arguments)
-    return parents[-1].default_command is None and not {"-h", "--help", "--version"} & set(arguments)
+    return parents[-1].default_command is None and HELP.isdisjoint(arguments)
 
 
 def _prepare_process() -> None:
