@@ -6,7 +6,7 @@
 #          They start at different times, so resuming them takes RESUME=1 on both.
 # OUT      the run's folder (default: outputs/RECIPE-GPUS)
 # ENCODED  the encoded dataset, which runs may share (default: outputs/RECIPE-encoded)
-# docs/hardware.md says which GPU each recipe needs, and for how long.
+# docs/guides/hardware.md says which GPU each recipe needs, and for how long.
 set -euo pipefail
 usage="usage: runs/train.sh RECIPE GPUS MANIFEST [--set KEY=VALUE ...]"
 recipe=${1:?$usage} gpus=${2:?$usage} manifest=${3:?$usage}

@@ -24,7 +24,8 @@ from cgrpo.plan import plan
 from cgrpo.section import TOYBOX_POLICIES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([ROOT / "README.md", *DOCS.rglob("*.md")])
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -80,8 +81,8 @@ def test_every_command_parses(page: Path) -> None:
 
 
 # What a newcomer reads: a line of code that is wider has to be scrolled.
-WALKED = ("start", "concepts", "first-run", "own-photos", "reproduce", "models", "use-it", "rewards", "troubleshooting",
-          "cli")  # fmt: skip
+WALKED = ("start/first-run", "start/concepts", "guides/own-photos", "guides/reproduce", "guides/use-it",
+          "guides/troubleshooting", "reference/models", "reference/rewards", "reference/cli")  # fmt: skip
 READ_THROUGH = ["README.md", *(f"docs/{name}.md" for name in WALKED)]
 WIDTH = 97
 
@@ -127,8 +128,8 @@ def spans(text: str) -> list[str]:
 
 OTHERS = ("torchrun ", "pip ", "hf ", "tensorboard ")  # programs with options of their own
 ROWS = re.compile(r"^\| `([a-z_.0-9A-Z]+)` \|", re.MULTILINE)
-SETTINGS = set(ROWS.findall((ROOT / "docs" / "config.md").read_text()))
-SETTINGS |= {f"rewards.NAME.{key}" for key in ROWS.findall((ROOT / "docs" / "rewards.md").read_text())}
+SETTINGS = set(ROWS.findall((DOCS / "reference" / "config.md").read_text()))
+SETTINGS |= {f"rewards.NAME.{key}" for key in ROWS.findall((DOCS / "reference" / "rewards.md").read_text())}
 NO_SETTINGS = {
     "guard.jsonl",
     "weights.set",
@@ -187,12 +188,14 @@ def test_every_page_is_within_reach() -> None:
         linked = {(page.parent / target).resolve() for target in targets if "://" not in target}
         todo += sorted(path for path in linked - found if path.suffix == ".md" and path not in todo)
         found |= {path for path in linked if path.suffix == ".png"}
-    assert set(PAGES) | set((ROOT / "docs").glob("*.png")) == found & {*PAGES, *(ROOT / "docs").glob("*.png")}
+    assert set(PAGES) | set(DOCS.rglob("*.png")) == found & {*PAGES, *DOCS.rglob("*.png")}
 
 
 def test_every_recipe_of_a_real_model_is_told_of() -> None:
-    """Under its model, in docs/policies.md."""
-    (row,) = [line for line in (ROOT / "docs" / "policies.md").read_text().splitlines() if line.startswith("| recipes")]
+    """Under its model, in docs/reference/models.md."""
+    (row,) = [
+        line for line in (DOCS / "reference" / "models.md").read_text().splitlines() if line.startswith("| recipes")
+    ]
     real = {name for name in recipes() if load_config(name).policy.path not in TOYBOX_POLICIES}
     assert set(re.findall(r"`([^`]+)`", row)) == real
 
@@ -214,7 +217,7 @@ def test_code_that_is_no_command_is_whole(page: Path) -> None:
 def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans: arithmetic."""
     monkeypatch.chdir(tmp_path)
-    pages = [ROOT / "docs" / name for name in ("own-photos.md", "reproduce.md")]
+    pages = [DOCS / "guides" / name for name in ("own-photos.md", "reproduce.md")]
     told = {tuple(words) for page in pages for words in commands(page.read_text(encoding="utf-8"))}
     cheap = sorted(words for words in told if words[0] == "plan")
     assert len(cheap) == 2
@@ -241,8 +244,8 @@ CARDS = [("rtx-3090-24gb", 1), ("rtx-4090-24gb", 1), ("h100-80gb", 1), ("a100-80
 
 
 def test_hours_and_memory_are_the_plans() -> None:
-    """docs/hardware.md's table by its columns, and the hours of one card in docs/own-photos.md."""
-    hardware, photos = ((ROOT / "docs" / name).read_text() for name in ("hardware.md", "own-photos.md"))
+    """docs/guides/hardware.md's table by its columns, and the hours of one card in docs/guides/own-photos.md."""
+    hardware, photos = ((DOCS / "guides" / name).read_text() for name in ("hardware.md", "own-photos.md"))
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in hardware.splitlines() if "GiB |" in line]
     assert [row[0] for row in table] == list(RUNS)
     for name, iterations, peak, *hours in table:
@@ -261,14 +264,14 @@ def test_hours_and_memory_are_the_plans() -> None:
 
 def test_checkpoints_are_as_large_as_told() -> None:
     """Adapter and both moments of AdamW, four bytes each."""
-    told = " ".join((ROOT / "docs" / "hardware.md").read_text().split())
+    told = " ".join((DOCS / "guides" / "hardware.md").read_text().split())
     sizes = {"uno-dinoseg-hpsv3": "at rank 512", "klein-24gb": "for `klein-24gb`", "uno-24gb": "for `uno-24gb`"}
     for recipe, words in sizes.items():
         assert f"{3 * 4 * plan(load_config(recipe), gpu='a100-80gb').trained / 2**30:.1f} GiB {words}" in told, recipe
 
 
 def test_the_plan_shown_is_what_the_command_prints() -> None:
-    (shown,) = [text for _, text in blocks((ROOT / "docs" / "hardware.md").read_text()) if text.startswith("grpo on")]
+    (shown,) = [text for _, text in blocks((DOCS / "guides" / "hardware.md").read_text()) if text.startswith("grpo on")]
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(["plan", "uno-dinoseg-hpsv3", "--gpus", "8", "--set", "data.cache=encoded"]) == 0
     assert said.getvalue().startswith(shown)

@@ -1,4 +1,4 @@
-"""What the README and docs/first-run.md promise of a run is found in stored results of the recipe they tell to type.
+"""What the README and docs/start/first-run.md promise of a run is in stored results of the recipe they name.
 
 A changed default has another key, no stored result, and fails here: train again (`cgrpo reproduce`,
 tools/first_run.py).
@@ -21,7 +21,8 @@ from cgrpo.reproduce.runs import content_key
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "results"
-README, FIRST_RUN = ROOT / "README.md", ROOT / "docs" / "first-run.md"
+NOTES = ROOT / "docs" / "notes"
+README, FIRST_RUN = ROOT / "README.md", ROOT / "docs" / "start" / "first-run.md"
 METRICS = {"identity reward": "identity", "prompt reward": "prompt", "identity judge": "identity_readback",
            "prompt judge": "prompt_readback"}  # fmt: skip
 
@@ -106,19 +107,19 @@ def test_the_forward_command_is_as_told() -> None:
     told = json.loads((STORED / "forward-command.json").read_text())
     assert told["key"] == content_key(load_config("forward")), "the recipe changed: run the command again"
     minutes, seconds = divmod(round(told["wall_seconds"]), 60)
-    for page in (README, ROOT / "docs" / "forward.md"):
+    for page in (README, NOTES / "forward.md"):
         assert f"{minutes} minutes {seconds} seconds" in " ".join(page.read_text().split())
     for judge in ("identity", "prompt"):
         row = told["metrics"][f"{judge}_readback"]
         words = f"{judge} judge {row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-        assert words in " ".join((ROOT / "docs" / "forward.md").read_text().split())
+        assert words in " ".join((NOTES / "forward.md").read_text().split())
 
 
 def test_the_forward_tables_are_those_of_the_stored_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Line by line, what benchmarks/time_to_gain.py makes of results/; and what was measured on unseen subjects."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     made = runpy.run_path(str(ROOT / "benchmarks" / "time_to_gain.py"))
-    page = (ROOT / "docs" / "forward.md").read_text()
+    page = (NOTES / "forward.md").read_text()
     rows = made["read"]([STORED / "forward-h200.jsonl"])
     assert made["table"](rows) in page and made["times"](rows) in page
     for line in made["table"](made["read"]([STORED / "forward-cpu.jsonl"])).splitlines():
@@ -143,21 +144,22 @@ def test_intervals_in_the_reasons_are_those_of_the_tables() -> None:
     """Every further seed changes them."""
     template = (ROOT / "tools" / "results.template.md").read_text()
     reasons = template.partition("\n### Why\n")[2].partition("\n## ")[0]
-    tables = _plain((ROOT / "docs" / "results.md").read_text().partition("\n## Tables")[2])
+    tables = _plain((NOTES / "results.md").read_text().partition("\n## Tables")[2])
     told = set(_intervals(reasons))
     assert len(told) >= 6
     assert not {interval for interval in told if interval not in tables}
 
 
-def test_intervals_on_a_methods_page_are_those_of_the_tables() -> None:
+def test_intervals_of_a_method_are_those_of_the_tables() -> None:
     """They are told again there, from pages that are made or measured anew."""
+    forward, how = (NOTES / "forward.md").read_text(), (NOTES / "algorithm.md").read_text()
+    described, _, measured = forward.partition("\n## Measured\n")
     tables = [
-        _plain((ROOT / "docs" / f"{name}.md").read_text()) for name in ("results", "forward", "toybox", "analysis")
+        _plain(measured),
+        *(_plain((NOTES / f"{name}.md").read_text()) for name in ("results", "toybox", "analysis")),
     ]
     told = {
-        (page.name, interval)
-        for page in (ROOT / "docs" / "methods").glob("*.md")
-        for interval in _intervals(page.read_text())
+        (name, interval) for name, text in (("algorithm", how), ("forward", described)) for interval in _intervals(text)
     }
     assert len(told) >= 10
     assert not {(name, interval) for name, interval in told if not any(interval in table for table in tables)}
@@ -169,7 +171,7 @@ def test_durations_are_those_of_a_whole_command(on_cpu: list[dict[str, Any]]) ->
     for page in (README, FIRST_RUN):
         assert f"{minutes} minutes {seconds} seconds" in " ".join(page.read_text().split())
     assert f"{timed['seconds'] / 60:.0f} of them training" in " ".join(FIRST_RUN.read_text().split())
-    assert f"{minutes} minutes, measured" in (ROOT / "docs" / "hardware.md").read_text()
+    assert f"{minutes} minutes, measured" in (ROOT / "docs" / "guides" / "hardware.md").read_text()
 
 
 def test_healthy_is_what_stored_runs_were(on_cpu: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Keeps of a finished `cgrpo train` what the README and docs/first-run.md say of one, in results/first-run.
+"""Keeps of a finished `cgrpo train` what the README and docs/start/first-run.md say of one, in results/first-run.
 
 python tools/first_run.py RUN --name cpu --wall SECONDS
 """

@@ -1,5 +1,5 @@
-"""Draws docs/loop.png, a group of samples of one prompt with their scores, advantages and credit, by the program
-itself, and docs/toy.png, its reference.
+"""Draws docs/images/loop.png, a group of samples of one prompt with their scores, advantages and credit, by the program
+itself, and docs/images/toy.png, its reference.
 
 python tools/loop.py
 """
@@ -20,7 +20,7 @@ from cgrpo.rewards import make_rewards
 from cgrpo.rewards.base import to_pictures
 
 GROUP, TASK = 6, 2
-DOCS = Path(__file__).parents[1] / "docs"
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 cfg = cgrpo.load_config("toybox")
 policy, rewards, steps = make_policy(cfg), make_rewards(cfg.rewards), cfg.sampling.steps
@@ -50,5 +50,5 @@ notes = [""] + [
 row = [batch.references[0][0], *to_pictures(images_NHWC)]
 columns = ["reference", *(f"sample {g + 1}" for g in range(GROUP))]
 sheet = grid([row], batch.prompts, columns, [notes], size=row[-1].size)
-sheet.save(DOCS / "loop.png", optimize=True)
-row[0].save(DOCS / "toy.png", optimize=True)
+sheet.save(IMAGES / "loop.png", optimize=True)
+row[0].save(IMAGES / "toy.png", optimize=True)

@@ -1,4 +1,4 @@
-"""docs/performance.md from the figures that GPUs left (src/cgrpo/plan/figures) and the plan. Called by generate.py."""
+"""docs/notes/performance.md from the GPUs' figures (src/cgrpo/plan/figures) and the plan. Called by generate.py."""
 
 from __future__ import annotations
 

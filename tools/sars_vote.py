@@ -1,4 +1,4 @@
-"""Draws docs/sars-vote.png: how SARS votes on a group of samples that holds copies, in theory and as measured.
+"""Draws docs/images/sars-vote.png: how SARS votes on a group of samples that holds copies, in theory and as measured.
 
 The measurements are those of `cgrpo analyze copying` that lie in results/copying.
 
@@ -31,4 +31,4 @@ axes.set_xticks(list(counts))
 axes.set_xlabel("copies in the group; a larger dot is of more groups")
 axes.set_ylabel("100 x drive (above 0: more copies)")
 legend(axes)
-save(figure, ROOT / "docs" / "sars-vote.png")
+save(figure, ROOT / "docs" / "images" / "sars-vote.png")

@@ -1,4 +1,4 @@
-"""docs/results.md from the finished trainings under results/runs. Called by generate.py.
+"""docs/notes/results.md from the finished trainings under results/runs. Called by generate.py.
 
 A training's file gets there from `cgrpo reproduce NAME --out DIR`: DIR/results/*.json.
 """

@@ -56,7 +56,7 @@ def make_source(cfg: Config) -> Source:
         return world
     source = make_manifest(cfg, cfg.data.source, cfg.data.root, cfg.data.limit)
     if source.left_out:
-        reason = f"{source.left_out} rows are left out by the data set's own quality filter (docs/data.md)"
+        reason = f"{source.left_out} rows are left out by the data set's own quality filter (docs/reference/data.md)"
         print(f"cgrpo: {cfg.data.source}: {reason}", file=sys.stderr)
     return source
 

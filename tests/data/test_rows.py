@@ -196,5 +196,5 @@ def test_files_without_pairs(folder: Path, name: str, says: str) -> None:
 
 
 def test_the_guide_names_every_field() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "reference" / "data.md").read_text(encoding="utf-8")
     assert not [key for key in (*PICTURES, *VALUES) if f"`{key}`" not in guide]

@@ -1,4 +1,4 @@
-"""A package of somebody else's adds the reward of docs/extending.md, as installed there."""
+"""A package of somebody else's adds the reward of docs/guides/extending.md, as installed there."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from cgrpo.config import load_config
 from cgrpo.errors import UserError
 from cgrpo.rewards import REWARDS, make_rewards
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs" / "guides" / "extending.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:

@@ -3,8 +3,8 @@
 raw_sum, gdpo, apex            credit functions: how several rewards become one number
 noise_weights, focal_weights   which steps, and which groups, count most
 
-Each is the idea of a paper on this package's table, not that paper's whole method: docs/departures.md says what was
-left out.
+Each is the idea of a paper on this package's table, not that paper's whole method: docs/notes/departures.md says
+what was left out.
 """
 
 from __future__ import annotations

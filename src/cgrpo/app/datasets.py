@@ -37,7 +37,9 @@ def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> 
     with tqdm(desc="check", unit=" pictures") as bar:
         report = check_manifest(path, root=root, quick=quick, progress=functools.partial(advance, bar))
     if report.left_out:
-        print(f"{report.left_out} of {report.rows} rows are left out by the set's own quality filter: docs/data.md")
+        print(
+            f"the set's own quality filter leaves out {report.left_out} of {report.rows} rows: docs/reference/data.md"
+        )
     return report
 
 

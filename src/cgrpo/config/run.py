@@ -18,7 +18,7 @@ DEFAULT_REWARDS: dict[str, RewardSettings] = {"identity": DinoSegSettings(), "pr
 
 class Data(Section):
     source: Place = TOYBOX
-    """A data set of prompts and references (a file or folder in any layout of docs/data.md), or "toybox"."""
+    """A data set of prompts and references (a file or folder in any layout of docs/reference/data.md), or "toybox"."""
     root: Place = ""
     """Folder of the data set's pictures, where they don't lie beside its file; for the release's subset, SynCD's."""
     limit: Annotated[int, Field(ge=0)] = 0

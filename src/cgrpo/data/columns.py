@@ -6,7 +6,8 @@ Columns hold pictures as bytes, as a struct {bytes, path} (Hugging Face's), or b
 Parquet can't be entered at a row: a row group is decoded up to it. A group of up to 16 MB of pictures is decoded whole,
 a larger one in blocks of about that size, in order, continuing where the last read stopped. Each process keeps 64 MB of
 decoded blocks, and a page or two of each file being read. Reading in order decodes everything once; in shuffled order,
-as in training, a picture costs half its row group. docs/data.md has measurements; groups of about 100 rows serve best.
+as in training, a picture costs half its row group. docs/reference/data.md has measurements;
+groups of about 100 rows serve best.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Data sets as they lie on disk, read into tasks: one entry point that recognises the layout.
 
 LAYOUTS lists the layouts of files and folders; each reader yields rows that tasks.py checks. Rows of published data
-sets with fields of their own are translated first (dialects.py). docs/data.md describes them all for users.
+sets with fields of their own are translated first (dialects.py). docs/reference/data.md describes them all for users.
 
 Names of pictures are relative to the file that names them unless told otherwise; ``file.zip!/member`` leads into an
 archive.

@@ -1,7 +1,7 @@
 """Rewards: pictures and tasks in, one score per picture out.
 
 Each reward is one module or folder: its settings, which import no torch, its class, and what it needs. ``REWARDS``
-lists them by the name that ``rewards.NAME.type`` gives; other packages add to it (docs/extending.md).
+lists them by the name that ``rewards.NAME.type`` gives; other packages add to it (docs/guides/extending.md).
 
 dino_seg      identity  DINOv2 or DINOv3 ViT, CLS token of the subject, cut out by a segmenter; cosine, -1 to 1
 hpsv3         prompt    Qwen2-VL-7B with HPSv3's head, about 448 x 448 pixels; the mean score mu, unbounded
@@ -142,7 +142,7 @@ def make_rewards(rewards: Mapping[str, RewardSettings], device: torch.device | s
 def load_reward(
     type: str, path: str | Path | None = None, *, device: torch.device | str = "cpu", **settings: Any
 ) -> Reward:
-    """A reward for use from Python: "dino-seg", "clip", "hpsv3", ... (docs/rewards.md), called with (images, batch).
+    """A reward for use from Python: "dino-seg", "clip", ... (docs/reference/rewards.md), called with (images, batch).
 
     ``path`` is its checkpoint (default: that type's own, for some the toybox's); ``settings`` as in the
     configuration's table of that type. Raises UserError.

@@ -26,7 +26,7 @@ def optimise(
     """AdamW with 5 % warm-up, cosine decay and gradient norm 1; ``loss_at(step)`` in bf16 autocast.
 
     ``average`` > 0 leaves the exponential moving average of the weights in the modules. ``muon`` gives the matrices
-    inside blocks to Muon, which learned faster here (docs/log.md). Returns seconds.
+    inside blocks to Muon, which learned faster here (docs/notes/log.md). Returns seconds.
     """
     named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
     parameters: list[Tensor] = [p for _, p in named]

@@ -4,7 +4,7 @@ Pictures are drawn by the ODE, each from its own noise, scored, and given credit
 to drawn levels, and the loss (algorithm/forward.py) draws the velocity there to what was good and away from what was
 bad. One level and one noise serve all samples of a group, so that they differ by nothing but their pictures.
 
-Not in the paper: docs/departures.md says what is taken from where.
+Not in the paper: docs/notes/departures.md says what is taken from where.
 """
 
 from __future__ import annotations

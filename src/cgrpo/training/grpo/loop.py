@@ -1,6 +1,6 @@
 """Algorithm 1: online reinforcement learning of the policy on the credit table.
 
-Where this departs from the paper and the authors' release (docs/departures.md has the whole list):
+Where this departs from the paper and the authors' release (docs/notes/departures.md has the whole list):
 
 - An optimizer step trains an equal share of every group's samples over all trained steps. Algorithm 1 steps after
   every timestep, the release after every 4 samples.

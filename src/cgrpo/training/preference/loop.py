@@ -2,7 +2,7 @@
 
 Pairs of a winner and a loser are given, or made before the training (commands/pairs.py). Winner, loser and reference of
 a pair are noised to one level with one noise; the frozen policy that training started from is the loss's reference.
-docs/departures.md says what of the paper's baseline is known and what is not.
+docs/notes/departures.md says what of the paper's baseline is known and what is not.
 """
 
 from __future__ import annotations

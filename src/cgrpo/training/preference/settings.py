@@ -12,8 +12,8 @@ from cgrpo.section import Place, Positive, Section, Share
 
 class Preferences(Section):
     pairs: Place = ""
-    """Pairs as JSON lines (docs/data.md). Empty: they are made before the training, and kept in the run: of pictures
-    that the frozen base draws from the prompt alone, the harmonic mean of the rewards picks winner and loser."""
+    """Pairs as JSON lines (docs/reference/data.md). Empty: they are made before the training, and kept in the run: of
+    pictures that the frozen base draws from the prompt alone, the harmonic mean of the rewards picks winner, loser."""
     tasks: Positive = 192
     """Tasks to make pairs for."""
     candidates: Annotated[int, Field(ge=2, lt=4096)] = 4
