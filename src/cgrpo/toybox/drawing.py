@@ -14,6 +14,14 @@ from cgrpo.toybox.world import POSITIONS, SIZES, Prompts, Subjects, with_propert
 
 SIZE = 32  # pixels a side
 SUPER = 2  # supersampling: edges are anti-aliased by averaging SUPER x SUPER points
+GROUNDS = (  # each scene's colours at the top and at the bottom, in the order of world.SCENES
+    ((0.45, 0.75, 0.98), (0.93, 0.83, 0.55)),
+    ((0.10, 0.35, 0.15), (0.20, 0.50, 0.18)),
+    ((0.03, 0.04, 0.18), (0.08, 0.09, 0.30)),
+    ((0.75, 0.82, 0.90), (0.97, 0.98, 1.00)),
+    ((0.45, 0.15, 0.45), (0.99, 0.60, 0.20)),
+    ((0.62, 0.66, 0.72), (0.35, 0.35, 0.38)),
+)
 
 
 def _grid() -> tuple[Tensor, Tensor]:
@@ -75,27 +83,7 @@ def _scenes(scene_B: Tensor, rng: torch.Generator) -> Tensor:
     x, y = _grid()
     noise = torch.rand(count, 8, generator=rng)
     jitter = 0.08 * (torch.rand(count, 2, 3, generator=rng) - 0.5)
-    tops = torch.tensor(
-        [
-            [0.45, 0.75, 0.98],
-            [0.10, 0.35, 0.15],
-            [0.03, 0.04, 0.18],
-            [0.75, 0.82, 0.90],
-            [0.45, 0.15, 0.45],
-            [0.62, 0.66, 0.72],
-        ]
-    )
-    bottoms = torch.tensor(
-        [
-            [0.93, 0.83, 0.55],
-            [0.20, 0.50, 0.18],
-            [0.08, 0.09, 0.30],
-            [0.97, 0.98, 1.00],
-            [0.99, 0.60, 0.20],
-            [0.35, 0.35, 0.38],
-        ]
-    )
-    top, bottom = (tops[scene_B] + jitter[:, 0]).clamp(0, 1), (bottoms[scene_B] + jitter[:, 1]).clamp(0, 1)
+    top, bottom = (torch.tensor(GROUNDS)[scene_B] + jitter).clamp(0, 1).unbind(1)
     fade = ((y + SIZE / 2) / SIZE)[None].expand(count, -1, -1)
     horizon = (4 + 5 * noise[:, 0])[:, None, None]
     ground = (y[None] > horizon).float()

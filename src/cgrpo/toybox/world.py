@@ -54,13 +54,6 @@ class _Struct:
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
 
-    def __getitem__(self, index: Tensor | slice | list[int]) -> Self:
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    def repeat(self, times: int) -> Self:
-        """Every item ``times`` times in a row."""
-        return replace(self, **{f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self)})
-
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
         """The items of all parts, one part after another."""

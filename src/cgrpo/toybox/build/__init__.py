@@ -12,8 +12,7 @@ def build_toybox(out: Path, seed: int = 0, share: float = 1.0, say: Callable[[st
 
     A folder that is already there is kept, so an interrupted build continues with the next model.
     """
-    from cgrpo.toybox.build.autoencoder import build_autoencoder
-    from cgrpo.toybox.build.policy import build_policy
+    from cgrpo.toybox.build.policy import build_autoencoder, build_policy
     from cgrpo.toybox.build.scorers import build_clip, build_dino, build_reader, build_segmenter
 
     start = time.perf_counter()

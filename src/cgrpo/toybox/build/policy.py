@@ -1,4 +1,4 @@
-"""The toybox's policy: a tiny FLUX with T5 and CLIP text encoders, trained by flow matching on subject pairs.
+"""The toybox's policy: an autoencoder, then a tiny FLUX with T5 and CLIP text encoders, by flow matching on pairs.
 
 Its training data is imperfect on purpose (wrong captions, wrong colours), so that the base is
 imperfect on both axes and reinforcement learning has something to fix.
@@ -24,9 +24,62 @@ from cgrpo.toybox.build.loop import optimise
 
 GUIDANCE = 3.5  # FLUX.1-dev has a guidance input; the toybox is only ever trained and used at this value
 SUBJECT_WEIGHT = 3.0
+BATCH, DIAL = 64, 0.25  # pairs per step; share of prompts that ask for a property
 NO_REFERENCE = 0.1  # share of batches without a reference, so that the prompt alone is in distribution
 LENGTH = 12  # tokens: the longest prompt has ten words, plus begin and end
 SPECIAL = ("<pad>", "<bos>", "<unk>", "<eos>")
+
+
+# -- the autoencoder: 4x down, 8 channels; 32 x 32 pixels become 4 x 4 packed tokens ------------------
+
+
+def picture_pool(count: int, rng: torch.Generator) -> torch.Tensor:
+    """``count`` pictures of the world, a third of them references, float [count, 3, 32, 32] in [0, 1]."""
+    parts = []
+    for first in range(0, count, 512):
+        subjects = world.sample_subjects(min(512, count - first), rng)
+        if (first // 512) % 3 == 0:
+            parts.append(drawing.draw_references(subjects, rng)[0])
+        else:
+            parts.append(drawing.draw(subjects, world.sample_prompts(len(subjects), rng, DIAL), rng)[0])
+    return torch.cat(parts)
+
+
+def build_autoencoder(folder: Path, seed: int, steps: int, say: Callable[[str], None]) -> None:
+    """Train on pictures of the training split and save to ``folder/vae``."""
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed + 1)
+    vae = AutoencoderKL(  # diffusers' annotations allow one block only
+        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore
+        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore
+        block_out_channels=(24, 48, 48),  # pyright: ignore
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=drawing.SIZE,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+    pool = picture_pool(min(16384, BATCH * steps), rng) * 2 - 1
+
+    def loss_at(step: int) -> torch.Tensor:
+        x = pool[torch.randint(len(pool), (BATCH,), generator=rng)]
+        posterior = vae.encode(x, return_dict=False)[0]
+        error = vae.decode(posterior.sample(rng), return_dict=False)[0].float() - x  # pyright: ignore
+        return error.abs().mean() + 2 * error.square().mean() + 1e-3 * posterior.kl().mean() / 512
+
+    optimise("autoencoder", [vae], loss_at, steps=steps, learning_rate=2e-3, say=say, average=0.995)
+    vae.eval()
+    with torch.no_grad():
+        z = vae.encode(pool[:1024], return_dict=False)[0].mean
+        decoded = vae.decode(z, return_dict=False)[0]  # pyright: ignore
+        error = (decoded.clamp(-1, 1) - pool[:1024]).square().mean() / 4
+    vae.register_to_config(scaling_factor=round(1 / z.std().item(), 4), shift_factor=round(z.mean().item(), 4))
+    say(f"autoencoder: PSNR {-10 * error.log10().item():.1f} dB, latent std {z.std():.3f}")
+    vae.half().save_pretrained(folder / "vae")
+
+
+# -- the transformer and its text encoders ----------------------------------------------------------
 
 
 def vocabulary() -> list[str]:
@@ -72,7 +125,7 @@ class Pairs:
         return len(self.target_BLC)
 
 
-def make_pairs(folder: Path, count: int, seed: int, dial: float) -> Pairs:
+def make_pairs(folder: Path, count: int, seed: int) -> Pairs:
     """``count`` training pairs of the training split, with the flaws above."""
     rng = torch.Generator().manual_seed(seed)
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
@@ -87,8 +140,8 @@ def make_pairs(folder: Path, count: int, seed: int, dial: float) -> Pairs:
     columns: list[list[Tensor]] = [[], [], [], [], []]
     for _ in range(0, count, 256):
         subjects = world.sample_subjects(256, rng)
-        prompts = world.sample_prompts(256, rng, dial)
-        shown, captions = world.flawed(subjects, prompts, rng, dial)
+        prompts = world.sample_prompts(256, rng, DIAL)
+        shown, captions = world.flawed(subjects, prompts, rng, DIAL)
         texts = captions.texts()
         columns[0].append(encode(drawing.draw_references(subjects, rng)[0]))
         columns[1].append(encode(drawing.draw(shown, prompts, rng)[0]))
@@ -191,25 +244,16 @@ def matching_loss(
     return (error_BL * pairs.weight_BL[index_B]).mean()
 
 
-def build_policy(
-    folder: Path,
-    seed: int,
-    steps: int,
-    say: Callable[[str], None],
-    *,
-    pool: int = 49152,
-    dial: float = 0.25,
-    batch: int = 64,
-) -> None:
+def build_policy(folder: Path, seed: int, steps: int, say: Callable[[str], None]) -> None:
     """Train and save transformer, text encoders, scheduler and model_index next to ``folder/vae``."""
-    pairs = make_pairs(folder, min(pool, steps * batch), seed + 2, dial)
+    pairs = make_pairs(folder, min(49152, steps * BATCH), seed + 2)
     say(f"policy: {len(pairs)} pairs drawn and encoded")
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed + 3)
     models = transformer, clip, t5 = new_models(pairs.target_BLC.shape[-1])
 
     def loss_at(step: int) -> Tensor:
-        index = torch.randint(len(pairs), (batch,), generator=rng)
+        index = torch.randint(len(pairs), (BATCH,), generator=rng)
         reference = pairs.reference_BLC[index].float()
         if torch.rand((), generator=rng) < NO_REFERENCE:
             reference = reference[:, :0]
