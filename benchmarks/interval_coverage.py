@@ -20,8 +20,7 @@ import argparse
 import numpy as np
 import torch
 
-from cgrpo.evaluation.statistics import TwoLevel, two_level
-from cgrpo.evaluation.statistics.paired import Paired, paired_difference
+from cgrpo.evaluation.statistics.paired import Paired, TwoLevel, paired_difference, two_level
 
 SUBJECTS, PROMPTS, TRUTH = 30, 25, 0.02
 STRUCTURES = {"none": (0.0, 0.0, 0.05), "mild": (0.01, 0.005, 0.05), "strong": (0.03, 0.01, 0.05)}

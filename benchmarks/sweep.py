@@ -135,7 +135,7 @@ class Evaluation:
     def __call__(self, split: str) -> dict[str, dict[str, float]]:
         import torch
 
-        from cgrpo.evaluation.statistics import cluster_means, paired_difference
+        from cgrpo.evaluation.statistics.paired import cluster_means, paired_difference
 
         if split not in self.base:
             with self.policy.reference():

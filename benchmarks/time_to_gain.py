@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from cgrpo.evaluation.statistics import TwoLevel, two_level
+from cgrpo.evaluation.statistics.paired import TwoLevel, two_level
 
 JUDGES = {"identity": "identity_readback", "prompt": "prompt_readback"}
 GAINS = (0.03, 0.05, 0.08)

@@ -19,7 +19,7 @@ from sweep import Evaluation
 from cgrpo.build import make_policy
 from cgrpo.config import load_config
 from cgrpo.evaluation.metrics import make_scorers
-from cgrpo.evaluation.statistics import two_level
+from cgrpo.evaluation.statistics.paired import two_level
 from cgrpo.rewards import make_rewards
 from cgrpo.toybox.judges import make_judges
 

@@ -20,7 +20,7 @@ _EXPORTS = {
     "analyze_gradients": "cgrpo.app.analyze",
     "analyze_shaping": "cgrpo.app.analyze",
     "analyze_spectrum": "cgrpo.app.analyze",
-    "compare_methods": "cgrpo.evaluation.statistics",
+    "compare_methods": "cgrpo.evaluation.statistics.comparison",
     "evaluate_dreambench": "cgrpo.app.evaluate",
     "evaluate_manifest": "cgrpo.app.evaluate",
     "evaluate_toybox": "cgrpo.app.evaluate",

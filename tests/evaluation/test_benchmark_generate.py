@@ -16,8 +16,9 @@ from cgrpo.app.evaluate import evaluate_dreambench
 from cgrpo.app.requests import EvaluationRequest
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.evaluation import benchmark
-from cgrpo.evaluation.benchmark import Sampled, dreambench_suite, official_list
+from cgrpo.evaluation.benchmark import generate
+from cgrpo.evaluation.benchmark.dreambench import dreambench_suite, official_list
+from cgrpo.evaluation.benchmark.generate import Sampled
 from cgrpo.evaluation.sampling import ALONE, follow
 from cgrpo.rewards.base import to_pictures
 from cgrpo.types import Batch
@@ -107,14 +108,14 @@ def test_what_is_there_is_kept(whole, policy, sigmas, data, tmp_path):
 
 def test_killed_between_two_pictures_of_a_row_and_continued(whole, policy, sigmas, data, tmp_path, monkeypatch):
     """What is missing of a row is sampled in the batch of the whole row: not a byte differs."""
-    save, left = benchmark.generate.save_picture, iter(range(5))
+    save, left = generate.save_picture, iter(range(5))
 
     def killed(picture, file):
         if next(left, None) is None:
             raise KeyboardInterrupt
         save(picture, file)
 
-    monkeypatch.setattr(benchmark.generate, "save_picture", killed)
+    monkeypatch.setattr(generate, "save_picture", killed)
     with pytest.raises(KeyboardInterrupt):
         make(policy, sigmas, data, tmp_path)
     monkeypatch.undo()

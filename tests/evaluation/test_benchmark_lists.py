@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import manifest_suite, method_candidates, official_list, picture_name
-from cgrpo.evaluation.benchmark.candidates import find_picture, slug
-from cgrpo.evaluation.benchmark.dreambench import check_photos, published
+from cgrpo.evaluation.benchmark.candidates import find_picture, method_candidates, picture_name, slug
+from cgrpo.evaluation.benchmark.dreambench import check_photos, official_list, published
+from cgrpo.evaluation.benchmark.suite import manifest_suite
 
 DATA = Path(__file__).parents[1] / "data" / "dreambench"
 ORDERS = list(itertools.permutations(["a/dog.png", "b/dog.png", "a/dog-2.png", "c/Dog 2.png"]))

@@ -14,18 +14,12 @@ from support.dreambench import SUBJECTS, Alike, Length, draw_photographs
 
 from cgrpo.app.main import main
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import (
-    copy_candidates,
-    describe,
-    dreambench_suite,
-    method_candidates,
-    of_no_row,
-    official_list,
-    real_candidates,
-    score_candidates,
-)
+from cgrpo.evaluation.benchmark.candidates import copy_candidates, method_candidates, of_no_row, real_candidates
+from cgrpo.evaluation.benchmark.dreambench import dreambench_suite, official_list
+from cgrpo.evaluation.benchmark.score import score_candidates
+from cgrpo.evaluation.benchmark.suite import describe
 from cgrpo.evaluation.metrics import Scorer
-from cgrpo.evaluation.statistics import short_summary
+from cgrpo.evaluation.statistics.cells import short_summary
 from cgrpo.scores import ScoreRow, collect_rows, join_description, read_scores, write_description
 
 METRICS = {"alike": Scorer("judge", Alike()), "length": Scorer("judge", Length())}

@@ -16,7 +16,10 @@ from warm import Started
 from cgrpo.app.main import main
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import copy_candidates, manifest_suite, real_candidates, score_candidates, toybox_suite
+from cgrpo.evaluation.benchmark.candidates import copy_candidates, real_candidates
+from cgrpo.evaluation.benchmark.score import score_candidates
+from cgrpo.evaluation.benchmark.suite import manifest_suite
+from cgrpo.evaluation.benchmark.toybox import toybox_suite
 from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.pages.comparison import write_comparison

@@ -11,12 +11,12 @@ from PIL import Image
 from support.pages import Page
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import official_list
+from cgrpo.evaluation.benchmark.dreambench import official_list
 from cgrpo.evaluation.pages.comparison import write_comparison
 from cgrpo.evaluation.pages.comparison.page import verdict
 from cgrpo.evaluation.pages.comparison.tables import latex, markdown
 from cgrpo.evaluation.show import thumbnails
-from cgrpo.evaluation.statistics import compare_methods
+from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.scores import ScoreRow, read_scores, write_description, write_scores
 
 SUBJECTS = ["can", "cat", "teapot"]

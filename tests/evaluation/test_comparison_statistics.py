@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.benchmark import official_list
-from cgrpo.evaluation.statistics import compare_methods
+from cgrpo.evaluation.benchmark.dreambench import official_list
+from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.evaluation.statistics.tradeoff import hypervolume, pareto_front
 from cgrpo.scores import ScoreRow
 from cgrpo.statistics import holm, sign_flip

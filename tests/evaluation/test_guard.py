@@ -22,7 +22,7 @@ from cgrpo.evaluation.guard import (
     warnings,
 )
 from cgrpo.evaluation.pages.report.guard import distinct_warnings, guard_section
-from cgrpo.evaluation.statistics import clusters_of
+from cgrpo.evaluation.statistics.paired import clusters_of
 from cgrpo.rewards.measures import brightness, measures
 from cgrpo.types import Batch
 

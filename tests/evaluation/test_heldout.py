@@ -14,7 +14,7 @@ from cgrpo.build import make_policy
 from cgrpo.config import load_config
 from cgrpo.evaluation.heldout import HeldOut, Tasks, sample_arms, tasks_by_gain
 from cgrpo.evaluation.sampling import ALONE, best_of
-from cgrpo.evaluation.statistics import Clusters
+from cgrpo.evaluation.statistics.paired import Clusters
 from cgrpo.reproduce import jobs_of, load_table
 from cgrpo.scores import read_scores
 from cgrpo.types import Batch

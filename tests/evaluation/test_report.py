@@ -16,7 +16,7 @@ from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.pages.report.heldout import tradeoff
 from cgrpo.evaluation.pages.report.page import cautions, verdict
 from cgrpo.evaluation.show.table import DASH, MINUS
-from cgrpo.evaluation.statistics import Clusters
+from cgrpo.evaluation.statistics.paired import Clusters
 from cgrpo.training.forward.settings import ForwardConfig
 from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.sft.settings import SftConfig

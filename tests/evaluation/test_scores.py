@@ -9,8 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from cgrpo.errors import UserError
-from cgrpo.evaluation.statistics import short_summary
-from cgrpo.evaluation.statistics.cells import gather
+from cgrpo.evaluation.statistics.cells import gather, short_summary
 from cgrpo.scores import ScoreRow, open_part, protocol_of, read_scores, write_scores
 
 

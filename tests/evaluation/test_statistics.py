@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from cgrpo.evaluation.statistics import auc, cluster_numbers, contrast, paired_difference, two_level
+from cgrpo.evaluation.statistics.paired import auc, cluster_numbers, contrast, paired_difference, two_level
 
 NAN = math.nan
 

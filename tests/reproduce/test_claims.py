@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from made_up import fake
 
-from cgrpo.evaluation.statistics import TwoLevel
+from cgrpo.evaluation.statistics.paired import TwoLevel
 from cgrpo.reproduce import (
     Results,
     Scoreboard,

@@ -10,7 +10,7 @@ from cgrpo.app.run import train
 from cgrpo.build import make_policy, make_source
 from cgrpo.config import load_config, recipes
 from cgrpo.errors import UserError
-from cgrpo.evaluation.statistics import compare_methods
+from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.policies.adapters.layers import set_adapter_state
 from cgrpo.rewards import make_rewards
 from cgrpo.scores import read_scores

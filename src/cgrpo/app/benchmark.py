@@ -16,10 +16,19 @@ from cgrpo.app.sample import configuration
 from cgrpo.build import make_policy
 from cgrpo.config import Config, Section, load_config
 from cgrpo.errors import UserError
-from cgrpo.evaluation import benchmark
-from cgrpo.evaluation.benchmark import Candidate, Maker, Suite
+from cgrpo.evaluation.benchmark.candidates import (
+    Candidate,
+    copy_candidates,
+    method_candidates,
+    of_no_row,
+    real_candidates,
+)
+from cgrpo.evaluation.benchmark.generate import Autoencoded, Maker, Sampled
+from cgrpo.evaluation.benchmark.score import score_candidates
+from cgrpo.evaluation.benchmark.suite import Suite, describe
+from cgrpo.evaluation.benchmark.toybox import toybox_suite
 from cgrpo.evaluation.metrics import Role, Scorer
-from cgrpo.evaluation.statistics import short_summary
+from cgrpo.evaluation.statistics.cells import short_summary
 from cgrpo.rewards import REWARDS, Reward, RewardSettings, make_reward, read_settings
 from cgrpo.rewards.measures import Measure, measures
 from cgrpo.scores import (
@@ -46,9 +55,9 @@ def run_toybox(request: EvaluationRequest, subjects: int, prompts: int) -> Outco
     cfg, _ = configuration(request.run, load_config(request.recipe), request.settings)
     draw = (request.out / "data", cfg.evaluation.split, cfg.data.dial, subjects, prompts)
     if runtime.is_main:
-        benchmark.toybox_suite(*draw)
+        toybox_suite(*draw)
     runtime.wait()
-    return run_benchmark(benchmark.toybox_suite(*draw, draw=False), request, (*cfg.rewards, *make_judges()))
+    return run_benchmark(toybox_suite(*draw, draw=False), request, (*cfg.rewards, *make_judges()))
 
 
 def run_benchmark(suite: Suite, request: EvaluationRequest, own: Sequence[str]) -> Outcome:
@@ -66,15 +75,15 @@ def run_benchmark(suite: Suite, request: EvaluationRequest, own: Sequence[str]) 
     # Loaded first, and kept in the CPU's memory meanwhile, so that mistakes show before hours of sampling.
     metrics = _metrics(cfg, request.metrics or own)
     folders = {request.name: request.images} if request.images else _folders(suite, request)
-    table = join_description(request.out, benchmark.describe(suite, request.out, folders, metrics))
+    table = join_description(request.out, describe(suite, request.out, folders, metrics))
     if not request.images:
         _generate(cfg, adapter, suite, request, folders, runtime)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # the policy is gone; now the metrics move in
     items = [item for name, folder in folders.items() for item in _items(name, folder, suite, request)]
-    if request.images and runtime.is_main and (left := benchmark.of_no_row(request.images, items)):
+    if request.images and runtime.is_main and (left := of_no_row(request.images, items)):
         print(f"cgrpo: {request.images}: {len(left)} pictures are of no row, such as {left[0]}", file=sys.stderr)
-    items += [*benchmark.real_candidates(suite), *benchmark.copy_candidates(suite)]
+    items += [*real_candidates(suite), *copy_candidates(suite)]
     for scorer in metrics.values():
         scorer.score.to(runtime.device)
     outcome = _score(table, metrics, items, suite, request, runtime)
@@ -91,9 +100,9 @@ def _folders(suite: Suite, request: EvaluationRequest) -> dict[str, Path]:
 
 def _items(name: str, folder: Path, suite: Suite, request: EvaluationRequest) -> list[Candidate]:
     if name == AUTOENCODED:
-        return benchmark.method_candidates(name, folder, suite.with_targets(), 1, 0)
+        return method_candidates(name, folder, suite.with_targets(), 1, 0)
     layout = request.layout if request.images else "rows"
-    return benchmark.method_candidates(name, folder, suite, request.seeds, request.first_seed, layout)
+    return method_candidates(name, folder, suite, request.seeds, request.first_seed, layout)
 
 
 def _generate(
@@ -107,13 +116,11 @@ def _generate(
     sharded = cfg.training.parallel == "fsdp2" and runtime.world > 1
     policy = make_policy(cfg, runtime.device, adapter, spread=sharded)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
-    sampled = functools.partial(
-        benchmark.Sampled, policy, sigmas, suite, seeds=request.seeds, first_seed=request.first_seed
-    )
+    sampled = functools.partial(Sampled, policy, sigmas, suite, seeds=request.seeds, first_seed=request.first_seed)
     makers: dict[str, Maker] = {
         request.name: sampled(alpha=cfg.policy.reference_alpha),
         PROMPT_ONLY: sampled(alone=True),
-        AUTOENCODED: benchmark.Autoencoded(policy, suite),
+        AUTOENCODED: Autoencoded(policy, suite),
     }
     if sharded:
         policy.shard(runtime.shard)
@@ -171,7 +178,7 @@ def _score(
         write_description(request.out, table)
     runtime.wait()
     with tqdm(total=len(items) // runtime.world, desc="score", unit=" pictures", disable=not runtime.is_main) as bar:
-        order = benchmark.score_candidates(
+        order = score_candidates(
             metrics,
             items,
             suite.root,

@@ -39,7 +39,7 @@ def evaluate_dreambench(
         subjects: some of its subjects (default: all)
     """
     from cgrpo.app.benchmark import OFFICIAL, run_benchmark
-    from cgrpo.evaluation.benchmark import dreambench_suite
+    from cgrpo.evaluation.benchmark.dreambench import dreambench_suite
 
     return run_benchmark(dreambench_suite(data, suite, subjects), request, tuple(OFFICIAL))
 
@@ -55,7 +55,7 @@ def evaluate_manifest(
         limit: only the first N rows; 0 for all
     """
     from cgrpo.app.benchmark import OFFICIAL, run_benchmark
-    from cgrpo.evaluation.benchmark import manifest_suite
+    from cgrpo.evaluation.benchmark.suite import manifest_suite
 
     return run_benchmark(manifest_suite(manifest, root, limit), request, tuple(OFFICIAL))
 

@@ -14,7 +14,7 @@ from cgrpo.errors import UserError
 from cgrpo.scores import RESERVED
 
 if TYPE_CHECKING:
-    from cgrpo.evaluation.benchmark import Suite
+    from cgrpo.evaluation.benchmark.suite import Suite
 
 Split = Literal["train", "validation", "test"]
 LAYOUT = (

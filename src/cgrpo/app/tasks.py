@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from cgrpo.build import make_manifest
 from cgrpo.config import TOYBOX, Config
 from cgrpo.data import ToyboxSource
-from cgrpo.evaluation.benchmark import manifest_suite
+from cgrpo.evaluation.benchmark.suite import manifest_suite
 from cgrpo.evaluation.heldout import Tasks, heldout_tasks, tasks_of
 from cgrpo.types import Batch, Task
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from cgrpo.evaluation.metrics import Metric, Scorer, metric_of, movement
 from cgrpo.evaluation.sampling import Processes, gather_parts, parts_in_turns
-from cgrpo.evaluation.statistics import clusters_of
+from cgrpo.evaluation.statistics.paired import clusters_of
 from cgrpo.files import to_float
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from cgrpo.config import Config
 from cgrpo.data import ToyboxSource
-from cgrpo.evaluation.benchmark import Suite, SuiteRow, task_rows
+from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
+from cgrpo.evaluation.benchmark.toybox import task_rows
 from cgrpo.evaluation.metrics import Scorer, describe_metrics, metric_of
 from cgrpo.evaluation.sampling import Processes, best_of, sample_tasks
-from cgrpo.evaluation.statistics import Clusters, cluster
+from cgrpo.evaluation.statistics.paired import Clusters, cluster
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.scores import PROPERTY, ScoreRow, protocol_of

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from cgrpo.evaluation.statistics import paired_difference
+from cgrpo.evaluation.statistics.paired import paired_difference
 from cgrpo.files import to_float
 from cgrpo.rewards import Reward
 from cgrpo.rewards.fingerprint import reward_fingerprint

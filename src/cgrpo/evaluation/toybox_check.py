@@ -13,7 +13,7 @@ from torch import Tensor
 from cgrpo.algorithm import integrate
 from cgrpo.data import ToyboxSource, derive
 from cgrpo.evaluation.metrics import Scorer
-from cgrpo.evaluation.statistics import auc
+from cgrpo.evaluation.statistics.paired import auc
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import scored
 from cgrpo.rewards.base import to_pictures

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cgrpo import __version__
-from cgrpo.evaluation.statistics import TwoLevel, two_level
+from cgrpo.evaluation.statistics.paired import TwoLevel, two_level
 from cgrpo.files import to_float
 from cgrpo.reproduce.definition import AXES, FEWEST, LEVEL, Claim, Row, Table
 from cgrpo.reproduce.results import COPIES, Results

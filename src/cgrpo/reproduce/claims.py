@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
-from cgrpo.evaluation.statistics import TwoLevel
+from cgrpo.evaluation.statistics.paired import TwoLevel
 from cgrpo.reproduce.cells import Judged, Scoreboard
 from cgrpo.reproduce.definition import FEWEST, HEADLINES, LEVEL
 

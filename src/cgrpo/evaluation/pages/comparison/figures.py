@@ -24,8 +24,8 @@ from cgrpo.evaluation.show.plots import (
     legend,
     write_beside,
 )
-from cgrpo.evaluation.statistics import Tradeoff
 from cgrpo.evaluation.statistics.comparison import Comparison
+from cgrpo.evaluation.statistics.tradeoff import Tradeoff
 from cgrpo.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
 
 # Okabe and Ito's, distinct with any colour vision; the baseline is ink. Markers differ too, for more than six methods.

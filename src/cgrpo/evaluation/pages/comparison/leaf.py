@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from cgrpo.evaluation.show.page import environment
 from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side
-from cgrpo.evaluation.statistics import Comparison
+from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.files import json_text
 from cgrpo.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
 

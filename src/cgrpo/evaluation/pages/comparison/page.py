@@ -14,8 +14,8 @@ from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Details, Facts, Page, Plots, Section, Text, Verdict
 from cgrpo.evaluation.show.plots import save
 from cgrpo.evaluation.show.table import Table, number
-from cgrpo.evaluation.statistics import Comparison, Difference, compare_methods
 from cgrpo.evaluation.statistics.cells import ALL
+from cgrpo.evaluation.statistics.comparison import Comparison, Difference, compare_methods
 from cgrpo.files import json_text, write_text, writing
 from cgrpo.scores import SCORES, ScoreRow, read_description, read_scores
 

@@ -13,7 +13,7 @@ from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Plots, Section, Text
 from cgrpo.evaluation.show.plots import Spot, draw_plane
 from cgrpo.evaluation.show.table import Table, number, sentence
-from cgrpo.evaluation.statistics import MEANING, Unit
+from cgrpo.evaluation.statistics.paired import MEANING, Unit
 from cgrpo.files import to_float
 
 

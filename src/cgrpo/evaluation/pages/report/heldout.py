@@ -12,7 +12,7 @@ from cgrpo.evaluation.show.page import Block, Heading, Plots, Section, Text
 from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, Spot, canvas, draw_move, draw_plane, legend, svg
 from cgrpo.evaluation.show.table import Cell, Table, interval, number
 from cgrpo.evaluation.show.thumbnails import Card, Gallery
-from cgrpo.evaluation.statistics import MEANING, Unit
+from cgrpo.evaluation.statistics.paired import MEANING, Unit
 from cgrpo.files import to_float
 from cgrpo.rewards.base import to_pictures
 
