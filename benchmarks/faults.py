@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-from warm import Started  # noqa: E402 (the tests' processes, killed as these are)
+from support.warm import Started  # noqa: E402 (the tests' processes, killed as these are)
 
 TIMES = ("seconds", "memory")
 TINY = [

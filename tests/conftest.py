@@ -1,4 +1,4 @@
-"""What must be set before torch is imported, and helpers of the rooms' tests import under any of pytest's modes."""
+"""What must be set before torch is imported, and `support` imports under any of pytest's modes."""
 
 import os
 import sys
@@ -13,5 +13,5 @@ LEAST = {"default": "SSE41", "avx2": "AVX2"}
 if (told := os.environ.get("ATEN_CPU_CAPABILITY")) in LEAST:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", LEAST[told])
 
-ROOMS = ("", "policies", "reproduce", "rewards", "study", "training")
-sys.path[:0] = [str(Path(__file__).parent / room) for room in ROOMS]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "training")]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from undrawn import undrawn
-from warm import Started, module
+from support.undrawn import undrawn
+from support.warm import Started, module
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -6,10 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import golden_models
 from PIL import Image
 from safetensors.torch import save_file
-from support import tiny_rewards
+from support import golden_models, tiny_rewards
 
 from cgrpo.app.main import main
 from cgrpo.build import make_source

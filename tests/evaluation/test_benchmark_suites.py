@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from warm import Started
+from support.warm import Started
 
 from cgrpo.app.main import main
 from cgrpo.config import load_config

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from warm import Started
+from support.warm import Started
 
 import cgrpo
 from cgrpo.app.main import main

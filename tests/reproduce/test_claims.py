@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up import fake
+from support.made_up import fake
 
 from cgrpo.evaluation.statistics.paired import TwoLevel
 from cgrpo.reproduce import (

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_up import fake
 from PIL import Image
+from support.made_up import fake
 
 from cgrpo.app.main import main
 from cgrpo.app.reproduction import Reproduced, reproduce
@@ -26,7 +26,7 @@ TINY = [
     "evaluation.prompts_per_subject=1",
     "supervised.batch=2",
 ]
-EXACT = ["rewards.identity.type=exact_rewards:brightness", "rewards.prompt.type=exact_rewards:redness"]
+EXACT = ["rewards.identity.type=support.exact_rewards:brightness", "rewards.prompt.type=support.exact_rewards:redness"]
 DRAWN = [name for name in EXHIBITS if name != "table8"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from made_up import fake
+from support.made_up import fake
 
 from cgrpo.app.main import main
 from cgrpo.reproduce import Job, Results, jobs_of, load_table, scoreboard

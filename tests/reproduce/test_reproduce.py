@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from made_up import fake
-from warm import Started
+from support.made_up import fake
+from support.warm import Started
 
 from cgrpo import __version__
 from cgrpo.app.main import main

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import golden_models
-import open_clip
 import pytest
-from support import tiny_rewards
+from support import golden_models, open_clip, tiny_rewards
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_models import pictures
 from safetensors.torch import load_file, save_file
+from support.golden_models import pictures
 from support.tiny_rewards import golden
 from torch.nn import functional as F
 

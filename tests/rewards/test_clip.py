@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_models import PROMPTS, golden_tokens, pictures
+from support.golden_models import PROMPTS, golden_tokens, pictures
 from support.tiny_rewards import golden
 from torch.nn import functional as F
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from golden_models import pictures
 from safetensors.torch import load_file
+from support.golden_models import pictures
 
 from cgrpo.errors import UserError
 from cgrpo.rewards import load_reward

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from golden_models import pictures
 from PIL import Image
+from support.golden_models import pictures
 from support.tiny_rewards import golden
 from torch.nn import functional as F
 from transformers import ViTImageProcessorPil

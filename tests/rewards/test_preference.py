@@ -4,10 +4,10 @@ import json
 import shutil
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
+from support import open_clip
 from transformers import CLIPModel
 
 from cgrpo.errors import UserError

@@ -1,9 +1,9 @@
 """Every metric is built from its table of the configuration, and refuses a table that is not its own."""
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
+from support import open_clip
 
 from cgrpo.config import parse_config
 from cgrpo.errors import UserError

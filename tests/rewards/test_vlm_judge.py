@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-import vlm_endpoint
 from PIL import Image
-from vlm_endpoint import INPUT, KEY, OUTPUT, pictures, serving, settings, tasks
+from support import vlm_endpoint
+from support.vlm_endpoint import INPUT, KEY, OUTPUT, pictures, serving, settings, tasks
 
 from cgrpo.config import load_config, parse_config
 from cgrpo.errors import UserError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vlm_endpoint import INPUT, KEY, pictures, serving, settings, tasks
+from support.vlm_endpoint import INPUT, KEY, pictures, serving, settings, tasks
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmSettings
@@ -204,7 +204,7 @@ def test_several_processes_write_one_entry(tmp_path: Path) -> None:
 RUN = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from vlm_endpoint import pictures, tasks
+from support.vlm_endpoint import pictures, tasks
 from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.judge import VlmJudge
 VlmJudge(VlmSettings.model_validate_json(sys.argv[2]))(pictures(200), tasks(200))
@@ -215,7 +215,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     """SIGKILL half-way: what was finished is never asked again; at most what was in flight is paid for twice."""
     with serving(lambda index, attempt, request: "slow 0.02") as endpoint:
         chosen: VlmSettings = settings(endpoint, tmp_path, concurrency=8)
-        run = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parent), chosen.model_dump_json()])
+        run = subprocess.Popen([sys.executable, "-c", RUN, str(Path(__file__).parents[1]), chosen.model_dump_json()])
         while len(endpoint.requests) < 100:
             assert run.poll() is None
             time.sleep(0.01)

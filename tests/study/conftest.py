@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from studies import evaluated, small_study
+from support.studies import evaluated, small_study
 
 from cgrpo.study.manifest import Study
 

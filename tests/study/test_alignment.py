@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
-from studies import METHODS, evaluated, small_study
+from support.studies import METHODS, evaluated, small_study
 
 from cgrpo.app.main import main
 from cgrpo.scores import ScoreRow

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from studies import METHODS, evaluated, picture, small_study
+from support.studies import METHODS, evaluated, picture, small_study
 
 from cgrpo.app.main import main
 from cgrpo.errors import UserError

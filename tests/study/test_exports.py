@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from studies import METHODS, small_study
+from support.studies import METHODS, small_study
 
 from cgrpo.app.main import main
 from cgrpo.data import PairSource

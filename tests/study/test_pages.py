@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
-from studies import METHODS, gold_answers, small_study
+from support.studies import METHODS, gold_answers, small_study
 
 from cgrpo.errors import UserError
 from cgrpo.study.app.server import create_app

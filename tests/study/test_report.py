@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import evaluated, gold_answers, small_study
+from support.studies import evaluated, gold_answers, small_study
 
 from cgrpo.app.main import main
 from cgrpo.study.manifest import LEFT, RIGHT, TIE, Study

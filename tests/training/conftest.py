@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from PIL import Image
-from undrawn import undrawn
+from support.undrawn import undrawn
 
 from cgrpo.config import Config, load_config
 from cgrpo.hub import asset
@@ -23,8 +23,8 @@ COMMON = (
     "training.average=0",
     "sampling.steps=4",
     "policy.rank=4",
-    "rewards.identity.type=exact_rewards:brightness",
-    "rewards.prompt.type=exact_rewards:redness",
+    "rewards.identity.type=support.exact_rewards:brightness",
+    "rewards.prompt.type=support.exact_rewards:redness",
     "evaluation.enabled=false",
     "logging.tracker=none",
 )

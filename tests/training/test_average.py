@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from guarded import GUARDED, JUDGED
 from safetensors.torch import load_file
+from support.guarded import GUARDED, JUDGED
 from test_equivalence import distance, run
 
 from cgrpo.algorithm import average_decay

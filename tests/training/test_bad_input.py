@@ -90,19 +90,19 @@ def test_a_manifest_trains(small, tmp_path):
 
 
 def test_a_reward_that_raises(capfd, small_arguments, tmp_path):
-    fault = ("--set", "rewards.prompt.type=exact_rewards:raises", "--out", tmp_path / "run")
+    fault = ("--set", "rewards.prompt.type=support.exact_rewards:raises", "--out", tmp_path / "run")
     assert "out of order" in one_line(capfd, "train", *small_arguments, *fault)
 
 
 def test_a_reward_that_is_nan_for_whole_groups_stops_with_everything_kept(capfd, small_arguments, tmp_path):
-    fault = ("--set", "rewards.prompt.type=exact_rewards:never", "--set", "training.max_failed_groups=2")
+    fault = ("--set", "rewards.prompt.type=support.exact_rewards:never", "--set", "training.max_failed_groups=2")
     line = one_line(capfd, "train", *small_arguments, *fault, "--out", tmp_path / "run")
     assert "'prompt' was NaN" in line
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 def test_single_nans_are_masked_and_counted(small, tmp_path):
-    run = train(small("rewards.prompt.type=exact_rewards:sometimes"), tmp_path / "run")
+    run = train(small("rewards.prompt.type=support.exact_rewards:sometimes"), tmp_path / "run")
     row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert row["reward/prompt/failed"] == 1
     assert row["unscored_share"] == 1 / 8

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import worker
-from guarded import GUARDED, JUDGED
 from safetensors.torch import load, load_file
-from warm import Started
+from support import worker
+from support.guarded import GUARDED, JUDGED
+from support.warm import Started
 
 from cgrpo.app.run import train
 from cgrpo.config import load_config
@@ -74,8 +74,8 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_argu
     """
     settings = (
         "policy.dtype=float64",
-        "rewards.identity.type=exact_rewards:brightness_of_even_tasks",
-        "rewards.prompt.type=exact_rewards:brightness_of_even_tasks",
+        "rewards.identity.type=support.exact_rewards:brightness_of_even_tasks",
+        "rewards.prompt.type=support.exact_rewards:brightness_of_even_tasks",
         "policy.checkpointing=full",
         "evaluation.enabled=true",
         "evaluation.subjects=2",

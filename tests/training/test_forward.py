@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from guarded import GUARDED, JUDGED
+from support.guarded import GUARDED, JUDGED
 from test_average import state
 from test_equivalence import distance, moved, run
 
@@ -156,7 +156,10 @@ def test_a_groups_samples_share_level_and_noise_or_not(small_forward, monkeypatc
 
 @pytest.mark.parametrize("settings", [(), ("objective.old=0.5",), ("objective.loss=awm",)])
 def test_without_credit_nothing_moves(small_forward, settings):
-    flat = ("rewards.identity.type=exact_rewards:constant", "rewards.prompt.type=exact_rewards:constant")
+    flat = (
+        "rewards.identity.type=support.exact_rewards:constant",
+        "rewards.prompt.type=support.exact_rewards:constant",
+    )
     made = trainer(small_forward(*flat, *settings, "training.max_failed_groups=9"))
     shake(made)
     before = values(made)
@@ -311,8 +314,8 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small_forward, sm
         "sampling.rollout_steps=3",
         "policy.dtype=float64",
         "objective.old=0.5",
-        "rewards.identity.type=exact_rewards:brightness_of_even_tasks",
-        "rewards.prompt.type=exact_rewards:brightness_of_even_tasks",
+        "rewards.identity.type=support.exact_rewards:brightness_of_even_tasks",
+        "rewards.prompt.type=support.exact_rewards:brightness_of_even_tasks",
     )
     one = train(small_forward(*settings[2:]), tmp_path / "one")
     given = [part for setting in (*settings, "training.parallel=fsdp2") for part in ("--set", setting)]

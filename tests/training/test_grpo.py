@@ -224,7 +224,7 @@ def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
 
 def test_a_third_reward_carries_its_own_weight(small):
     """Beside the two that share the weight: constant over the steps, and part of the credit."""
-    third = ("rewards.style.type=exact_rewards:redness", "weights.others.style=0.25")
+    third = ("rewards.style.type=support.exact_rewards:redness", "weights.others.style=0.25")
     made = trainer(small(*third))
     assert list(made.rewards) == ["identity", "prompt", "style"]
     assert made.credit.weights_KR[:, 2].eq(0.25).all() and made.credit.weights_KR[:, :2].sum(1).allclose(torch.ones(4))
@@ -239,7 +239,7 @@ def test_a_third_reward_carries_its_own_weight(small):
 
 @pytest.mark.parametrize("function,how", [("never", "NaN for whole groups"), ("constant", "one score")])
 def test_a_reward_that_says_nothing_stops_the_run(small, function, how):
-    made = trainer(small(f"rewards.style.type=exact_rewards:{function}", "training.max_failed_groups=2"))
+    made = trainer(small(f"rewards.style.type=support.exact_rewards:{function}", "training.max_failed_groups=2"))
     run = made.run(0)
     next(run)
     with pytest.raises(UserError, match=f"'style'.*{how}.*2 iterations"):

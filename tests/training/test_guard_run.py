@@ -4,12 +4,12 @@ better. That it is the same for any number of processes and after a kill is in t
 import json
 from pathlib import Path
 
-import exact_rewards
 import pytest
 import torch
-from guarded import GUARDED, JUDGED
 from PIL import Image
 from safetensors.torch import load_file
+from support import exact_rewards
+from support.guarded import GUARDED, JUDGED
 from test_bad_input import one_line
 from test_equivalence import adapter, distance
 
@@ -20,8 +20,8 @@ from cgrpo.config import load_config
 from cgrpo.training.checkpoint import restore_best, save_checkpoint
 from cgrpo.training.record import Record
 
-STILL = ("guard.scorers.still.type=exact_rewards:constant", "guard.patience=2")
-TOLD = ("guard.scorers.told.type=exact_rewards:rise_and_fall",)
+STILL = ("guard.scorers.still.type=support.exact_rewards:constant", "guard.patience=2")
+TOLD = ("guard.scorers.told.type=support.exact_rewards:rise_and_fall",)
 
 
 def given(*settings: str) -> list[str]:
@@ -49,7 +49,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("method", ["grpo", "sft"])
 def test_a_guarded_run_is_the_unguarded_one(small, small_sft, tmp_path, method):
     small = small if method == "grpo" else small_sft
-    settings = ("rewards.prompt.type=exact_rewards:drawn",)
+    settings = ("rewards.prompt.type=support.exact_rewards:drawn",)
     off = train(small(*settings), tmp_path / "off")
     on = train(small(*settings, *GUARDED), tmp_path / "on")
     assert distance(off, on) == 0
@@ -111,7 +111,9 @@ def test_every_second_iteration_with_one_subject_and_a_judge_that_draws(small, t
     tasks = [{"prompt": prompt, "references": ["a.png"]} for prompt in ("a toy", "a large toy")]
     (tmp_path / "tasks.json").write_text(json.dumps(tasks))
     settings = (*GUARDED, "guard.every=2", "training.iterations=5", f"guard.source={tmp_path / 'tasks.json'}")
-    checks = rows(train(small(*settings, *JUDGED, "guard.scorers.dice.type=exact_rewards:drawn"), tmp_path / "run"))
+    checks = rows(
+        train(small(*settings, *JUDGED, "guard.scorers.dice.type=support.exact_rewards:drawn"), tmp_path / "run")
+    )
     assert [row["iteration"] for row in checks] == [2, 4]
     assert {row["unit"] for row in checks} == {"prompts"}
     for metrics in (row["metrics"] for row in checks):
@@ -191,7 +193,10 @@ def test_encodings_made_once_serve_the_guard_too(small_arguments, manifest, capf
         ("guard.every=-1", "guard.every"),
         ("guard.source=absent.json", "absent.json"),
         ("guard.scorers.identity.type=dino", "guard.scorers.identity: a reward has this name"),
-        ("guard.scorers.brightness.type=exact_rewards:brightness", "'brightness' is what the guard itself measures"),
+        (
+            "guard.scorers.brightness.type=support.exact_rewards:brightness",
+            "'brightness' is what the guard itself measures",
+        ),
         ("guard.scorers.judge.type=magic", "guard.scorers.judge.type"),
         ("guard.scorers.judge.type=absent:function", "absent:function"),
         ("guard.scorer.judge.type=dino", "unknown key guard.scorer"),

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import worker
 from diffusers import Flux2KleinPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from support import tiny_flux2
-from warm import Started
+from support import tiny_flux2, worker
+from support.warm import Started
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
@@ -47,8 +46,8 @@ def given(world: Path, *more: str) -> list[str]:
         "policy.rank=2",
         f"data.source={world / 'tasks.json'}",
         "sampling.steps=4",
-        "rewards.identity.type=exact_rewards:brightness",
-        "rewards.prompt.type=exact_rewards:redness",
+        "rewards.identity.type=support.exact_rewards:brightness",
+        "rewards.prompt.type=support.exact_rewards:redness",
         "training.iterations=2",
         "training.checkpoint_every=1",
         "training.prompts_per_iteration=2",

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from guarded import GUARDED, JUDGED
 from PIL import Image
+from support.guarded import GUARDED, JUDGED
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train

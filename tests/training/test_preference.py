@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from guarded import GUARDED, JUDGED
 from PIL import Image
+from support.guarded import GUARDED, JUDGED
 from test_equivalence import distance, moved, run
 
 from cgrpo.algorithm import flow_matching_loss, harmonic_mean, noised, preference_loss
@@ -21,13 +21,13 @@ from cgrpo.training.loop import make_loop
 from cgrpo.training.preference.loop import Preference
 from cgrpo.training.runtime import Runtime
 
-BRIGHT = ("rewards.prompt.type=exact_rewards:brightness",)
+BRIGHT = ("rewards.prompt.type=support.exact_rewards:brightness",)
 
 
 @pytest.fixture
 def settings(small_sft, tiny):
     """Of a small run; ``small_sft`` brings the rewards' folder and the policy."""
-    shared = ["rewards.identity.type=exact_rewards:brightness", *BRIGHT, tiny]
+    shared = ["rewards.identity.type=support.exact_rewards:brightness", *BRIGHT, tiny]
     shared += ["training.iterations=3", "training.micro_batch=4", "training.checkpoint_every=1", "sampling.steps=4"]
     shared += ["policy.rank=4", "evaluation.enabled=false", "logging.tracker=none", "training.schedule=constant"]
     return [*shared, "preference.tasks=5", "preference.candidates=3", "preference.batch=2"]
@@ -116,7 +116,7 @@ def test_candidates_come_from_the_prompt_alone_and_the_frozen_base(settings, tmp
 
 
 def test_the_harmonic_mean_chooses(settings, tmp_path):
-    made(load_config("rpo", [*settings, "rewards.prompt.type=exact_rewards:redness"]), tmp_path)
+    made(load_config("rpo", [*settings, "rewards.prompt.type=support.exact_rewards:redness"]), tmp_path)
     scores = [row["scores"] for row in lines(tmp_path)]
     for row in scores:
         won, lost = (torch.tensor([row[name][side] for name in ("identity", "prompt")]) for side in (0, 1))
@@ -219,7 +219,10 @@ def test_a_wrong_pair_is_told(settings, given, tmp_path, change, said):
 def test_mistakes_are_one_line(settings, tmp_path):
     for more, said in {
         ("preference.pairs=nowhere.jsonl",): "nowhere.jsonl: no such file",
-        ("rewards.identity.type=exact_rewards:constant", "rewards.prompt.type=exact_rewards:constant"): "no pair among",
+        (
+            "rewards.identity.type=support.exact_rewards:constant",
+            "rewards.prompt.type=support.exact_rewards:constant",
+        ): "no pair among",
     }.items():
         with pytest.raises(UserError, match=said):
             train(load_config("rpo", [*settings, *more]), tmp_path / "run")

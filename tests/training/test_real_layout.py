@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import golden_models
 import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
-from support import tiny_flux, tiny_flux2, tiny_rewards
+from support import golden_models, tiny_flux, tiny_flux2, tiny_rewards
 from support.policies import from_folder
-from warm import Started
+from support.warm import Started
 
 from cgrpo.app.main import main
 from cgrpo.app.sample import open_policy

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import reward_server
 import torch
 from safetensors.torch import load_file
-from warm import Started
+from support import reward_server
+from support.warm import Started
 
 from cgrpo.app.main import main
 from cgrpo.app.run import check_servers, train

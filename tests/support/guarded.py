@@ -3,7 +3,7 @@
 # A check after every iteration, on four tasks.
 GUARDED = ("guard.every=1", "guard.tasks=4", "guard.batch=4")
 JUDGED = (
-    "guard.scorers.light.type=exact_rewards:brightness",
+    "guard.scorers.light.type=support.exact_rewards:brightness",
     "guard.scorers.light.axis=identity",
-    "guard.scorers.red.type=exact_rewards:redness",
+    "guard.scorers.red.type=support.exact_rewards:redness",
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.tiny_rewards import DATA, IMAGENET, golden
 from torch import Tensor
 from transformers import (
     BatchEncoding,
@@ -22,6 +21,8 @@ from transformers import (
     ViTImageProcessorPil,
     ViTModel,
 )
+
+from support.tiny_rewards import DATA, IMAGENET, golden
 
 PROMPTS = tuple(json.loads((DATA / "clip.json").read_text())["prompts_for_tokens"])
 

@@ -4,11 +4,10 @@ import os
 import signal
 from pathlib import Path
 
-import exact_rewards
-
 from cgrpo.rewards import FunctionReward
 from cgrpo.serving.listening import listen, run
 from cgrpo.serving.server import create_app
+from support import exact_rewards
 
 
 class Mortal(FunctionReward):
