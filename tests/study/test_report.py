@@ -44,7 +44,7 @@ def test_it_finds_the_preference_and_the_careless(tmp_path: Path, capsys: pytest
     assert [one["excluded"] for one in table["raters"]] == [False] * 5 + [True]
     for one, everyone in zip(table["shares"], table["all_shares"], strict=True):
         assert one["votes"] == 120 and everyone["votes"] == 144
-        assert one["win_rate_subjects"]["low"] > 0.6 and one["sign_p"] < 0.001
+        assert one["win_rate_subjects"]["low"] > 0.6 and one["win_rate_subjects"]["p"] == 2 / 2**6
         # P(noise + 1 > 0.4) = 0.726, P(noise + 1 < -0.4) = 0.081
         assert one["share"]["win"] == pytest.approx(0.726, abs=0.1) and one["share"]["loss"] < 0.18
         assert everyone["win_rate"] < one["win_rate"]

@@ -9,10 +9,9 @@ from typing import Any
 
 from cgrpo.errors import UserError
 from cgrpo.files import without_nan
+from cgrpo.statistics import LEVEL
 from cgrpo.study.manifest import Study
 from cgrpo.study.statistics.comparisons import (
-    DRAWS,
-    LEVEL,
     Davidson,
     Shares,
     Vote,
@@ -21,6 +20,7 @@ from cgrpo.study.statistics.comparisons import (
     side_bias,
     votes_of,
 )
+from cgrpo.study.statistics.intervals import FEWEST
 from cgrpo.study.statistics.raters import Judged, judge_raters, kept, krippendorff_alpha, values_by_item
 from cgrpo.study.statistics.ratings import RatingMean, rated, rating_mean, reliability
 from cgrpo.study.store import Rater, Response
@@ -73,7 +73,7 @@ class Findings:
             "created": study.created,
         }
         table = {key: value for key, value in asdict(self).items() if key != "study"}
-        settings = {"intervals": f"expanded percentiles of {DRAWS} resamples of items, or of subjects", "level": LEVEL}
+        settings = {"intervals": "sign flips of items, subjects or raters", "level": LEVEL, "fewest": FEWEST}
         return without_nan({"study": about, "statistics": settings} | table)
 
 

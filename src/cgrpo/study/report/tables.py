@@ -11,9 +11,11 @@ from cgrpo.statistics import Interval
 from cgrpo.study.manifest import TIE
 from cgrpo.study.report.findings import Findings
 from cgrpo.study.statistics.comparisons import LOSS, WIN, Shares
+from cgrpo.study.statistics.intervals import FEWEST
 
 PAPER = {"identity": (54, 25, 21), "prompt": (50, 28, 22)}  # Figure 5, in percent; ties are what is left to 100
 NAMES = {"identity": "identity", "prompt": "prompt and quality"}
+CLUSTERS = ("items", "subjects", "raters")
 PAPER_ROW = "the paper, Figure 5"
 
 
@@ -34,7 +36,13 @@ def percent(value: float) -> str:
 
 
 def percents(interval: Interval) -> str:
-    return f"{number(100 * interval.low, 1)} to {number(100 * interval.high, 1)}"
+    return _span(Interval(100 * interval.low, 100 * interval.high), 1)
+
+
+def _span(interval: Interval, digits: int = 2, signed: bool = False) -> str:
+    if math.isnan(interval.low):
+        return DASH
+    return f"{number(interval.low, digits, signed)} to {number(interval.high, digits, signed)}"
 
 
 def pair_name(one: Shares) -> str:
@@ -47,9 +55,9 @@ def _counted(found: Findings) -> str:
     return (
         f"{found.kept_answers} answers (checks among them) of {len(found.raters) - out} raters; excluded by the rule: "
         f"{out}. Planned: {study.raters_per_item} raters an item. Win rate: wins and half of the ties. Intervals are "
-        "of 95 %, over items, for these subjects, and over subjects, for subjects like these; for other raters they "
-        "may be wider. Sign test: exact, on items by the majority of their votes, not corrected for several rows. In "
-        "the paper Customized-GRPO stands against UNO."
+        "of 95 %: over items for these subjects, over subjects for others like them, over raters for others like "
+        f"these. p: of a win rate of one half, over subjects, by exact sign flips. With fewer than {FEWEST} of them "
+        "there is no interval. Not corrected for several rows. In the paper Customized-GRPO stands against UNO."
     )
 
 
@@ -62,13 +70,25 @@ def _shares(found: Sequence[Shares], title: str, note: str, paper: bool = True) 
             shares = [f"{share} %" for share in (win, tie, loss)]
             rate = f"{number(win + tie / 2, 1)} %"
             rows.append([_dot(question), PAPER_ROW, DASH, *shares, rate, DASH, DASH, DASH, DASH])
-    head = ["Question", "", "votes", "win", "tie", "loss", "win rate", "over items", "over subjects", "items", "sign p"]
+    head = [
+        "Question",
+        "",
+        "votes",
+        "win",
+        "tie",
+        "loss",
+        "win rate",
+        "over items",
+        "over subjects",
+        "over raters",
+        "p",
+    ]
     return Table(title, note, head, rows, "llrrrrrrrrr")
 
 
 def _row(one: Shares) -> list[str | Cell]:
     sure = one.win_rate_subjects
-    tone = "rose" if sure.low > 0.5 else "fell" if sure.high < 0.5 else ""
+    tone = "rose" if sure.above(0.5) else "fell" if sure.below(0.5) else ""
     return [
         _dot(one.question),
         pair_name(one),
@@ -77,8 +97,8 @@ def _row(one: Shares) -> list[str | Cell]:
         Cell(percent(one.win_rate), tone),
         percents(one.win_rate_items),
         percents(one.win_rate_subjects),
-        f"{one.items_won} : {one.items_lost}",
-        p_value(one.sign_p),
+        percents(one.win_rate_raters),
+        p_value(one.win_rate_subjects.p),
     ]
 
 
@@ -88,7 +108,7 @@ def _dot(question: str) -> Cell:
 
 def _scale(found: Findings) -> Table:
     rows: list[list[str | Cell]] = [
-        [_dot(one.question), method, number(strength, 2, True), _signed(one.intervals[method])]
+        [_dot(one.question), method, number(strength, 2, True), _span(one.intervals[method], signed=True)]
         for one in found.scale
         for method, strength in sorted(one.strengths.items(), key=lambda pair: -pair[1])
     ]
@@ -103,21 +123,13 @@ def _means(found: Findings) -> Table:
             one.method,
             str(one.items),
             number(one.mean, 2),
-            _plain(one.over_items),
-            _plain(one.over_subjects),
+            _span(one.over_items),
+            _span(one.over_subjects),
         ]
         for one in found.means
     ]
     head = ["Question", "Method", "pictures", "mean", "over items", "over subjects"]
-    return Table("Mean ratings, 0 to 5", "Intervals: 95 %, resampled.", head, rows, "llrrrr")
-
-
-def _plain(interval: Interval) -> str:
-    return f"{number(interval.low, 2)} to {number(interval.high, 2)}"
-
-
-def _signed(interval: Interval) -> str:
-    return f"{number(interval.low, 2, True)} to {number(interval.high, 2, True)}"
+    return Table("Mean ratings, 0 to 5", "Intervals of 95 %, by sign flips of items or subjects.", head, rows, "llrrrr")
 
 
 def _agreement(found: Findings) -> Table:

@@ -11,33 +11,44 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Facts, Page, Plots, Section, Text, Verdict
 from cgrpo.evaluation.show.plots import save
+from cgrpo.evaluation.show.table import p_value
 from cgrpo.files import json_text, write_text, writing
 from cgrpo.study.database import Unavailable
 from cgrpo.study.manifest import TIE, read_study
 from cgrpo.study.report.findings import Findings, find
 from cgrpo.study.report.tables import NAMES, PAPER, PAPER_ROW, pair_name, percent, percents, tables
 from cgrpo.study.statistics.comparisons import LOSS, WIN, Shares
+from cgrpo.study.statistics.intervals import FEWEST
 from cgrpo.study.store import Rater, Response, Store
 
 TITLE = "What people say"
 
 
-def verdicts(found: Findings) -> list[Verdict]:
-    """A sentence for each comparison; sure is what the interval over subjects says."""
-    told = []
-    for pair in dict.fromkeys((one.baseline, one.method) for one in found.shares):
-        own = [one for one in found.shares if (one.baseline, one.method) == pair]
-        better = [one for one in own if one.win_rate_subjects.low > 0.5]
-        worse = [one for one in own if one.win_rate_subjects.high < 0.5]
+def verdicts(findings: Findings) -> list[Verdict]:
+    """A sentence for each comparison. Sure is what the interval over subjects says, of these raters."""
+    sentences = []
+    for pair in dict.fromkeys((one.baseline, one.method) for one in findings.shares):
+        own = [one for one in findings.shares if (one.baseline, one.method) == pair]
+        better = [one for one in own if one.win_rate_subjects.above(0.5)]
+        worse = [one for one in own if one.win_rate_subjects.below(0.5)]
         parts = [
             f"{NAMES.get(one.question, one.question)} {percent(one.share[WIN])} wins to {percent(one.share[LOSS])} "
-            f"losses ({'preferred' if one in better else 'not preferred' if one in worse else 'not sure'}: win rate "
-            f"{percents(one.win_rate_subjects)} %)"
+            f"losses ({_verdict(one)})"
             for one in own
         ]
-        kind = "mixed" if worse else "rose" if len(better) == len(own) else "unknown"
-        told.append(Verdict(kind, f"{pair_name(own[0])}: {'; '.join(parts)}."))
-    return told
+        tone = "mixed" if worse else "rose" if len(better) == len(own) else "unknown"
+        sentences.append(Verdict(tone, f"{pair_name(own[0])}: {'; '.join(parts)}."))
+    return sentences
+
+
+def _verdict(one: Shares) -> str:
+    rate, raters = one.win_rate_subjects, one.win_rate_raters
+    if rate.clusters < FEWEST:
+        return f"not sure: {rate.clusters} subjects, at least {FEWEST} are needed"
+    word = "preferred" if rate.above(0.5) else "not preferred" if rate.below(0.5) else "not sure"
+    by_all = raters.above(0.5) or raters.below(0.5)
+    whom = "" if word == "not sure" or by_all else f" by these {raters.clusters} raters"
+    return f"{word}{whom}: win rate {percents(rate)} %, p {p_value(rate.p)}"
 
 
 def report_page(found: Findings) -> Page:

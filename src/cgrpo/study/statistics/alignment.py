@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from cgrpo.scores import Column, ScoreRow
-from cgrpo.statistics import UNKNOWN, Interval
+from cgrpo.statistics import Interval
 from cgrpo.study.manifest import Item
-from cgrpo.study.statistics.comparisons import SEED, percentiles
+from cgrpo.study.statistics.intervals import FEWEST, SEED, percentiles
 from cgrpo.study.statistics.ratings import Rated, reliability
 
 DRAWS = 2_000
@@ -128,8 +128,8 @@ def _align(rated: Sequence[Rated], question: str, column: Column, known: Mapping
 
 
 def _draws(count: int) -> NDArray[np.int64]:
-    """Pictures drawn again [D, N]; none where there are fewer than three."""
-    draws = DRAWS if count > 2 else 0
+    """Pictures drawn again [D, N]; none below FEWEST."""
+    draws = DRAWS if count >= FEWEST else 0
     return np.random.default_rng(SEED).integers(max(count, 1), size=(draws, count))
 
 
@@ -150,10 +150,7 @@ def _over_tasks(score_M: Array, rating_M: Array, task_M: Sequence[Any]) -> Inter
     sums_T3 = np.zeros((len(places), 3))
     for score, rating, task in zip(score_M, rating_M, task_M, strict=True):
         sums_T3[places[task]] += (score * rating, score**2, rating**2)
-    drawn_DT = _draws(len(places))
-    if not len(drawn_DT):
-        return UNKNOWN
-    drawn_D3 = sums_T3[drawn_DT].sum(1)
+    drawn_D3 = sums_T3[_draws(len(places))].sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         return percentiles(drawn_D3[:, 0] / np.sqrt(drawn_D3[:, 1] * drawn_D3[:, 2]), len(places))
 

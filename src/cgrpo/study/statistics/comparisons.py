@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import minimize
 
-from cgrpo.statistics import LEVEL, UNKNOWN, Interval
+from cgrpo.statistics import LEVEL, Interval
 from cgrpo.study.manifest import FIRST, LEFT, SECOND, TIE, Study, preferred
+from cgrpo.study.statistics.intervals import SEED, RateInterval, percentiles, rate_interval
 from cgrpo.study.store import Response
 
 WIN, LOSS = "win", "loss"
@@ -50,7 +50,6 @@ def votes_of(study: Study, responses: Iterable[Response]) -> list[Vote]:
     return votes
 
 
-DRAWS, SEED = 10_000, 0
 OUTCOMES = (WIN, TIE, LOSS)
 
 
@@ -58,10 +57,10 @@ OUTCOMES = (WIN, TIE, LOSS)
 class Shares:
     """A method against another on one question.
 
-    counts       votes by outcome: win, tie, loss
-    share        of each; items, subjects: 95 % intervals of each share, over items and over subjects
-    win_rate     wins, and half of the ties; with its two intervals
-    sign_p       exact two-sided test of the items' majorities: (items won, items lost) against one half
+    counts        votes by outcome: win, tie, loss
+    share         of each; over_items, over_subjects: 95 % intervals of each share
+    win_rate      wins, and half of the ties; its intervals and tests over items, subjects and raters
+    items_won     by the majority of their votes; items_lost likewise
     """
 
     question: str
@@ -75,11 +74,11 @@ class Shares:
     over_items: dict[str, Interval]
     over_subjects: dict[str, Interval]
     win_rate: float
-    win_rate_items: Interval
-    win_rate_subjects: Interval
+    win_rate_items: RateInterval
+    win_rate_subjects: RateInterval
+    win_rate_raters: RateInterval
     items_won: int
     items_lost: int
-    sign_p: float
 
 
 def shares(votes: Sequence[Vote], question: str, baseline: str, method: str) -> Shares | None:
@@ -89,9 +88,6 @@ def shares(votes: Sequence[Vote], question: str, baseline: str, method: str) -> 
         return None
     by_item, by_subject = _table(own, lambda vote: vote.item), _table(own, lambda vote: vote.subject)
     total_O = by_item.sum(0)
-    won = int((by_item[:, 0] > by_item[:, 2]).sum())
-    lost = int((by_item[:, 0] < by_item[:, 2]).sum())
-    items, subjects = _intervals(by_item), _intervals(by_subject)
     return Shares(
         question,
         baseline,
@@ -101,57 +97,36 @@ def shares(votes: Sequence[Vote], question: str, baseline: str, method: str) -> 
         len(by_subject),
         {name: int(count) for name, count in zip(OUTCOMES, total_O, strict=True)},
         {name: float(count / total_O.sum()) for name, count in zip(OUTCOMES, total_O, strict=True)},
-        dict(zip(OUTCOMES, items[:3], strict=True)),
-        dict(zip(OUTCOMES, subjects[:3], strict=True)),
+        _share_intervals(by_item),
+        _share_intervals(by_subject),
         float((total_O[0] + total_O[1] / 2) / total_O.sum()),
-        items[3],
-        subjects[3],
-        won,
-        lost,
-        float(stats.binomtest(won, won + lost).pvalue) if won + lost else math.nan,
+        _win_rate(by_item),
+        _win_rate(by_subject),
+        _win_rate(_table(own, lambda vote: vote.rater)),
+        int((by_item[:, 0] > by_item[:, 2]).sum()),
+        int((by_item[:, 0] < by_item[:, 2]).sum()),
     )
 
 
-def _table(votes: Sequence[Vote], cluster: Callable[[Vote], str]) -> NDArray[np.float64]:
+def _table(votes: Sequence[Vote], cluster: Callable[[Vote], Any]) -> NDArray[np.float64]:
     """Votes by cluster and outcome [C, 3]."""
-    counts: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    counts: dict[Any, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for vote in votes:
         counts[cluster(vote)][OUTCOMES.index(vote.outcome)] += 1
     return np.array([counts[name] for name in sorted(counts)])
 
 
-def _intervals(counts_C3: NDArray[np.float64]) -> list[Interval]:
-    """Of win, tie, loss and the win rate."""
-    drawn_DC = resampled(len(counts_C3))
-    if not len(drawn_DC):
-        return [UNKNOWN] * 4
-    sums_D3 = drawn_DC @ counts_C3
-    share_D3 = sums_D3 / sums_D3.sum(1, keepdims=True)
-    rate_D = share_D3[:, 0] + share_D3[:, 1] / 2
-    return [percentiles(column, len(counts_C3)) for column in (*share_D3.T, rate_D)]
+def _win_rate(counts_C3: NDArray[np.float64]) -> RateInterval:
+    return rate_interval(counts_C3[:, 0], counts_C3[:, 2], counts_C3.sum(1))
 
 
-@functools.lru_cache(maxsize=4)  # the same draws for every row, and for all of a report's columns
-def resampled(clusters: int, draws: int = DRAWS) -> NDArray[np.float64]:
-    """How often each cluster is drawn [D, C] in a bootstrap, not to be written to; empty below two clusters."""
-    if clusters < 2:
-        return np.empty((0, clusters))
-    drawn_DC = np.random.default_rng(SEED).multinomial(clusters, np.full(clusters, 1 / clusters), size=draws)
-    drawn_DC = drawn_DC.astype(float)
-    drawn_DC.flags.writeable = False
-    return drawn_DC
-
-
-def percentiles(value_D: NDArray[np.float64], clusters: int) -> Interval:
-    """Expanded percentile interval: the percentiles that make it as wide as Student's for few clusters (Hesterberg,
-    What teachers should know about the bootstrap, 2015, section 3.5). Draws that are NaN do not count."""
-    value_D = value_D[np.isfinite(value_D)]
-    if not len(value_D) or clusters < 2:
-        return UNKNOWN
-    wide = math.sqrt(clusters / (clusters - 1)) * stats.t.ppf((1 + LEVEL) / 2, clusters - 1)
-    tail = float(stats.norm.cdf(-wide))
-    low, high = np.quantile(value_D, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+def _share_intervals(counts_C3: NDArray[np.float64]) -> dict[str, Interval]:
+    votes_C = counts_C3.sum(1)
+    rates = {
+        name: rate_interval(count_C, votes_C - count_C, votes_C)
+        for name, count_C in zip(OUTCOMES, counts_C3.T, strict=True)
+    }
+    return {name: Interval(rate.low, rate.high) for name, rate in rates.items()}
 
 
 def side_bias(votes: Sequence[Vote]) -> dict[str, Any]:
@@ -198,9 +173,8 @@ def davidson(votes: Sequence[Vote], question: str, methods: Sequence[str], draws
     outcome_V = np.array([0 if vote.outcome == WIN else 1 if vote.outcome == TIE else 2 for vote in own])
     item_V = np.array([row[vote.item] for vote in own])
     best = _fit(pair_V, outcome_V, np.ones(len(own)), len(methods))
-    drawn_DI = resampled(len(items), draws)
+    drawn_DI = np.random.default_rng(SEED).multinomial(len(items), np.full(len(items), 1 / len(items)), size=draws)
     fits = np.array([_fit(pair_V, outcome_V, drawn_I[item_V], len(methods), best) for drawn_I in drawn_DI])
-    fits = fits.reshape(len(drawn_DI), len(methods) + 1)
     return Davidson(
         question,
         {method: float(best[n]) for method, n in place.items()},

@@ -11,7 +11,7 @@ import numpy as np
 
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import Item, Study
-from cgrpo.study.statistics.comparisons import percentiles, resampled
+from cgrpo.study.statistics.intervals import typical_values
 from cgrpo.study.store import Response
 
 
@@ -57,21 +57,16 @@ def rating_mean(ratings: Sequence[Rated], question: str, method: str) -> RatingM
     by_subject: dict[str, list[float]] = defaultdict(list)
     for one in own:
         by_subject[one.item.subject].append(one.mean)
+    means = np.array([one.mean for one in own])
+    sums, counts = (np.array([measure(of) for of in by_subject.values()], dtype=float) for measure in (sum, len))
     return RatingMean(
         question,
         method,
         len(own),
-        float(np.mean([one.mean for one in own])),
-        _interval([[one.mean] for one in own]),
-        _interval(list(by_subject.values())),
+        float(np.mean(means)),
+        typical_values(means, np.ones(len(own))),
+        typical_values(sums, counts),
     )
-
-
-def _interval(clusters: Sequence[Sequence[float]]) -> Interval:
-    sums_C = np.array([sum(cluster) for cluster in clusters])
-    counts_C = np.array([len(cluster) for cluster in clusters], dtype=float)
-    drawn_DC = resampled(len(clusters))
-    return percentiles((drawn_DC @ sums_C) / (drawn_DC @ counts_C), len(clusters))
 
 
 def reliability(units: Iterable[Sequence[float]]) -> tuple[float, float]:
