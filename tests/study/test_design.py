@@ -80,10 +80,10 @@ def test_ratings_have_two_pictures_of_a_prompt() -> None:
 
 
 def test_lists_hold_the_raters_items_and_every_check_once() -> None:
-    plan = plan_lists(40, 5, 8, 3, np.random.default_rng(3))
-    assert Counter(i for one in plan.lists for i, _ in one if i < 40) == dict.fromkeys(range(40), 3)
+    lists = plan_lists(40, 5, 8, 3, np.random.default_rng(3))
+    assert Counter(i for one in lists for i, _ in one if i < 40) == dict.fromkeys(range(40), 3)
     orders = []
-    for one in plan.lists:
+    for one in lists:
         places = [n for n, (i, _) in enumerate(one) if i >= 40]
         assert sorted(i for i, _ in one if i >= 40) == [40, 41, 42, 43, 44]
         assert max(np.diff([-1, *places, len(one)])) <= 2 * len(one) / 5 + 1  # spread out

@@ -8,8 +8,7 @@ comes of a group's own advantages when one reward's are dealt to its samples at 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from matplotlib.axes import Axes
@@ -17,8 +16,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.algorithm import group_advantages, synergy
-from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_scores, estimate, grouped
+from cgrpo.analysis.inputs import PAIR, AnalysisInputs, Estimate, Result, draw_scores, estimate, grouped
 from cgrpo.config import GroupConfig
+from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PAPER, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 
@@ -43,32 +43,19 @@ class Quadrant:
 
 
 @dataclass(frozen=True)
-class Conflict:
+class Conflict(Result):
     """Numbers over groups. Groups in which a reward is flat, or could not score every sample, are left out."""
 
     groups: int
-    left_out: int
+    groups_left_out: int
     group_size: int
     alpha: float
-    share: Estimate
-    expected: float
-    beyond: Estimate
+    conflict_share: Estimate
+    if_independent: float
+    beyond_independence: Estimate
     correlation: Estimate
-    quadrants: Mapping[str, Quadrant]
+    kinds: Mapping[str, Quadrant]
     adv_N2: Tensor
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "groups": self.groups,
-            "groups_left_out": self.left_out,
-            "group_size": self.group_size,
-            "alpha": self.alpha,
-            "conflict_share": asdict(self.share),
-            "if_independent": self.expected,
-            "beyond_independence": asdict(self.beyond),
-            "correlation": asdict(self.correlation),
-            "kinds": {name: asdict(one) for name, one in self.quadrants.items()},
-        }
 
     def tables(self) -> list[Table]:
         rows = [
@@ -80,14 +67,15 @@ class Conflict:
                 number(one.sars, signed=True),
                 number(one.sars - one.naive, signed=True),
             ]
-            for name, one in self.quadrants.items()
+            for name, one in self.kinds.items()
         ]
         head = ["samples", "share", "if independent", "naive credit", "SARS credit", "difference"]
         note = (
             f"{self.groups} groups x {self.group_size} samples"
-            + (f" ({self.left_out} left out: a reward flat or missing)" if self.left_out else "")
-            + f". In conflict: {self.share}, independent rewards: {number(self.expected)}, beyond that: {self.beyond}; "
-            f"correlation within groups: {self.correlation}. Mean credit at weights 1:1, alpha {self.alpha:g}."
+            + (f" ({self.groups_left_out} left out: a reward flat or missing)" if self.groups_left_out else "")
+            + f". In conflict: {self.conflict_share}, independent rewards: {number(self.if_independent)}, beyond "
+            f"that: {self.beyond_independence}; correlation within groups: {self.correlation}. Mean credit at "
+            f"weights 1:1, alpha {self.alpha:g}."
         )
         return [Table("Samples by which rewards like them", note, head, rows, "lrrrrr")]
 
@@ -96,7 +84,7 @@ class Conflict:
             [f"Samples by kind: {name}", "Mean credit of each kind", "Credit where prompt's advantage is 1"],
             (13.2, 3.4),
         )
-        places, quadrants = range(len(self.quadrants)), list(self.quadrants.values())
+        places, quadrants = range(len(self.kinds)), list(self.kinds.values())
         shares = left.bar(places, [one.share for one in quadrants], 0.6, color=[THIRD, IDENTITY, PROMPT, MUTED])
         texts = [f"{100 * one.share:.1f} %" for one in quadrants]
         left.bar_label(shares, texts, label_type="center", color=PAPER, fontsize=9)
@@ -112,7 +100,7 @@ class Conflict:
         right.axhline(0, color=INK, linewidth=0.8)
         legend(right)
         for axes in (left, right):
-            axes.set_xticks(list(places), [name.replace(" ", "\n", 1) for name in self.quadrants])
+            axes.set_xticks(list(places), [name.replace(" ", "\n", 1) for name in self.kinds])
         draw_cross_section(curve, self.alpha, near_one(self.adv_N2))
         return figure
 
@@ -186,9 +174,19 @@ def conflict(scores_PG2: Tensor, alpha: float = ALPHA) -> Conflict:
 
 
 def telling_advantages(scores_PG2: Tensor) -> tuple[Tensor, int]:
-    """Advantages of the groups in which every sample has both scores and neither is flat, and how many are not."""
+    """Advantages of the groups in which every sample has both scores and neither is flat, and how many are not.
+
+    Raises UserError where there is no such group.
+    """
     adv_PG2 = group_advantages(scores_PG2.double())
     telling_P = ~scores_PG2.isnan().any(-1).any(-1) & (adv_PG2 != 0).any(1).all(-1)
+    if not telling_P.any():
+        share_2 = scores_PG2.isnan().double().mean((0, 1)).tolist()
+        missing = ", ".join(f"{share:.0%} of {name}" for share, name in zip(share_2, PAIR, strict=True))
+        raise UserError(
+            f"in each of {len(scores_PG2)} groups a reward is flat or missing (missing: {missing})",
+            "give more --groups, or look at the rewards with cgrpo rewards score",
+        )
     return adv_PG2[telling_P], int((~telling_P).sum())
 
 

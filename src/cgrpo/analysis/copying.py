@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.algorithm import group_advantages
-from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_groups, estimate, grouped
+from cgrpo.analysis.inputs import AnalysisInputs, Estimate, Result, draw_groups, estimate, grouped
 from cgrpo.analysis.votes import CREDIT_FUNCTIONS, bonus_drive, credit_by, vote
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
@@ -73,7 +73,7 @@ class Treatment:
 
 
 @dataclass(frozen=True)
-class Copying:
+class Copying(Result):
     """What was found over groups.
 
     share       of samples that are copies

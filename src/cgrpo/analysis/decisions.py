@@ -25,7 +25,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from cgrpo.algorithm import Noise, all_steps, rollout, sigmoid_weights
-from cgrpo.analysis.inputs import PAIR, AnalysisInputs, Estimate, estimate
+from cgrpo.analysis.inputs import PAIR, AnalysisInputs, Estimate, Result, estimate
 from cgrpo.config import Config
 from cgrpo.data import derive
 from cgrpo.errors import UserError
@@ -38,7 +38,7 @@ DRAWS = 1000  # resamplings of the tasks, for the shares' intervals
 
 
 @dataclass(frozen=True)
-class Decisions:
+class Decisions(Result):
     """Of R rewards by ``names``:
 
     open       by reward, the variance that is still open before each step

@@ -27,7 +27,16 @@ from torch import Tensor
 
 from cgrpo.algorithm import awm_loss, clipped_surrogate, group_advantages, nft_loss, noised, replay_logp
 from cgrpo.analysis.conflict import alpha_of, credit_1to1
-from cgrpo.analysis.inputs import AnalysisInputs, DrawnGroups, Estimate, draw_estimates, draw_groups, estimate, grouped
+from cgrpo.analysis.inputs import (
+    AnalysisInputs,
+    DrawnGroups,
+    Estimate,
+    Result,
+    draw_estimates,
+    draw_groups,
+    estimate,
+    grouped,
+)
 from cgrpo.config import Config
 from cgrpo.data import derive
 from cgrpo.errors import UserError
@@ -54,7 +63,7 @@ class PlaceGradients:
 
 
 @dataclass(frozen=True)
-class Gradients:
+class Gradients(Result):
     """``places`` from noise to picture: steps or levels, as ``where`` says."""
 
     groups: int

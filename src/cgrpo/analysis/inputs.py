@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -29,18 +29,20 @@ PAIR = ("identity", "prompt")
 OUTSIDE = -1  # an iteration that no run has, so its noise is in no run
 
 
-class Result(Protocol):
+@dataclass(frozen=True)
+class Result:
     """The result of an analysis, as JSON, text and figure."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, NaN where there is none."""
-        ...
+        """Plain values by the fields' names, without tensors; NaN where there is none."""
+        return {name: value for name, value in asdict(self).items() if not isinstance(value, Tensor)}
 
-    def tables(self) -> list[Table]: ...
+    def tables(self) -> list[Table]:
+        raise NotImplementedError
 
     def draw(self, name: str) -> Figure:
         """``name``: of the policy, for the title."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,14 @@ plain sum that is multiplied by SARS' slope.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.analysis.conflict import ALPHA, alpha_of, credit_1to1, telling_advantages
-from cgrpo.analysis.inputs import AnalysisInputs, draw_scores, grouped
+from cgrpo.analysis.inputs import AnalysisInputs, Result, draw_scores, grouped
 from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 
@@ -44,30 +43,18 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Shaping:
-    """``on_identity`` and ``on_prompt``: the bonus's own slopes on the two advantages."""
+class Shaping(Result):
+    """``bonus_on_identity`` and ``bonus_on_prompt``: the bonus's own slopes on the two advantages."""
 
     groups: int
-    left_out: int
+    groups_left_out: int
     group_size: int
     alpha: float
     correlation: float
-    on_identity: float
-    on_prompt: float
-    fits: Mapping[str, Fit]
+    bonus_on_identity: float
+    bonus_on_prompt: float
+    credits: Mapping[str, Fit]
     adv_PG2: Tensor
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "groups": self.groups,
-            "groups_left_out": self.left_out,
-            "group_size": self.group_size,
-            "alpha": self.alpha,
-            "correlation": self.correlation,
-            "bonus_on_identity": self.on_identity,
-            "bonus_on_prompt": self.on_prompt,
-            "credits": {name: asdict(fit) for name, fit in self.fits.items()},
-        }
 
     def tables(self) -> list[Table]:
         head = ["credit", "slope", "mean shift", "R2", "cosine", "turned", "reordered", "beyond 1"]
@@ -77,19 +64,19 @@ class Shaping:
                 *(number(value) for value in (fit.slope, fit.shift, fit.r2, fit.cosine)),
                 *(f"{100 * share:.1f} %" for share in (fit.turned, fit.reordered, fit.clamped)),
             ]
-            for name, fit in self.fits.items()
+            for name, fit in self.credits.items()
         ]
         note = (
             f"Against the plain sum, on {self.groups} groups x {self.group_size} samples, alpha {self.alpha:g}, "
-            f"correlation {number(self.correlation)}. The bonus alone regresses to {number(self.on_identity)} x "
-            f"identity + {number(self.on_prompt)} x prompt."
+            f"correlation {number(self.correlation)}. The bonus alone regresses to {number(self.bonus_on_identity)} x "
+            f"identity + {number(self.bonus_on_prompt)} x prompt."
         )
         return [Table("SARS against the plain sum", note, head, rows, "lrrrrrrr")]
 
     def draw(self, name: str) -> Figure:
         figure, (left, right) = panels([f"Credit of each sample: {name}", "What the line leaves over"], (9.2, 3.6))
         plain_PG, shaped_PG = credit_1to1(self.adv_PG2, self.alpha)
-        fit = self.fits["SARS"]
+        fit = self.credits["SARS"]
         rest_PG = shaped_PG - fit.shift - fit.slope * plain_PG
         conflict_PG = self.adv_PG2.prod(-1) < 0
         ends = [plain_PG.min().item(), plain_PG.max().item()]
@@ -124,10 +111,7 @@ def shaping_against_sum(scores_PG2: Tensor, alpha: float = ALPHA) -> Shaping:
     fits["plain sum, scaled alike"] = fit_line(plain_PG, plain_PG * fits["SARS"].slope)
     terms_N3 = torch.cat([torch.ones_like(adv_PG2[..., :1]), adv_PG2], -1).flatten(0, 1)
     bonus_N1 = (shaped_PG - plain_PG).reshape(-1, 1)
-    if len(adv_PG2):
-        _, on_identity, on_prompt = torch.linalg.lstsq(terms_N3, bonus_N1, driver="gelsd").solution[:, 0].tolist()
-    else:
-        on_identity = on_prompt = float("nan")
+    _, on_identity, on_prompt = torch.linalg.lstsq(terms_N3, bonus_N1, driver="gelsd").solution[:, 0].tolist()
     correlation = (adv_PG2.prod(-1).sum(1) / (adv_PG2.shape[1] - 1)).mean().item()
     numbers = (len(adv_PG2), left_out, adv_PG2.shape[1], alpha, correlation, on_identity, on_prompt)
     return Shaping(*numbers, fits, adv_PG2)

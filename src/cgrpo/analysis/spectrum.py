@@ -10,15 +10,14 @@ settled  1 - |F_k - F|^2 / |F|^2, with the final picture's spectrum F: how much 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, predict_x0
-from cgrpo.analysis.inputs import AnalysisInputs, Estimate, draw_estimates, estimate
+from cgrpo.analysis.inputs import AnalysisInputs, Estimate, Result, draw_estimates, estimate
 from cgrpo.evaluation.sampling import task_noise
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, dress, legend
 from cgrpo.evaluation.show.table import Table, number
@@ -31,7 +30,7 @@ SHOWN = 12  # pictures in the strip, at most
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Result):
     """By band, over steps: energy and settled share, with 95 % intervals over tasks; ``strip_KHWC`` shows one task."""
 
     tasks: int
@@ -40,15 +39,6 @@ class Spectrum:
     energy: dict[str, list[Estimate]]
     settled: dict[str, list[Estimate]]
     strip_KHWC: Tensor
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "tasks": self.tasks,
-            "cutoff": self.cutoff,
-            "sigmas": self.sigmas,
-            "energy": {band: list(map(asdict, estimates)) for band, estimates in self.energy.items()},
-            "settled": {band: list(map(asdict, estimates)) for band, estimates in self.settled.items()},
-        }
 
     def tables(self) -> list[Table]:
         head = ["step", "sigma", *(f"{band}: energy" for band in BANDS), *(f"{band}: settled" for band in BANDS)]

@@ -161,7 +161,7 @@ def _filled(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wante
     items = [_item(one, sources, shelf, size) for one in picked]
     items += gates.checks(checks)
     plan = plan_lists(len(picked), checks, ask.raters, ask.per_item, rng)
-    lists = tuple(tuple(Shown(items[place].id, left) for place, left in one) for one in plan.lists)
+    lists = tuple(tuple(Shown(items[place].id, left) for place, left in one) for one in plan)
     items += gates.own_tutorial(ask.tutorial) if ask.tutorial else gates.tutorial()
     study = Study(
         name=sources.benchmark,

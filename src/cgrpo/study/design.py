@@ -210,15 +210,13 @@ def _closed_walk(
         here = other if here == one else one
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Each rater's list: (place of the item among all, items before checks; whether its first picture is left)."""
+def plan_lists(
+    items: int, checks: int, raters: int, per_item: int, rng: np.random.Generator
+) -> list[list[tuple[int, bool]]]:
+    """Each rater's list: (place of the item among all, items before checks; whether its first picture is left).
 
-    lists: tuple[tuple[tuple[int, bool], ...], ...]
-
-
-def plan_lists(items: int, checks: int, raters: int, per_item: int, rng: np.random.Generator) -> Plan:
-    """Items as assigned and all checks for every rater, in an order of each rater's own, checks spread out."""
+    Items as assigned and all checks for every rater, in an order of each rater's own, checks spread out.
+    """
     edges = [(i, r) for i, block in enumerate(assign_raters(items, raters, per_item, rng)) for r in block]
     edges += [(items + c, r) for c in range(checks) for r in range(raters)]
     left = dict(zip(edges, balanced_sides(edges, rng), strict=True))
@@ -230,5 +228,5 @@ def plan_lists(items: int, checks: int, raters: int, per_item: int, rng: np.rand
         for n, check in enumerate(rng.permutation(checks)):
             stretch = (len(own) + checks) / checks
             order.insert(min(len(order), int(stretch * (n + rng.random()))), items + int(check))
-        lists.append(tuple((i, left[i, rater]) for i in order))
-    return Plan(tuple(lists))
+        lists.append([(i, left[i, rater]) for i in order])
+    return lists

@@ -22,6 +22,17 @@ SHARE, LEAST = 0.05, 5  # of checks among a rater's items
 FAILED = 0.25  # of the checks: more than this share excludes a rater
 HIGH, LOW = (4, 5), (0, 1)  # golds of ratings
 GOLDS = {"pairwise": (FIRST, TIE, SECOND), "rating": tuple("012345")}
+_ONE = "One picture is the reference itself, the other shows another subject altogether. "
+WORDS: dict[Mode, tuple[str, str]] = {
+    "pairwise": (
+        f"{_ONE}The first question is about the subject alone, whatever the prompt asks for.",
+        f"{_ONE}Sides mean nothing: look at both.",
+    ),
+    "rating": (
+        "This is the reference itself: its subject could not be kept better.",
+        "This is another subject altogether: nothing of the reference is kept.",
+    ),
+}
 SAME = "Both show exactly the same picture, so both answers are a tie. Ties are answers like any other: use them."
 
 
@@ -49,17 +60,10 @@ class Gates:
     def tutorial(self) -> list[Item]:
         """Four items: the wrong subject, the same picture twice, a spoilt picture, and the wrong subject again."""
         tasks = self._tasks(4)
-        right, wrong = self._words()
-        if self.mode == "rating":
-            return [
-                self._wrong_subject("tutorial", tasks[0], True, right),
-                self._wrong_subject("tutorial", tasks[1], False, wrong),
-                self._spoilt(tasks[2]),
-                self._wrong_subject("tutorial", tasks[3], False, wrong),
-            ]
+        right, wrong = WORDS[self.mode]
         return [
             self._wrong_subject("tutorial", tasks[0], True, right),
-            self._same(tasks[1]),
+            self._wrong_subject("tutorial", tasks[1], False, wrong) if self.mode == "rating" else self._same(tasks[1]),
             self._spoilt(tasks[2]),
             self._wrong_subject("tutorial", tasks[3], False, wrong),
         ]
@@ -152,18 +156,6 @@ class Gates:
         seeds = task.pictures[self.sources.methods[0]]
         file = seeds[min(seeds)]
         return file, pictures.whole(pictures.load(file), self.size)
-
-    def _words(self) -> tuple[str, str]:
-        if self.mode == "rating":
-            return (
-                "This is the reference itself: its subject could not be kept better.",
-                "This is another subject altogether: nothing of the reference is kept.",
-            )
-        one = "One picture is the reference itself, the other shows another subject altogether. "
-        return (
-            one + "The first question is about the subject alone, whatever the prompt asks for.",
-            one + "Sides mean nothing: look at both.",
-        )
 
     def _item(
         self,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import TypeAdapter
+
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, reading, write_text
 from cgrpo.fingerprint import of_file
+from cgrpo.text import parse_json, read_text
 
 MANIFEST, PICTURES = "study.json", "pictures"
 FORMAT = 1
@@ -135,30 +137,10 @@ def read_study(folder: Path) -> Study:
     if not file.exists():
         raise UserError(f"{file}: no such file", f"make a study with cgrpo study create --out {folder}")
     with reading(file, "restore it from a backup"):
-        try:
-            table = json.loads(file.read_text(encoding="utf-8-sig"))
-            if table.pop("format") != FORMAT:
-                raise ValueError("of another version of cgrpo")
-            return Study(**table | _typed(table))
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(str(error)) from error
-
-
-def _typed(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "methods": tuple(table["methods"]),
-        "questions": tuple(Question(*question) for question in table["questions"]),
-        "rules": Rules(**table["rules"]),
-        "items": tuple(_item(item) for item in table["items"]),
-        "lists": tuple(tuple(Shown(*shown) for shown in one) for one in table["lists"]),
-    }
-
-
-def _item(table: Mapping[str, Any]) -> Item:
-    typed: dict[str, Any] = dict(table) | {"arms": tuple(Arm(**arm) for arm in table["arms"])}
-    for key in ("references", "pictures"):
-        typed[key] = tuple(table[key])
-    return Item(**typed)
+        table = parse_json(read_text(file))
+        if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
+            raise ValueError("of another version of cgrpo")
+        return TypeAdapter(Study).validate_python(table)
 
 
 def manifest_fingerprint(folder: Path) -> str:

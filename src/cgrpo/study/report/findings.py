@@ -21,7 +21,7 @@ from cgrpo.study.statistics.comparisons import (
     votes_of,
 )
 from cgrpo.study.statistics.intervals import FEWEST
-from cgrpo.study.statistics.raters import Judged, judge_raters, kept, krippendorff_alpha, values_by_item
+from cgrpo.study.statistics.raters import Judged, judge_raters, kept, krippendorff_alpha, scores_by_item
 from cgrpo.study.statistics.ratings import RatingMean, rated, rating_mean, reliability
 from cgrpo.study.store import Rater, Response
 
@@ -119,7 +119,7 @@ def _means(study: Study, responses: Sequence[Response]) -> list[RatingMean]:
 
 
 def _agreement(study: Study, responses: Sequence[Response], question: str) -> Agreement:
-    units = values_by_item(study, responses, question)
+    units = list(scores_by_item(study, responses, question).values())
     mean, one = reliability(units)
     return Agreement(
         question,

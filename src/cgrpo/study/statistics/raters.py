@@ -17,7 +17,7 @@ from cgrpo.study.manifest import FIRST, SECOND, TIE, Study, preferred
 from cgrpo.study.store import Response
 
 Level = Literal["nominal", "ordinal", "interval"]
-ORDER = {FIRST: 0, TIE: 1, SECOND: 2}
+FOR_SECOND = {FIRST: 0.0, TIE: 0.5, SECOND: 1.0}
 
 
 def krippendorff_alpha(units: Iterable[Sequence[float]], level: Level) -> float:
@@ -51,20 +51,21 @@ def _distances(value_V: NDArray[np.float64], total_V: NDArray[np.float64], level
     return (upto_V[:, None] - upto_V[None, :]) ** 2
 
 
-def values_by_item(study: Study, responses: Iterable[Response], question: str) -> list[list[float]]:
-    """What each real item was given: 0, 1, 2 for first, tie, second, whatever the side; or ratings."""
+def scores_by_item(study: Study, responses: Iterable[Response], question: str) -> dict[str, list[float]]:
+    """By real item's id what raters gave it: 0, 1/2, 1 for first, tie, second, whatever the side; or ratings 0 to 5."""
     items = study.by_id()
-    units: dict[str, list[float]] = defaultdict(list)
+    scores: dict[str, list[float]] = defaultdict(list)
     for one in responses:
         if one.question == question and items[one.item].kind == "item":
-            value = ORDER[preferred(one.choice, one.first_on_left)] if study.mode == "pairwise" else float(one.choice)
-            units[one.item].append(value)
-    return list(units.values())
+            pairwise = study.mode == "pairwise"
+            score = FOR_SECOND[preferred(one.choice, one.first_on_left)] if pairwise else float(one.choice)
+            scores[one.item].append(score)
+    return dict(scores)
 
 
 def agreement(study: Study, responses: Iterable[Response], question: str, level: Level = "ordinal") -> float:
     """Alpha over real items, of choices by picture (first < tie < second) or of ratings."""
-    return krippendorff_alpha(values_by_item(study, responses, question), level)
+    return krippendorff_alpha(scores_by_item(study, responses, question).values(), level)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import Item, Study
 from cgrpo.study.statistics.intervals import typical_values
+from cgrpo.study.statistics.raters import scores_by_item
 from cgrpo.study.store import Response
 
 
@@ -42,11 +43,7 @@ class RatingMean:
 def rated(study: Study, responses: Iterable[Response], question: str) -> list[Rated]:
     """Real items of a rating study that have a rating."""
     items = study.by_id()
-    found: dict[str, list[float]] = defaultdict(list)
-    for one in responses:
-        if one.question == question and items[one.item].kind == "item":
-            found[one.item].append(float(one.choice))
-    return [Rated(items[item], tuple(ratings)) for item, ratings in found.items()]
+    return [Rated(items[item], tuple(scores)) for item, scores in scores_by_item(study, responses, question).items()]
 
 
 def rating_mean(ratings: Sequence[Rated], question: str, method: str) -> RatingMean | None:
