@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from cyclopts import App, CycloptsError
 
 from cgrpo import __version__
-from cgrpo.app import adapter, analyze, data, evaluate, plan, reproduce, rewards, sample, study, toybox, train
+from cgrpo.app import adapter, analyze, data, demo, evaluate, plan, reproduce, rewards, sample, study, toybox, train
 from cgrpo.app.options import DEFAULTS, group
 from cgrpo.errors import UserError, one_line
 from cgrpo.launch import wait_asleep_if_busy
@@ -22,7 +22,7 @@ __all__ = ["app", "commands", "main"]
 app = group(
     "cgrpo",
     "Customized-GRPO: reinforcement learning of subject-driven image generators.",
-    *(train.app, sample.app, evaluate.app, analyze.app, study.app, reproduce.app, plan.app, adapter.app),
+    *(train.app, sample.app, demo.app, evaluate.app, analyze.app, study.app, reproduce.app, plan.app, adapter.app),
     *(rewards.app, data.app, toybox.app, plan.cite_app),
 )
 app.version = f"cgrpo {__version__}"
