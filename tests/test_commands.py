@@ -4,32 +4,11 @@ import runpy
 import shlex
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from cgrpo.app.main import app, commands, main
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.mark.parametrize("name", ["minimal_loop.py"])
-def test_examples_run(name, capsys):
-    runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
-    assert "iteration 3" in capsys.readouterr().out
-    assert len((ROOT / "examples" / name).read_text().splitlines()) <= 120
-
-
-def test_the_custom_reward_example_scores():
-    from cgrpo.rewards import FunctionReward, scored
-    from cgrpo.types import Batch
-
-    function = runpy.run_path(str(ROOT / "examples" / "custom_reward.py"))["saturation"]
-    import torch
-
-    images = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
-    images[1, ..., 0] = 255
-    batch = Batch(("a", "b"), ("", ""), ((), ()), ("", ""))
-    assert scored("saturation", FunctionReward(function, "prompt"), images, batch).tolist() == [0.0, 1.0]
 
 
 def test_sample_from_any_picture(tmp_path, capsys):

@@ -28,6 +28,7 @@ _EXPORTS = {
     "load_policy": "cgrpo.build",
     "load_reward": "cgrpo.rewards",
     "read_scores": "cgrpo.scores",
+    "sample": "cgrpo.app.sample",
     "train": "cgrpo.app.run",
     "write_comparison": "cgrpo.evaluation.pages.comparison",
 }
