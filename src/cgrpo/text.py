@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 # Byte order marks; UTF-32's begins with UTF-16's, so it comes first.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+_ADDRESS = re.compile(r"https?://[^\s@?#]+", re.IGNORECASE)
 
 
 def decoded(content: bytes) -> str:
@@ -23,6 +26,16 @@ def decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         place = f"byte {content[error.start]:#x} at {error.start}"
         raise ValueError(f"{place} is no {encoding.removesuffix('-sig').upper()}; save it as UTF-8") from None
+
+
+def is_address(url: str) -> bool:
+    """Of a server, by http or https, with a port that there is, and with no user, key or query."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # which refuses an empty part and one of 64 letters
+        return bool(url.isprintable() and _ADDRESS.fullmatch(url) and parts.hostname and parts.port != 0)
+    except ValueError:  # of a port that there is not, too
+        return False
 
 
 def read_text(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from support.still import Component, Endless, Still
 
 from cgrpo.algorithm import credit_table, diagnostics
 from cgrpo.analysis import AnalysisInputs, conflict, measure_conflict, measure_shaping, shaping_against_sum
+from cgrpo.app.requests import AnalysisRequest
 from cgrpo.config import load_config
 from cgrpo.errors import UserError
 
@@ -117,6 +119,12 @@ def test_groups_are_drawn_as_each_method_draws_them(settings: tuple[str, ...]):
 def test_identity_and_prompt_are_found_by_name():
     twin = {"prompt": Component(0), "brightness": Component(1), "identity": Component(0)}
     assert measure_conflict(subject("grpo", **twin), groups=2).correlation.mean == pytest.approx(1)
+
+
+def test_paths_may_be_text(tmp_path: Path):
+    assert AnalysisRequest(str(tmp_path), out=str(tmp_path / "x")).folder == tmp_path / "x"  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="nowhere: no such run"):
+        _ = AnalysisRequest("nowhere").folder  # type: ignore[arg-type]
 
 
 def test_what_can_not_be():

@@ -14,10 +14,23 @@ from support.studies import METHODS, evaluated, picture, small_study
 
 from cgrpo.app.main import main
 from cgrpo.errors import UserError
+from cgrpo.scores import read_scores, write_scores
 from cgrpo.study.database import DATABASE
 from cgrpo.study.manifest import Study, changed_pictures, read_study
 
 Made = tuple[Study, Path, list[str]]
+DEAD = (  # a link that is this and /r/TOKEN/ leads nowhere
+    *(
+        "http://x.org/?a=1",
+        "http://x.org#top",
+        "https://x.org/study",
+        "x.org:80",
+        "ftp://x.org",
+        "http://a b",
+        "http://",
+    ),
+    *("http://x.org:0", "http://x.org:70000", "http://me:secret@x.org", "//x.org", ""),
+)
 
 
 def test_what_is_written_is_read_again(made: Made) -> None:
@@ -102,6 +115,7 @@ def test_a_tutorial_of_ones_own(scores: Path, tmp_path: Path) -> None:
         (["--items", "999"], "24 subjects with prompts"),
         (["--raters", "2", "--raters-per-item", "3"], "--raters-per-item 3: give 1 to 2"),
         (["--consent", "nowhere.txt"], "nowhere.txt"),
+        *((["--url", url], f"--url {url}:") for url in DEAD),
     ],
 )
 def test_mistakes_are_one_line(
@@ -118,15 +132,34 @@ def test_missing_pictures_and_full_folders_are_refused(scores: Path, tmp_path: P
         small_study(scores, made[1])
     with pytest.raises(UserError, match="run cgrpo evaluate"):
         small_study(tmp_path, tmp_path / "out")
-    folder = evaluated(tmp_path / "scores", subjects=2, prompts=6)
+    folder = evaluated(tmp_path / "scores", subjects=1, prompts=1)
     (folder / "pictures" / METHODS[0] / "toy0" / "00_0.png").unlink()
-    with pytest.raises(UserError, match="00_0.png: the picture is gone"):
+    with pytest.raises(UserError, match="has a picture; 1 pictures are gone, such as .*00_0.png"):
         small_study(folder, tmp_path / "out")
 
 
-def test_the_line_after_create(scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--items", "20", "--raters", "4", "--raters-per-item", "1", "--out", str(tmp_path / "out")]
-    assert main(["study", "create", str(scores), *words]) == 0
+def test_what_one_method_lacks_is_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture that is gone, one that was never scored, and a subject whose reference is gone: 1 + 1 + 6 of 24."""
+    folder = evaluated(tmp_path / "scores")
+    (folder / "pictures" / METHODS[0] / "toy0" / "00_0.png").unlink()
+    (folder / "data" / "toy3" / "00.png").unlink()
+    rows = [row for row in read_scores(folder) if (row.method, row.picture) != (METHODS[1], "toy1/02_0.png")]
+    write_scores(folder, rows)
+    words = ["study", "create", str(folder), "--raters", "4", "--raters-per-item", "2", "--out", str(tmp_path / "out")]
+    assert main([*words, "--items", "17"]) == 2
+    assert "16 subjects with prompts" in capsys.readouterr().err
+    assert main([*words, "--items", "16"]) == 0
+    assert "left out: 8 subjects with prompts" in capsys.readouterr().out
+    shown = {(item.subject, item.prompt_index) for item in read_study(tmp_path / "out").of_kind("item")}
+    assert shown == {(f"toy{s}", p) for s in range(3) for p in range(6)} - {("toy0", 0), ("toy1", 2)}
+
+
+def test_the_lines_after_create(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--items", "20", "--raters", "4", "--raters-per-item", "1", "--out"]
+    few, scores = evaluated(tmp_path / "few", subjects=5), evaluated(tmp_path / "scores", subjects=6)
+    assert main(["study", "create", str(few), *words, str(tmp_path / "a")]) == 0
+    assert "no verdict is possible: pictures of 5 subjects, at least 6" in capsys.readouterr().out
+    assert main(["study", "create", str(scores), *words, str(tmp_path / "b")]) == 0
     printed = capsys.readouterr().out
     assert "20 items of hidden-base, secret-method; 10 pages a rater" in printed
     assert "more than 1 failed exclude one (answers at random pass with probability 0.045)" in printed

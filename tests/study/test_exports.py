@@ -107,6 +107,8 @@ def test_label_studios_tasks_and_interface(made: Made, tmp_path: Path) -> None:
     study, folder, _ = made
     words = ["study", "export", str(folder), "--to", "label-studio", "--url", "http://127.0.0.1:9/p/"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    for url in ("http://x.org/?p=", "x.org"):
+        assert main([*words[:-1], url, "--out", str(tmp_path / "dead")]) == 2
     text = (tmp_path / "out" / "tasks.json").read_text(encoding="utf-8")
     found = json.loads(text)
     assert len(found) == sum(map(len, study.lists)) and not any(name in text for name in (*METHODS, "toy0"))

@@ -178,7 +178,7 @@ def test_forgotten_is_forgotten(store: Store, made: Made, capsys: pytest.Capture
     mine = [one for one in store.responses() if one.rater == 2]
     with store.reading() as db:
         (digest,) = db.execute("select token_hash from rater where number = 2").fetchone()
-    assert main(["study", "forget", str(folder), "--link", f"http://127.0.0.1/r/{tokens[2]}/"]) == 0
+    assert main(["study", "forget", str(folder), "--link", f"http://127.0.0.1/r/{tokens[2]}/items/3?from=mail"]) == 0
     assert "rater 2: 2 answers deleted" in capsys.readouterr().out
     assert store.rater(tokens[2]) is None and store.rater(tokens[1])
     assert {one.rater for one in store.responses()} == {1}

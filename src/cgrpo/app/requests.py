@@ -108,6 +108,12 @@ class AnalysisRequest:
     recipe: BaseRecipe = "toybox"
     settings: Settings = ()
 
+    def __post_init__(self) -> None:
+        """Takes paths as text, too."""
+        for name in ("run", "out"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+
     @property
     def folder(self) -> Path:
         """Raises UserError where neither ``out`` nor a run directory is given."""

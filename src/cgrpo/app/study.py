@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -83,6 +84,8 @@ def create(
     pages = sorted({len(one) for one in study.lists})
     rules = study.rules
     print(f"{out}: {items} items of {', '.join(study.methods)}; {' or '.join(map(str, pages))} pages a rater")
+    if study.source["left out"]:
+        print(f"left out: {study.source['left out']} subjects with prompts, of which a method has no picture")
     print(
         f"checks: {rules.checks} a rater; more than {rules.failed_at_most} failed exclude one "
         f"(answers at random pass with probability {rules.chance_to_pass:.3f})"
@@ -250,7 +253,7 @@ def forget(
     if (rater is None) == (not link):
         raise UserError("say whom to forget, either by --rater or by --link")
     with open_answers(study) as store:
-        token = link.rstrip("/").rpartition("/")[2]
+        token = (re.search("[0-9a-f]{48}", link) or [link])[0]
         rows = [row for row in store.raters() if row.number == rater] if rater else [store.rater(token)]
         if not rows or rows[0] is None:
             raise UserError(f"{study}: no such rater; the numbers are in {LINKS} and in the report")

@@ -8,24 +8,12 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from cgrpo.errors import UserError
 
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # of the environment, by its name
-ADDRESS = re.compile(r"https?://[^\s@?#]+", re.IGNORECASE)
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
-def is_address(url: str) -> bool:
-    """Of a server, by http or https, with a port that there is, and with no user, key or query."""
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # which refuses an empty part and one of 64 letters
-        return bool(url.isprintable() and ADDRESS.fullmatch(url) and parts.hostname and parts.port != 0)
-    except ValueError:  # of a port that there is not, too
-        return False
 
 
 @contextmanager

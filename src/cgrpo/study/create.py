@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from scipy import stats
@@ -22,6 +23,8 @@ from cgrpo.study.design import Picked, Sources, pick_pairs, pick_singles, plan_l
 from cgrpo.study.gates import Gates, default_checks, rules
 from cgrpo.study.manifest import Arm, Item, Mode, Question, Shown, Study, write_study
 from cgrpo.study.pictures import Shelf, Size
+from cgrpo.study.statistics.intervals import FEWEST
+from cgrpo.text import is_address
 
 WITHIN = 0.3  # correlation of two raters' answers to an item, assumed until a study has measured it
 POWER, LEVEL = 0.8, 0.05
@@ -59,13 +62,14 @@ def detectable(items: int, raters: int, ties: float = 0.0, within: float = WITHI
     return high
 
 
-def power_table(items: int, raters: int) -> dict[str, Any]:
+def power_table(items: int, raters: int, subjects: int) -> dict[str, Any]:
     """What ``create`` says: items that 55 : 45 takes by raters an item, and what this study can tell apart."""
     found = detectable(items, raters)
     return {
         "assumed": {"correlation of two raters within an item": WITHIN, "power": POWER, "level": LEVEL, "ties": 0.0},
         "items for 55 : 45, by raters per item": {str(r): items_needed(0.55, r) for r in range(1, MOST + 1)},
         "items": items,
+        "subjects": subjects,
         "raters per item": raters,
         "tells apart": [round(100 * found, 1), round(100 * (1 - found), 1)],
     }
@@ -76,6 +80,8 @@ def power_line(table: dict[str, Any]) -> str:
     needed = table["items for 55 : 45, by raters per item"]
     high, low = table["tells apart"]
     shown: Sequence[str] = [f"{needed[r]} items at {r}" for r in ("1", "3", "8")]
+    if table["subjects"] < FEWEST:
+        return f"no verdict is possible: pictures of {table['subjects']} subjects, at least {FEWEST} are needed"
     return (
         f"power 80 %: {table['items']} items x {table['raters per item']} raters tell {high:g} : {low:g} apart; "
         f"55 : 45 takes {', '.join(shown)} raters an item (no ties, correlation {WITHIN:g} within an item)"
@@ -135,6 +141,11 @@ def create_study(scores: Path, out: Path, ask: Wanted) -> Study:
         raise UserError(f"{out}: is there already; give a new folder as --out")
     if not 1 <= ask.per_item <= min(8, ask.raters):
         raise UserError(f"--raters-per-item {ask.per_item}: give 1 to {min(8, ask.raters)}, of {ask.raters} raters")
+    if not is_address(ask.url) or urlsplit(ask.url).path.strip("/"):
+        raise UserError(
+            f"--url {ask.url}: links to it would lead nowhere",
+            "give a server's address, such as https://study.example.org",
+        )
     rng = np.random.default_rng(ask.seed)
     sources = read_sources(scores, ask.methods)
     pick = pick_pairs if ask.mode == "pairwise" else pick_singles
@@ -163,6 +174,7 @@ def _filled(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wante
     plan = plan_lists(len(picked), checks, ask.raters, ask.per_item, rng)
     lists = tuple(tuple(Shown(items[place].id, left) for place, left in one) for one in plan)
     items += gates.own_tutorial(ask.tutorial) if ask.tutorial else gates.tutorial()
+    subjects = len({one.task.subject for one in picked})
     study = Study(
         name=sources.benchmark,
         mode=ask.mode,
@@ -177,8 +189,8 @@ def _filled(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wante
         items=tuple(items),
         lists=lists,
         hashes=shelf.hashes,
-        source={"scores": str(sources.folder.resolve()), "picture size": list(size)},
-        power=power_table(len(picked), ask.per_item) if ask.mode == "pairwise" else {},
+        source={"scores": str(sources.folder.resolve()), "picture size": list(size), "left out": sources.left_out},
+        power=power_table(len(picked), ask.per_item, subjects) if ask.mode == "pairwise" else {},
     )
     write_study(folder, study)
     tokens = [secrets.token_hex(24) for _ in range(ask.raters + 1)]

@@ -30,12 +30,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Sources:
-    """tasks: those that every method has a picture of; references: files by subject; benchmark, methods: names."""
+    """What can be asked about.
+
+    tasks       those that every method has a picture of; left_out: how many others there are
+    references  files by subject; benchmark, methods: names
+    """
 
     folder: Path
     benchmark: str
     methods: tuple[str, ...]
     tasks: Sequence[Task]
+    left_out: int
     references: Mapping[str, tuple[Path, ...]]
 
 
@@ -43,7 +48,7 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
     """What can be asked about ``folder``, the --out of ``cgrpo evaluate``.
 
     ``methods`` in the order in which they are compared, what is compared with first; by default all, "base" first.
-    Raises UserError for an unknown method, for pictures that are gone, and where the methods share no task.
+    Raises UserError for an unknown method, and where the methods share no task whose pictures are all there.
     """
     rows, about = read_scores(folder), read_description(folder)
     if not rows or not about:
@@ -55,31 +60,30 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
             raise UserError(f"{folder}: no method {name!r}; there is {', '.join(known)}")
     if len(set(chosen)) < len(chosen):
         raise UserError("the same --method is given twice; name each once")
+    references = {
+        subject: tuple(folder / about["data"] / name for name in names)
+        for subject, names in about["references"].items()
+    }
+    gone = {file for files in references.values() for file in files if not file.is_file()}
+    references = {subject: files for subject, files in references.items() if not gone.intersection(files)}
     tasks: dict[tuple[str, int], Task] = {}
     for row in rows:
         if row.method in chosen and row.picture and row.prompt_index is not None and row.seed is not None:
             key = (row.subject, row.prompt_index)
             task = tasks.setdefault(key, Task(*key, row.prompt or ""))
-            task.pictures.setdefault(row.method, {})[row.seed] = folder / known[row.method] / row.picture
-    shared = [task for task in tasks.values() if set(task.pictures) == set(chosen)]
+            file = folder / known[row.method] / row.picture
+            if file.is_file():
+                task.pictures.setdefault(row.method, {})[row.seed] = file
+            else:
+                gone.add(file)
+    shared = [task for task in tasks.values() if set(task.pictures) == set(chosen) and task.subject in references]
     if not shared:
-        raise UserError(f"{folder}: no subject and prompt of which each of {', '.join(chosen)} has a picture")
-    references = {
-        subject: tuple(folder / about["data"] / name for name in names)
-        for subject, names in about["references"].items()
-    }
-    _refuse_missing(shared, references)
-    return Sources(folder, about.get("benchmark", ""), chosen, shared, references)
-
-
-def _refuse_missing(tasks: Sequence[Task], references: Mapping[str, Sequence[Path]]) -> None:
-    for task in tasks:
-        if task.subject not in references:
-            raise UserError(f"benchmark.json names no reference of {task.subject!r}; run cgrpo evaluate again")
-        made = [file for seeds in task.pictures.values() for file in seeds.values()]
-        for file in (*references[task.subject], *made):
-            if not file.is_file():
-                raise UserError(f"{file}: the picture is gone; run cgrpo evaluate again, which makes what is missing")
+        lost = f"; {len(gone)} pictures are gone, such as {min(gone)}" if gone else ""
+        raise UserError(
+            f"{folder}: no subject and prompt of which each of {', '.join(chosen)} has a picture{lost}",
+            "run cgrpo evaluate again, which makes what is missing",
+        )
+    return Sources(folder, about.get("benchmark", ""), chosen, shared, len(tasks) - len(shared), references)
 
 
 PICTURES_A_PROMPT = 2  # of a rating study: without two there is no correlation within prompts

@@ -17,14 +17,16 @@ from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.study.manifest import CHOICES, Mode, Study
 from cgrpo.study.store import Response, Store
-from cgrpo.text import parse_json, read_text
+from cgrpo.text import is_address, parse_json, read_text
 
 LABELS: dict[Mode, tuple[str, ...]] = {"pairwise": ("A", "Tie", "B"), "rating": CHOICES["rating"]}
 ORIGIN = "label-studio"
 
 
 def tasks(study: Study, url: str) -> list[dict[str, Any]]:
-    """For Label Studio's import; ``url`` is where the study's pictures/ folder is served."""
+    """For Label Studio's import; ``url`` is where the study's pictures/ folder is served. Raises UserError."""
+    if not is_address(url):
+        raise UserError(f"--url {url}: pictures can't be served there", "give an address such as http://127.0.0.1:8099")
     items, base = study.by_id(), url.rstrip("/")
     most = _references(study)
     found = []

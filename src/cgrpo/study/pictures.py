@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cgrpo.files import reading
 from cgrpo.fingerprint import of_bytes
 from cgrpo.pictures import opened, read_picture, upright
 from cgrpo.study.manifest import PICTURES
@@ -37,7 +38,8 @@ def common_size(files: Sequence[Path]) -> Size:
 
 def load(file: Path) -> Image.Image:
     """RGB. Raises UserError."""
-    return read_picture(file.read_bytes(), file)
+    with reading(file):
+        return read_picture(file.read_bytes(), file)
 
 
 def whole(picture: Image.Image, size: Size) -> Image.Image:

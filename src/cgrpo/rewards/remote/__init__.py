@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cgrpo.rewards.base import Reward
-from cgrpo.rewards.network import VARIABLE, is_address
+from cgrpo.rewards.network import VARIABLE
 from cgrpo.rewards.settings import AxisName, RewardSettings
 from cgrpo.rewards.sketch import ModelSketch
+from cgrpo.text import is_address
 
 if TYPE_CHECKING:
     import torch
