@@ -1,6 +1,6 @@
 """How often is a study's report sure of a winner, rightly and wrongly, and do its intervals cover the truth?
 
-    python benchmarks/study_coverage.py [--draws 1000]
+    python benchmarks/study_coverage.py [--draws 500]
 
 First: the share of simulated studies whose verdict is sure. 2 to 30 subjects, 1 or 10 items each, 1 or 8 raters, each
 of whom answers every item. The columns say who prefers what:
@@ -157,7 +157,7 @@ def row(spread: float, careless: int, draws: int) -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--draws", type=int, default=1000)
+    options.add_argument("--draws", type=int, default=500)
     draws = options.parse_args().draws
     verdicts(draws)
     coverage(draws)

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 FEWEST = 6
 DRAWS, SEED = 9_999, 0
 TAIL = (1 - LEVEL) / 2
+NORMAL = float(stats.norm.isf(TAIL))
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ def _single_votes(wins: float, losses: float, votes: float) -> tuple[Interval, f
     a difference of binomial proportions based on paired data, 2012)."""
     gap = (wins - losses) / (votes + 2)
     error = math.sqrt(((wins + losses + 2) / (votes + 2) - gap**2) / (votes + 2))
-    half = float(stats.norm.isf(TAIL)) * error
+    half = NORMAL * error
     bounds = Interval(max(0.0, (1 + gap - half) / 2), min(1.0, (1 + gap + half) / 2))
-    return bounds, float(2 * stats.norm.sf(abs(gap) / error))
+    return bounds, math.erfc(abs(gap) / error / math.sqrt(2))
 
 
 def percentiles(value_D: Array, clusters: int) -> Interval:
