@@ -31,6 +31,7 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     runpy.run_path(str(EXAMPLES / "quickstart.py"), run_name="__main__")
     assert "identity_readback: 0." in capsys.readouterr().out
     assert len(list(Path("outputs/quickstart/images").glob("*.png"))) == 5
+    assert "library_name: diffusers" in Path("outputs/quickstart/adapter/README.md").read_text()
 
 
 def test_notebook(tmp_path: Path) -> None:

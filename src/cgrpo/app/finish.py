@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cgrpo.app.guard import Watch, make_held_out_judges
+from cgrpo.app.model_card import write_model_card
 from cgrpo.config import Config
 from cgrpo.evaluation.heldout import (
     Tasks,
@@ -68,6 +69,7 @@ def finish(
         write_description(record.folder, describe_tasks(cfg, result.tasks, scorers))
         write_scores(record.folder, score_rows(result, scorers))
     record.write_summary(summary)
+    write_model_card(record.adapter, cfg, summary)
     write_report(record.folder, rows, cfg, summary, result, record.checks())
 
 
