@@ -12,8 +12,8 @@ import torch
 from cgrpo import hub
 from cgrpo.app import plan
 from cgrpo.app.main import main
+from cgrpo.app.materials import beginning
 from cgrpo.app.options import write_json
-from cgrpo.app.run import check_servers
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import alone, save_picture, write_text
@@ -163,11 +163,11 @@ def test_json_goes_through_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "[]", "null", '"x"', '{"methods": [], "format": 1}', "\0\0"])
 def test_files_of_ours_that_were_spoilt(content: str, tmp_path: Path) -> None:
-    for name in ("servers.json", "benchmark.json", "generation.json"):
+    for name in ("materials.json", "benchmark.json", "generation.json"):
         (tmp_path / name).write_text(content)
     if "methods" not in content:
-        with pytest.raises(UserError, match="servers.json: can't be read"):
-            check_servers(Record(tmp_path), {})
+        with pytest.raises(UserError, match="materials.json: can't be read"):
+            beginning(Record(tmp_path))
         with pytest.raises(UserError, match="generation.json: can't be read"):
             check_pictures(tmp_path, {"policy": "x"}, write=True)
     with pytest.raises(UserError, match="benchmark.json: can't be read"):

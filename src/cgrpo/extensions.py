@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -57,6 +58,12 @@ class Extensions:
         names = self.names()
         near = difflib.get_close_matches(str(name), names, 1)
         return f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}"
+
+
+def is_installed(package: str) -> bool:
+    """Whether this package is installed. A folder of its name is no package, such as the one that wandb writes."""
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def resolve(place: str) -> Any:

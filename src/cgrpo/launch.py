@@ -19,29 +19,49 @@ from cgrpo.errors import UserError
 NEEDED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
 BUSY = 20.0  # per cent of all processors
+OTHERS = {
+    "PMI_SIZE": "srun or mpirun",
+    "OMPI_COMM_WORLD_SIZE": "mpirun",
+    "MV2_COMM_WORLD_SIZE": "mpirun",
+    "SLURM_STEP_NUM_TASKS": "srun",
+}
+"""Where other launchers say how many processes they started."""
+ENGINES = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG")  # that `accelerate launch` may ask for
 
 
 def launched() -> tuple[int, int]:
     """This process's rank and the number of processes; (0, 1) where nothing launched it.
 
-    Raises UserError where the environment says a part only, or what can't be.
+    Raises UserError where the environment says a part only, what can't be, or names another launcher.
     """
-    told = {name: os.environ[name].strip() for name in NEEDED if os.environ.get(name, "").strip()}
-    if "LOCAL_RANK" not in told and told.get("WORLD_SIZE", "1") == "1":
+    given = {name: os.environ[name].strip() for name in NEEDED if os.environ.get(name, "").strip()}
+    for engine in (f"ACCELERATE_USE_{engine}" for engine in ENGINES):
+        if os.environ.get(engine, "").strip().lower() in ("1", "true", "yes", "y", "on"):
+            raise UserError(
+                f"environment: {engine} is set, but cgrpo shares the work itself; start it with env -u {engine}, and "
+                "shard the base with --set training.parallel=fsdp2"
+            )
+    if "LOCAL_RANK" not in given and given.get("WORLD_SIZE", "1") == "1":
+        for name, launcher in OTHERS.items():
+            if (count := os.environ.get(name, "").strip()).isdecimal() and int(count) > 1:
+                raise UserError(
+                    f"environment: {name} = {count}: {launcher} started processes that can't find each other; start "
+                    f"several with torchrun --nproc_per_node {count} -m cgrpo ..., or one with env -u {name} cgrpo ..."
+                )
         return 0, 1  # a cluster that says RANK or MASTER_ADDR by the way has launched one process
-    if missing := [name for name in NEEDED if name not in told]:
+    if missing := [name for name in NEEDED if name not in given]:
         raise UserError(
-            f"environment: {', '.join(sorted(told))} is set but not {', '.join(missing)}; start several processes with "
-            f"torchrun, or one with env {' '.join(f'-u {name}' for name in sorted(told))} cgrpo ..."
+            f"environment: {', '.join(sorted(given))} is set but not {', '.join(missing)}; start several processes "
+            f"with torchrun, or one with env {' '.join(f'-u {name}' for name in sorted(given))} cgrpo ..."
         )
     for name in (name for name in NEEDED if name != "MASTER_ADDR"):
-        if not (told[name].isascii() and told[name].isdigit()):
-            raise UserError(f"environment: {name} must be a whole number from 0 on, got {told[name]!r}")
-    rank, world = int(told["RANK"]), int(told["WORLD_SIZE"])
+        if not (given[name].isascii() and given[name].isdigit()):
+            raise UserError(f"environment: {name} must be a whole number from 0 on, got {given[name]!r}")
+    rank, world = int(given["RANK"]), int(given["WORLD_SIZE"])
     if rank >= world:
         raise UserError(f"environment: RANK ({rank}) must be below WORLD_SIZE ({world}); start with torchrun")
-    if not 0 < int(told["MASTER_PORT"]) < 2**16:
-        raise UserError(f"environment: MASTER_PORT must be from 1 to 65535, got {told['MASTER_PORT']}")
+    if not 0 < int(given["MASTER_PORT"]) < 2**16:
+        raise UserError(f"environment: MASTER_PORT must be from 1 to 65535, got {given['MASTER_PORT']}")
     return rank, world
 
 
@@ -59,6 +79,19 @@ def wait_asleep_if_busy() -> None:
 
     if psutil.cpu_percent(interval=0.1) >= BUSY:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def clean_environment() -> None:
+    """Remove from the environment what ``launched`` does not go by: accelerate would read it, and fail or wait.
+
+    That is all of a launch where this is the only process, other launchers' words, and accelerate's own settings.
+    """
+    _, world = launched()
+    own = (*NEEDED, "LOCAL_WORLD_SIZE")
+    for name, value in list(os.environ.items()):
+        foreign = name.startswith(("PMI_", "MPI_LOCAL", "OMPI_COMM_", "MV2_COMM_", "ACCELERATE_"))
+        if (foreign and name != "ACCELERATE_USE_CPU") or (name in own and (world == 1 or not value.strip())):
+            del os.environ[name]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +15,7 @@ TOYBOX = "toybox"  # in place of a path: what the package carries
 # In place of policy.path: the toy world's base, and one taught to copy its reference (docs/notes/copy-world.md).
 TOYBOX_POLICIES = {TOYBOX: "transformer", "toybox-copy": "transformer-copy"}
 
+MOST = 10**9
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, le=2**62)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -25,6 +26,15 @@ def _at_home(text: str) -> str:
     return os.path.expanduser(text) if text.startswith("~") else text
 
 
+def _numbers(value: Any) -> Iterator[float]:
+    """A setting's numbers: itself, or those of a list or a table by name."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    for one in value if isinstance(value, tuple) else (value,):
+        if isinstance(one, int | float):
+            yield one
+
+
 PLACE = AfterValidator(_at_home)
 Place = Annotated[str, PLACE]  # a path, or a name on the model hub
 
@@ -33,6 +43,16 @@ class Section(BaseModel):
     """A table of the configuration: frozen, unknown keys refused, and numbers finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _in_range(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers that have no upper bound of their own: beyond this one float32 or a library's index overflows."""
+        limits = cls.model_fields[info.field_name or ""].metadata
+        bounded = any(hasattr(limit, "le") or hasattr(limit, "lt") for limit in limits)
+        if not bounded and any(abs(number) > MOST for number in _numbers(value)):
+            raise ValueError(f"must be at most {MOST}")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
+from cgrpo.app.needs import make_final_tasks
 from cgrpo.app.run import train
-from cgrpo.app.tasks import make_final_tasks
 from cgrpo.build import make_policy
 from cgrpo.config import load_config
 from cgrpo.evaluation.heldout import HeldOut, Tasks, sample_arms, tasks_by_gain

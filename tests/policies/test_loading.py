@@ -201,7 +201,7 @@ def test_a_tokenizer_must_be_there(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_sentencepiece_tokenizer_alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cgrpo.policies.checkpoints.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     shutil.copytree(tiny_folder / "text_encoder_2", tmp_path / "t5")
     (tmp_path / "t5" / "spiece.model").write_bytes(b"")
     with pytest.raises(UserError, match="t5: .*spiece.model alone; `pip install sentencepiece`"):

@@ -43,6 +43,19 @@ def test_settings(capfd, tmp_path, setting, says):
     assert says in one_line(capfd, "train", "--set", setting, "--out", tmp_path / "run")
 
 
+LOWEST = ("sampling.noise_level=1e-6", "sampling.shift=0.01", "training.betas=[0, 0]", "training.clamp=5e-324")
+LOWEST += ("shaping.alpha=0", "training.max_grad_norm=5e-324", "sampling.window.fraction=5e-324", "weights.low=0")
+HIGHEST = ("sampling.shift=100", "training.clamp=1e9", "shaping.alpha=1e9", "training.max_grad_norm=1e9")
+HIGHEST += ("training.warmup=1000000000", "guard.patience=1000000000", "weights.others={extra=1e9}")
+HIGHEST += ("rewards.extra.type=exact_rewards:redness",)
+
+
+@pytest.mark.parametrize("settings", [LOWEST, HIGHEST], ids=["lowest", "highest"])
+def test_numbers_at_the_ends_that_are_accepted_train(small, tmp_path, settings):
+    run = train(small("training.iterations=1", *settings), tmp_path / "run")
+    assert math.isfinite(json.loads((run / "metrics.jsonl").read_text())["gradient_norm"])
+
+
 def test_a_tracker_that_is_not_installed(capfd, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     arguments = ("train", "--set", "logging.tracker=wandb", "--out", tmp_path / "run")
@@ -117,7 +130,7 @@ def test_foreign_and_truncated_checkpoints(capfd, small, tmp_path):
     assert "truncated" in one_line(capfd, "train", "--resume", run)
     shutil.rmtree(run / "checkpoints" / "step-1")
     shutil.copytree(other / "checkpoints" / "step-1", run / "checkpoints" / "step-1")
-    assert "another configuration" in one_line(capfd, "train", "--resume", run)
+    assert "training.seed was 5 and is 0 now" in one_line(capfd, "train", "--resume", run)
 
 
 def test_a_model_that_gives_nan_is_named_not_the_reward(capfd, small_arguments, monkeypatch, tmp_path):

@@ -80,7 +80,7 @@ def test_a_guarded_run_is_the_unguarded_one(small, small_sft, tmp_path, method):
 def test_a_checkpoint_takes_the_best_adapter_along(tmp_path):
     """Found better after the checkpoint, then killed: the run goes on with the best that the checkpoint knew."""
     parameter = torch.nn.Parameter(torch.zeros(2))
-    state = ({"a": parameter}, torch.optim.AdamW([parameter]), {}, "mark")
+    state = ({"a": parameter}, torch.optim.AdamW([parameter]), {}, {"training.seed": 0})
     folder, best = tmp_path / "checkpoints", tmp_path / "best"
     save_checkpoint(folder, 1, *state, 5, best)
     best.mkdir()

@@ -14,8 +14,11 @@ from safetensors.torch import load_file
 from support import reward_server
 from support.warm import Started
 
+import cgrpo
 from cgrpo.app.main import main
-from cgrpo.app.run import check_servers, train
+from cgrpo.app.materials import check_materials
+from cgrpo.app.run import train
+from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.record import Record
@@ -131,10 +134,12 @@ def test_a_resumed_run_wants_the_same_remote_checkpoint(small, tmp_path):
         made.checkpoint = checkpoint
         return {"prompt": made}
 
-    record = Record.create(tmp_path / "run", small())
-    check_servers(record, {})
-    assert not (record.folder / "servers.json").exists()
-    check_servers(record, reward("a" * 64))
-    check_servers(record, reward("a" * 64))
-    with pytest.raises(UserError, match="'prompt'.*another checkpoint"):
-        check_servers(record, reward("b" * 64))
+    def check(*checkpoint: str, resumed: bool) -> None:
+        rewards = reward(*checkpoint) if checkpoint else {}
+        check_materials(record, small(), ToyboxSource(0), policy, rewards, "toybox", resumed=resumed)
+
+    record, policy = Record.create(tmp_path / "run", small()), cgrpo.load_policy()
+    check("a" * 64, resumed=False)
+    check("a" * 64, resumed=True)
+    with pytest.raises(UserError, match="rewards.prompt, on its server, has changed"):
+        check("b" * 64, resumed=True)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Analysis:
-    """``found``, and the files that hold it."""
+    """``result``, and the files that hold it."""
 
-    found: Result
+    result: Result
     json: Path
     plot: Path
 
@@ -156,21 +156,13 @@ def analyze(
     if not untrained and adapter is not None and not adapter.exists():
         raise UserError(f"{request.run} has no adapter yet; wait for its first checkpoint, or give --base")
     with tqdm(total=count, desc=name, leave=False) as bar:
-        found = measure(
-            make_subject(
-                cfg,
-                None if untrained else adapter,
-                device,
-                split=request.split,
-                seed=request.seed,
-                tick=bar.update,
-            )
-        )
-    table = _description(name, request, cfg) | {"seconds": round(time.perf_counter() - start, 1)} | found.as_dict()
+        chosen = None if untrained else adapter
+        result = measure(make_subject(cfg, chosen, device, split=request.split, seed=request.seed, tick=bar.update))
+    table = _description(name, request, cfg) | {"seconds": round(time.perf_counter() - start, 1)} | result.as_dict()
     stem = f"{name}-base" if request.base else name
-    analysis = Analysis(found, folder / f"{stem}.json", folder / f"{stem}.png")
+    analysis = Analysis(result, folder / f"{stem}.json", folder / f"{stem}.png")
     write_text(analysis.json, json_text(table, indent=1) + "\n")
-    save(found.draw("base" if untrained else cfg.title()), analysis.plot)
+    save(result.draw("base" if untrained else cfg.title()), analysis.plot)
     return analysis
 
 
@@ -197,7 +189,7 @@ def _description(name: str, request: AnalysisRequest, cfg: Config) -> dict[str, 
 
 def show_analysis(analysis: Analysis) -> None:
     """Print the tables, and where the files are."""
-    for table in analysis.found.tables():
+    for table in analysis.result.tables():
         print(f"{table.title}\n{table.note}\n\n{table.text()}\n")
     print(f"{analysis.json}, {analysis.plot}")
 

@@ -12,8 +12,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from cgrpo.app.needs import missing, to_fetch, unfit
-from cgrpo.app.tasks import cut_lines, make_final_tasks, make_guard_tasks, print_cut, prompts_of
+from cgrpo.app.needs import (
+    cut_lines,
+    make_final_tasks,
+    make_guard_tasks,
+    missing,
+    print_cut,
+    prompts_of,
+    to_fetch,
+    unfit,
+)
 from cgrpo.build import make_source
 from cgrpo.config import TOYBOX, Config, load_config
 from cgrpo.data import CheckReport, ManifestSource, Scorers, check_manifest

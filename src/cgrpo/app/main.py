@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (reason := _memory(error)):
             raise
         return _fail(f"{one_line(reason)}; ask for less at a time (cgrpo plan); what is written is kept")
-    except KeyboardInterrupt:
-        return _fail("interrupted; a training run continues with cgrpo train --resume RUN", 130)
+    except KeyboardInterrupt as error:
+        return _fail(f"interrupted{'; ' * bool(str(error))}{error}", 130)
 
 
 def _fail(message: str, code: int = 2) -> int:

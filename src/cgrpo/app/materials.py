@@ -22,37 +22,51 @@ from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.record import Record
 from cgrpo.types import Task
 
+MATERIALS = "materials.json"
 SIZES = 4096  # pictures whose bytes are counted, evenly spaced: a look at each of a million would take minutes
 PIECE = 1 << 14  # bytes of a file's beginning and of its end
 
 
 def check_materials(
-    record: Record, cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward], *, resumed: bool
+    record: Record,
+    cfg: Config,
+    source: Source,
+    policy: Policy,
+    rewards: Mapping[str, Reward],
+    recipe: str,
+    *,
+    resumed: bool,
 ) -> None:
     """Write the fingerprints of a new run's inputs to materials.json, or compare a resumed run's with them.
 
-    Inputs are the dataset, the base, the start, and rewards that are computed here; servers.json has the servers'.
-    Raises UserError that names the input that changed, and the folder in which the run began.
+    Inputs are the dataset, the base, the start, and the rewards' checkpoints, here or on servers. Raises UserError that
+    names the input that changed, and the folder in which the run began.
     """
-    file = record.folder / "materials.json"
     inputs = _fingerprints(cfg, source, policy, rewards)
-    if not resumed or not file.exists():
-        write_text(file, json_text({"folder": str(Path.cwd()), **inputs}, indent=2) + "\n")
+    began = beginning(record) if resumed else {}
+    if not began:
+        origin = {"folder": str(Path.cwd()), "recipe": recipe}
+        write_text(record.folder / MATERIALS, json_text(origin | inputs, indent=2) + "\n")
         return
-    with reading(file, "delete it if no input has changed"):
-        began = json.loads(file.read_text(encoding="utf-8"))
     for name, fingerprint in inputs.items():
         if began.get(name, fingerprint) != fingerprint:
             where = began.get("folder", "another folder")
             raise UserError(f"{name} has changed since the run began in {where}", "restore it, or start a new run")
 
 
-def began_in(record: Record) -> Path:
-    """The folder in which a run began: its relative paths are looked up there. This one if that is unknown."""
-    try:
-        return Path(json.loads((record.folder / "materials.json").read_text(encoding="utf-8-sig"))["folder"])
-    except (OSError, ValueError, LookupError, TypeError):  # check_materials reports what is wrong with the file
-        return Path.cwd()
+def beginning(record: Record) -> dict[str, str]:
+    """What materials.json says of the run's beginning: its "folder" and "recipe", and fingerprints by input.
+
+    Relative paths of the run's settings are looked up in that folder. {} without the file. Raises UserError.
+    """
+    file = record.folder / MATERIALS
+    if not file.exists():
+        return {}
+    with reading(file, "delete it if no input has changed"):
+        began = json.loads(file.read_text(encoding="utf-8-sig"))
+        if not isinstance(began, dict):
+            raise ValueError("it is no JSON object")
+    return began
 
 
 def _fingerprints(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:
@@ -68,7 +82,9 @@ def _fingerprints(cfg: Config, source: Source, policy: Policy, rewards: Mapping[
     names = {"path": cfg.policy.path, "start": cfg.policy.start}
     inputs |= {f"policy.{key} = {names[key]}": fingerprint for key, fingerprint in policy.materials().items()}
     for name, reward in rewards.items():
-        if not isinstance(reward, RemoteReward):
+        if isinstance(reward, RemoteReward):
+            inputs[f"rewards.{name}, on its server,"] = reward.checkpoint
+        else:
             inputs[f"rewards.{name}"] = reward_fingerprint(reward)
     return inputs
 

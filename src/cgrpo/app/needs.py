@@ -1,16 +1,21 @@
-"""What a run needs that can be told before anything is loaded: packages, checkpoints, and what its tasks must say."""
+"""What a run needs before anything is loaded: packages, checkpoints, held-out tasks, and what its tasks must say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from cgrpo.build import make_manifest
 from cgrpo.config import TOYBOX, Config
+from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
+from cgrpo.evaluation.benchmark.suite import manifest_suite
+from cgrpo.evaluation.heldout import Tasks, heldout_tasks, tasks_of
 from cgrpo.hub import Wanted, whereabouts
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.rewards import RewardSettings
 from cgrpo.section import TOYBOX_POLICIES
-from cgrpo.types import Task
+from cgrpo.types import Batch, Task
 
 
 def check_needs(cfg: Config, records: Sequence[Task] = ()) -> None:
@@ -83,3 +88,45 @@ def checkpoints(cfg: Config) -> Iterator[tuple[str, str, Wanted]]:
 def _parts(cfg: Config) -> dict[str, PolicySettings | RewardSettings]:
     """What loads models, by the setting that names each."""
     return {"policy": cfg.policy, **scored_by(cfg)}
+
+
+def make_guard_tasks(cfg: Config) -> Batch | None:
+    """The guard's held-out tasks; None where none are named. Raises UserError for a manifest that can't be read."""
+    settings = cfg.guard
+    if settings.source:
+        source = make_manifest(cfg, settings.source)
+        return source.batch(range(min(settings.tasks, len(source.tasks))))
+    if cfg.data.source == TOYBOX:
+        return ToyboxSource(0, "validation", cfg.data.dial).batch(range(settings.tasks))
+    return None
+
+
+def make_final_tasks(cfg: Config) -> Tasks | None:
+    """The final comparison's held-out tasks; None where it is off or has none. Raises UserError as above."""
+    settings = cfg.evaluation
+    path = settings.source or ("" if cfg.data.source == TOYBOX else cfg.guard.source)
+    if not settings.enabled or not (path or cfg.data.source == TOYBOX):
+        return None
+    if not path:
+        return heldout_tasks(cfg)[1]
+    source = make_manifest(cfg, path, limit=settings.tasks)
+    suite = manifest_suite(source.path, limit=settings.tasks)
+    return tasks_of(suite, source.batch(range(len(source.tasks))))
+
+
+def prompts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:
+    """The prompts of tasks, and what messages call each."""
+    return [task.prompt for task in tasks], [f"record {task.id}" for task in tasks]
+
+
+def cut_lines(cut: Mapping[str, Sequence[int]], names: Sequence[str]) -> Iterator[str]:
+    """How many of the prompts of these names are ``cut``, by which encoder, and which is the first."""
+    for encoder, rows in cut.items():
+        if rows:
+            yield f"{len(rows)} of {len(names)} prompts are cut by {encoder}, the first of them {names[rows[0]]}'s"
+
+
+def print_cut(cut: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+    """``cut_lines`` on stderr."""
+    for line in cut_lines(cut, names):
+        print(f"cgrpo: {line}", file=sys.stderr)

@@ -42,30 +42,31 @@ def pairs_of(
         return source
     wanted = cfg.preference.tasks if source.size is None else min(cfg.preference.tasks, source.size)
     tasks = task_indices(cfg.training.seed, 0, wanted, source.size)
-    begun = json.loads(runtime.share(json_text(_begun(folder, _mark(cfg)) if runtime.is_main else None)))
-    done, rows = begun["tasks"], begun["rows"]
+    fingerprint = _fingerprint(cfg)
+    earlier = json.loads(runtime.share(json_text(_earlier(folder, fingerprint) if runtime.is_main else None)))
+    done, rows = earlier["tasks"], earlier["rows"]
     with tqdm(total=wanted, initial=done, desc="pairs", disable=not runtime.is_main) as bar, policy.reference():
         while done < wanted:
             batch = source.batch(tasks[done : done + BLOCK])
             images_KNHWC = _candidates(cfg, policy, batch, runtime)
             if runtime.is_main:
                 rows += _chosen(cfg, folder, batch, images_KNHWC, rewards, done)
-                _keep(folder, rows, {"mark": _mark(cfg), "tasks": done + len(batch)})
+                _keep(folder, rows, {"settings": fingerprint, "tasks": done + len(batch)})
             done += len(batch)
             bar.update(len(batch))
     runtime.wait()
     return PairSource(folder / PAIRS, cfg.policy.reference_alpha)
 
 
-def _mark(cfg: PreferenceConfig) -> str:
+def _fingerprint(cfg: PreferenceConfig) -> str:
     """Of all settings that the pairs depend on."""
-    told = cfg.model_dump(mode="json")
-    kept = {name: told[name] for name in ("policy", "data", "sampling", "rewards")}
-    kept["preference"] = {name: told["preference"][name] for name in ("candidates", "prompt", "tasks")}
+    table = cfg.model_dump(mode="json")
+    kept = {name: table[name] for name in ("policy", "data", "sampling", "rewards")}
+    kept["preference"] = {name: table["preference"][name] for name in ("candidates", "prompt", "tasks")}
     return config_fingerprint(kept | {"training": {"seed": cfg.training.seed}})
 
 
-def _begun(folder: Path, mark: str) -> dict[str, Any]:
+def _earlier(folder: Path, fingerprint: str) -> dict[str, Any]:
     """How many tasks are done, and the rows of their pairs."""
     if not (folder / STATE).exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def _begun(folder: Path, mark: str) -> dict[str, Any]:
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         rows = [json.loads(line) for line in (folder / PAIRS).read_text(encoding="utf-8").splitlines()]
-        done, same = int(state["tasks"]), state["mark"] == mark
+        done, same = int(state["tasks"]), state["settings"] == fingerprint
         rows = [row for row in rows if row["task"] < done]  # a kill may have come between the two files
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{folder}: its pairs can't be read ({error}); delete it to make them anew") from error
@@ -120,9 +121,9 @@ def _chosen(
         references = [f"{task}-reference-{place}.png" for place in range(len(batch.references[n]))]
         for picture, name in zip(batch.references[n], references, strict=True):
             save_picture(picture, folder / name)
-        found = {name: [round(score_NK[n, k].item(), 6) for k in sides.values()] for name, score_NK in score.items()}
-        told = {"task": task, "id": batch.ids[n], "prompt": batch.prompts[n], "subject": batch.subjects[n]}
-        rows.append(told | {"references": references, **files, "scores": found})
+        scores = {name: [round(score_NK[n, k].item(), 6) for k in sides.values()] for name, score_NK in score.items()}
+        row = {"task": task, "id": batch.ids[n], "prompt": batch.prompts[n], "subject": batch.subjects[n]}
+        rows.append(row | {"references": references, **files, "scores": scores})
     return rows
 
 

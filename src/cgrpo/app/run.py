@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,26 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from cgrpo.app.finish import finish
-from cgrpo.app.guard import Watch, tasks_to_watch
-from cgrpo.app.materials import began_in, check_materials
-from cgrpo.app.needs import check_needs
+from cgrpo.app.heldout import Watch, finish, tasks_to_watch
+from cgrpo.app.materials import beginning, check_materials
+from cgrpo.app.needs import check_needs, make_final_tasks, print_cut, prompts_of
 from cgrpo.app.pairs import pairs_of
-from cgrpo.app.tasks import make_final_tasks, print_cut, prompts_of
 from cgrpo.build import make_policy, make_source
 from cgrpo.config import Config, settled
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
-from cgrpo.files import alone, json_text, write_text
+from cgrpo.files import alone, writing
+from cgrpo.launch import launched
 from cgrpo.policies.base import Policy
-from cgrpo.rewards import Reward, make_rewards
-from cgrpo.rewards.remote.client import RemoteReward
-from cgrpo.training.checkpoint import config_fingerprint, load_checkpoint, restore_best, save_checkpoint
+from cgrpo.rewards import make_rewards
+from cgrpo.training.checkpoint import (
+    binding_settings,
+    checkpoints,
+    load_checkpoint,
+    restore_best,
+    save_checkpoint,
+)
 from cgrpo.training.checks import check_agreement, check_moved, norms
 from cgrpo.training.loop import Iteration, Loop, make_loop
 from cgrpo.training.preference.settings import PreferenceConfig
@@ -39,11 +44,11 @@ from cgrpo.training.runtime import Runtime
 def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, name: str = "run") -> Path:
     """Train, compare base and trained on held-out tasks, write the report. Returns the run directory.
 
-    ``resume`` continues the run in that directory from its newest checkpoint, bit for bit. A run that its guard stops
-    ends as if ``training.iterations`` had been that number. Raises UserError for anything the user can fix; nothing
-    that is already written is lost.
+    ``resume`` continues the run in that directory from its newest checkpoint, bit for bit. ``name`` is what a new run
+    is called, such as its recipe's name. A run that its guard stops ends as if ``training.iterations`` had been that
+    number. Raises UserError for anything the user can fix; nothing that is already written is lost.
     """
-    folder = resume or out or Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = resume or out or (_new_folder(name) if launched()[0] == 0 else Path())
     runtime = Runtime(cfg.logging.tracker, folder)
     folder = Path(runtime.share(str(folder)))
     runtime.local(*cfg.share())  # impossible geometry is refused before anything is loaded
@@ -51,14 +56,31 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         if not free:
             raise UserError(f"{folder}: another process is training this run; wait for its end, or end it first")
         record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
-        _run(record, cfg, runtime, resumed=bool(resume), name=name)
+        try:
+            _run(record, cfg, runtime, resumed=bool(resume), name=name)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"cgrpo train --resume {shlex.quote(str(folder))} continues the run") from None
     return folder
+
+
+def _new_folder(name: str) -> Path:
+    """A folder for a run that nobody else has: jobs of an array may begin in the same second."""
+    first = Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        with suppress(FileExistsError), writing(folder):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
 
 
 def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: str) -> None:
     """The run in ``record``, from loading its models to its report."""
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
-    placed = settled(cfg, began_in(record)) if resumed else cfg  # the same settings, paths as they were meant
+    began = beginning(record) if resumed else {"recipe": name}
+    name = began.get("recipe", record.folder.name)
+    # The same settings; relative paths mean what they meant where the run began.
+    placed = settled(cfg, Path(began.get("folder", "."))) if resumed else cfg
     source, guard_tasks, final = make_source(placed), tasks_to_watch(placed), make_final_tasks(placed)
     check_needs(placed, source.tasks if isinstance(source, ManifestSource) else ())
     sharded = cfg.training.parallel == "fsdp2"
@@ -70,13 +92,12 @@ def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: 
         if isinstance(source, ManifestSource):
             prompts, names = prompts_of(source.tasks)
             print_cut(policy.cut_prompts(prompts), names)
-        check_servers(record, rewards)
-        check_materials(record, cfg, source, policy, rewards, resumed=resumed)
+        check_materials(record, cfg, source, policy, rewards, name, resumed=resumed)
     if isinstance(cfg, PreferenceConfig):
         source = pairs_of(cfg, record.folder / "pairs", policy, rewards, source, runtime)
     trainer = make_loop(cfg, policy, rewards, source, runtime)
     first = _restore(record, cfg, policy, trainer) if resumed else 0
-    watch = Watch(cfg, guard_tasks, policy, rewards, record, runtime, first)
+    watch = Watch(cfg, guard_tasks, final, policy, rewards, record, runtime, first)
     if runtime.is_main and resumed:
         record.write_config(cfg)  # it may be longer now
         record.rewind(first)
@@ -86,17 +107,28 @@ def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: 
         _iterate(record, cfg, policy, trainer, watch, runtime, first, bar)
     if trainer.stopped and runtime.is_main:
         print(f"cgrpo: {trainer.stopped}", file=sys.stderr)
-    with trainer.average.shown():
-        finish(record, cfg, policy, rewards, runtime, final, watch, trainer.stopped)
+    try:
+        with trainer.average.shown():
+            finish(record, cfg, policy, rewards, runtime, final, watch, trainer.stopped)
+    except UserError as error:
+        cure = f"cgrpo train --resume {shlex.quote(str(record.folder))} repeats the comparison alone"
+        raise UserError(f"{error}; the trained adapter is safe in {record.adapter}", cure) from error
     runtime.wait()
     runtime.close()
 
 
 def _restore(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any]) -> int:
-    """Load the newest checkpoint; returns the iteration that the run continues with."""
+    """Load the newest checkpoint; returns the iteration that the run continues with.
+
+    0 for a run that was ended before its first checkpoint. Raises UserError where its checkpoints are lost.
+    """
+    if not checkpoints(record.checkpoints) and record.adapter.exists():  # which is written after a checkpoint
+        raise UserError(
+            f"{record.checkpoints} holds no checkpoint, but the run had some", "restore one, or start a new run"
+        )
     names, state = policy.trainable_parameters(), trainer.state()
-    fingerprint = config_fingerprint(cfg.model_dump(mode="json"))
-    return load_checkpoint(record.checkpoints, names, trainer.optimizer, state, fingerprint)
+    settings = binding_settings(cfg.model_dump(mode="json"))
+    return load_checkpoint(record.checkpoints, names, trainer.optimizer, state, settings)
 
 
 def _iterate(
@@ -137,6 +169,7 @@ def _write_iteration(record: Record, cfg: Config, done: Iteration, metrics: Mapp
     record.write({"iteration": done.number, **metrics})
     if last or done.number % cfg.logging.samples_every == 0:
         sheet = sample_sheet(done.images_NHWC, done.batch, len(done.images_NHWC) // len(done.batch))
+        record.samples.mkdir(exist_ok=True)  # it may have been deleted while the run was ended
         sheet.save(record.samples / f"{done.number:05d}.png")
 
 
@@ -148,30 +181,9 @@ def _save(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any], itera
         policy.trainable_parameters(),
         trainer.optimizer,
         trainer.state(),
-        config_fingerprint(cfg.model_dump(mode="json")),
+        binding_settings(cfg.model_dump(mode="json")),
         cfg.training.keep_checkpoints,
         record.best,
     )
     with trainer.average.shown():
         policy.save(record.adapter)
-
-
-def check_servers(record: Record, rewards: dict[str, Reward]) -> None:
-    """A resumed run must find its remote rewards as they were; what they are is kept in servers.json."""
-    found = {name: reward.checkpoint for name, reward in rewards.items() if isinstance(reward, RemoteReward)}
-    file = record.folder / "servers.json"
-    if not file.exists():
-        if found:
-            write_text(file, json_text(found, indent=2) + "\n")
-        return
-    try:
-        before = json.loads(file.read_text(encoding="utf-8-sig"))
-        known = {name: str(checkpoint) for name, checkpoint in before.items()}
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{file}: can't be read ({error}); delete it, if no server has changed") from None
-    for name, checkpoint in known.items():
-        if found.get(name, checkpoint) != checkpoint:
-            raise UserError(
-                f"reward {name!r}: its server holds another checkpoint ({found[name][:12]}) than when the run began "
-                f"({checkpoint[:12]}); start it with the old one, or start a new run"
-            )

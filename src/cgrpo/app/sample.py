@@ -58,7 +58,7 @@ def sample(
         UserError: one of the files exists already.
     """
     from cgrpo.app.adapter import blend_runs
-    from cgrpo.app.tasks import print_cut
+    from cgrpo.app.needs import print_cut
     from cgrpo.build import make_policy
     from cgrpo.config import load_config
     from cgrpo.data.archives import open_picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -11,10 +12,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from cgrpo.config.methods import DEFAULT_METHOD, METHODS, foreign, keys, owners, settings_of, without_foreign
-from cgrpo.config.run import Config
+from cgrpo.config.run import DEFAULT_REWARDS, Config
 from cgrpo.errors import UserError
 from cgrpo.section import TOYBOX, first_fault, key_of
 from cgrpo.text import read_text
+
+# Where ai-toolkit, kohya's scripts and diffusers' examples name their pictures.
+DATA_FOLDER = re.compile(
+    r"""(?:folder_path|train_data_dir|image_dir|instance_data_dir)["']?\s*[:=]\s*["']?([^"'\n,#]+)"""
+)
 
 
 def recipes() -> dict[str, Path]:
@@ -29,7 +35,8 @@ def load_config(recipe: str = TOYBOX, settings: Iterable[str] = ()) -> Config:
     Another ``method`` than the recipe's leaves out what the recipe says of its own method alone.
     """
     settings = list(settings)
-    return parse_config(_with(_read(recipe), settings), str(recipe), _texts(settings))
+    table = _with(_with_default_rewards(_read(recipe)), settings)
+    return parse_config(_without_none(table), str(recipe), _texts(settings))
 
 
 def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -41,8 +48,7 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
     except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, too
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"recipe {path}: {reason}") from error
+        raise UserError(f"recipe {path}: {_not_a_recipe(path, error)}") from error
     base = table.pop("extends", None)
     if base is None:
         return table
@@ -52,6 +58,24 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str) or str(known.get(base, Path(base)).resolve()) in readers:
         raise UserError(f"recipe {path}: extends = {base!r} must name another recipe, and not in a circle")
     return _merged(_of_method(_read(base, readers), table.get("method")), table)
+
+
+def _not_a_recipe(path: Path, error: Exception) -> str:
+    """What is wrong with a file that holds no recipe: it may be a run, or another trainer's configuration."""
+    if path.is_dir():
+        if (path / "config.json").exists():
+            return f"is a run's folder; continue the run with --resume {path}"
+        return f"is a folder; name a recipe, and the folder as --set data.source={path}"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if path.suffix.lower() in (".yaml", ".yml", ".json"):
+        pictures = DATA_FOLDER.search(read_text(path))
+        source = pictures[1].strip() if pictures else "FOLDER"
+        return (
+            f"is another program's configuration, and a recipe is TOML ({error}); name one of the packaged recipes and "
+            f"your pictures: cgrpo train RECIPE --set data.source={source}"
+        )
+    return str(error)
 
 
 def _of_method(table: dict[str, Any], method: Any) -> dict[str, Any]:
@@ -72,10 +96,32 @@ def _merged(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _with_default_rewards(table: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's table over the default rewards: what it does not say of "identity" and "prompt" stays as there."""
+    rewards = table.get("rewards", {})
+    if not isinstance(rewards, dict):  # refused later
+        return table
+    default = {name: settings.model_dump(mode="json") for name, settings in DEFAULT_REWARDS.items()}
+    return table | {"rewards": _merged(default, rewards)}
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    """``table`` without the rewards and the guard's judges whose type is "none"."""
+    kept = dict(table)
+    if isinstance(table.get("guard"), dict) and "scorers" in table["guard"]:
+        kept["guard"] = table["guard"] | {"scorers": _without_none({"rewards": table["guard"]["scorers"]})["rewards"]}
+    if isinstance(rewards := table.get("rewards"), dict):
+        kept["rewards"] = {
+            name: one for name, one in rewards.items() if not (isinstance(one, dict) and one.get("type") == "none")
+        }
+    return kept
+
+
 def override(cfg: Config, settings: Iterable[str]) -> Config:
     """``cfg`` with ``key=value`` settings on top. Raises UserError."""
     settings = list(settings)
-    return parse_config(_with(cfg.model_dump(mode="json"), settings), "--set", _texts(settings))
+    table = _with(cfg.model_dump(mode="json"), settings)
+    return parse_config(_without_none(table), "--set", _texts(settings))
 
 
 def _texts(settings: Iterable[str]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,8 @@ from cgrpo.rewards import AnyReward, RewardSettings
 from cgrpo.rewards.clip import ClipSettings
 from cgrpo.rewards.dino_seg import DinoSegSettings
 from cgrpo.section import TOYBOX, Place, Positive, Section, Seed, Share
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 DEFAULT_REWARDS: dict[str, RewardSettings] = {"identity": DinoSegSettings(), "prompt": ClipSettings()}
 
@@ -30,9 +32,9 @@ class Data(Section):
 
 
 class Sampling(Section):
-    steps: Annotated[int, Field(ge=2)] = 10
+    steps: Annotated[int, Field(ge=2, le=1000)] = 10
     """Denoising steps T (the paper: 25)."""
-    shift: Annotated[float, Field(gt=0)] | Literal["flux", "uno", "flux2"] = 1.5
+    shift: Annotated[float, Field(ge=0.01, le=100)] | Literal["flux", "uno", "flux2"] = 1.5
     """Sigma schedule: shift * s / (1 + (shift - 1) * s) of linspace(1, 0, T + 1) (the release: 3). "flux" computes
     the shift from the number of tokens as FLUX does, "uno" as UNO's pipeline does, "flux2" from tokens and steps as
     FLUX.2 does."""
@@ -48,14 +50,14 @@ class Training(Section):
     """AdamW (the paper: 1e-5 at rank 512)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """AdamW's decoupled weight decay (the paper: 1e-4)."""
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's decay rates of the gradient's and the squared gradient's running means."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """The learning rate over the run: constant, or falling to 0 behind its last iteration. A run that falls can't be
     continued beyond its length."""
     warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations over which the learning rate first rises."""
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average: Decay = 0.0
     """Decay per iteration of an exponential average of the adapter's weights: it is then what is evaluated, guarded
     and saved as the run's adapter. 0 is off; 0.9 spans about 10 iterations. Early in a run it spans fewer."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -134,8 +136,8 @@ class Config(Section):
     data: Data = Data()
     sampling: Sampling = Sampling()
     rewards: dict[str, AnyReward] = DEFAULT_REWARDS
-    """Rewards by name. "identity" and "prompt" carry the weights; any other is watched only. What is not said of
-    these two stays as here; type = "none" leaves one out."""
+    """Rewards by name. "identity" and "prompt" carry the weights; any other is watched only. What a recipe does not say
+    of these two stays as here; type = "none" leaves one out."""
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     guard: Guard = Guard()
@@ -157,13 +159,6 @@ class Config(Section):
         """Where the run stops by itself: the largest values of metrics, by name."""
         return {}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_default_rewards(cls, table: Any) -> Any:
-        if isinstance(table, dict) and isinstance(table.get("rewards"), dict):
-            return table | {"rewards": _with_defaults(table["rewards"])}
-        return table
-
     @model_validator(mode="after")
     def _together(self) -> Self:
         if self.policy.quantise != "none" and self.training.parallel == "fsdp2":
@@ -174,18 +169,3 @@ class Config(Section):
             if name in self.rewards:
                 raise ValueError(f"guard.scorers.{name}: a reward has this name; a judge needs another")
         return self
-
-
-def _with_defaults(table: dict[str, Any]) -> dict[str, Any]:
-    """A recipe's rewards over the default ones.
-
-    What is not said of "identity" and "prompt" stays as there, unless another type is asked for; type "none" leaves
-    a reward out.
-    """
-    merged: dict[str, Any] = dict(DEFAULT_REWARDS)
-    for name, given in table.items():
-        default = DEFAULT_REWARDS.get(name)
-        if isinstance(given, dict) and default is not None and given.get("type", default.type) == default.type:
-            given = default.model_dump() | given
-        merged[name] = given
-    return {name: s for name, s in merged.items() if not (isinstance(s, dict) and s.get("type") == "none")}

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.extensions import is_installed
 from cgrpo.files import reading
 from cgrpo.hub import asset, locate
 from cgrpo.policies.settings import PolicySettings
@@ -36,7 +36,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         found = [name for name in _VOCABULARIES if (part / name).is_file()]
         if not found:  # AutoTokenizer would make an empty one
             raise UserError(f"{part}: holds no tokenizer ({', '.join(_VOCABULARIES)}); copy it there")
-        if found == ["spiece.model"] and find_spec("sentencepiece") is None:
+        if found == ["spiece.model"] and not is_installed("sentencepiece"):
             raise UserError(f"{part}: its tokenizer is a spiece.model alone; `pip install sentencepiece` to read it")
         return AutoTokenizer.from_pretrained(part, local_files_only=True)
 

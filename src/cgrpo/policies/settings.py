@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from cgrpo.errors import UserError
-from cgrpo.extensions import Extensions
+from cgrpo.extensions import Extensions, is_installed
 from cgrpo.hub import Wanted
 from cgrpo.section import TOYBOX, Place, Positive, Section
 
@@ -29,6 +28,10 @@ POLICIES = Extensions(
     },
 )
 """A name stands for a class of policies, a ``cgrpo.policies.base.Policy``."""
+
+# By torch itself, and by packages that add to it in torch's own way; only the names are used here.
+OWN_COMPILERS = dict.fromkeys(("inductor", "cudagraphs", "eager", "aot_eager"), "torch")
+COMPILERS = Extensions("backend of torch.compile", "torch_dynamo_backends", OWN_COMPILERS)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class PolicySettings(Section):
     or whole blocks."""
     offload: bool = False
     """Keep text encoders and autoencoder in the CPU's memory while they are idle."""
-    compile: str = ""
+    compile: Annotated[str, AfterValidator(lambda name: name and COMPILERS.check(name))] = ""
     """torch.compile backend for the transformer's blocks, such as "inductor"; empty is off."""
     quantise: Literal["none", "int8"] = "none"
     """Keep the frozen blocks' matrices in 8 bits (torchao, an extra): half the memory of bfloat16."""
@@ -112,7 +115,7 @@ class PolicySettings(Section):
 
     def missing(self) -> list[str]:
         """What must be installed first, a line each; checkpoints apart."""
-        if self.quantise == "int8" and importlib.util.find_spec("torchao") is None:
+        if self.quantise == "int8" and not is_installed("torchao"):
             return ["quantise = int8 needs torchao: pip install torchao, or set quantise = none"]
         return []
 

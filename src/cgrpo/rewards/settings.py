@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cgrpo.errors import UserError
+from cgrpo.extensions import is_installed
 from cgrpo.hub import Wanted, asset, locate
 from cgrpo.rewards.base import FunctionReward, Reward
 from cgrpo.rewards.sketch import ModelSketch, stock_model
@@ -49,7 +49,7 @@ class RewardSettings(Section):
 
     def missing(self) -> list[str]:
         """What must be installed first, a line each; checkpoints apart."""
-        return [f"needs {name}: pip install {name}" for name in self.packages if find_spec(name) is None]
+        return [f"needs {name}: pip install {name}" for name in self.packages if not is_installed(name)]
 
     def lacks(self, task: Task) -> str:
         """What ``task`` must say and does not, in words; "" if nothing."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from cgrpo.errors import UserError
+from cgrpo.extensions import is_installed
 
 
 def check_installed(command: str) -> None:
     """Raise UserError where a package that ``command`` serves with is missing."""
     for package in ("fastapi", "uvicorn"):
-        if importlib.util.find_spec(package) is None:
+        if not is_installed(package):
             raise UserError(f"{command} needs {package}", "pip install fastapi httpx uvicorn")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,29 @@ def config_fingerprint(settings: Mapping[str, Any]) -> str:
 
     Nor its length, but where the learning rate depends on that. ``settings``: a configuration as config.json has it.
     """
+    return of_bytes(to_json(_dependent(settings)))
+
+
+def binding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a resumed run must share with its checkpoint, by dotted key; ``settings`` as above.
+
+    Batches that only bound memory are free, too: they change the last bits alone.
+    """
+    kept = _dependent(settings)
+    for name, free in (("training", {"micro_batch"}), ("sampling", {"batch"})):
+        kept[name] = _without(kept.get(name, {}), free)
+    return dict(_flat(kept))
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _dependent(settings: Mapping[str, Any]) -> dict[str, Any]:
     length = {"iterations", "checkpoint_every", "keep_checkpoints", "parallel"}
     # Where and at what pains a reward computes, not what.
     effort = {"url", "token_variable", "timeout", "patience", "on_failure", "chunk", "offload"}
@@ -42,11 +65,25 @@ def config_fingerprint(settings: Mapping[str, Any]) -> str:
     for name, free in (("training", length), ("policy", {"checkpointing", "offload"})):
         kept[name] = _without(kept.get(name, {}), free)
     kept["rewards"] = {name: _without(reward, effort) for name, reward in kept.get("rewards", {}).items()}
-    return of_bytes(to_json(kept))
+    return kept
 
 
 def _without(table: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in table.items() if name not in names}
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError for a setting in which a run and its checkpoint at ``path`` differ; see ``binding_settings``."""
+    for key in (*now, *(before.keys() - now.keys())):
+        if before.get(key) != now.get(key):
+            reason = "the run's numbers depend on it"
+            if key == "training.iterations":
+                reason = f"the learning rate ({now.get('training.schedule')}) falls to 0 behind the last iteration"
+            raise UserError(
+                f"checkpoint {path}: {key} was {json_text(before.get(key))} and is {json_text(now.get(key))} now, but "
+                f"it can't change when a run is resumed: {reason}",
+                "leave it as it was, or start a new run",
+            )
 
 
 def save_checkpoint(
@@ -55,13 +92,13 @@ def save_checkpoint(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Tensor],
-    fingerprint: str,
+    settings: Mapping[str, Any],
     keep: int,
     best: Path | None = None,
 ) -> None:
     """Write ``folder``/step-N for the state before iteration N, then delete all but the newest ``keep``.
 
-    ``state``: what else the trainer goes on from, by name, such as its average.
+    ``state``: what else the trainer goes on from, by name, such as its average. ``settings``: see ``binding_settings``.
     ``best``: the folder of the guard's best adapter, kept with the state if there is one, since the run may go on to
     find a better one and then be taken up from here.
     """
@@ -75,7 +112,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_tensors(partial / STATE, tensors)
-    index = {"iteration": iteration, "config": fingerprint, "sha256": of_file(partial / STATE)}
+    index = {"iteration": iteration, "settings": settings, "sha256": of_file(partial / STATE)}
     (partial / INDEX).write_text(json_text(index, indent=2) + "\n")
     for name in (STATE, INDEX):
         with (partial / name).open("rb") as file:
@@ -120,12 +157,12 @@ def load_checkpoint(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Tensor],
-    fingerprint: str,
+    settings: Mapping[str, Any],
 ) -> int:
     """Restore the newest checkpoint under ``folder``; returns the iteration to go on with (0 if there is none).
 
-    ``state`` is what the loop gives now, and is written into. ``fingerprint``: of the run's configuration.
-    Raises UserError, before anything is changed, if it is truncated, damaged, or of another configuration.
+    ``state`` is what the loop gives now, and is written into. ``settings``: see ``binding_settings``.
+    Raises UserError, before anything is changed, if it is truncated, damaged, or of other settings.
     """
     found = checkpoints(folder)
     if not found:
@@ -135,13 +172,13 @@ def load_checkpoint(
     try:
         index = json.loads((path / INDEX).read_text())
         damaged = of_file(path / STATE) != index["sha256"]
+        before = dict(index["settings"])
         tensors = {} if damaged else load_file(path / STATE)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
         raise UserError(f"checkpoint {path} can't be read ({error}); {cure}") from error
     if damaged:
         raise UserError(f"checkpoint {path} is truncated or damaged (checksum differs); {cure}")
-    if index["config"] != fingerprint:
-        raise UserError(f"checkpoint {path} belongs to another configuration; resume a run with its own config.json")
+    refuse_changes(before, settings, path)
     wanted = {f"adapter.{name}": p.shape for name, p in parameters.items()}
     have = {key: value.shape for key, value in tensors.items() if key.startswith("adapter.")}
     if wanted != have:

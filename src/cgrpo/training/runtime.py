@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,18 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from cgrpo.errors import UserError
-from cgrpo.launch import launched
+from cgrpo.extensions import is_installed
+from cgrpo.launch import clean_environment
 
 
 class Runtime:
     """This process among ``world``. One process is the case world = 1, not a special one."""
 
     def __init__(self, tracker: str = "none", folder: Path | None = None):
-        if tracker != "none" and importlib.util.find_spec(tracker) is None:
+        if tracker != "none" and not is_installed(tracker):
             cure = f"pip install {tracker}, or choose another with --set logging.tracker=none"
             raise UserError(f"logging.tracker = {tracker!r}: the package is not installed; {cure}")
-        launched()  # half a launch would be a traceback of torch's
+        clean_environment()  # half a launch would be a traceback of torch's
         self._accelerator = Accelerator(
             log_with=None if tracker == "none" else tracker, project_dir=folder, cpu=not torch.cuda.is_available()
         )

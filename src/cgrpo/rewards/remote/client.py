@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.extensions import is_installed
 from cgrpo.rewards.base import Axis, Reward
 from cgrpo.rewards.network import is_local, read_token, set_up
 from cgrpo.rewards.remote import RemoteSettings
@@ -55,7 +55,7 @@ class Transport:
     """
 
     def __init__(self, where: str, url: str, token_variable: str, timeout: float, patience: float):
-        if importlib.util.find_spec("httpx") is None:
+        if not is_installed("httpx"):
             raise UserError(f"{where}: needs httpx: pip install httpx")
         import httpx
 

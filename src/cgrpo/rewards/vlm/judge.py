@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import math
 import os
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.extensions import is_installed
 from cgrpo.launch import launched
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.vlm import VlmSettings
@@ -40,7 +40,7 @@ class VlmJudge(Reward):
     unit = "0 to 4 by our rubric"
 
     def __init__(self, settings: VlmSettings):
-        if importlib.util.find_spec("openai") is None:
+        if not is_installed("openai"):
             raise UserError("a vlm judge needs the openai package: pip install openai")
         self.settings = settings
         self.axis: Axis = settings.task

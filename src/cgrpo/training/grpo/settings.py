@@ -28,7 +28,7 @@ class Window(Section):
 class StochasticSampling(GroupSampling):
     kind: Literal["constant", "flow-grpo", "cps"] = "constant"
     """How a stochastic step draws its noise (Eq. 13): constant g, Flow-GRPO's, or Flow-CPS's."""
-    noise_level: Annotated[float, Field(gt=0)] = 0.5
+    noise_level: Annotated[float, Field(ge=1e-6)] = 0.5
     """eta of "constant" (the release: 0.4), a of "flow-grpo" (0.7) and "cps"."""
     window: Window = Window()
 
@@ -40,7 +40,7 @@ class StochasticSampling(GroupSampling):
 
 
 class Surrogate(Section):
-    clip: Annotated[float, Field(gt=0)] = 1e-3
+    clip: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Clip range of the ratio, for log-probabilities averaged over latent dimensions (the release: 1e-4)."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL divergence to the adapter-off policy; 0 is off (the paper)."""

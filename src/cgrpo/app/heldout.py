@@ -1,4 +1,4 @@
-"""The held-out guard's part in a run: checks when they are due, the best adapter, and when to stop."""
+"""Held-out tasks in a run: the guard's checks on the way, and base against trained at the end."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 import time
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from cgrpo.app.tasks import make_guard_tasks
+from cgrpo.app.model_card import write_model_card
+from cgrpo.app.needs import make_guard_tasks
 from cgrpo.config import TOYBOX, Config
 from cgrpo.errors import UserError
 from cgrpo.evaluation.guard import (
@@ -21,11 +21,24 @@ from cgrpo.evaluation.guard import (
     stopped_in_words,
     untouched,
 )
-from cgrpo.evaluation.metrics import Scorer, as_rewards
+from cgrpo.evaluation.heldout import (
+    Tasks,
+    describe_tasks,
+    prompt_kinds,
+    sample_arms,
+    score_arms,
+    score_rows,
+    summarise,
+    tasks_by_gain,
+)
+from cgrpo.evaluation.metrics import Scorer, as_rewards, make_scorers
+from cgrpo.evaluation.pages.report import write_report
 from cgrpo.evaluation.sampling import Processes
+from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.measures import measures
+from cgrpo.scores import write_description, write_scores
 from cgrpo.toybox.judges import make_judges
 from cgrpo.training.record import Record
 from cgrpo.training.runtime import Runtime
@@ -37,21 +50,13 @@ def tasks_to_watch(cfg: Config) -> Batch | None:
     return make_guard_tasks(cfg) if 0 < cfg.guard.every <= cfg.training.iterations else None
 
 
-def make_held_out_judges(cfg: Config, toybox: bool, device: torch.device | str) -> dict[str, Reward]:
-    """Judges of held-out tasks: guard.scorers, or where there are none and the tasks are the toy world's, its own.
-
-    The random state is left as it was: loading a model may draw.
-    """
-    with untouched(torch.device(device)):
-        return make_rewards(cfg.guard.scorers, device) or (make_judges() if toybox else {})
-
-
 def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Reward], processes: Processes) -> Guard:
-    """The guard over ``tasks``: ``rewards`` as trained on, judges beside them, and measures of the pictures.
+    """The guard over ``tasks``: ``rewards`` as trained on, judges, and measures of the pictures.
 
-    Raises UserError where two of them have one name. The random state is left as it was.
+    Judges are guard.scorers, or the toy world's own where there are none. Raises UserError where two have one name.
     """
-    judges = make_held_out_judges(cfg, tasks.spec is not None, policy.device)
+    with untouched(policy.device):  # loading a model may draw
+        judges = make_rewards(cfg.guard.scorers, policy.device) or (make_judges() if tasks.spec is not None else {})
     own = measures(cfg.evaluation.copies)
     for name in own:
         if name in rewards or name in judges:
@@ -65,16 +70,19 @@ def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Rew
 
 
 class Watch:
-    """Alike on all processes; the main one writes. ``stopped`` says why the run is to end early, "" while it isn't.
+    """The guard's checks, and the judges of the final comparison. All processes check; the main one writes.
 
-    ``tasks`` are what ``tasks_to_watch`` gives; ``first`` is the iteration that the run goes on with.
-    What it concludes follows from the checks before that one, whether this process made or found them.
+    tasks    the guard's, as ``tasks_to_watch`` gives them
+    final    the final comparison's
+    first    the iteration that the run continues with; earlier checks are read from ``record``
+    stopped  why the run is to end early; "" while it is not
     """
 
     def __init__(
         self,
         cfg: Config,
         tasks: Batch | None,
+        final: Tasks | None,
         policy: Policy,
         rewards: dict[str, Reward],
         record: Record,
@@ -88,11 +96,23 @@ class Watch:
         self.stopped = ""
         if tasks is not None:
             self.guard = make_guard(cfg, tasks, policy, rewards, runtime)
+        self.judges = self._final_judges(cfg, final, policy) if self.main and final is not None else {}
         if self.settings.every and not self.settings.source and cfg.data.source != TOYBOX:
             self._say(
                 "no held-out guard: guard.source names no manifest of held-out tasks; cgrpo data prompts makes one"
             )
         self._conclude(first)
+
+    def _final_judges(self, cfg: Config, tasks: Tasks, policy: Policy) -> dict[str, Reward]:
+        """In the toy world its own judges, else the guard's. Made before the training: a missing one ends no run late.
+
+        They wait in the CPU's memory where no check needs them.
+        """
+        toybox = tasks.batch.spec is not None
+        if self.guard is not None and not toybox:
+            return {name: one.score for name, one in self.guard.scorers.items() if one.role == "judge"}
+        with untouched(policy.device):
+            return make_judges() if toybox else make_rewards(cfg.guard.scorers)
 
     def after(self, iteration: int) -> dict[str, float]:
         """The check that may be due after ``iteration`` iterations; its numbers for the record, empty if none is."""
@@ -134,3 +154,49 @@ class Watch:
     def _say(self, sentence: str) -> None:
         if self.main:
             tqdm.write(sentence, file=sys.stderr)  # above the bar
+
+
+def finish(
+    record: Record,
+    cfg: Config,
+    policy: Policy,
+    rewards: dict[str, Reward],
+    runtime: Runtime,
+    tasks: Tasks | None,
+    watch: Watch,
+    stopped: str = "",
+) -> None:
+    """The comparison on held-out ``tasks``, if there are any; summary and report.
+
+    ``stopped`` says why the training itself ended early.
+    """
+    arms = sample_arms(cfg, tasks, policy, runtime) if tasks is not None else {}
+    if not runtime.is_main:
+        return
+    guard, rows = watch.summary(), record.rows()
+    summary: dict[str, Any] = {"iterations": len(rows), "metrics": {}}
+    summary["seconds"] = {"training": sum(row["seconds/total"] for row in rows)}
+    if guard:
+        summary["seconds"]["guard"] = sum(row.get("seconds/guard", 0.0) for row in rows)
+        summary["guard"] = guard
+    if stopped:
+        summary["stopped"] = stopped
+    result = None
+    if tasks is not None:
+        for judge in watch.judges.values():
+            judge.to(runtime.device)
+        scorers = make_scorers(rewards, watch.judges, cfg.evaluation.copies)
+        result = score_arms(tasks, arms, scorers)
+        summary["heldout"] = {"source": tasks.source, "tasks": len(tasks)}
+        summary["heldout"] |= {"over": tasks.clusters.unit, "clusters": tasks.clusters.count}
+        summary["metrics"] = summarise(result, scorers)
+        kinds = prompt_kinds(result).items()
+        summary["by_prompt"] = {kind: summarise(result, scorers, mask_N) for kind, mask_N in kinds}
+        pictures = {"base": result.base_NHWC, "trained": result.trained_NHWC}
+        chosen = tasks_by_gain(result, summary["metrics"])
+        row_sheet(result.batch, chosen, pictures).save(record.folder / "comparison.png")
+        write_description(record.folder, describe_tasks(cfg, tasks, scorers))
+        write_scores(record.folder, score_rows(result, scorers))
+    record.write_summary(summary)
+    write_model_card(record.adapter, cfg, summary)
+    write_report(record.folder, rows, cfg, summary, result, record.checks())
