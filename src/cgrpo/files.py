@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -45,6 +46,19 @@ def writing(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror or error})") from error
+
+
+def new_folder(first: Path) -> Path:
+    """Make a folder that nobody else has: ``first``, or ``first``-2 and so on. Raises UserError.
+
+    Jobs of an array may ask in the same second.
+    """
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        with writing(folder), suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
+from cgrpo.files import new_folder
 
 NEEDED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WAITING = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
@@ -79,6 +81,13 @@ def wait_asleep_if_busy() -> None:
 
     if psutil.cpu_percent(interval=0.1) >= BUSY:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def run_folder(name: str) -> Path:
+    """A new folder for a run, outputs/``name``-TIME; ``Path()`` on processes that don't choose it."""
+    if launched()[0]:
+        return Path()
+    return new_folder(Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def clean_environment() -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
+from cgrpo.errors import UserError
 from cgrpo.policies.flux.policy import FluxPolicy
 
 
@@ -131,6 +132,54 @@ def test_foreign_and_truncated_checkpoints(capfd, small, tmp_path):
     shutil.rmtree(run / "checkpoints" / "step-1")
     shutil.copytree(other / "checkpoints" / "step-1", run / "checkpoints" / "step-1")
     assert "training.seed was 5 and is 0 now" in one_line(capfd, "train", "--resume", run)
+
+
+def test_a_run_whose_checkpoints_are_lost(capfd, small, tmp_path):
+    """It would begin anew over what is there. Its grids of samples are nobody's input."""
+    run = train(small("training.iterations=1"), tmp_path / "run")
+    shutil.rmtree(run / "samples")
+    assert main(["train", "--resume", str(run), "--set", "training.iterations=2"]) == 0
+    assert len(list((run / "samples").iterdir())) == 1
+    kept = (run / "metrics.jsonl").read_text()
+    shutil.rmtree(run / "checkpoints")
+    assert "holds no checkpoint" in one_line(capfd, "train", "--resume", run)
+    assert (run / "metrics.jsonl").read_text() == kept
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("training.iterations=2", "training.iterations was 1 and is 2 now.*cosine"),
+        ("shaping.alpha=0.1", "shaping.alpha was 0.5 and is 0.1 now"),
+        ("rewards.identity.type=none", "rewards.identity.type was"),
+        ("training.micro_batch=3", ""),
+        ("sampling.batch=4", ""),
+    ],
+)
+def test_what_may_change_when_a_run_is_resumed(small, tmp_path, setting, says):
+    cosine = ("training.iterations=1", "training.schedule=cosine", "weights.type=constant", "weights.prompt=1")
+    run = train(small(*cosine), tmp_path / "run")
+    changed = small(*cosine, setting)
+    if not says:
+        assert train(changed, resume=run) == run
+        return
+    with pytest.raises(UserError, match=says):
+        train(changed, resume=run)
+
+
+def test_a_judge_that_is_missing_ends_no_run_late(capfd, small_arguments, tmp_path):
+    """Without a guard the judges score the end alone; they are loaded before the first iteration all the same."""
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    (tmp_path / "held.json").write_text(json.dumps([{"prompt": "a toy", "image": "a.png"}] * 2))
+    settings = ("guard.every=0", "evaluation.enabled=true", f"evaluation.source={tmp_path / 'held.json'}")
+    settings += ("guard.scorers.judge.type=exact_rewards:raises", "training.iterations=1")
+    words = [word for setting in settings for word in ("--set", setting)]
+    run = tmp_path / "run"
+    line = one_line(capfd, "train", *small_arguments, *words, "--out", run)  # it fails when it scores
+    assert f"the trained adapter is safe in {run / 'adapter'}" in line and f"--resume {run}" in line
+    words += ["--set", "guard.scorers.judge.type=absent:function"]
+    assert "absent" in one_line(capfd, "train", *small_arguments, *words, "--out", tmp_path / "other")
+    assert not (tmp_path / "other" / "metrics.jsonl").exists()
 
 
 def test_a_model_that_gives_nan_is_named_not_the_reward(capfd, small_arguments, monkeypatch, tmp_path):

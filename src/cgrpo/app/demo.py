@@ -62,7 +62,7 @@ def demo(
 
 def _examples(cfg: Config) -> list[Example]:
     """Held-out tasks of different subjects, where the run has any."""
-    from cgrpo.app.tasks import make_final_tasks
+    from cgrpo.app.needs import make_final_tasks
     from cgrpo.serving.demo import Example
 
     tasks = make_final_tasks(cfg)

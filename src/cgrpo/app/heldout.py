@@ -170,7 +170,11 @@ def finish(
 
     ``stopped`` says why the training itself ended early.
     """
-    arms = sample_arms(cfg, tasks, policy, runtime) if tasks is not None else {}
+    arms = {}
+    if tasks is not None:
+        total = len(tasks) * (1 + cfg.evaluation.best_of) // runtime.world
+        with tqdm(total=total, desc="compare", unit=" pictures", disable=not runtime.is_main) as bar:
+            arms = sample_arms(cfg, tasks, policy, runtime, bar.update)
     if not runtime.is_main:
         return
     guard, rows = watch.summary(), record.rows()
@@ -186,7 +190,8 @@ def finish(
         for judge in watch.judges.values():
             judge.to(runtime.device)
         scorers = make_scorers(rewards, watch.judges, cfg.evaluation.copies)
-        result = score_arms(tasks, arms, scorers)
+        with tqdm(total=len(scorers), desc="score", unit=" metrics") as bar:
+            result = score_arms(tasks, arms, scorers, bar.update)
         summary["heldout"] = {"source": tasks.source, "tasks": len(tasks)}
         summary["heldout"] |= {"over": tasks.clusters.unit, "clusters": tasks.clusters.count}
         summary["metrics"] = summarise(result, scorers)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
-from datetime import datetime
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from cgrpo.config import Config, settled
 from cgrpo.data import ManifestSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
-from cgrpo.files import alone, writing
-from cgrpo.launch import launched
+from cgrpo.files import alone
+from cgrpo.launch import run_folder
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import make_rewards
 from cgrpo.training.checkpoint import (
@@ -48,7 +46,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     is called, such as its recipe's name. A run that its guard stops ends as if ``training.iterations`` had been that
     number. Raises UserError for anything the user can fix; nothing that is already written is lost.
     """
-    folder = resume or out or (_new_folder(name) if launched()[0] == 0 else Path())
+    folder = resume or out or run_folder(name)
     runtime = Runtime(cfg.logging.tracker, folder)
     folder = Path(runtime.share(str(folder)))
     runtime.local(*cfg.share())  # impossible geometry is refused before anything is loaded
@@ -61,17 +59,6 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"cgrpo train --resume {shlex.quote(str(folder))} continues the run") from None
     return folder
-
-
-def _new_folder(name: str) -> Path:
-    """A folder for a run that nobody else has: jobs of an array may begin in the same second."""
-    first = Path("outputs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    for number in itertools.count(1):
-        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
-        with suppress(FileExistsError), writing(folder):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError
 
 
 def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: str) -> None:
@@ -122,7 +109,7 @@ def _restore(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any]) ->
 
     0 for a run that was ended before its first checkpoint. Raises UserError where its checkpoints are lost.
     """
-    if not checkpoints(record.checkpoints) and record.adapter.exists():  # which is written after a checkpoint
+    if not checkpoints(record.checkpoints) and any(record.adapter.glob("*.safetensors")):  # written after one
         raise UserError(
             f"{record.checkpoints} holds no checkpoint, but the run had some", "restore one, or start a new run"
         )

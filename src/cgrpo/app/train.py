@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from cgrpo.app.options import Folder, Settings, command
+from cgrpo.app.terminal import coloured, print_header, print_table
 from cgrpo.errors import UserError
 
 
@@ -28,39 +29,59 @@ def train(
         out: run directory (default: outputs/RECIPE-TIME)
         resume: continue the run in this directory
     """
-    from cgrpo.app import run
     from cgrpo.config import load_config, override
+    from cgrpo.launch import launched, run_folder
     from cgrpo.training.record import Record
 
     if resume is None:
-        recipe = recipe or "toybox"
-        return run.train(load_config(recipe, settings), out, name=Path(recipe).stem)
-    for name, value in {"a recipe": recipe, "--out": out}.items():
-        if value is not None:
-            raise UserError(f"--resume {resume}: the run has its own settings and folder; leave {name} out")
-    return run.train(override(Record.open(resume)[1], settings), resume=resume, name="toybox")
+        cfg, name = load_config(recipe or "toybox", settings), Path(recipe or "toybox").stem
+        folder = out or run_folder(name)
+    else:
+        for word, value in {"a recipe": recipe, "--out": out}.items():
+            if value is not None:
+                raise UserError(f"--resume {resume}: the run has its own settings and folder; leave {word} out")
+        folder, cfg, name = resume, override(Record.open(resume)[1], settings), resume.resolve().name
+    if launched()[0] == 0:  # before torch is loaded, which takes seconds
+        print_header(cfg, name, folder, resumed=resume is not None)
+    from cgrpo.app import run
+
+    return run.train(cfg, None if resume else folder, resume=resume, name=name)
 
 
 def show_summary(folder: Path) -> None:
-    """Print base against trained, and where the files are."""
-    summary = folder / "summary.json"
-    if not summary.exists():  # another process writes and prints it
+    """Print a verdict, base against trained, where the files are, and what to type next."""
+    from cgrpo.evaluation.metrics import movement
+    from cgrpo.evaluation.pages.report.page import verdict
+    from cgrpo.evaluation.show.table import Table, interval, number
+
+    if not (folder / "summary.json").exists():  # another process writes and prints it
         return
-    table = json.loads(summary.read_text())
-    metrics, guard = table["metrics"], table.get("guard")
+    summary = json.loads((folder / "summary.json").read_text())
+    metrics, guard = summary["metrics"], summary.get("guard")
+    result = verdict(metrics, summary["iterations"])
+    print(f"\n{coloured(result.text, result.kind)}\n")
     if metrics:
-        print(f"\n{'held-out':20s} {'role':7s} {'axis':9s} {'base':>7s} {'trained':>8s} {'change':>8s}  95 % interval")
-    for name, row in metrics.items():
-        numbers = {key: math.nan if value is None else value for key, value in row.items()}
-        print(
-            "{name:20s} {role:7s} {axis:9s} {base:7.3f} {trained:8.3f} {difference:+8.3f}  "
-            "[{low:+.3f}, {high:+.3f}]".format(name=name, **numbers)
-        )
+        rows = [
+            [
+                name,
+                *(metric[key] for key in ("role", "axis")),
+                *(number(metric[key]) for key in ("base", "trained")),
+                number(metric["difference"], signed=True),
+                f"[{interval(metric['low'], metric['high'])}]",
+            ]
+            for name, metric in metrics.items()
+        ]
+        head = ["held-out", "role", "axis", "base", "trained", "change", "95 % interval"]
+        tones = ["muted" if metric["role"] == "guard" else movement(metric) for metric in metrics.values()]
+        print_table(Table("Held-out", "", head, rows, "lllrrrl"), tones)
     if guard:
         print("", *filter(None, (guard["stopped"], guard["kept"])), sep="\n")
+    best = guard and guard["best"]
     print(f"\nreport: {folder / 'report.html'}\nadapter: {folder / 'adapter'}")
-    if guard and guard["best"]:
+    if best:
         print(f"best: {folder / 'best'}")
+    adapter = shlex.quote(str(folder / ("best" if best else "adapter")))
+    print(f'next: cgrpo sample {adapter} --reference photo.png --prompt "a toy in the snow" --out pictures')
 
 
 EXAMPLES = """\

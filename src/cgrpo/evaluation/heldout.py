@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,17 +78,25 @@ def tasks_of(suite: Suite, batch: Batch) -> Tasks:
     return Tasks(batch, rows, clusters, suite.name, suite.name, suite.conditions)
 
 
-def sample_arms(cfg: Config, tasks: Tasks, policy: Policy, processes: Processes) -> dict[str, Tensor]:
+Progress = Callable[[int], object]
+
+
+def sample_arms(
+    cfg: Config, tasks: Tasks, policy: Policy, processes: Processes, progress: Progress = lambda count: None
+) -> dict[str, Tensor]:
     """The held-out tasks' pictures [N, H, W, 3] with the adapter off and on, from the same noise; on every process.
 
     With ``evaluation.best_of`` above 1 the latter are [K, N, H, W, 3]: the first from the base's noise, the others from
-    noises that the run's seed chooses.
+    noises that the run's seed chooses. ``progress`` is called with the number of pictures that were just made.
     """
-    batch = tasks.batch
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
+
+    def sample(draw: int) -> Tensor:
+        return sample_tasks(policy, sigmas, tasks.batch, cfg.evaluation.batch, processes, draw, progress)
+
     with policy.reference():
-        base_NHWC = sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes)
-    trained = [sample_tasks(policy, sigmas, batch, cfg.evaluation.batch, processes, draw) for draw in _draws(cfg)]
+        base_NHWC = sample(0)
+    trained = [sample(draw) for draw in _draws(cfg)]
     return dict(zip(ARMS, (base_NHWC, trained[0] if len(trained) == 1 else torch.stack(trained)), strict=True))
 
 
@@ -97,15 +105,20 @@ def _draws(cfg: Config) -> list[int]:
     return [0, *(cfg.training.seed * MANY + k for k in range(1, cfg.evaluation.best_of))]
 
 
-def score_arms(tasks: Tasks, arms: dict[str, Tensor], scorers: dict[str, Scorer]) -> HeldOut:
-    """Both arms' pictures scored with every scorer; of several of a task, the one that the rewards choose."""
+def score_arms(
+    tasks: Tasks, arms: dict[str, Tensor], scorers: dict[str, Scorer], progress: Progress = lambda count: None
+) -> HeldOut:
+    """Both arms' pictures scored with every scorer; of several of a task, the one that the rewards choose.
+
+    ``progress`` is called with 1 after each scorer.
+    """
     batch = tasks.batch
     if arms["trained"].ndim > arms["base"].ndim:
         arms = arms | {"trained": _chosen(arms["trained"], batch, scorers)}
-    scores = {
-        name: {arm: scored(name, scorer.score, images_NHWC, batch) for arm, images_NHWC in arms.items()}
-        for name, scorer in scorers.items()
-    }
+    scores = {}
+    for name, scorer in scorers.items():
+        scores[name] = {arm: scored(name, scorer.score, images_NHWC, batch) for arm, images_NHWC in arms.items()}
+        progress(1)
     base_NHWC, trained_NHWC = (arms[arm] for arm in ARMS)
     return HeldOut(tasks, base_NHWC, trained_NHWC, scores)
 

@@ -182,12 +182,23 @@ def parts_in_turns(
 
 
 def sample_tasks(
-    policy: Policy, sigmas: Tensor, batch: Batch, chunk: int, processes: Processes, draw: int = 0
+    policy: Policy,
+    sigmas: Tensor,
+    batch: Batch,
+    chunk: int,
+    processes: Processes,
+    draw: int = 0,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> Tensor:
-    """One picture per task from task noise, at most ``chunk`` at a time: uint8 [N, H, W, 3], all on every process."""
+    """One picture per task from task noise, at most ``chunk`` at a time: uint8 [N, H, W, 3], all on every process.
+
+    ``progress`` is called with the number of pictures that this process just made.
+    """
     parts = policy.alike(batch, chunk)
     own = [torch.zeros(0, policy.height, policy.width, 3, dtype=torch.uint8)]
-    own += [images_NHWC for _, images_NHWC in parts_in_turns(policy, sigmas, batch, parts, processes, draw)]
+    for _, images_NHWC in parts_in_turns(policy, sigmas, batch, parts, processes, draw):
+        own.append(images_NHWC)
+        progress(len(images_NHWC))
     return gather_parts(torch.cat(own), parts, processes)
 
 

@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cgrpo import __version__
 from cgrpo.config import Config, parse_config
 from cgrpo.errors import UserError
@@ -124,6 +122,8 @@ def _keep(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _environment() -> dict[str, Any]:
+    import torch  # not for whoever only reads a run
+
     packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow", "safetensors")
     return {
         "cgrpo": __version__,
