@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import cgrpo
+from cgrpo.app.main import main
 from cgrpo.config import load_config, recipes
 from cgrpo.files import json_text
 
@@ -81,6 +82,29 @@ def test_one_version() -> None:
     assert cgrpo.__version__ == declared == cited == metadata.version("customized-grpo")
 
 
+def test_the_citation_is_what_cite_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cite"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    paper = " ".join(read("CITATION.cff").partition("references:")[2].split())
+    names = re.findall(r"given-names: (\S+) family-names: (\S+)", paper)
+    authors = [f"{family}, {given}" for given, family in names]
+    assert f"author = {{{' and '.join(authors)}}}" in printed
+    for key in ("title", "booktitle", "year"):
+        (value,) = re.findall(rf" {key} = {{(.*?)}}", printed)
+        assert value in paper, value
+    assert re.findall(r"arXiv:[\d.]+", printed)[0] in paper
+
+
+def test_the_source_distribution_has_what_the_tests_read() -> None:
+    """All that git tracks at the top; hatchling adds pyproject.toml, README, LICENSE and .gitignore itself."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    included = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    added = {"pyproject.toml", "README.md", "LICENSE", ".gitignore"}
+    assert {f"/{file.partition('/')[0]}" for file in files} - {f"/{name}" for name in added} == set(included)
+
+
 def test_readme_and_ci_run_the_same_command() -> None:
     assert TEST_COMMAND in read("README.md")
     assert TEST_COMMAND in read(".ci/run")
@@ -88,7 +112,8 @@ def test_readme_and_ci_run_the_same_command() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads(read("pyproject.toml"))["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["dev"] + extras["docs"]
     names = {re.split(r"[^\w-]", requirement)[0] for requirement in wanted}
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", read("constraints.txt"), re.MULTILINE))
     assert names <= {name.lower().replace("_", "-") for name in pins}

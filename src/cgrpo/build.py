@@ -13,7 +13,7 @@ import torch
 from cgrpo.analysis import AnalysisInputs
 from cgrpo.config import TOYBOX, Config, parse_config
 from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
-from cgrpo.errors import UserError
+from cgrpo.errors import UserError, page
 from cgrpo.policies import build
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import make_rewards
@@ -56,7 +56,7 @@ def make_source(cfg: Config) -> Source:
         return world
     source = make_manifest(cfg, cfg.data.source, cfg.data.root, cfg.data.limit)
     if source.left_out:
-        reason = f"{source.left_out} rows are left out by the data set's own quality filter (docs/reference/data.md)"
+        reason = f"{source.left_out} rows are left out by the data set's own quality filter ({page('reference/data')})"
         print(f"cgrpo: {cfg.data.source}: {reason}", file=sys.stderr)
     return source
 

@@ -1,4 +1,6 @@
-"""The one exception for a user's mistake."""
+"""The one exception for a user's mistake, and where a message sends the reader."""
+
+from importlib import metadata
 
 
 class UserError(Exception):
@@ -14,6 +16,16 @@ class UserError(Exception):
 
 class BrokenPicture(UserError):
     """A sampled picture has values that are not finite."""
+
+
+def page(name: str) -> str:
+    """Where a page such as "reference/data" is: on the site that [project.urls] names, else in the repository."""
+    try:
+        urls = metadata.metadata("customized-grpo").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        urls = []
+    site = dict(url.split(", ", 1) for url in urls).get("Documentation")
+    return f"{site.rstrip('/')}/{name}.html" if site else f"docs/{name}.md"
 
 
 def one_line(text: str) -> str:

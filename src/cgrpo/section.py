@@ -11,6 +11,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from cgrpo.errors import page
+
 TOYBOX = "toybox"  # in place of a path: what the package carries
 # In place of policy.path: the toy world's base, and one taught to copy its reference (docs/notes/copy-world.md).
 TOYBOX_POLICIES = {TOYBOX: "transformer", "toybox-copy": "transformer-copy"}
@@ -88,7 +90,7 @@ def first_fault(error: ValidationError, known: Iterable[str] = ()) -> str:
     key, message, given = key_of(first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(known), 1, 0.5)
-        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "; see docs/reference/config.md")
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else f"; see {page('reference/config')}")
     if first["type"] == "reward_type":
         return f"{key}.type: {message}".removeprefix(".")
     got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"

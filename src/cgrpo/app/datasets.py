@@ -27,7 +27,7 @@ from cgrpo.config import TOYBOX, Config, load_config
 from cgrpo.data import CheckReport, ManifestSource, Scorers, check_manifest
 from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan
-from cgrpo.errors import UserError
+from cgrpo.errors import UserError, page
 from cgrpo.hub import whereabouts
 from cgrpo.policies.build import make_cut, make_encoder
 from cgrpo.policies.encodings.store import Encoded
@@ -45,9 +45,8 @@ def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> 
     with tqdm(desc="check", unit=" pictures") as bar:
         report = check_manifest(path, root=root, quick=quick, progress=functools.partial(advance, bar))
     if report.left_out:
-        print(
-            f"the set's own quality filter leaves out {report.left_out} of {report.rows} rows: docs/reference/data.md"
-        )
+        rows = f"{report.left_out} of {report.rows} rows"
+        print(f"the data set's own quality filter leaves out {rows}: {page('reference/data')}")
     return report
 
 

@@ -78,7 +78,7 @@ Recipe = Annotated[str, Parameter(help="a packaged recipe or a TOML file")]
 BaseRecipe = Annotated[str, Parameter(metavar="RECIPE", help="describes the base, unless a run directory does")]
 Settings = Annotated[
     Sequence[str],
-    Parameter(name="--set", metavar="KEY=VALUE", help="change a setting (docs/reference/config.md); repeatable"),
+    Parameter(name="--set", metavar="KEY=VALUE", help="change a setting, such as training.seed=1; repeatable"),
 ]
 
 
