@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.config import load_config, parse_config
 from cgrpo.errors import UserError
 from cgrpo.hub import asset, read_settings
-from cgrpo.plan.count import Counter, Live
+from cgrpo.plan.count import count_call
 from cgrpo.plan.policy import CountedPolicy, count_policy
 from cgrpo.plan.rewards import reward_models
 from cgrpo.policies.memory import set_checkpointing
@@ -166,6 +171,52 @@ def tiny(folder: Path, name: str) -> CountedPolicy:
     return CountedPolicy(settings, 1)
 
 
+def of_attention(products: int) -> Any:
+    """Products of queries and keys, [samples, heads, rows, width], by their shapes."""
+
+    def count(query: Any, key: Any, *rest: Any, **named: Any) -> int:
+        samples, heads, rows, width = query
+        return products * 2 * samples * heads * rows * key[2] * width
+
+    return count
+
+
+def counter() -> FlopCounterMode:
+    """PyTorch's own, which leaves the CPU's attention out."""
+    aten, backward = torch.ops.aten, of_attention(5)
+    rules = {
+        aten._scaled_dot_product_flash_attention_for_cpu: of_attention(2),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, *rest, **named: backward(*rest),
+    }
+    return FlopCounterMode(display=False, custom_mapping=rules)
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the tensors that operations under it created and that are still alive (``now``), and their ``peak``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: dict[int, tuple[int, Any]] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        results = function(*args, **(kwargs or {}))
+        for storage in (x.untyped_storage() for x in tree_leaves(results) if isinstance(x, torch.Tensor)):
+            if storage._cdata not in self.seen and storage._cdata not in given:
+                self.watch(storage)
+        return results
+
+    def watch(self, storage: torch.UntypedStorage) -> None:
+        identity = storage._cdata
+        self.seen[identity] = storage.nbytes(), weakref.ref(storage, lambda _: self.gone(identity))
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+
+    def gone(self, identity: int) -> None:
+        self.now -= self.seen.pop(identity)[0]
+
+
 @pytest.fixture
 def like_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms as CUDA's autocast computes them: in float32, on a copy of their own."""
@@ -187,25 +238,70 @@ def test_counts_are_those_of_real_tensors(tmp_path: Path, name: str, like_cuda: 
         parameter.grad = torch.zeros_like(parameter)
     condition = counted.condition(policy, samples)
     given = torch.zeros(samples, *policy.latent_shape), torch.ones(samples), condition
-    with policy.reference(), Counter() as base, torch.no_grad():
+    with policy.reference(), counter() as base, torch.no_grad():
         policy.velocity(*given)
     modes: tuple[Checkpointing, ...] = ("off", "selective", "full")
     for mode in modes:
         set_checkpointing(transformer, mode)
-        with Counter() as ahead:
+        with counter() as ahead:
             out = policy.velocity(*given)
-        with Counter() as back:
+        with counter() as back:
             out.sum().backward()
         with Live() as live:  # apart: the counter's hooks keep tensors alive
             out = policy.velocity(*given)
             kept = live.now
             out.float().square().sum().backward()
         found, needed = counted.operations, counted.activations(samples, mode)
-        assert (base.operations, ahead.operations) == (samples * found.base, samples * found.forward)
-        assert back.operations == samples * (found.backward + found.again[mode])
+        assert (base.get_total_flops(), ahead.get_total_flops()) == (samples * found.base, samples * found.forward)
+        assert back.get_total_flops() == samples * (found.backward + found.again[mode])
         assert needed.kept == pytest.approx(kept, rel=0.01)
         if "wide" in name:  # elsewhere what is per sample outweighs what is per token
             assert needed.kept + needed.at_work == pytest.approx(live.peak, rel=0.1)
+
+
+class Block(nn.Module):
+    """A layer whose cost depends on a plain setting, not on its parameters alone."""
+
+    def __init__(self, repeats: int) -> None:
+        super().__init__()
+        self.repeats, self.layer = repeats, nn.Linear(8, 8)
+
+    def forward(self, x_LC: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        both_2LC = torch.stack([self.layer(x_LC)] * self.repeats)
+        for _ in range(self.repeats):
+            both_2LC = both_2LC @ self.layer.weight
+        return both_2LC[0], both_2LC[-1], x_LC[:1]
+
+
+class Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(repeats) for repeats in (1, 1, 2, 1, 2, 2))
+
+    def forward(self, x_LC: torch.Tensor) -> torch.Tensor:
+        kept = []
+        for index, block in enumerate(self.blocks):
+            if index == 3:
+                x_LC = x_LC[:3]
+            x_LC, aside, first = block(x_LC)
+            kept += [aside, first]
+        return torch.cat([x_LC, *kept])
+
+
+def test_equal_blocks_are_run_once_and_counted_as_often_as_they_stand() -> None:
+    with torch.device("meta"):
+        model = Stack()
+    runs = []
+    for block in model.blocks:
+        block.layer.register_forward_hook(lambda *_: runs.append(1))
+    found = count_call(model, lambda: model(torch.empty(5, 8)))
+    assert len(runs) == 4  # two kinds of blocks, and inputs of two lengths
+    by_hand = [(1, 5), (1, 5), (2, 5), (1, 3), (2, 3), (2, 3)]
+    assert found.operations == sum((1 + repeats * repeats) * 2 * rows * 8 * 8 for repeats, rows in by_hand)
+    real = Stack()
+    with Live() as live, torch.no_grad():
+        real(torch.empty(5, 8))
+    assert found.at_work == live.peak
 
 
 def test_a_folder_without_its_configuration(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils.flop_counter import flop_registry
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
@@ -29,8 +29,81 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _attention(products: int) -> Callable[..., int]:
+    def count(query: Tensor, key: Tensor, *rest: object) -> int:
+        samples, heads, rows, width = query.shape
+        return products * 2 * samples * heads * rows * key.shape[2] * width
+
+    return count
+
+
+def _attention_backward(gradient: Tensor, query: Tensor, key: Tensor, *rest: object) -> int:
+    return _attention(5)(query, key)  # it computes q k^T again
+
+
+_ATTENTION: dict[Any, Callable[..., int]] = {  # the CPU's, which PyTorch counts on GPUs alone
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention(2),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+
+
+class Meter(FakeTensorMode):
+    """Within it tensors have shapes and no numbers, and are counted.
+
+    operations  floating-point operations of matrix products, convolutions and attention: two per multiply-add
+    now, peak   bytes of the tensors that were created within it: those alive, and the most of them at any time
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.now = self.peak = 0
+        self._alive: dict[int, tuple[int, Any]] = {}
+        self._inner = False
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:
+            return super().dispatch(func, types, args, kwargs)
+        kwargs = kwargs or {}
+        inner, self._inner, before = self._inner, True, self.operations
+        try:
+            results = super().dispatch(func, types, args, kwargs)
+        finally:
+            self._inner = inner
+        kind = func._overloadpacket
+        if kind in _ATTENTION:  # before: what an operation is made of counts once
+            self.operations = before + _ATTENTION[kind](*args)
+        elif kind in flop_registry:
+            self.operations = before + flop_registry[kind](*args, **kwargs, out_val=results)
+        if not inner:
+            self._watch(results, args, kwargs)
+        return results
+
+    def restart(self) -> None:
+        """Count from zero; what is alive belongs to no count."""
+        self.operations = self.now = self.peak = 0
+        self._alive.clear()
+
+    def _watch(self, results: Any, args: Any, kwargs: Any) -> None:
+        """Tensors among ``results`` that are neither known nor parts of what was given."""
+        new = {_memory(x): x.untyped_storage() for x in _tensors(results)}
+        given = {_memory(x) for x in _tensors((args, kwargs))}
+        for identity, storage in new.items():
+            if identity not in self._alive and identity not in given:
+                gone = weakref.ref(storage, lambda _, identity=identity: self._gone(identity))
+                self._alive[identity] = storage.nbytes(), gone
+                self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+
+    def _gone(self, identity: int) -> None:
+        self.now -= self._alive.pop(identity)[0]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
 @contextmanager
-def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[None]:
+def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[Meter]:
     """Within it ``models`` have fake tensors on the CPU, and so has everything that is created.
 
     ``like_autocast``: normalisation computes in float32 on a copy of its own, as CUDA's autocast has it and the
@@ -39,53 +112,23 @@ def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[None]:
     for module in {module: None for model in models for module in model.modules()} if like_autocast else ():
         if isinstance(module, _NORMS) and not module._forward_pre_hooks:
             module.float().register_forward_pre_hook(lambda _, given: (given[0].float(), *given[1:]))
+    meter, cpu = Meter(), torch.device("cpu")
     fakes: dict[int, Any] = {}  # by tensor, so that what is shared stays shared
 
     def fake(value: Tensor) -> Tensor:
         if id(value) not in fakes:
-            made = torch.empty(value.shape, dtype=value.dtype, device="cpu")
-            fakes[id(value)] = nn.Parameter(made, value.requires_grad) if isinstance(value, nn.Parameter) else made
+            blank = FakeTensor(meter, torch.empty(value.shape, dtype=value.dtype, device="meta"), cpu)
+            fakes[id(value)] = blank.requires_grad_(value.requires_grad)
         return fakes[id(value)]
 
+    for module in (module for model in models for module in model.modules()):
+        holders: list[Any] = [module._parameters, module._buffers]
+        for tensors in holders:
+            tensors.update({name: fake(value) for name, value in tensors.items() if value is not None})
     # transformers checks values, which fake tensors have not.
-    with FakeTensorMode(), patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1"):
-        for module in (module for model in models for module in model.modules()):
-            holders: list[Any] = [module._parameters, module._buffers]
-            for tensors in holders:
-                tensors.update({name: fake(value) for name, value in tensors.items() if value is not None})
-        yield
-
-
-def _attention(products: int) -> Callable[..., int]:
-    def count(query: Any, key: Any, *rest: Any, **named: Any) -> int:
-        samples, heads, rows, width = query
-        return products * 2 * samples * heads * rows * key[2] * width
-
-    return count
-
-
-_RULES = {  # of the CPU's attention, which PyTorch counts on GPUs alone; the backward computes q k^T again
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention(2),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda gradient, *rest, **named: _attention(5)(
-        *rest
-    ),
-}
-
-
-class Counter:
-    """Floating-point operations of matrix products, convolutions and attention: two per multiply-add."""
-
-    def __enter__(self) -> Counter:
-        self._counter = FlopCounterMode(display=False, custom_mapping=_RULES)
-        self._counter.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._counter.__exit__(*error)
-
-    @property
-    def operations(self) -> int:
-        return self._counter.get_total_flops()
+    with meter, patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1"):
+        meter.restart()
+        yield meter
 
 
 @dataclass(frozen=True)
@@ -99,34 +142,94 @@ class Counted:
 def count_call(model: nn.Module, call: Callable[[], object]) -> Counted:
     """What ``call`` takes, which runs ``model`` on made-up tensors, without gradients."""
     model.eval().requires_grad_(False)
-    with made_up(model), torch.no_grad(), Counter() as counter, Live() as live:
+    with made_up(model) as meter, torch.no_grad(), equal_blocks_once(model, meter):
         call()
-    return Counted(counter.operations, live.peak)
+    return Counted(meter.operations, meter.peak)
 
 
-class Live(TorchDispatchMode):
-    """Bytes of the tensors that operations under it created and that are still alive (``now``), and their ``peak``."""
+@contextmanager
+def equal_blocks_once(model: nn.Module, meter: Meter) -> Iterator[None]:
+    """Within it, without gradients, equal blocks of a list are run once for inputs of one kind, then counted again.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._seen: dict[int, tuple[int, Any]] = {}
+    Blocks are equal where their parameters' shapes and all their modules' plain settings are.
+    """
+    calls: dict[Any, Any] = {}
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
+    blocks = {block: block.forward for blocks in lists for block in blocks}
+    for block, forward in blocks.items():
+        block.forward = _once(forward, _layout(block), calls, meter)
+    yield
+    for block in blocks:
+        del block.forward
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        results = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(results):
-            if isinstance(tensor, Tensor):
-                self._watch(tensor.untyped_storage(), given)
+
+def _layout(block: nn.Module) -> tuple[Any, ...]:
+    tensors = [(name, x.shape, x.dtype) for name, x in (*block.named_parameters(), *block.named_buffers())]
+    plain = [
+        (name, type(module), key, value)
+        for name, module in block.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, int | float | str | tuple) and key != "layer_idx"
+    ]
+    return type(block), *tensors, *plain
+
+
+def _once(forward: Callable[..., Any], layout: Any, calls: dict[Any, Any], meter: Meter) -> Callable[..., Any]:
+    """``forward``, run for the first inputs of a kind alone."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        inputs, structure = tree_flatten((args, kwargs))
+        kind = layout, structure, *map(_kind, inputs)
+        if kind in calls:
+            operations, at_work, again = calls[kind]
+            meter.operations += operations
+            meter.peak = max(meter.peak, meter.now + at_work)
+            return again(inputs)
+        operations, now, peak = meter.operations, meter.now, meter.peak
+        meter.peak = now
+        results = forward(*args, **kwargs)
+        calls[kind] = meter.operations - operations, meter.peak - now, _again(results, inputs)
+        meter.peak = max(peak, meter.peak)
         return results
 
-    def _watch(self, storage: torch.UntypedStorage, given: set[int]) -> None:
-        identity = storage._cdata
-        if identity in self._seen or identity in given:
-            return
-        self._seen[identity] = (storage.nbytes(), weakref.ref(storage, lambda _: self._gone(identity)))
-        self.now += storage.nbytes()
-        self.peak = max(self.peak, self.now)
+    return run
 
-    def _gone(self, identity: int) -> None:
-        self.now -= self._seen.pop(identity)[0]
+
+def _kind(value: Any) -> Any:
+    """What an input has in common with others that cost as much; an object of unknown state is like no other."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, np.ndarray):
+        return tuple(value.flat)
+    return value if value is None or isinstance(value, int | float | str | torch.dtype) else object()
+
+
+def _again(results: Any, inputs: list[Any]) -> Callable[[list[Any]], Any]:
+    """How to make results like these of other inputs: views of their memory and of as much new memory."""
+    leaves, structure = tree_flatten(results)
+    places = {_memory(given): place for place, given in enumerate(inputs) if isinstance(given, Tensor)}
+    new: list[tuple[int, torch.dtype]] = []
+    views: list[tuple[int, Any, Any, Any] | None] = []
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            views.append(None)
+            continue
+        if _memory(leaf) not in places:
+            places[_memory(leaf)] = len(inputs) + len(new)
+            new.append((leaf.untyped_storage().nbytes() // leaf.itemsize, leaf.dtype))
+        views.append((places[_memory(leaf)], leaf.shape, leaf.stride(), leaf.storage_offset()))
+    plain = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+
+    def make(inputs: list[Any]) -> Any:
+        sources = [*inputs, *(torch.empty(size, dtype=dtype) for size, dtype in new)]
+        made = (
+            value if view is None else sources[view[0]].as_strided(*view[1:])
+            for view, value in zip(views, plain, strict=True)
+        )
+        return tree_unflatten(list(made), structure)
+
+    return make
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -93,7 +93,7 @@ def plan(
     if gpus < 1 or references < 0:
         raise UserError(f"{gpus} GPUs, {references} references: give at least 1 GPU and no negative numbers")
     kind = find_gpu(gpu, tflops, memory)
-    policy, rewards = count_policy(cfg.policy, references), reward_models(cfg.rewards)
+    policy, rewards = count_policy(cfg.policy, references, cfg.training.micro_batch), reward_models(cfg.rewards)
     work = estimate_work(cfg, policy, rewards, gpus)
     needed = estimate_memory(cfg, policy, rewards, work, gpus)
     measured = measured_utilisation(kind.name, cfg, work) if utilisation is None else None

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cgrpo.plan.count import Counted, Counter, Live, count_call, made_up, parameters
+from cgrpo.plan.count import Counted, Meter, count_call, made_up, parameters
 from cgrpo.policies.build import family_of
 from cgrpo.policies.encodings.latents import PATCH
 from cgrpo.policies.memory import set_checkpointing
@@ -75,6 +75,9 @@ class Block:
 class CountedPolicy:
     """The policy that ``settings`` name, with a LoRA of their rank, for tasks of ``references`` square references.
 
+    Operations are counted on ``samples`` samples: a micro-batch whose activations are wanted too, so that one
+    measurement gives both.
+
     models       of the checkpoint, by part (``Policy.models``)
     depth        numbers of the transformer's blocks, by its configuration's key
     tokens       of one sample
@@ -83,8 +86,8 @@ class CountedPolicy:
     negative     whether guidance is a second forward, with a negative prompt
     """
 
-    def __init__(self, settings: PolicySettings, references: int) -> None:
-        self.settings, self.references = settings, references
+    def __init__(self, settings: PolicySettings, references: int, samples: int = 1) -> None:
+        self.settings, self.references, self.samples = settings, references, samples
         self.family: Any = family_of(settings, fetch=False)
         self.negative = bool(self.family.also_encoded)
         self.models = self.family.models(settings)
@@ -98,7 +101,8 @@ class CountedPolicy:
         self.encoders = {
             name: model.empty() for name, model in self.models.items() if name not in ("transformer", "autoencoder")
         }
-        policy, transformer = self.empty(self.depth)
+        self.policy = self.empty(self.depth)
+        policy, transformer = self.policy
         self._pixels_per_token: int = policy.geometry.pixels
         self._side = ((settings.several_size if references > 1 else 0) or settings.reference_size) // (
             self._pixels_per_token
@@ -117,7 +121,7 @@ class CountedPolicy:
             )
             for block in policy.blocks
         ]
-        self._updates: dict[tuple[int, str], Activations] = {}
+        self._updates: dict[tuple[int, str], dict[str, dict[str, int]]] = {}
         self._sampling: dict[int, int] = {}
 
     def empty(self, depth: Mapping[str, int]) -> EmptyPolicy:
@@ -174,53 +178,58 @@ class CountedPolicy:
             return sum(value.numel() for value in vars(condition).values() if isinstance(value, torch.Tensor))
 
     @cached_property
-    def operations(self) -> Operations:
-        def count(empty: EmptyPolicy) -> dict[str, int]:
-            with self._made_up(empty) as forward:
-                with empty.policy.reference(), Counter() as base, torch.no_grad():
-                    forward(1)
-                with Counter() as ahead:
-                    velocity_NLC = forward(1)
-                with Counter() as back:
-                    velocity_NLC.sum().backward()
-            return {"base": base.operations, "forward": ahead.operations, "backward": back.operations}
+    def base(self) -> int:
+        """Operations of one sample's forward without the adapter."""
+        policy, transformer = self.policy
+        return count_call(transformer, lambda: self._velocity(policy, 1)).operations
 
-        shallow = self._each(count)
-        whole = self._whole(shallow)
-        blocks = sum(n * _of_a_block(shallow, key, "forward") for key, n in self.depth.items())
-        again: dict[Checkpointing, int] = {"off": 0, "selective": whole["forward"] - whole["base"], "full": blocks}
-        return Operations(whole["base"], whole["forward"], whole["backward"], again)
+    @cached_property
+    def operations(self) -> Operations:
+        shallow = self._update(self.samples, "off")
+        whole = {name: number // self.samples for name, number in self._whole(shallow).items()}
+        blocks = sum(n * _of_a_block(shallow, key, "forward") for key, n in self.depth.items()) // self.samples
+        again: dict[Checkpointing, int] = {"off": 0, "selective": whole["forward"] - self.base, "full": blocks}
+        return Operations(self.base, whole["forward"], whole["backward"], again)
 
     def activations(self, samples: int, mode: Checkpointing) -> Activations:
         """Of one forward and backward of ``samples`` samples.
 
         At work are blocks, what checkpointing computes again of one, and the copies that autocast makes of the adapter.
         """
-        if (samples, mode) not in self._updates:
-            shallow = self._each(lambda empty: self._update(empty, samples, mode))
-            whole = self._whole(shallow)
-            backward = max(found["backward"] for found in shallow.values())
-            self._updates[samples, mode] = Activations(whole["kept"], max(whole["forward"], backward))
-        return self._updates[samples, mode]
+        shallow = self._update(samples, mode)
+        whole, behind = self._whole(shallow), max(counted["behind"] for counted in shallow.values())
+        return Activations(whole["kept"], max(whole["ahead"], behind))
 
-    def _update(self, empty: EmptyPolicy, samples: int, mode: Checkpointing) -> dict[str, int]:
-        """Bytes that a forward keeps, those at work in it beyond them, and those in its backward."""
-        set_checkpointing(empty.transformer, mode)
-        with self._made_up(empty) as forward, Live() as live:
-            velocity_NLC = forward(samples)
-            kept, ahead = live.now, live.peak
-            live.peak = kept
-            velocity_NLC.float().square().sum().backward()
-        return {"kept": kept, "forward": ahead - kept, "backward": live.peak - kept}
+    def _update(self, samples: int, mode: Checkpointing) -> dict[str, dict[str, int]]:
+        """Of each shallow policy: the operations of a forward and its backward, the bytes that the forward keeps, and
+        those at work beyond them in the forward (ahead) and in the backward (behind)."""
+
+        def count(empty: EmptyPolicy) -> dict[str, int]:
+            set_checkpointing(empty.transformer, mode)
+            with self._made_up(empty) as meter:
+                velocity_NLC = self._velocity(empty.policy, samples)
+                forward, kept, ahead = meter.operations, meter.now, meter.peak
+                meter.peak = kept
+                velocity_NLC.float().square().sum().backward()
+            behind, backward = meter.peak - kept, meter.operations - forward
+            return {"forward": forward, "backward": backward, "kept": kept, "ahead": ahead - kept, "behind": behind}
+
+        if (samples, mode) not in self._updates:
+            self._updates[samples, mode] = self._each(count)
+        return self._updates[samples, mode]
 
     def sampling(self, samples: int) -> int:
         """Bytes at work in a forward of ``samples`` samples without a backward, without the adapter's copies."""
         if samples not in self._sampling:
             empty = self._shallow[""]
-            with self._made_up(empty) as forward, torch.no_grad(), Live() as live:
-                forward(samples)
-            self._sampling[samples] = live.peak - _trained(empty) * self.copied
+            with self._made_up(empty) as meter, torch.no_grad():
+                self._velocity(empty.policy, samples)
+            self._sampling[samples] = meter.peak - _trained(empty) * self.copied
         return self._sampling[samples]
+
+    def _velocity(self, policy: Any, samples: int) -> torch.Tensor:
+        x_NLC, sigma_N = torch.empty(samples, *policy.latent_shape), torch.empty(samples)
+        return policy.velocity(x_NLC, sigma_N, self.condition(policy, samples))
 
     def condition(self, policy: Any, samples: int) -> Any:
         """Of made-up prompts and references, without a negative prompt."""
@@ -236,18 +245,13 @@ class CountedPolicy:
         return 2 if self.settings.dtype == "bfloat16" else 0
 
     @contextmanager
-    def _made_up(self, empty: EmptyPolicy) -> Iterator[Callable[[int], torch.Tensor]]:
-        """Within it a function computes the velocity of so many samples; other updates have left their gradients."""
-        policy = empty.policy
-        with made_up(empty.transformer, like_autocast=bool(self.copied)):
-            for parameter in policy.trainable_parameters().values():
+    def _made_up(self, empty: EmptyPolicy) -> Iterator[Meter]:
+        """Its transformer made up, with gradients that other updates have left."""
+        with made_up(empty.transformer, like_autocast=bool(self.copied)) as meter:
+            for parameter in empty.policy.trainable_parameters().values():
                 parameter.grad = torch.zeros_like(parameter)
-
-            def forward(samples: int) -> torch.Tensor:
-                x_NLC, sigma_N = torch.empty(samples, *policy.latent_shape), torch.empty(samples)
-                return policy.velocity(x_NLC, sigma_N, self.condition(policy, samples))
-
-            yield forward
+            meter.restart()
+            yield meter
 
     @cached_property
     def _shallow(self) -> dict[str, EmptyPolicy]:
@@ -283,11 +287,11 @@ _NO_MATTER = ("checkpointing", "offload", "compile", "quantise", "evaluation_gui
 _COUNTED: dict[tuple[str, int], CountedPolicy] = {}
 
 
-def count_policy(settings: PolicySettings, references: int) -> CountedPolicy:
+def count_policy(settings: PolicySettings, references: int, samples: int = 1) -> CountedPolicy:
     """The policy that ``settings`` name, counted once per process whatever else they say."""
     defaults = {key: PolicySettings.model_fields[key].default for key in _NO_MATTER}
     settings = settings.model_copy(update=defaults | {"guidance": 1.0})
     key = settings.model_dump_json(), references
     if key not in _COUNTED:
-        _COUNTED[key] = CountedPolicy(settings, references)
+        _COUNTED[key] = CountedPolicy(settings, references, samples)
     return _COUNTED[key]

@@ -117,7 +117,7 @@ def _preference(
     sides = 3 if settings.similarity else 2
     operations = {
         **_training(cfg, policy, sides * pairs),
-        "reference policy": 2 * pairs * policy.operations.base,
+        "reference policy": 2 * pairs * policy.base,
         "text encoders": _text(cfg, policy, pairs),
         "autoencoder": sides * pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
@@ -132,7 +132,7 @@ def _preference(
 def _making_pairs(cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> float:
     """Of one process, spread evenly over the iterations; without references, and scored by the main process alone."""
     settings = cfg.preference
-    picture = cfg.sampling.steps * count_policy(cfg.policy, 0).operations.base + policy.decode.operations
+    picture = cfg.sampling.steps * count_policy(cfg.policy, 0).base + policy.decode.operations
     pictures = settings.tasks * settings.candidates
     scoring = sum(model.operations or 0 for model in rewards)
     return (pictures * (picture / gpus + scoring) + _text(cfg, policy, pictures)) / max(1, cfg.training.iterations)
@@ -188,7 +188,7 @@ def _reference_policy(cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, pa
     if cfg.objective.kl == 0:
         return {}
     starts = cfg.policy.start and cfg.policy.start_mode == "continue"
-    forward = policy.operations.forward if starts else policy.operations.base
+    forward = policy.operations.forward if starts else policy.base
     return {"reference policy (kl)": pairs * guidance(cfg, policy).forwards * forward}
 
 
