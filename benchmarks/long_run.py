@@ -20,7 +20,7 @@ import numpy as np
 
 from cgrpo.app.run import train
 from cgrpo.config import load_config
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 
 SMALL = [
     "training.prompts_per_iteration=1", "training.group_size=4", "training.micro_batch=8", "sampling.steps=3",
@@ -69,7 +69,7 @@ def main() -> None:
     finally:
         over.set()
         watcher.join()
-    steps = np.array([row["seconds/total"] for row in Record(out).rows()])[WARM:]
+    steps = np.array([row["seconds/total"] for row in RunRecord(out).rows()])[WARM:]
     at = np.arange(WARM, options.iterations)
     done, memory, files = (np.array(column, dtype=float) for column in zip(*seen, strict=True))
     tables = {"seconds an iteration": steps, "MiB resident": np.interp(at, done, memory)}

@@ -14,4 +14,4 @@ if (told := os.environ.get("ATEN_CPU_CAPABILITY")) in LEAST:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", LEAST[told])
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "training")]
+sys.path.insert(0, str(HERE))

@@ -21,7 +21,7 @@ from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache
 from cgrpo.rewards.vlm.judge import VlmJudge
 from cgrpo.scores import read_description
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 
 
 def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_files_of_ours_that_were_spoilt(content: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     if "methods" not in content:
         with pytest.raises(UserError, match="materials.json: can't be read"):
-            beginning(Record(tmp_path))
+            beginning(RunRecord(tmp_path))
         with pytest.raises(UserError, match="generation.json: can't be read"):
             check_pictures(tmp_path, {"policy": "x"}, write=True)
     with pytest.raises(UserError, match="benchmark.json: can't be read"):

@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and where a message sends the reader."""
+"""The exceptions that the command line prints as one line, and where a message sends the reader."""
 
 from importlib import metadata
 
@@ -26,6 +26,14 @@ def page(name: str) -> str:
         urls = []
     site = dict(url.split(", ", 1) for url in urls).get("Documentation")
     return f"{site.rstrip('/')}/{name}.html" if site else f"docs/{name}.md"
+
+
+class Stopped(Exception):
+    """A run that ended early because of a signal, with its state written. ``code``: 128 and the signal's number."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(one_line(message))
+        self.code = 128 + number
 
 
 def one_line(text: str) -> str:

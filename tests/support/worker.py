@@ -1,7 +1,8 @@
 """Run by the process tests: ``cgrpo train`` with, on demand, a fault (the first argument).
 
 no-sum ARGUMENTS...     gradients are not summed over processes
-kill=N ARGUMENTS...     SIGKILL in the middle of iteration N, between rollout and update
+SIGNAL=N ARGUMENTS...   SIGKILL, SIGTERM or SIGUSR1 in iteration N, between rollout and update; of several processes, to
+                        the last one alone
 none ARGUMENTS...
 """
 
@@ -18,18 +19,18 @@ def main(arguments: list[str]) -> int:
     fault, *arguments = arguments
     if fault == "no-sum":
         Runtime.sum_gradients = lambda self, parameters: None
-        Runtime.agree = lambda self, parameters: True
-    if fault.startswith("kill="):
-        at, score = int(fault.removeprefix("kill=")), Scoring.__call__
-        calls = []
+        Runtime.check_agreement = lambda self, parameters: None
+    if fault.startswith("SIG"):
+        name, _, at = fault.partition("=")
+        score, calls = Scoring.__call__, []
 
-        def score_and_die(self, *arguments):
+        def score_and_signal(self, *arguments):
             calls.append(None)
-            if len(calls) == at + 1:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if len(calls) == int(at) + 1 and self.runtime.rank == self.runtime.world - 1:
+                os.kill(os.getpid(), getattr(signal, name))
             return score(self, *arguments)
 
-        Scoring.__call__ = score_and_die
+        Scoring.__call__ = score_and_signal
     return cgrpo(arguments)
 
 

@@ -12,7 +12,7 @@ from cgrpo.config import Config, load_config
 from cgrpo.hub import asset
 from cgrpo.training.scoring import Scoring
 
-REWARDS = str(Path(__file__).parent)
+TESTS = str(Path(__file__).parents[1])  # where a subprocess finds support.exact_rewards
 
 # Small and quick: 2 prompts x 4 samples (or 2 pairs), 4 steps, exact rewards, no evaluation.
 COMMON = (
@@ -83,9 +83,8 @@ def manifest(tmp_path) -> str:
 
 
 @pytest.fixture
-def small(monkeypatch, tiny):
+def small(tiny):
     """``small(*settings)`` -> the small configuration with settings on top."""
-    monkeypatch.syspath_prepend(REWARDS)
 
     def make(*settings: str) -> Config:
         return load_config("toybox", (tiny, *COMMON, *GROUPS, *settings))
@@ -94,9 +93,8 @@ def small(monkeypatch, tiny):
 
 
 @pytest.fixture
-def small_forward(monkeypatch, tiny):
+def small_forward(tiny):
     """The same on the forward process: 3 steps a rollout."""
-    monkeypatch.syspath_prepend(REWARDS)
 
     def make(*settings: str) -> Config:
         forward = ("method=forward", "sampling.rollout_steps=3")
@@ -106,9 +104,8 @@ def small_forward(monkeypatch, tiny):
 
 
 @pytest.fixture
-def small_pairs(monkeypatch, tiny):
+def small_pairs(tiny):
     """The same for methods without groups; supervised fine-tuning unless ``settings`` name another."""
-    monkeypatch.syspath_prepend(REWARDS)
     return lambda *settings: load_config("sft", (tiny, *COMMON, *settings))
 
 
@@ -121,6 +118,5 @@ def small_sft(small_pairs):
 @pytest.fixture
 def small_arguments(monkeypatch, tiny):
     """The same as command-line arguments, here and in subprocesses."""
-    monkeypatch.syspath_prepend(REWARDS)
-    monkeypatch.setenv("PYTHONPATH", REWARDS, prepend=":")
+    monkeypatch.setenv("PYTHONPATH", TESTS, prepend=":")
     return [part for setting in (tiny, *COMMON, *GROUPS) for part in ("--set", setting)]

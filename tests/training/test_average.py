@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.guarded import GUARDED, JUDGED
-from test_equivalence import distance, run
+from support.runs import GUARDED, JUDGED, distance, in_processes, interrupted, state
 
 from cgrpo.algorithm import average_decay
 from cgrpo.app import run as command
@@ -16,10 +15,6 @@ from cgrpo.policies.adapters.files import read_adapter
 from cgrpo.policies.adapters.layers import adapter_state
 
 AVERAGE = "training.average=0.6"
-
-
-def state(folder, step):
-    return load_file(folder / "checkpoints" / f"step-{step}" / "state.safetensors")
 
 
 def weights(tensors, what):
@@ -85,18 +80,7 @@ def test_resumed_is_uninterrupted_with_an_average_and_a_falling_learning_rate(
         "training.checkpoint_every=2",
     )
     whole = train(make(*settings), tmp_path / "whole")
-    record, calls = command._write_iteration, []
-
-    def interrupted(*arguments):
-        calls.append(None)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        record(*arguments)
-
-    monkeypatch.setattr(command, "_write_iteration", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(make(*settings), tmp_path / "part")
-    monkeypatch.setattr(command, "_write_iteration", record)
+    interrupted(monkeypatch, 4, lambda: train(make(*settings), tmp_path / "part"))
     again = train(make(*settings), resume=tmp_path / "part")
     assert distance(whole, again) == 0
     states = state(whole, 4), state(again, 4)
@@ -108,7 +92,7 @@ def test_two_processes_average_as_one(small, small_arguments, tmp_path):
     settings = ("policy.dtype=float64", AVERAGE, "training.schedule=linear")
     one = train(small(*settings), tmp_path / "one")
     given = [part for setting in settings for part in ("--set", setting)]
-    two = run(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
+    two = in_processes(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert distance(one, tmp_path / "two") <= 1e-8
 

@@ -6,20 +6,12 @@ import shutil
 
 import pytest
 from PIL import Image
+from support.runs import one_line
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
 from cgrpo.errors import UserError
 from cgrpo.policies.flux.policy import FluxPolicy
-
-
-def one_line(capfd, *arguments) -> str:
-    """The error line of a command that must fail with exit code 2."""
-    capfd.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    error = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cgrpo: ")]
-    assert len(error) == 1
-    return error[0]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +58,7 @@ def test_a_tracker_that_is_not_installed(capfd, monkeypatch, tmp_path):
 def test_recipe_and_folders(capfd, small, tmp_path):
     assert "no recipe" in one_line(capfd, "train", "absent")
     (tmp_path / "file").write_text("")
-    assert "can't write" in one_line(capfd, "train", "--out", tmp_path / "file" / "run")
+    assert "can't be written" in one_line(capfd, "train", "--out", tmp_path / "file" / "run")
     assert "no run directory" in one_line(capfd, "train", "--resume", tmp_path)
     run = train(small("training.iterations=1"), tmp_path / "run")
     assert "already holds a run" in one_line(capfd, "train", "--out", run)

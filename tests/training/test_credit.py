@@ -8,9 +8,9 @@ from cgrpo.build import make_policy, make_source
 from cgrpo.config import CREDITS, load_config
 from cgrpo.errors import UserError
 from cgrpo.rewards import make_rewards
-from cgrpo.training.credit import CreditTable
 from cgrpo.training.loop import make_loop
 from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import CreditTable
 
 NAMES = ["identity", "prompt"]
 SIGMAS = shifted_sigmas(10, 1.5)

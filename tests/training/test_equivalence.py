@@ -1,49 +1,26 @@
 """One process = two processes; killed and resumed = uninterrupted; same seed = same run; layouts don't matter."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from support import worker
-from support.guarded import GUARDED, JUDGED
-from support.warm import Started
+from support.runs import ADAPTER, GUARDED, JUDGED, distance, in_processes, moved
 
 from cgrpo.app.run import train
 from cgrpo.config import load_config
 from cgrpo.training.checkpoint import config_fingerprint
-
-WORKER = worker.__file__
-ADAPTER = "adapter/pytorch_lora_weights.safetensors"
-
-
-def adapter(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / ADAPTER)
-
-
-def distance(a: Path, b: Path) -> float:
-    left, right = adapter(a), adapter(b)
-    assert left.keys() == right.keys()
-    return max((left[key].double() - right[key].double()).abs().max().item() for key in left)
-
-
-def moved(folder: Path) -> float:
-    """Largest entry of an up matrix, 0 at the start: how far training went."""
-    return max(value.abs().max().item() for key, value in adapter(folder).items() if "lora_B" in key)
-
-
-def run(processes: int, fault: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return Started(worker.main, [fault, *arguments], processes).wait()
 
 
 def by_torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Two processes as a user starts them, imports, agent and end included."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}  # or they fight for the cores
-    return subprocess.run([*launch, WORKER, "none", *arguments], capture_output=True, text=True, env=env)
+    return subprocess.run([*launch, worker.__file__, "none", *arguments], capture_output=True, text=True, env=env)
 
 
 def checks(folder: Path) -> str:
@@ -62,7 +39,7 @@ def test_two_processes_give_the_run_of_one(small, small_arguments, tmp_path):
     assert checks(one) == checks(tmp_path / "two")
 
     double = ["--set", "policy.dtype=float64"]
-    apart = run(2, "no-sum", "train", *small_arguments, *double, "--out", str(tmp_path / "apart"))
+    apart = in_processes(2, "no-sum", "train", *small_arguments, *double, "--out", str(tmp_path / "apart"))
     assert apart.returncode == 0, apart.stderr
     assert distance(one, tmp_path / "apart") > 1e-6  # the comparison can fail
 
@@ -86,14 +63,14 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_argu
     )
     one = train(small(*settings), tmp_path / "one")
     given = [part for setting in (*settings, "training.parallel=fsdp2") for part in ("--set", setting)]
-    two = run(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
+    two = in_processes(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert moved(one) > 1e-4
     assert distance(one, tmp_path / "two") <= 1e-8
     assert (tmp_path / "two" / "scores.jsonl").read_text() == (one / "scores.jsonl").read_text()
     assert checks(one) == checks(tmp_path / "two")
 
-    alone = run(1, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "alone"))
+    alone = in_processes(1, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "alone"))
     assert alone.returncode == 2 and "needs several processes" in alone.stderr  # asked for and not active: an error
 
 
@@ -108,7 +85,7 @@ def test_killed_in_mid_iteration_and_resumed_is_uninterrupted_bit_for_bit(small,
     )
     given = [part for setting in settings for part in ("--set", setting)]
     whole = train(small(*settings), tmp_path / "whole")
-    killed = run(1, "kill=3", "train", *small_arguments, *given, "--out", str(tmp_path / "killed"))
+    killed = in_processes(1, "SIGKILL=3", "train", *small_arguments, *given, "--out", str(tmp_path / "killed"))
     assert killed.returncode == -9
     assert checks(tmp_path / "killed").count("\n") == 3 and (tmp_path / "killed" / "checkpoints" / "step-2").exists()
     again = train(small(*settings), resume=tmp_path / "killed")
@@ -120,6 +97,23 @@ def test_killed_in_mid_iteration_and_resumed_is_uninterrupted_bit_for_bit(small,
     assert checks(whole) == checks(again) and checks(whole).count("\n") == 4
     best = [{path.relative_to(run): path.read_bytes() for path in run.rglob("best/*")} for run in (whole, again)]
     assert best[0] == best[1] and len(best[0]) > 1  # in the run, and in its checkpoints
+
+
+@pytest.mark.parametrize(("name", "processes"), [("SIGTERM", 2), ("SIGUSR1", 1)])
+def test_a_signal_ends_the_run_with_a_checkpoint_of_the_iteration_under_way(
+    small, small_arguments, tmp_path, name, processes
+):
+    rare = "training.checkpoint_every=9"
+    stopped = in_processes(
+        processes, f"{name}=1", "train", *small_arguments, "--set", rare, "--out", str(tmp_path / "stopped")
+    )
+    assert stopped.returncode == 128 + getattr(signal, name), stopped.stderr
+    line = f"cgrpo: {name}: stopped after iteration 1; cgrpo train --resume {tmp_path / 'stopped'} continues the run"
+    assert line in stopped.stderr
+    assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-2"]
+    if processes == 1:
+        whole = train(small(rare), tmp_path / "whole")
+        assert distance(whole, train(small(rare), resume=tmp_path / "stopped")) == 0
 
 
 def test_a_finished_run_can_be_extended_as_if_it_had_been_longer(small, tmp_path):

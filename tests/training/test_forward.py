@@ -5,12 +5,9 @@ import math
 
 import pytest
 import torch
-from support.guarded import GUARDED, JUDGED
-from test_average import state
-from test_equivalence import distance, moved, run
+from support.runs import GUARDED, JUDGED, distance, in_processes, interrupted, moved, state
 
 from cgrpo.algorithm import awm_loss, credit_table, flow_matching_loss, integrate, nft_loss, shifted_sigmas, steps_at
-from cgrpo.app import run as command
 from cgrpo.app.run import train
 from cgrpo.build import make_policy, make_source
 from cgrpo.errors import UserError
@@ -273,18 +270,7 @@ ALL = (*GUARDED, *JUDGED, "training.average=0.6", "objective.old=0.5", "training
 def test_resumed_is_uninterrupted_bit_for_bit(small_forward, tmp_path, monkeypatch):
     settings = (*ALL, "training.iterations=4", "training.checkpoint_every=2", "training.learning_rate=0.005")
     whole = train(small_forward(*settings), tmp_path / "whole")
-    record, calls = command._write_iteration, []
-
-    def interrupted(*arguments):
-        calls.append(None)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        record(*arguments)
-
-    monkeypatch.setattr(command, "_write_iteration", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(small_forward(*settings), tmp_path / "part")
-    monkeypatch.setattr(command, "_write_iteration", record)
+    interrupted(monkeypatch, 4, lambda: train(small_forward(*settings), tmp_path / "part"))
     again = train(small_forward(*settings), resume=tmp_path / "part")
     assert distance(whole, again) == 0 and moved(whole) > 1e-4
     states = state(whole, 4), state(again, 4)
@@ -301,7 +287,7 @@ def test_two_processes_give_the_run_of_one(small_forward, small_arguments, tmp_p
     settings = ("method=forward", "sampling.rollout_steps=3", "policy.dtype=float64", *ALL, "guard.every=3")
     one = train(small_forward(*settings[2:]), tmp_path / "one")
     given = [part for setting in settings for part in ("--set", setting)]
-    two = run(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
+    two = in_processes(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert moved(one) > 1e-4 and distance(one, tmp_path / "two") <= 1e-8
     assert (one / "guard.jsonl").read_text() == (tmp_path / "two" / "guard.jsonl").read_text()
@@ -319,7 +305,7 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small_forward, sm
     )
     one = train(small_forward(*settings[2:]), tmp_path / "one")
     given = [part for setting in (*settings, "training.parallel=fsdp2") for part in ("--set", setting)]
-    two = run(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
+    two = in_processes(2, "none", "train", *small_arguments, *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert moved(one) > 1e-4 and distance(one, tmp_path / "two") <= 1e-8
 

@@ -9,16 +9,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support import exact_rewards
-from support.guarded import GUARDED, JUDGED
-from test_bad_input import one_line
-from test_equivalence import adapter, distance
+from support.runs import GUARDED, JUDGED, adapter, distance, one_line
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
 from cgrpo.app.sample import configuration
 from cgrpo.config import load_config
 from cgrpo.training.checkpoint import restore_best, save_checkpoint
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 
 STILL = ("guard.scorers.still.type=support.exact_rewards:constant", "guard.patience=2")
 TOLD = ("guard.scorers.told.type=support.exact_rewards:rise_and_fall",)
@@ -128,7 +126,7 @@ def test_the_best_adapter_is_kept(small, capfd, tmp_path, monkeypatch):
     made = train(small(*GUARDED, *TOLD), tmp_path / "run")
     assert [row["best"] for row in rows(made)] == [True, True, False]
     two = train(small("training.iterations=2"), tmp_path / "two")
-    kept = Record(made).best
+    kept = RunRecord(made).best
     assert same(load_file(kept / "pytorch_lora_weights.safetensors"), adapter(two)) and distance(made, two) > 0
     assert json.loads(text(made, "summary.json"))["guard"]["best"] == 2
 

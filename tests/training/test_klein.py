@@ -11,15 +11,14 @@ import torch
 from diffusers import Flux2KleinPipeline
 from PIL import Image
 from safetensors.torch import load_file
-from support import tiny_flux2, worker
-from support.warm import Started
+from support import tiny_flux2
+from support.runs import ADAPTER, in_processes
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
 from cgrpo.config import Config, load_config
 
 HERE = Path(__file__).parent
-ADAPTER = "adapter/pytorch_lora_weights.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +152,7 @@ def test_two_processes_and_a_sharded_base_give_the_run_of_one(small, world: Path
     one = load_file(train(small(*exact), tmp_path / "one") / ADAPTER)
     for kind in ("ddp", "fsdp2"):
         asked = arguments(given(world, *exact, f"training.parallel={kind}"))
-        done = Started(worker.main, ["none", "train", "klein", *asked, "--out", str(tmp_path / kind)], 2).wait()
+        done = in_processes(2, "none", "train", "klein", *asked, "--out", str(tmp_path / kind))
         assert done.returncode == 0, done.stderr
         other = load_file(tmp_path / kind / ADAPTER)
         assert one.keys() == other.keys()

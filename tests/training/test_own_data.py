@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.guarded import GUARDED, JUDGED
+from support.runs import GUARDED, JUDGED
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train

@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from support.guarded import GUARDED, JUDGED
-from test_equivalence import distance, moved, run
+from support.runs import GUARDED, JUDGED, distance, in_processes, moved
 
 from cgrpo.algorithm import flow_matching_loss, harmonic_mean, noised, preference_loss
 from cgrpo.app import pairs
@@ -70,7 +69,7 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(settings, tmp_pat
     double = [*settings, "policy.dtype=float64"]
     one = train(load_config("rpo", double), tmp_path / "one")
     given = [part for setting in (*double, "training.parallel=fsdp2") for part in ("--set", setting)]
-    two = run(2, "none", "train", "rpo", *given, "--out", str(tmp_path / "two"))
+    two = in_processes(2, "none", "train", "rpo", *given, "--out", str(tmp_path / "two"))
     assert two.returncode == 0, two.stderr
     assert lines(one / "pairs") == lines(tmp_path / "two" / "pairs")
     assert moved(one) > 1e-5 and distance(one, tmp_path / "two") <= 1e-8

@@ -21,7 +21,7 @@ from cgrpo.app.run import train
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.rewards.remote.client import RemoteReward
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 
 
 class Host:
@@ -138,7 +138,7 @@ def test_a_resumed_run_wants_the_same_remote_checkpoint(small, tmp_path):
         rewards = reward(*checkpoint) if checkpoint else {}
         check_materials(record, small(), ToyboxSource(0), policy, rewards, "toybox", resumed=resumed)
 
-    record, policy = Record.create(tmp_path / "run", small()), cgrpo.load_policy()
+    record, policy = RunRecord.create(tmp_path / "run", small()), cgrpo.load_policy()
     check("a" * 64, resumed=False)
     check("a" * 64, resumed=True)
     with pytest.raises(UserError, match="rewards.prompt, on its server, has changed"):

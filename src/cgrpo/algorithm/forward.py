@@ -2,8 +2,8 @@
 them the velocity should be drawn to and which it should shun.
 
 No transition has to be replayed, so a rollout may use any sampler and any number of steps. The credit at a noise
-level is the credit table's at the step whose interval holds the level (``steps_at``), so every fill of the table,
-SARS and TDW among them, means here what it means for GRPO; a schedule of weights is a weight over noise levels.
+level is the credit table's at the step whose interval holds the level (``steps_at``), so every credit function,
+SARS among them, means here what it means for GRPO; a schedule of weights is a weight over noise levels.
 Its *average* weight depends on how levels are drawn: see ``draw_levels``.
 """
 

@@ -114,10 +114,13 @@ def noise_weights(sigmas: Tensor, kind: Kind = "flow-grpo", noise_level: float =
     the weight gives that back. The mean leaves out the last transition, which no rollout makes stochastic.
 
     sigmas [K + 1] falling from 1 to 0, K >= 2 -> w_K [K] >= 0, float32. With Flow-GRPO's noise early steps count most,
-    with constant noise the longest. Raises ValueError for other sigmas, and as ``sde_transition`` does.
+    with constant noise the longest. Raises ValueError for other sigmas, for kind "ode", which draws no noise, and as
+    ``sde_transition`` does.
     """
     if sigmas.ndim != 1 or len(sigmas) < 3:
         raise ValueError(f"sigmas must be [K + 1] with K >= 2, got {list(sigmas.shape)}")
+    if kind == "ode":
+        raise ValueError('kind "ode" draws no noise to weigh steps by')
     grid, nothing = sigmas.double(), torch.zeros(len(sigmas) - 1, 1, dtype=torch.float64, device=sigmas.device)
     _, std_K1 = sde_transition(nothing, nothing, grid[:-1], grid[1:], kind, noise_level)
     std_K = std_K1[:, 0]

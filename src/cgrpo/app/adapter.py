@@ -81,9 +81,9 @@ def blend_runs(first: Path, others: Sequence[tuple[Path, float]], out: Path) -> 
 
 def _adapter(run: Path) -> Path:
     """The adapter of a run directory; anything else is an adapter."""
-    from cgrpo.training.record import Record
+    from cgrpo.training.record import RunRecord
 
-    return Record(run).adapter if (run / "config.json").exists() else run
+    return RunRecord(run).adapter if (run / "config.json").exists() else run
 
 
 def inspect(file: File, /) -> None:

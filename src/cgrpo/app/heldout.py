@@ -40,7 +40,7 @@ from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.measures import measures
 from cgrpo.scores import write_description, write_scores
 from cgrpo.toybox.judges import make_judges
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 from cgrpo.training.runtime import Runtime
 from cgrpo.types import Batch
 
@@ -85,7 +85,7 @@ class Watch:
         final: Tasks | None,
         policy: Policy,
         rewards: dict[str, Reward],
-        record: Record,
+        record: RunRecord,
         runtime: Runtime,
         first: int,
     ):
@@ -157,7 +157,7 @@ class Watch:
 
 
 def finish(
-    record: Record,
+    record: RunRecord,
     cfg: Config,
     policy: Policy,
     rewards: dict[str, Reward],
@@ -178,7 +178,7 @@ def finish(
     if not runtime.is_main:
         return
     guard, rows = watch.summary(), record.rows()
-    summary: dict[str, Any] = {"iterations": len(rows), "metrics": {}}
+    summary: dict[str, Any] = {"iterations": rows[-1]["iteration"] + 1 if rows else 0, "metrics": {}}
     summary["seconds"] = {"training": sum(row["seconds/total"] for row in rows)}
     if guard:
         summary["seconds"]["guard"] = sum(row.get("seconds/guard", 0.0) for row in rows)

@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError
 from cgrpo import __version__
 from cgrpo.app import adapter, analyze, data, demo, evaluate, plan, reproduce, rewards, sample, study, toybox, train
 from cgrpo.app.options import DEFAULTS, group
-from cgrpo.errors import UserError, one_line
+from cgrpo.errors import Stopped, UserError, one_line
 from cgrpo.launch import wait_asleep_if_busy
 
 __all__ = ["app", "commands", "main"]
@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{one_line(str(error))} (see {' '.join(['cgrpo', *(error.command_chain or ()), '--help'])})")
     except UserError as error:
         return _fail(str(error))
+    except Stopped as error:
+        return _fail(str(error), error.code)
     except BrokenPipeError:  # whoever read us, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
         return 128 + signal.SIGPIPE

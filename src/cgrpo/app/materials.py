@@ -19,7 +19,7 @@ from cgrpo.rewards import Reward
 from cgrpo.rewards.fingerprint import reward_fingerprint
 from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.training.preference.settings import PreferenceConfig
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 from cgrpo.types import Task
 
 MATERIALS = "materials.json"
@@ -28,7 +28,7 @@ PIECE = 1 << 14  # bytes of a file's beginning and of its end
 
 
 def check_materials(
-    record: Record,
+    record: RunRecord,
     cfg: Config,
     source: Source,
     policy: Policy,
@@ -54,7 +54,7 @@ def check_materials(
             raise UserError(f"{name} has changed since the run began in {where}", "restore it, or start a new run")
 
 
-def beginning(record: Record) -> dict[str, str]:
+def beginning(record: RunRecord) -> dict[str, str]:
     """What materials.json says of the run's beginning: its "folder" and "recipe", and fingerprints by input.
 
     Relative paths of the run's settings are looked up in that folder. {} without the file. Raises UserError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from cgrpo.app.pairs import pairs_of
 from cgrpo.build import make_policy, make_source
 from cgrpo.config import Config, settled
 from cgrpo.data import ManifestSource
-from cgrpo.errors import UserError
+from cgrpo.errors import Stopped, UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import alone
 from cgrpo.launch import run_folder
@@ -32,10 +33,9 @@ from cgrpo.training.checkpoint import (
     restore_best,
     save_checkpoint,
 )
-from cgrpo.training.checks import check_agreement, check_moved, norms
 from cgrpo.training.loop import Iteration, Loop, make_loop
 from cgrpo.training.preference.settings import PreferenceConfig
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 from cgrpo.training.runtime import Runtime
 
 
@@ -53,7 +53,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     with alone(folder) if runtime.is_main else nullcontext(True) as free:
         if not free:
             raise UserError(f"{folder}: another process is training this run; wait for its end, or end it first")
-        record = Record(folder) if resume or not runtime.is_main else Record.create(folder, cfg)
+        record = RunRecord(folder) if resume or not runtime.is_main else RunRecord.create(folder, cfg)
         try:
             _run(record, cfg, runtime, resumed=bool(resume), name=name)
         except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
     return folder
 
 
-def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: str) -> None:
+def _run(record: RunRecord, cfg: Config, runtime: Runtime, *, resumed: bool, name: str) -> None:
     """The run in ``record``, from loading its models to its report."""
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     began = beginning(record) if resumed else {"recipe": name}
@@ -87,10 +87,16 @@ def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: 
     watch = Watch(cfg, guard_tasks, final, policy, rewards, record, runtime, first)
     if runtime.is_main and resumed:
         record.write_config(cfg)  # it may be longer now
-        record.rewind(first)
+        if lost := record.rewind(first):
+            lines = f"{lost} of the first {first} iterations have no readable line"
+            print(f"cgrpo: {record.metrics_file}: {lines}; the report leaves them out", file=sys.stderr)
         restore_best(record.checkpoints, first, record.best)
-    runtime.start_tracking({"recipe": name})
-    with tqdm(total=cfg.training.iterations, initial=first, desc=name, disable=not runtime.is_main) as bar:
+    if runtime.is_main:
+        runtime.start_tracking(record.folder, record.id, cfg.model_dump(mode="json"))
+    with (
+        tqdm(total=cfg.training.iterations, initial=first, desc=name, disable=not runtime.is_main) as bar,
+        runtime.noting_signals(),
+    ):
         _iterate(record, cfg, policy, trainer, watch, runtime, first, bar)
     if trainer.stopped and runtime.is_main:
         print(f"cgrpo: {trainer.stopped}", file=sys.stderr)
@@ -104,7 +110,7 @@ def _run(record: Record, cfg: Config, runtime: Runtime, *, resumed: bool, name: 
     runtime.close()
 
 
-def _restore(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any]) -> int:
+def _restore(record: RunRecord, cfg: Config, policy: Policy, trainer: Loop[Any]) -> int:
     """Load the newest checkpoint; returns the iteration that the run continues with.
 
     0 for a run that was ended before its first checkpoint. Raises UserError where its checkpoints are lost.
@@ -119,7 +125,7 @@ def _restore(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any]) ->
 
 
 def _iterate(
-    record: Record,
+    record: RunRecord,
     cfg: Config,
     policy: Policy,
     trainer: Loop[Any],
@@ -128,18 +134,19 @@ def _iterate(
     first: int,
     bar: tqdm,
 ) -> None:
-    """Iterations from ``first`` on, until the last, or until the trainer or the guard stops the run."""
-    before = norms(trainer.parameters)
+    """Iterations from ``first`` on, until the last, or until the trainer or the guard stops the run.
+
+    Raises Stopped after the iteration in which a signal came, once its checkpoint is written.
+    """
     for done in () if trainer.stopped or watch.stopped else trainer.run(first):
-        if done.number == 0:
-            check_moved(before, trainer.parameters, done.metrics["gradient_norm"] > 0)
         with trainer.average.shown():
             metrics = done.metrics | watch.after(done.number + 1)
         stopped = trainer.stopped or watch.stopped
         last = done.number + 1 == cfg.training.iterations or bool(stopped)
-        due = last or (done.number + 1) % cfg.training.checkpoint_every == 0
+        number = runtime.noted_signal()
+        due = last or number > 0 or (done.number + 1) % cfg.training.checkpoint_every == 0
         if due:
-            check_agreement(runtime.agree(trainer.parameters))
+            runtime.check_agreement(trainer.parameters)
         if runtime.is_main:
             _write_iteration(record, cfg, done, metrics, last)
             if due:
@@ -147,11 +154,17 @@ def _iterate(
         runtime.log(metrics, done.number)
         bar.update()
         bar.set_postfix({key: f"{done.metrics[f'reward/{key}/mean']:.3f}" for key in cfg.rewards}, refresh=False)
+        if number:
+            bar.close()
+            runtime.wait()
+            runtime.close()
+            cure = f"cgrpo train --resume {shlex.quote(str(record.folder))} continues the run"
+            raise Stopped(f"{signal.Signals(number).name}: stopped after iteration {done.number}; {cure}", number)
         if stopped:
             break
 
 
-def _write_iteration(record: Record, cfg: Config, done: Iteration, metrics: Mapping[str, float], last: bool) -> None:
+def _write_iteration(record: RunRecord, cfg: Config, done: Iteration, metrics: Mapping[str, float], last: bool) -> None:
     """One iteration's numbers, and now and then its pictures."""
     record.write({"iteration": done.number, **metrics})
     if last or done.number % cfg.logging.samples_every == 0:
@@ -160,7 +173,7 @@ def _write_iteration(record: Record, cfg: Config, done: Iteration, metrics: Mapp
         sheet.save(record.samples / f"{done.number:05d}.png")
 
 
-def _save(record: Record, cfg: Config, policy: Policy, trainer: Loop[Any], iteration: int) -> None:
+def _save(record: RunRecord, cfg: Config, policy: Policy, trainer: Loop[Any], iteration: int) -> None:
     """A checkpoint of the whole state, and the adapter."""
     save_checkpoint(
         record.checkpoints,

@@ -120,14 +120,14 @@ def configuration(run: Path | None, cfg: Config, settings: Sequence[str] = ()) -
     ``settings`` go on top of either. No store of encodings is used: other prompts must work too.
     """
     from cgrpo.config import override
-    from cgrpo.training.record import Record
+    from cgrpo.training.record import RunRecord
 
     adapter = run
     if run is not None and (run / "config.json").exists():
-        record, cfg = Record.open(run)
+        record, cfg = RunRecord.open(run)
         adapter = record.adapter
     elif run is not None and run.name in ("adapter", "best") and (run.parent / "config.json").exists():
-        _, cfg = Record.open(run.parent)
+        _, cfg = RunRecord.open(run.parent)
     return override(cfg, ["data.cache=", *settings]), adapter
 
 

@@ -31,7 +31,7 @@ def train(
     """
     from cgrpo.config import load_config, override
     from cgrpo.launch import launched, run_folder
-    from cgrpo.training.record import Record
+    from cgrpo.training.record import RunRecord
 
     if resume is None:
         cfg, name = load_config(recipe or "toybox", settings), Path(recipe or "toybox").stem
@@ -40,7 +40,7 @@ def train(
         for word, value in {"a recipe": recipe, "--out": out}.items():
             if value is not None:
                 raise UserError(f"--resume {resume}: the run has its own settings and folder; leave {word} out")
-        folder, cfg, name = resume, override(Record.open(resume)[1], settings), resume.resolve().name
+        folder, cfg, name = resume, override(RunRecord.open(resume)[1], settings), resume.resolve().name
     if launched()[0] == 0:  # before torch is loaded, which takes seconds
         print_header(cfg, name, folder, resumed=resume is not None)
     from cgrpo.app import run

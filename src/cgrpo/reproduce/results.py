@@ -20,7 +20,7 @@ from cgrpo.files import json_text, write_text
 from cgrpo.reproduce.runs import Job, content_key
 from cgrpo.scores import ScoreRow, read_scores
 from cgrpo.text import parse_json, read_text
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 
 DIGITS = 5
 COPIES = "copies"  # the measure of evaluation.copies
@@ -169,7 +169,7 @@ def _means(rows: Sequence[ScoreRow]) -> dict[str, list[float]]:
 
 def _checks(run: Path) -> dict[str, Any]:
     """What the guard's checks found while training, by metric: the base's mean, then one a check; none: nothing."""
-    checks = Record(run).checks()
+    checks = RunRecord(run).checks()
     if not checks:
         return {}
     means = {

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.files import json_text
+from cgrpo.files import json_text, reading
 from cgrpo.fingerprint import of_bytes, of_file
 from cgrpo.tensor_files import write_tensors
 
@@ -98,7 +98,7 @@ def save_checkpoint(
 ) -> None:
     """Write ``folder``/step-N for the state before iteration N, then delete all but the newest ``keep``.
 
-    ``state``: what else the trainer goes on from, by name, such as its average. ``settings``: see ``binding_settings``.
+    ``state``: what else the trainer continues from, by name, such as its average; ``settings``: ``binding_settings``.
     ``best``: the folder of the guard's best adapter, kept with the state if there is one, since the run may go on to
     find a better one and then be taken up from here.
     """
@@ -148,8 +148,9 @@ def _link(source: str, target: str) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    """Finished checkpoints, oldest first; a copy under another name is none of them."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal() and path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def load_checkpoint(
@@ -159,7 +160,7 @@ def load_checkpoint(
     state: Mapping[str, Tensor],
     settings: Mapping[str, Any],
 ) -> int:
-    """Restore the newest checkpoint under ``folder``; returns the iteration to go on with (0 if there is none).
+    """Restore the newest checkpoint under ``folder``; returns the iteration to continue with (0 if there is none).
 
     ``state`` is what the loop gives now, and is written into. ``settings``: see ``binding_settings``.
     Raises UserError, before anything is changed, if it is truncated, damaged, or of other settings.
@@ -168,16 +169,14 @@ def load_checkpoint(
     if not found:
         return 0
     path = found[-1]
-    cure = f"delete {path} to go on from the one before, or start a new run"
-    try:
+    cure = f"delete {path} to continue from the one before, or start a new run"
+    with reading(path / INDEX, cure, LookupError, TypeError):
         index = json.loads((path / INDEX).read_text())
-        damaged = of_file(path / STATE) != index["sha256"]
-        before = dict(index["settings"])
-        tensors = {} if damaged else load_file(path / STATE)
-    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
-        raise UserError(f"checkpoint {path} can't be read ({error}); {cure}") from error
-    if damaged:
-        raise UserError(f"checkpoint {path} is truncated or damaged (checksum differs); {cure}")
+        iteration, before, expected = int(index["iteration"]), dict(index["settings"]), index["sha256"]
+    with reading(path / STATE, cure, SafetensorError):
+        if of_file(path / STATE) != expected:
+            raise ValueError("truncated or damaged: its checksum differs")
+        tensors = load_file(path / STATE)
     refuse_changes(before, settings, path)
     wanted = {f"adapter.{name}": p.shape for name, p in parameters.items()}
     have = {key: value.shape for key, value in tensors.items() if key.startswith("adapter.")}
@@ -197,4 +196,4 @@ def load_checkpoint(
     torch.set_rng_state(tensors["random.torch"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    return int(index["iteration"])
+    return iteration

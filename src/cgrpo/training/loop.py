@@ -6,8 +6,10 @@ Each method is a folder with its settings, which import no torch, and its loop: 
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -18,16 +20,14 @@ from torch import Tensor
 from cgrpo.algorithm import Credit
 from cgrpo.config import Config, GroupConfig
 from cgrpo.data import Source, derive, task_indices
+from cgrpo.errors import UserError
 from cgrpo.extensions import resolve
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.training.average import Average
-from cgrpo.training.checks import check_finite
-from cgrpo.training.optimizer import make_optimizer, set_learning_rate
+from cgrpo.training.optimizer import Average, make_optimizer, set_learning_rate
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
-from cgrpo.training.timer import Timer
 from cgrpo.types import Batch, Condition
 
 C = TypeVar("C", bound=Config)
@@ -47,6 +47,31 @@ class Iteration:
     images_NHWC: Tensor
 
 
+class Timer:
+    """``with timer("sample"): ...``; on a GPU the queue is drained at each border, so the seconds are true."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = _now()
+        yield
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + _now() - start
+
+    def seconds(self) -> dict[str, float]:
+        """``seconds/<phase>`` of every phase, and their sum as ``seconds/total``."""
+        return {f"seconds/{phase}": value for phase, value in self._seconds.items()} | {
+            "seconds/total": sum(self._seconds.values())
+        }
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class Loop(ABC, Generic[C]):
     """A method's loop: configuration, policy, rewards and tasks in, one ``Iteration`` after another out."""
 
@@ -57,6 +82,7 @@ class Loop(ABC, Generic[C]):
         self.average = Average(policy, cfg.training.average)
         self.positions = runtime.local(*cfg.share())
         self.timer = Timer()
+        self._before = self._norms()
 
     @abstractmethod
     def run(self, first: int) -> Iterator[Iteration]:
@@ -95,15 +121,28 @@ class Loop(ABC, Generic[C]):
         """Sum gradients over processes, clip, step if ``accepts(norm)``; returns the norm before clipping."""
         self.runtime.sum_gradients(self.parameters)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.training.max_grad_norm).item()
-        check_finite(norm)
+        if not math.isfinite(norm):
+            raise UserError(
+                f"the gradient's norm is {norm}; lower training.learning_rate, or look for a broken reward in "
+                "metrics.jsonl, or for a model that gives NaN"
+            )
         if accepts(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
     def ended(self, number: int, numbers: dict[str, float], batch: Batch, images_NHWC: Tensor) -> Iteration:
-        """The iteration, with its seconds and peak memory among its numbers."""
+        """The iteration, with its seconds and peak memory among its numbers.
+
+        Raises UserError after the first iteration for an adapter that had a gradient and did not move.
+        """
+        if number == 0 and numbers["gradient_norm"] > 0 and torch.equal(self._before, self._norms()):
+            raise UserError("the adapter did not move in the first iteration; is training.learning_rate far too small?")
         return Iteration(number, numbers | self.timer.seconds() | self.runtime.peak_memory(), batch, images_NHWC)
+
+    def _norms(self) -> Tensor:
+        """One norm per parameter: the vector changes when any parameter does."""
+        return torch.stack([parameter.detach().double().norm() for parameter in self.parameters])
 
 
 def make_loop(

@@ -1,15 +1,17 @@
-"""The optimizer that all methods share: AdamW on the adapter, its learning rate over a run, its step."""
+"""What all methods do with the weights: AdamW, its learning rate over a run, their average, updates left out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from cgrpo.algorithm import learning_rate_factor
+from cgrpo.algorithm import join_average, learning_rate_factor
 from cgrpo.config import Training
+from cgrpo.policies.base import Policy
 
 FIRST, EARLY = 100, 10  # updates whose norms the median is over, and the fewest that it is taken of
 
@@ -26,6 +28,33 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, settings: Training, iter
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * factor
     return settings.learning_rate * factor
+
+
+class Average:
+    """A running average of the policy's trained weights: what is evaluated, guarded, sampled from and saved.
+
+    The optimizer continues from the weights themselves, which jump about the average. With ``decay`` 0 the average is
+    the policy itself, and nothing is kept. ``weights`` by name; equal on all processes, since the policy's are.
+    """
+
+    def __init__(self, policy: Policy, decay: float):
+        self.policy, self.decay = policy, decay
+        own = policy.trainable_parameters() if decay else {}
+        self.weights = {name: parameter.detach().clone() for name, parameter in own.items()}
+
+    def join(self, count: int) -> None:
+        """Let the weights after ``count`` iterations join."""
+        own = self.policy.trainable_parameters() if self.weights else {}
+        for name, average in self.weights.items():
+            join_average(average, own[name].detach(), count, self.decay)
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Within it the policy has the average's weights."""
+        return self.policy.using(self.weights) if self.weights else nullcontext()
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        """For a checkpoint, under ``name``, to be written into when it is read."""
+        return {f"{name}.{key}": average for key, average in self.weights.items()}
 
 
 class Runaway:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 from cgrpo import __version__
 from cgrpo.config import Config, parse_config
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, reading, write_text, writing
+from cgrpo.fingerprint import of_file
+from cgrpo.text import read_text
 
 
-class Record:
+class RunRecord:
     """A run directory.
 
     config.json  environment.json  metrics.jsonl  samples/  adapter/  checkpoints/step-N/  summary.json  report.html
@@ -36,7 +39,7 @@ class Record:
         self.checkpoints = folder / "checkpoints"
 
     @classmethod
-    def create(cls, folder: Path, config: Config) -> Record:
+    def create(cls, folder: Path, config: Config) -> RunRecord:
         """A new run in a folder that holds none. Raises UserError if it can't be written or holds a run.
 
         A run that stopped before its first iteration ended, for want of a file perhaps, leaves nothing to keep.
@@ -44,41 +47,44 @@ class Record:
         record = cls(folder)
         if record.metrics_file.exists():
             raise UserError(f"{folder} already holds a run; continue it with --resume {folder}, or give another --out")
-        try:
+        with writing(folder):
             record.guard_file.unlink(missing_ok=True)
             for path in (folder, record.samples, record.checkpoints):
                 path.mkdir(parents=True, exist_ok=True)
             write_text(folder / "environment.json", json_text(_environment(), indent=2) + "\n")
             record.write_config(config)
-        except OSError as error:
-            raise UserError(f"can't write to {folder}: {error.strerror}; give another --out") from error
         return record
 
     @classmethod
-    def open(cls, folder: Path) -> tuple[Record, Config]:
+    def open(cls, folder: Path) -> tuple[RunRecord, Config]:
         """An existing run and its configuration. Raises UserError if there is none."""
         record = cls(folder)
         return record, parse_config(record.settings(), str(folder / "config.json"))
 
+    @property
+    def id(self) -> str:
+        """What tells this run from all others, for trackers. Raises UserError without its environment.json."""
+        file = self.folder / "environment.json"
+        with reading(file):
+            return of_file(file)[:16]
+
     def settings(self) -> dict[str, Any]:
         """config.json as it stands. Raises UserError if there is none."""
-        try:
-            table = json.loads((self.folder / "config.json").read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            raise UserError(f"{self.folder} is no run directory: it has no config.json") from None
-        except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{self.folder / 'config.json'}: can't be read ({error}); restore it, or start a new run"
-            ) from error
-        if not isinstance(table, dict):
-            raise UserError(f"{self.folder / 'config.json'}: must be one JSON object")
+        file = self.folder / "config.json"
+        if not file.exists():
+            raise UserError(f"{self.folder} is no run directory: it has no config.json")
+        with reading(file, "restore it, or start a new run"):
+            table = json.loads(read_text(file))
+            if not isinstance(table, dict):
+                raise ValueError("not a JSON object")
         return table
 
     def write_config(self, config: Config) -> None:
         write_text(self.folder / "config.json", config.model_dump_json(indent=2) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """The metrics of the iterations so far; a line cut short by a kill is left out."""
+        """The metrics of the iterations so far. Lines that can't be read, such as one cut short by a kill, are left
+        out."""
         return list(_lines(self.metrics_file))
 
     def checks(self) -> list[dict[str, Any]]:
@@ -93,23 +99,30 @@ class Record:
         """Append one check of the guard; NaN becomes null."""
         _append(self.guard_file, row)
 
-    def rewind(self, iterations: int) -> None:
-        """Forget metrics from iteration ``iterations`` on, and checks after it: they will be made again."""
-        _keep(self.metrics_file, [row for row in self.rows() if row["iteration"] < iterations])
+    def rewind(self, iterations: int) -> int:
+        """Forget metrics from iteration ``iterations`` on, and checks after it: they will be made again.
+
+        Returns how many of the iterations before have no metrics, because their lines are lost or can't be read.
+        """
+        rows = [row for row in self.rows() if row["iteration"] < iterations]
+        _keep(self.metrics_file, rows)
         if self.guard_file.exists():
             _keep(self.guard_file, [row for row in self.checks() if row["iteration"] <= iterations])
+        return iterations - len(rows)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_text(self.folder / "summary.json", json_text(summary, indent=2) + "\n")
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                return
+    """The rows of ``file``, each with its iteration."""
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
+            yield row
 
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
@@ -127,6 +140,7 @@ def _environment() -> dict[str, Any]:
     packages = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow", "safetensors")
     return {
         "cgrpo": __version__,
+        "began": datetime.now(UTC).isoformat(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +33,29 @@ class Runtime:
         self._accelerator = Accelerator(
             log_with=None if tracker == "none" else tracker, project_dir=folder, cpu=not torch.cuda.is_available()
         )
-        self._tracking = tracker != "none"
+        self._tracker = "" if tracker == "none" else tracker
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
         device = self._accelerator.device
         self.device = torch.device("cpu") if device.type == "cpu" else device  # "cpu:0" is not understood everywhere
+        self._signal = 0
         self.sharded = False  # whether the base's blocks are spread over the processes
 
-    def start_tracking(self, settings: Mapping[str, Any]) -> None:
-        if self._tracking:
-            flat = {key: value for key, value in settings.items() if isinstance(value, int | float | str | bool)}
-            self._accelerator.init_trackers("tracker", config=flat)
+    def start_tracking(self, folder: Path, run_id: str, settings: Mapping[str, Any]) -> None:
+        """Start the tracker: on a service one run of project "cgrpo", named as the run's folder, with its settings.
+
+        A resumed run continues its own curves by ``run_id``. TensorBoard writes into the folder.
+        """
+        if not self._tracker:
+            return
+        run = {"name": folder.absolute().name, "resume": "allow"}
+        services = {"wandb": run | {"id": run_id, "dir": str(folder)}, "trackio": run}
+        project = "cgrpo" if self._tracker in services else "tracker"
+        self._accelerator.init_trackers(project, dict(_flat(settings)), services)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        if self._tracking:
+        if self._tracker:
             self._accelerator.log(dict(values), step=step)
 
     def local(self, count: int, setting: str) -> range:
@@ -87,6 +98,28 @@ class Runtime:
             raise RuntimeError("fsdp2 was asked for, but the base is not sharded")
         self.sharded = True
 
+    @contextmanager
+    def noting_signals(self) -> Iterator[None]:
+        """Within it SIGTERM, and SIGUSR1 as Slurm's warning before a time limit, are noted alone; a second one acts."""
+        before: dict[int, Any] = {}
+
+        def note(number: int, frame: object) -> None:
+            self._signal = number
+            signal.signal(number, before.get(number, signal.SIG_DFL))
+
+        if threading.current_thread() is threading.main_thread():  # no other can
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                before[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def noted_signal(self) -> int:
+        """The signal that some process has noted, the same on all; 0 for none."""
+        return self.largest(self._signal)
+
     def peak_memory(self) -> dict[str, float]:
         """GiB of this process's GPU at their most since the last call; empty without one."""
         if self.device.type != "cuda":
@@ -99,10 +132,13 @@ class Runtime:
         """The largest of the processes' counts."""
         return int(self.gather(torch.tensor([count], device=self.device)).max())
 
-    def agree(self, parameters: Sequence[nn.Parameter]) -> bool:
-        """Whether all processes hold the same numbers, told by a checksum."""
+    def check_agreement(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Raise UserError unless all processes hold the same numbers, by a checksum."""
         sums = torch.stack([p.detach().double().sum() + p.detach().double().square().sum() for p in parameters]).sum()
-        return bool((self.gather(sums.reshape(1)) == sums).all())
+        if not (self.gather(sums.reshape(1)) == sums).all():
+            raise UserError(
+                "the processes' adapters differ: gradients were not summed alike; resume from the last checkpoint"
+            )
 
     def any(self, flag: bool) -> bool:
         """Whether it is so on any process."""
@@ -126,3 +162,12 @@ class Runtime:
     def close(self) -> None:
         """End trackers and the process group: one that is left open at exit can end a process by a signal."""
         self._accelerator.end_training()
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, int | float | str | bool]]:
+    """Settings by their whole keys, as trackers take them: no tables, lists as text."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        elif value is not None:
+            yield f"{before}{key}", value if isinstance(value, int | float | str) else str(value)

@@ -1,4 +1,4 @@
-"""The rewards of a rollout: scores of all processes, seconds, failures, and when to stop for a broken one."""
+"""From pictures to credit: scores of all processes, when to stop for a broken reward, and the credit table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from cgrpo.algorithm import (
+    Credit,
+    CreditFunction,
+    CreditSettings,
+    Kind,
+    constant_weights,
+    credit_table,
+    focal_weights,
+    measured_weights,
+    noise_weights,
+    reward_weights,
+    sigmoid_weights,
+)
+from cgrpo.config import CREDITS, GroupConfig, Weights
 from cgrpo.errors import UserError
 from cgrpo.rewards import Reward, scored
 from cgrpo.training.runtime import Runtime
@@ -53,7 +67,8 @@ class Scoring:
 class BrokenRewards:
     """Stops a run in which a reward says nothing iteration after iteration. Single NaNs and flat groups pass.
 
-    It says nothing where it fails on all samples of a group, or gives every group's samples one score.
+    It says nothing where it fails on all samples of some group, or where no group has two different scores: the
+    advantage of every sample is then 0.
     """
 
     def __init__(self, names: Sequence[str], limit: int):
@@ -63,13 +78,48 @@ class BrokenRewards:
     def watch(self, scores_PGR: Tensor) -> None:
         for name, scores_PG in zip(self._failed, scores_PGR.unbind(-1), strict=True):
             self._count(self._failed, name, bool(scores_PG.isnan().all(-1).any()), "was NaN for whole groups")
-            flat = bool((scores_PG == scores_PG[:, :1]).all())
-            self._count(self._flat, name, flat, "gave all samples of each group one score")
+            high_P = scores_PG.nan_to_num(-math.inf).amax(-1)  # both infinite where nothing was scored
+            low_P = scores_PG.nan_to_num(math.inf).amin(-1)
+            flat = not (high_P > low_P).any()
+            self._count(self._flat, name, flat, "gave no group two different scores")
 
     def _count(self, running: dict[str, int], name: str, silent: bool, how: str) -> None:
         running[name] = running[name] + 1 if silent else 0
         if running[name] >= self._limit:
             raise UserError(
                 f"reward {name!r} {how} {self._limit} iterations running; "
-                "mend the reward, or raise training.max_failed_groups"
+                "fix the reward, or raise training.max_failed_groups"
             )
+
+
+class CreditTable:
+    """Makes the credit table from an iteration's scores, as the tables ``shaping`` and ``weights`` say.
+
+    names: of the rewards, in the order of the scores; sigmas: the table's steps [K + 1]; kind, noise_level: of the
+    noise that a step draws, for weights by noise.
+    """
+
+    def __init__(self, cfg: GroupConfig, names: Sequence[str], sigmas: Tensor, kind: Kind, noise_level: float):
+        self.shaping, self.clamp = cfg.shaping, cfg.training.clamp
+        self.function: CreditFunction = CREDITS.load(cfg.shaping.type)
+        self.settings = CreditSettings(cfg.shaping.alpha, cfg.shaping.recentre, cfg.shaping.conflict_penalty)
+        prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
+        self.weights_KR = reward_weights(prompt_K, names, others=cfg.weights.others)
+        self.step_K = noise_weights(sigmas, kind, noise_level) if cfg.weights.by_noise else None
+        self.ease = list(names).index(self.shaping.focal_reward) if self.shaping.focal else None
+
+    def __call__(self, scores_PGR: Tensor) -> Credit:
+        credit = credit_table(scores_PGR, self.weights_KR, self.function, self.settings, self.clamp)
+        group_P = None if self.ease is None else focal_weights(scores_PGR[..., self.ease], self.shaping.focal)
+        return credit.emphasised(self.step_K, group_P)
+
+
+def prompt_weights(weights: Weights, steps: int) -> Tensor:
+    """The prompt reward's weight at each of ``steps`` steps [K], as the table ``weights`` says."""
+    match weights.type:
+        case "constant":
+            return constant_weights(steps, weights.prompt)
+        case "measured":
+            return measured_weights(weights.measured)
+        case _:
+            return sigmoid_weights(steps, weights.high, weights.low, inverted=weights.type == "inverted")

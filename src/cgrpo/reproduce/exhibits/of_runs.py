@@ -16,7 +16,7 @@ from cgrpo.evaluation.show.plots import IDENTITY, PROMPT, THIRD, canvas, legend,
 from cgrpo.evaluation.show.sheets import row_sheet
 from cgrpo.files import save_picture, to_float
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
-from cgrpo.training.record import Record
+from cgrpo.training.record import RunRecord
 
 
 def analysed(
@@ -44,7 +44,7 @@ def draw_figure2(made: Made, path: Path) -> Shown:
         runs = [run for _, run in made.trained("table2", row)]
         for axes, reward in zip(plots, ("identity", "prompt"), strict=True):
             for seed, run in enumerate(runs):
-                rows = Record(run).rows()
+                rows = RunRecord(run).rows()
                 values = [to_float(metrics[f"reward/{reward}/mean"]) for metrics in rows]
                 label = row if seed == 0 else "_"
                 axes.plot(range(len(values)), smooth(values), color=colour, linewidth=1.6, alpha=0.8, label=label)

@@ -18,10 +18,10 @@ from cgrpo.config import Config, GroupConfig, override
 from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
 from cgrpo.rewards import make_rewards
-from cgrpo.training.credit import CreditTable
 from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.loop import Iteration, make_loop
 from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import CreditTable
 
 PAPER = {"SFT": 2.32, "naive GRPO 1:1": 291.28, "Customized-GRPO": 311.82}
 BEYOND = {"SARS + TDW": "the same credit, forward process"}

@@ -29,12 +29,11 @@ from cgrpo.algorithm import (
 from cgrpo.data import GroupNoise, Source, derive
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
-from cgrpo.training.average import Average
-from cgrpo.training.credit import CreditTable
 from cgrpo.training.forward.settings import ForwardConfig
 from cgrpo.training.loop import GroupLoop, Iteration, MicroBatch, Part
-from cgrpo.training.optimizer import Runaway
+from cgrpo.training.optimizer import Average, Runaway
 from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import CreditTable
 from cgrpo.types import Condition
 
 

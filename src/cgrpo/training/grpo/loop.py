@@ -33,13 +33,13 @@ from cgrpo.algorithm import (
     window_start,
 )
 from cgrpo.data import GroupNoise, Source
+from cgrpo.errors import UserError
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
-from cgrpo.training.checks import check_ratio
-from cgrpo.training.credit import CreditTable
 from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.loop import GroupLoop, Iteration, MicroBatch, Part
 from cgrpo.training.runtime import Runtime
+from cgrpo.training.scoring import CreditTable
 from cgrpo.types import Condition, Rollout
 
 
@@ -76,8 +76,7 @@ class GRPO(GroupLoop[GrpoConfig]):
                     for micro in self.micro_batches(parts, credit, update, objective.kl):
                         loss_B = self.loss(micro, totals, fresh=update == 0)  # Eq. 7
                         (loss_B.sum() * micro.weight).backward()
-                    if self.runtime.any(totals.drift > objective.max_ratio_drift):
-                        check_ratio(totals.drift, objective.max_ratio_drift)
+                    self.check_ratio(totals)
                     totals.norms.append(self.step())
                 numbers |= totals.metrics(self.runtime)
                 self.average.join(number + 1)
@@ -127,6 +126,16 @@ class GRPO(GroupLoop[GrpoConfig]):
         if micro.weight:
             totals.add((logp_B.detach() - old_logp_B).exp(), credit_B, objective.clip, kl_B.detach(), fresh)
         return loss_B
+
+    def check_ratio(self, totals: Totals) -> None:
+        """Before the first update after a rollout every ratio must be 1. Raises UserError on all processes alike."""
+        limit = self.cfg.objective.max_ratio_drift
+        if self.runtime.any(totals.drift > limit):
+            raise UserError(
+                f"rollout and replay disagree: |ratio - 1| reached {totals.drift:.2e} before the first update (limit "
+                f"{limit:.0e}); the policy is not deterministic or its precision too low: use policy.dtype = float32, "
+                "or raise objective.max_ratio_drift if the drift is only rounding"
+            )
 
 
 class Totals:

@@ -50,7 +50,7 @@ def write_report(
     page = Page(
         config.title(),
         [
-            verdict(metrics, len(rows)),
+            verdict(metrics, _iterations(summary, rows)),
             *(Text(caution, "caution") for caution in cautions(metrics) + warned(checks)),
             Facts(_facts(config, summary, rows, heldout)),
         ],
@@ -61,12 +61,17 @@ def write_report(
     return path
 
 
+def _iterations(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> int:
+    """How long the run was, whatever rows are left of it."""
+    return summary.get("iterations", len(rows))
+
+
 def _facts(
     config: Config, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], heldout: HeldOut | None
 ) -> list[tuple[str, str]]:
     seconds = to_float((summary.get("seconds") or {}).get("training"))
     facts = [
-        ("Training", f"{len(rows)} iterations"),
+        ("Training", f"{_iterations(summary, rows)} iterations"),
         *config.facts().items(),
         ("Rewards", ", ".join(f"{name} ({reward.type})" for name, reward in config.rewards.items())),
         ("Policy", f"LoRA of rank {config.policy.rank}, {config.policy.width} {TIMES} {config.policy.height} pixels"),
