@@ -215,7 +215,7 @@ def test_timeout_is_of_the_whole_request(action: str) -> None:
         start = time.monotonic()
         assert math.isnan(scores(judge, 1)[0])
         took = time.monotonic() - start
-    assert 0.8 <= took < 3
+    assert 0.8 <= took < 9  # ten and more if only single reads had a limit
     assert judge.report()["output_tokens"] == 2 * 1000  # perhaps billed: booked at max_tokens, as nothing is known
 
 

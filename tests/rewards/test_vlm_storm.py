@@ -1,5 +1,6 @@
 """Many judgements at an endpoint in a bad state: none lost, none silently 0, none paid for twice, none over budget."""
 
+import asyncio
 import json
 import logging
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.vlm_endpoint import INPUT, KEY, pictures, serving, settings, tasks
+from support.vlm_endpoint import INPUT, KEY, UnhurriedLoop, pictures, serving, settings, tasks
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmSettings
@@ -40,7 +41,8 @@ def bad_state(index: int, attempt: int, request: dict[str, Any]) -> str:
     return FAULTS[(3 * index + 5 * attempt) % len(FAULTS)] if attempt < index % 3 else "good"
 
 
-def test_five_hundred(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_five_hundred(tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.events, "new_event_loop", UnhurriedLoop)
     caplog.set_level(logging.INFO)
     expected = [math.nan if index % 25 in (7, 8) else index % 5 for index in range(COUNT)]
     batch, images_NHWC = tasks(COUNT), pictures(COUNT)
