@@ -31,7 +31,7 @@ from transformers import (
 
 from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import Reward
-from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.dino import DinoEncoder, DinoSeg
 from cgrpo.types import Batch
 
 

@@ -31,7 +31,7 @@ from transformers import (
     SwinConfig,
 )
 
-from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.dino import DinoEncoder, DinoSeg
 from cgrpo.rewards.hpsv3.reward import PIXELS, HPSv3, _set_rotary, make_head
 from cgrpo.rewards.segmenters import GroundedSam
 from cgrpo.types import Batch

@@ -44,8 +44,9 @@ class Extensions:
         if entry := installed(self.group).get(name):
             try:
                 return entry.load()
-            except (ImportError, AttributeError) as error:
-                raise UserError(f"{self.kind} {name!r}: {entry.value} can't be loaded ({error})") from error
+            except (Exception, SystemExit) as error:  # whatever that package does when it is imported
+                reason = f"{type(error).__name__}: {error}"
+                raise UserError(f"{self.kind} {name!r}: {entry.value} can't be loaded ({reason})") from error
         raise UserError(f"there is no {self.kind} {name!r}", self._cure(name))
 
     def check(self, name: Any) -> str:

@@ -19,7 +19,7 @@ from transformers import (
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.dino import DinoEncoder, DinoSeg
 from cgrpo.rewards.segmenters import Segmenter
 from cgrpo.types import Batch
 

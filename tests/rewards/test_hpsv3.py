@@ -10,10 +10,10 @@ from support import tiny_rewards
 from support.tiny_rewards import DATA, TEMPLATE, golden
 
 from cgrpo.errors import UserError
+from cgrpo.rewards import hpsv3
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.hpsv3 import template as hpsv3_template
+from cgrpo.rewards.hpsv3 import read_template
 from cgrpo.rewards.hpsv3.reward import HPSv3
-from cgrpo.rewards.hpsv3.template import read_template
 from cgrpo.types import Batch
 
 FACTS = json.loads((DATA / "hpsv3.json").read_text())
@@ -77,10 +77,10 @@ def test_pictures_are_resized_to_about_448(exact, before, after):
 
 def test_scores_are_the_official_ones(exact):
     expected = golden("hpsv3_io")
-    logits = exact.score(pictures(), PROMPTS)
+    logits = exact.preferences(pictures(), PROMPTS)
     assert (logits - expected["logits"]).abs().max() <= 5e-5
     assert (logits - expected["logits_if_mrope_WRONG"]).abs().max() > 0.5  # positions count tokens one by one
-    one_by_one = torch.cat([exact.score([p], [words]) for p, words in zip(pictures(), PROMPTS, strict=True)])
+    one_by_one = torch.cat([exact.preferences([p], [words]) for p, words in zip(pictures(), PROMPTS, strict=True)])
     assert (one_by_one - expected["logits_one_by_one"]).abs().max() <= 5e-5
     score = exact(to_tensor(pictures()[:1]), Batch(("0",), (PROMPTS[0],), ((),), ("",)))
     assert score.dtype == torch.float32 and abs(score - expected["logits"][0, 0]) <= 5e-5
@@ -88,18 +88,18 @@ def test_scores_are_the_official_ones(exact):
 
 def test_rotary_tables_are_rounded_as_in_training(official):
     expected = golden("hpsv3_io")
-    reference = make(official).score(pictures(), PROMPTS)
+    reference = make(official).preferences(pictures(), PROMPTS)
     assert (reference - expected["logits_bf16_rotary_tables"]).abs().max() <= 5e-5
     assert (reference - expected["logits"]).abs().max() > 1e-3
-    whole = make(official, dtype="bfloat16").score(pictures(), PROMPTS)
+    whole = make(official, dtype="bfloat16").preferences(pictures(), PROMPTS)
     assert (whole - expected["logits_bf16_model_cpu"]).abs().max() <= 0.1 and whole.dtype == torch.float32
 
 
 def test_the_template_is_known_by_its_hash():
     import hashlib
 
-    assert hashlib.sha256(golden_template().encode()).hexdigest() == hpsv3_template.SHA256
-    assert FACTS["user_template_sha256"] == hpsv3_template.SHA256
+    assert hashlib.sha256(golden_template().encode()).hexdigest() == hpsv3.SHA256
+    assert FACTS["user_template_sha256"] == hpsv3.SHA256
 
 
 def test_rows_do_not_depend_on_each_other(tiny_hpsv3):
@@ -113,7 +113,7 @@ def test_rows_do_not_depend_on_each_other(tiny_hpsv3):
     assert torch.allclose(scores, torch.cat(alone), atol=1e-5) and scores.unique().numel() == 3
     clear = Image.fromarray(images[0].numpy()).convert("RGBA")
     clear.putalpha(0)  # no more than its colours counts
-    assert torch.allclose(reward.score([clear], ["a cat"])[:, 0], alone[0], atol=1e-6)
+    assert torch.allclose(reward.preferences([clear], ["a cat"])[:, 0], alone[0], atol=1e-6)
     with pytest.raises(UserError, match=r"holds the model's own token <\|image_pad\|>"):
         reward(images[:1], Batch(("0",), ("a <|image_pad|>",), ((),), ("",)))
 
@@ -164,7 +164,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "hpsv3" / "dataset" / "data_collator_qwen.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     text = "Look: {text_prompt}\nRate: <|Reward|>"
-    monkeypatch.setattr(hpsv3_template, "SHA256", hashlib.sha256(text.encode()).hexdigest())
+    monkeypatch.setattr(hpsv3, "SHA256", hashlib.sha256(text.encode()).hexdigest())
     return tmp_path / "hpsv3" / "dataset" / "data_collator_qwen.py", text
 
 

@@ -9,7 +9,7 @@ from cgrpo.data import ToyboxSource
 from cgrpo.hub import asset
 from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import EncodeOnce
-from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.dino import DinoEncoder, DinoSeg
 from cgrpo.rewards.segmenters import load_segmenter
 
 REWARDS = {

@@ -32,7 +32,7 @@ from transformers import (
 from cgrpo.errors import UserError
 from cgrpo.hub import asset
 from cgrpo.rewards.base import to_tensor
-from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg
+from cgrpo.rewards.dino import DinoEncoder, DinoSeg
 from cgrpo.rewards.segmenters import GroundedSam, Sam3Segmenter, SemanticSegmenter, load_segmenter
 from cgrpo.types import Batch
 

@@ -7,7 +7,7 @@ from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.hub import asset
 from cgrpo.rewards import FunctionReward, load_reward, make_reward, scored
-from cgrpo.rewards.dino_seg import DinoEncoder, DinoSeg, DinoSegSettings
+from cgrpo.rewards.dino import DinoEncoder, DinoSeg, DinoSegSettings
 from cgrpo.rewards.segmenters import NEUTRAL, Segmenter, load_segmenter, subject_crop
 from cgrpo.types import Batch
 

@@ -18,9 +18,9 @@ from support.vlm_endpoint import INPUT, KEY, UnhurriedLoop, pictures, serving, s
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.attempts import Ledger, Usage
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache
 from cgrpo.rewards.vlm.judge import VlmJudge
+from cgrpo.rewards.vlm.rounds import Ledger, Usage
 
 PRICES = {"input_price": 1.0, "output_price": 10.0}  # a reply: 1000 + 100 tokens, 0.002
 REPLY = 0.002

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from cgrpo.rewards import Reward
-from cgrpo.serving.listening import listen
+from cgrpo.serving import listen
 from cgrpo.serving.server import create_app
 
 MEBIBYTE = 2**20

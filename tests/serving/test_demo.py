@@ -7,9 +7,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from cgrpo import serving
 from cgrpo.app.main import main
 from cgrpo.errors import UserError
-from cgrpo.serving import listening
 from cgrpo.serving.demo import Example, create_demo
 
 RED = Image.new("RGB", (8, 8), "red")
@@ -32,7 +32,7 @@ def ask(client: TestClient, **request):
 def test_the_command_draws_what_sample_draws(monkeypatch, tmp_path):
     """The pictures are those of `sample`, bit for bit."""
     apps = []
-    monkeypatch.setattr(listening, "run", lambda app, bound, host, what: (apps.append(app), bound.close()))
+    monkeypatch.setattr(serving, "run", lambda app, bound, host, what: (apps.append(app), bound.close()))
     steps = ("--set", "sampling.steps=2")
     (tmp_path / "ref.png").write_bytes(base64.b64decode(address(RED).partition(",")[2]))
     assert main(["demo", *steps, "--port", "0"]) == 0

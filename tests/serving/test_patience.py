@@ -59,26 +59,26 @@ def forever(answer):
 )
 def test_what_passes_is_asked_again(clock, capsys, trouble):
     made = transport(iter([trouble, trouble, 200]))
-    assert isinstance(made.ask("GET", "health", Health), Health)
+    assert isinstance(made.request("GET", "health", Health), Health)
     assert made.retries == 2 and clock == [0.5, 1.0]
     first, last = capsys.readouterr().err.splitlines()
-    assert "asking for 60 s" in first and "answers again" in last
+    assert "retrying for 60 s" in first and "answers again" in last
 
 
 def test_waits_grow_and_end_with_the_patience(clock):
     with pytest.raises(UserError, match=r"no answer for 60 s \(ConnectError: refused\).*--resume"):
-        transport(forever(httpx.ConnectError("refused"))).ask("GET", "health", Health)
+        transport(forever(httpx.ConnectError("refused"))).request("GET", "health", Health)
     assert clock == [0.5, 1, 2, 4, 8, 15, 15, 14.5]
     del clock[:]
     with pytest.raises(UserError):
-        transport(forever(503), patience=0).ask("GET", "health", Health)
+        transport(forever(503), patience=0).request("GET", "health", Health)
     assert clock == []
 
 
 def test_the_patience_begins_anew_with_each_failure(clock):
     made = transport(iter([503] * 6 + [200] + [503] * 6 + [200]), patience=40)
     for _ in range(2):
-        made.ask("GET", "health", Health)
+        made.request("GET", "health", Health)
     assert sum(clock) == 2 * (0.5 + 1 + 2 + 4 + 8 + 15)
 
 
@@ -86,7 +86,7 @@ def test_the_patience_begins_anew_with_each_failure(clock):
 def test_what_does_not_pass_stops_at_once(clock, status):
     made = transport(iter([status]))
     with pytest.raises(UserError, match="reward 'x': no"):
-        made.ask("GET", "health", Health)
+        made.request("GET", "health", Health)
     assert clock == [] and made.retries == 0
 
 

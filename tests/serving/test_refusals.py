@@ -106,7 +106,7 @@ def test_token(serving, monkeypatch):
     monkeypatch.setenv("TOKEN", "secret")
     assert "token is missing or wrong" in refused(running.url, token_variable="TOKEN")
     monkeypatch.setenv("TOKEN", "")
-    assert "TOKEN for the token is empty" in refused(running.url, token_variable="TOKEN")
+    assert "TOKEN is not set" in refused(running.url, token_variable="TOKEN")
     answer = httpx.post(f"{running.url}/score", content=b"never read", headers={"authorization": "Bearer secret"})
     assert answer.status_code == 401
     monkeypatch.setenv("TOKEN", "secret ü\n")
@@ -194,7 +194,7 @@ def test_health(serving):
         ({"host": "::"}, "others can reach this server: set a token"),
         ({"host": socket.gethostname()}, "others can reach this server: set a token"),
         ({"host": "example.org"}, "others can reach this server: set a token"),
-        ({"token_variable": "ABSENT"}, "ABSENT for the token is empty"),
+        ({"token_variable": "ABSENT"}, "ABSENT is not set"),
         ({"rewards": ["y"]}, "no reward 'y' in the recipe; it has identity, prompt"),
         ({"port": -1}, "can't listen"),
     ],

@@ -16,7 +16,7 @@ from cgrpo.config import parse_config
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.rewards import FunctionReward, make_reward, scored
-from cgrpo.rewards.dino_seg import DinoSegSettings
+from cgrpo.rewards.dino import DinoSegSettings
 from cgrpo.rewards.remote import RemoteSettings
 from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.types import Batch
@@ -43,13 +43,13 @@ def tasks() -> tuple[torch.Tensor, Batch]:
 
 def bodies(remote: RemoteReward, monkeypatch) -> list[dict]:
     """Every message that is sent from now on."""
-    sent, ask = [], remote._transport.ask
+    sent, request = [], remote._transport.request
 
     def watch(method, path, kind, body=b""):
         sent.append(json.loads(body))
-        return ask(method, path, kind, body)
+        return request(method, path, kind, body)
 
-    monkeypatch.setattr(remote._transport, "ask", watch)
+    monkeypatch.setattr(remote._transport, "request", watch)
     return sent
 
 

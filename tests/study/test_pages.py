@@ -255,14 +255,14 @@ def test_ratings_have_their_own_scale(scores: Path, tmp_path: Path) -> None:
 
 
 def test_only_one_server_and_only_whole_studies(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cgrpo import serving
     from cgrpo.app import study as command
-    from cgrpo.serving import listening
 
     def second(*_: object) -> None:
         with pytest.raises(UserError, match="is served already"):
             command.serve(made[1], port=0)
 
-    monkeypatch.setattr(listening, "run", second)
+    monkeypatch.setattr(serving, "run", second)
     command.serve(made[1], port=0)
     next((made[1] / PICTURES).iterdir()).write_bytes(b"other")
     with pytest.raises(UserError, match="is not as it was when the study was made; restore 1"):

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from cgrpo.rewards import FunctionReward
-from cgrpo.serving.listening import listen, run
+from cgrpo.serving import listen, run
 from cgrpo.serving.server import create_app
 from support import exact_rewards
 

@@ -66,7 +66,7 @@ class _Turns(selectors.DefaultSelector):
 
 
 class UnhurriedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose timeouts count its own waiting alone, so that a busy machine is not taken for a late reply."""
+    """An event loop whose timeouts count its own waiting alone: a busy machine is not taken for a late reply."""
 
     def __init__(self) -> None:
         self._turns = _Turns()

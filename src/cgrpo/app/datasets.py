@@ -32,7 +32,7 @@ from cgrpo.hub import whereabouts
 from cgrpo.policies.build import make_cut, make_encoder
 from cgrpo.policies.encodings.store import Encoded
 from cgrpo.rewards.aesthetic import AestheticSettings
-from cgrpo.rewards.dino_seg import DinoSegSettings, Subject
+from cgrpo.rewards.dino import DinoSegSettings, SubjectPicture
 from cgrpo.rewards.fingerprint import reward_fingerprint
 from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.types import Task
@@ -115,7 +115,9 @@ def syncd_scorers(dino: str, clip: str, head: Path) -> Scorers:
 
     def features(pictures: list[Image.Image], masks: Sequence[Image.Image | None]) -> Tensor:
         pairs = zip(pictures, masks, strict=True)
-        return identity.encoder.pictures(identity.crops([Subject(picture, "", mask) for picture, mask in pairs])[0])
+        return identity.encoder.pictures(
+            identity.crops([SubjectPicture(picture, "", mask) for picture, mask in pairs])[0]
+        )
 
     @torch.no_grad()
     def aesthetic(pictures: list[Image.Image]) -> Tensor:

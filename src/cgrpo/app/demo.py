@@ -31,19 +31,17 @@ def demo(
         host: address to listen at, by default for this machine alone
         port: port; 0 for any free one
     """
-    from cgrpo.serving import check_installed
+    from cgrpo import serving
 
-    check_installed("cgrpo demo")
+    serving.check_installed("cgrpo demo")
     from cgrpo.app.sample import open_policy
     from cgrpo.config import load_config
     from cgrpo.evaluation.sampling import follow, seed_noise
     from cgrpo.rewards.base import to_pictures
     from cgrpo.serving.demo import create_demo
-    from cgrpo.serving.listening import listen
-    from cgrpo.serving.listening import run as serve
     from cgrpo.types import Batch
 
-    bound = listen(host, port)
+    bound = serving.listen(host, port)
     cfg, policy = open_policy(run, load_config(recipe), settings)
     sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
 
@@ -57,7 +55,7 @@ def demo(
         return rows
 
     name = recipe if run is None else run.resolve().name
-    serve(create_demo(f"cgrpo demo: {name}", draw, _examples(cfg)), bound, host, "the demo")
+    serving.run(create_demo(f"cgrpo demo: {name}", draw, _examples(cfg)), bound, host, "the demo")
 
 
 def _examples(cfg: Config) -> list[Example]:

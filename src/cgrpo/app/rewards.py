@@ -190,11 +190,10 @@ def serve(
 
     from cgrpo.config import load_config
     from cgrpo.rewards import make_reward
-    from cgrpo.rewards.network import is_loopback, read_token
-    from cgrpo.serving import check_installed
+    from cgrpo.rewards.network import is_loopback, read_secret
+    from cgrpo.serving import check_installed, listen, run
 
     check_installed("cgrpo rewards serve")
-    from cgrpo.serving.listening import listen, run
     from cgrpo.serving.server import create_app
 
     cfg = load_config(recipe, settings)
@@ -202,7 +201,7 @@ def serve(
         raise UserError(
             f"on {host} others can reach this server: set a token, and name its variable with --token-variable"
         )
-    token = read_token("cgrpo rewards serve", token_variable) if token_variable else ""
+    token = read_secret("cgrpo rewards serve", token_variable) if token_variable else ""
     unknown = [name for name in rewards if name not in cfg.rewards]
     if unknown:
         raise UserError(f"no reward {unknown[0]!r} in the recipe; it has {', '.join(cfg.rewards)}")

@@ -105,10 +105,9 @@ def serve(study: Study, /, *, host: str = "127.0.0.1", port: Port = 8421) -> Non
     Raises:
         UserError: the study is served already, or its pictures were changed.
     """
-    from cgrpo.serving import check_installed
+    from cgrpo.serving import check_installed, listen, run
 
     check_installed("cgrpo study serve")
-    from cgrpo.serving.listening import listen, run
     from cgrpo.study.app.server import create_app
     from cgrpo.study.manifest import PICTURES, changed_pictures, read_study
 

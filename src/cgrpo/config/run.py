@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from cgrpo.policies.settings import AnyPolicySettings, PolicySettings
 from cgrpo.rewards import AnyReward, RewardSettings
 from cgrpo.rewards.clip import ClipSettings
-from cgrpo.rewards.dino_seg import DinoSegSettings
+from cgrpo.rewards.dino import DinoSegSettings
 from cgrpo.section import TOYBOX, Place, Positive, Section, Seed, Share
 
 Decay = Annotated[float, Field(ge=0, lt=1)]

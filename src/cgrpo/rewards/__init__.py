@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from pydantic import BeforeValidator, SerializeAsAny, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -30,7 +30,7 @@ from pydantic_core import PydanticCustomError
 from cgrpo.errors import UserError
 from cgrpo.extensions import Extensions
 from cgrpo.hub import locate
-from cgrpo.rewards.base import FunctionReward, Offloaded, Reward, scored
+from cgrpo.rewards.base import Axis, FunctionReward, Offloaded, Reward, failing, scored
 from cgrpo.rewards.settings import FunctionSettings, ModelSettings, RewardSettings
 from cgrpo.section import first_fault
 
@@ -59,7 +59,7 @@ REWARDS = Extensions(
     "reward",
     "cgrpo.rewards",
     {
-        "dino-seg": "cgrpo.rewards.dino_seg:DinoSegSettings",
+        "dino-seg": "cgrpo.rewards.dino:DinoSegSettings",
         "dino": "cgrpo.rewards.dino:DinoSettings",
         "clip": "cgrpo.rewards.clip:ClipSettings",
         "clip-i": "cgrpo.rewards.clip:ClipImageSettings",
@@ -88,6 +88,9 @@ def _of_type(table: Any) -> Any:
     except UserError as error:
         reason = f"{error}; a function of yours is package.module:function"
         raise PydanticCustomError("reward_type", "{reason}", {"reason": reason}) from None
+    if not (isinstance(settings, type) and issubclass(settings, RewardSettings)):
+        reason = f"{settings!r} is no subclass of cgrpo.rewards.RewardSettings"
+        raise PydanticCustomError("reward_type", "{reason}", {"reason": reason})
     return settings.model_validate(table)
 
 
@@ -129,9 +132,14 @@ def convert_reward(file: Path, form: str, out: Path, reference: str = "") -> Pat
 
 def make_reward(name: str, settings: RewardSettings, device: torch.device | str = "cpu") -> Reward:
     """The reward that ``settings`` describe, computing on ``device``; ``name`` is for messages. Raises UserError."""
-    if isinstance(settings, ModelSettings) and settings.offload:
-        return Offloaded(settings.build(name, "cpu"), device)
-    return settings.build(name, device)
+    for line in settings.missing():
+        raise UserError(f"reward {name!r}: {line}")
+    offloads = isinstance(settings, ModelSettings) and settings.offload
+    with failing(f"reward {name!r} can't be built"):
+        reward = settings.build(name, "cpu" if offloads else device)
+        if not callable(reward) or reward.axis not in get_args(Axis) or not isinstance(reward.unit, str):
+            raise TypeError(f"{type(reward).__name__} is no Reward with an axis and a unit")
+    return Offloaded(reward, device) if offloads else reward
 
 
 def make_rewards(rewards: Mapping[str, RewardSettings], device: torch.device | str = "cpu") -> dict[str, Reward]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -53,7 +53,7 @@ class AestheticSettings(ModelSettings):
         from cgrpo.rewards.convert import read_pickled, write_weights
 
         state = read_pickled(file)
-        check_head(file, "v1" if form == "aesthetic-v1" else "v2", WIDTH, state)
+        load_head(state, file, "v1" if form == "aesthetic-v1" else "v2", WIDTH)
         return write_weights(state, out)
 
 
@@ -69,20 +69,19 @@ class Aesthetic(Reward):
     axis: Axis = "prompt"
 
     def __init__(self, encoder: ClipEncoder, head: Path):
+        from cgrpo.rewards.loading import load_weights
+
+        state = load_weights(head, "give a safetensors file, made once from the .pth by `cgrpo rewards convert`")
         self.encoder = encoder
-        self.version, self.head = load_head(head, encoder.model.config.projection_dim)
+        self.version: Version = "v1" if state.keys() == {"weight", "bias"} else "v2"
+        self.head = load_head(state, head, self.version, encoder.model.config.projection_dim)
         self.unit = f"LAION aesthetic {self.version.upper()}, about 1 to 10"
 
     def to(self, device: torch.device | str) -> None:
         self.encoder.to(device)
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         return self.head(self.encoder.pictures(to_pictures(images_NHWC)))[:, 0]
-
-
-def head_version(keys: Iterable[str]) -> Version:
-    """Which head has weights of these names; V2 unless they are V1's."""
-    return "v1" if set(keys) == {"weight", "bias"} else "v2"
 
 
 def make_head(version: Version, width: int) -> nn.Module:
@@ -100,21 +99,9 @@ def make_head(version: Version, width: int) -> nn.Module:
         return head
 
 
-def check_head(where: Path, version: Version, width: int, state: Mapping[str, Tensor]) -> None:
-    """Raise UserError unless ``state`` is exactly that head's."""
-    from cgrpo.rewards.loading import check_fit, shapes
+def load_head(state: Mapping[str, Tensor], where: Path, version: Version, width: int) -> nn.Module:
+    """The head with exactly the weights of ``state``, frozen. Raises UserError, which names ``where``."""
+    from cgrpo.rewards.loading import fill
 
-    needed = {PREFIX[version] + key: shape for key, shape in shapes(make_head(version, width).state_dict()).items()}
-    check_fit(where, f"the aesthetic head {version.upper()}", needed, shapes(state))
-
-
-def load_head(path: Path, width: int) -> tuple[Version, nn.Module]:
-    """The head in a safetensors file, fp32, frozen, on the CPU. UserError if it is unreadable or no such head."""
-    from cgrpo.rewards.loading import load_weights
-
-    state = load_weights(path, "give a safetensors file, made once from the published .pth by `cgrpo rewards convert`")
-    version = head_version(state)
-    check_head(path, version, width, state)
-    head = make_head(version, width)
-    head.load_state_dict({key.removeprefix(PREFIX[version]): value for key, value in state.items()}, assign=True)
-    return version, head.eval().requires_grad_(False)
+    named = {key.removeprefix(PREFIX[version]): value for key, value in state.items()}
+    return fill(make_head(version, width), named, where, f"the aesthetic head {version.upper()}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 from cgrpo.errors import UserError
@@ -22,8 +23,7 @@ Value = TypeVar("Value")
 class Reward(Protocol):
     """Scores pictures; higher is better.
 
-    ``axis`` is what it measures, ``unit`` says what a score means and its range. Inherit from this class to get
-    ``report`` and ``to`` that do nothing.
+    ``axis`` is what it measures, ``unit`` says what a score means and its range. A subclass says in ``score`` how.
     """
 
     axis: Axis
@@ -33,8 +33,14 @@ class Reward(Protocol):
         """Score N pictures (uint8 [N, H, W, 3]), row by row against ``batch`` (N rows).
 
         Returns float32 [N], on the CPU. A picture that can't be scored is NaN, never 0; a reward
-        that is broken raises.
+        that is broken raises. Raises ValueError unless there are as many pictures as tasks.
         """
+        if len(images_NHWC) != len(batch):
+            raise ValueError(f"{len(images_NHWC)} pictures for {len(batch)} tasks")
+        return self.score(images_NHWC, batch) if len(batch) else images_NHWC.new_empty(0).float().cpu()
+
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        """``__call__``, for N of at least 1."""
         ...
 
     def report(self) -> dict[str, float]:
@@ -53,7 +59,7 @@ class Offloaded(Reward):
         self.axis, self.unit = reward.axis, reward.unit
         reward.to("cpu")
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         self.reward.to(self.device)
         try:
             return self.reward(images_NHWC, batch)
@@ -104,6 +110,18 @@ def to_tensor(pictures: list[Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
 
 
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turn whatever other people's code raises within, SystemExit too, into a UserError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        first_line = str(error).partition("\n")[0]
+        raise UserError(f"{what}: {type(error).__name__}{first_line and f': {first_line}'}") from error
+
+
 class FunctionReward(Reward):
     """A user's own ``function(pictures, batch) -> N scores`` (floats; NaN or None = could not be scored)."""
 
@@ -113,24 +131,21 @@ class FunctionReward(Reward):
         self.function = function
         self.axis: Axis = axis
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         import numpy as np
         import torch
 
-        scores = self.function(to_pictures(images_NHWC), batch)
+        with torch.no_grad():
+            scores = self.function(to_pictures(images_NHWC), batch)
+        if isinstance(scores, torch.Tensor):
+            return scores.detach().float().cpu()
         return torch.as_tensor(np.asarray(scores, dtype=np.float32))
 
 
 def scored(name: str, reward: Reward, images_NHWC: Tensor, batch: Batch) -> Tensor:
     """``reward`` on N pictures, checked: float32 [N], infinite scores made NaN. A reward that raises is a UserError."""
-    try:
+    with failing(f"reward {name!r} failed"):
         scores_N = reward(images_NHWC, batch.as_rgb()).float().cpu()
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"reward {name!r} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
     if scores_N.shape != (len(images_NHWC),):
         raise UserError(
             f"reward {name!r} returned scores of shape {list(scores_N.shape)} for {len(images_NHWC)} pictures"

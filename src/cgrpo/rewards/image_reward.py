@@ -104,7 +104,7 @@ class ImageReward(Reward):
         self.device = device
         self.model.to(device)
 
-    def score(self, pixels_NCHW: Tensor, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+    def forward(self, pixels_NCHW: Tensor, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         """[N], from prepared inputs."""
         import torch
 
@@ -115,7 +115,7 @@ class ImageReward(Reward):
             ).last_hidden_state
             return ((self.model["head"](read_NLC[:, 0])[:, 0] - MEAN) / DEVIATION).cpu()
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         import torch
 
         from cgrpo.rewards.pixels import CLIP, as_floats, centre_crop, normalised
@@ -128,7 +128,7 @@ class ImageReward(Reward):
                 list(batch.prompts[part]), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
             )
             pixels_NCHW = normalised(as_floats(pictures), CLIP)
-            rows.append(self.score(pixels_NCHW, tokens["input_ids"], tokens["attention_mask"]))
+            rows.append(self.forward(pixels_NCHW, tokens["input_ids"], tokens["attention_mask"]))
         return torch.cat(rows)
 
 

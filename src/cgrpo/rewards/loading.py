@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from cgrpo.errors import UserError
 from cgrpo.files import reading
@@ -36,15 +37,16 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
     try:
         if not issubclass(kind, PreTrainedModel):
             return kind.from_pretrained(str(folder), local_files_only=True)
-        model, report = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported with the rest, below
-            **given,
-        )
+        with _quiet():
+            model, report = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+                str(folder),
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported with the rest, below
+                **given,
+            )
     except Exception as error:  # a broken file or configuration shows in many ways
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -54,7 +56,19 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
         ) from error
     mismatched = [f"{key} {list(has)}, not {list(needs)}" for key, has, needs in report["mismatched_keys"]]
     _check(folder, name, report["missing_keys"], report["unexpected_keys"], mismatched)
+    check_finite(folder, model.state_dict())
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report of weights that do not fit, which runs over many lines."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @contextmanager
@@ -87,8 +101,19 @@ def check_fit(
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: Path, name: str) -> nn.Module:
     """``model`` (on the meta device) with exactly the weights of ``state``, frozen. Raises UserError."""
     check_fit(where, name, shapes(model.state_dict()), shapes(state))
+    check_finite(where, state)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def check_finite(where: Path, state: Mapping[str, Tensor]) -> None:
+    """Raise a UserError that names the weights of ``where`` with NaN or infinity in them."""
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"reward checkpoint {where}: NaN or infinity in {len(broken)} weights ({_few(sorted(broken))})",
+            "fetch or convert the checkpoint again",
+        )
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:

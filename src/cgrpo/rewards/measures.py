@@ -30,7 +30,7 @@ class CopyPaste(Measure):
     axis: Axis = "identity"
     unit = "1 - mean absolute difference to the reference at 32 x 32 pixels, 0 to 1"
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         scores_N = torch.full((len(batch),), torch.nan)
         pictures = [_small(picture) for picture in to_pictures(images_NHWC)]
         for n, (picture, references) in enumerate(zip(pictures, batch.references, strict=True)):
@@ -52,8 +52,8 @@ class Copies(CopyPaste):
     def __init__(self, threshold: float):
         self.threshold = threshold
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        near_N = super().__call__(images_NHWC, batch)
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        near_N = super().score(images_NHWC, batch)
         return (near_N > self.threshold).float().masked_fill(near_N.isnan(), torch.nan)
 
 
@@ -67,7 +67,7 @@ class Brightness(Measure):
     axis: Axis = "picture"
     unit = "mean luma, 0 to 1"
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         return luma(images_NHWC).mean((1, 2)).float()
 
 
@@ -82,7 +82,7 @@ class EdgeDensity(Measure):
     axis: Axis = "picture"
     unit = "length of edges times contrast, in sides of the picture"
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         y_NHW = luma(images_NHWC)
         down_NHW, right_NHW = torch.zeros_like(y_NHW), torch.zeros_like(y_NHW)
         down_NHW[:, :-1] = y_NHW.diff(dim=1)
@@ -97,7 +97,7 @@ class Saturation(Measure):
     axis: Axis = "picture"
     unit = "mean saturation (HSV), 0 to 1"
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         low_NHW, high_NHW = (bound.double() for bound in images_NHWC.aminmax(dim=-1))
         return ((high_NHW - low_NHW) / high_NHW.clamp(min=1)).mean((1, 2)).float()
 

@@ -18,30 +18,31 @@ CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 @contextmanager
 def set_up(where: str) -> Iterator[None]:
-    """For making an HTTP client, which reads the environment. UserError where that can't be, without what stands in
-    it: a proxy's address may hold a password."""
+    """For making an HTTP client, which reads the environment. Raises UserError that names the variable at fault, but
+    not its value: a proxy's address may hold a password."""
     try:
         yield
     except Exception as error:  # each of the network library's many ways
         names = CERTIFICATES if isinstance(error, OSError) else PROXIES
-        told = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
-        reason = str(error) if isinstance(error, ImportError | OSError) else "an address that is none"
-        raise UserError(
-            f"{where}: HTTP can't be set up ({reason}); mend {' or '.join(told) or 'the url'}"
-            + (" in the environment" if told else "")
-        ) from None
+        at_fault = [name for name in names if os.environ.get(name) or os.environ.get(name.lower())]
+        reason = str(error) if isinstance(error, ImportError | OSError) else "not an address"
+        cure = f"fix {' or '.join(at_fault)} in the environment" if at_fault else "fix the url"
+        raise UserError(f"{where}: HTTP can't be set up ({reason})", cure) from None
 
 
-def read_token(where: str, variable: str) -> str:
-    """The token in an environment variable. Raises UserError, which never says what may be the token itself."""
+def read_secret(where: str, variable: str, otherwise: str = "", *, ascii_only: bool = False) -> str:
+    """The token or key in an environment variable. Raises UserError, which never shows what may be the secret.
+
+    ``otherwise``: what else can be done if it is not set.
+    """
     if not VARIABLE.fullmatch(variable):
         raise UserError(f"{where}: the token's variable must be the name of an environment variable that holds it")
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        raise UserError(f"{where}: the environment variable {variable} for the token is empty; export {variable}=...")
-    if not token.isprintable():
-        raise UserError(f"{where}: the environment variable {variable} holds no token (odd characters); set it anew")
-    return token
+    secret = os.environ.get(variable, "").strip()
+    if not secret:
+        raise UserError(f"{where}: the environment variable {variable} is not set", f"export {variable}=...{otherwise}")
+    if not secret.isprintable() or (ascii_only and (not secret.isascii() or " " in secret)):
+        raise UserError(f"{where}: the environment variable {variable} has odd characters", "set it anew")
+    return secret
 
 
 def is_loopback(host: str) -> bool:
@@ -54,7 +55,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(host: str) -> bool:
-    """Whether who asks ``host`` asks this machine, by whatever of its names; others may reach it, too."""
+    """Whether ``host`` is this machine, by any of its names; others may reach it, too."""
     try:
         if _address(host).is_unspecified:  # 0.0.0.0 is what servers print
             return True

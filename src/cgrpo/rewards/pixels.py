@@ -39,7 +39,7 @@ def padded(pictures: Sequence[Image.Image], side: int) -> Tensor:
 
 def _padded(picture: Image.Image, side: int) -> Tensor:
     x_CHW = as_floats([picture.convert("RGB")])[0]
-    height, width = (round(length * side / max(picture.size)) for length in x_CHW.shape[1:])
+    height, width = (max(1, round(length * side / max(picture.size))) for length in x_CHW.shape[1:])
     if (height, width) != x_CHW.shape[1:]:
         x_CHW = F.interpolate(x_CHW[None], (height, width), mode="bicubic", antialias=True)[0]
     left, top = (side - width) // 2, (side - height) // 2

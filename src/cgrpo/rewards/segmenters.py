@@ -27,20 +27,17 @@ DETECTORS = {
 
 
 def load_segmenter(folder: Path, detector: Path | None = None, device: torch.device | str = "cpu") -> Segmenter:
-    """The segmenter in ``folder``, told by its config.json: SAM (with a ``detector``), SAM 3, or a Segformer."""
-    found = model_type(folder)
-    if found == "sam":
+    """The segmenter in ``folder``, as its config.json says: SAM (with a ``detector``), SAM 3, or a Segformer."""
+    stored = model_type(folder)
+    if stored == "sam":
         if detector is None:
-            raise UserError(
-                f"segmenter {folder} is SAM, which needs a box: name a GroundingDINO folder as the detector"
-            )
+            raise UserError(f"segmenter {folder} is SAM, which needs a box", "name a GroundingDINO folder as detector")
         return GroundedSam(detector, folder, device=device)
     if detector is not None:
-        raise UserError(
-            f"segmenter {folder} ({found}) takes no detector; leave the detector empty, or give a SAM folder"
-        )
-    kinds = {"segformer": SemanticSegmenter, "sam3": Sam3Segmenter, "sam3_video": Sam3Segmenter}
-    return choose(folder, kinds, "segmenter")(folder, device=device)
+        cure = "leave the detector empty, or give a SAM folder"
+        raise UserError(f"segmenter {folder} ({stored}) takes no detector", cure)
+    classes = {"segformer": SemanticSegmenter, "sam3": Sam3Segmenter, "sam3_video": Sam3Segmenter}
+    return choose(folder, classes, "segmenter")(folder, device=device)
 
 
 class Segmenter(Protocol):
@@ -126,14 +123,14 @@ class GroundedSam(Segmenter):
 
     @torch.no_grad()
     def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
-        prompts = [f"{_worded(phrase).lower().rstrip('. ')}." for phrase in phrases]
+        prompts = [f"{_named(phrase).lower().rstrip('. ')}." for phrase in phrases]
         masks: list[np.ndarray | None] = [None] * len(pictures)
         for rows in _equal_sizes(pictures, self.chunk):
             boxes = self.boxes([pictures[row] for row in rows], [prompts[row] for row in rows])
-            found = [(row, box) for row, box in zip(rows, boxes, strict=True) if box is not None]
-            if found:
-                made = self._masks([pictures[row] for row, _ in found], torch.stack([box for _, box in found]))
-                for (row, _), mask in zip(found, made, strict=True):
+            boxed = [(row, box) for row, box in zip(rows, boxes, strict=True) if box is not None]
+            if boxed:
+                box_masks = self._masks([pictures[row] for row, _ in boxed], torch.stack([box for _, box in boxed]))
+                for (row, _), mask in zip(boxed, box_masks, strict=True):
                     masks[row] = mask if mask.any() else None
         return masks
 
@@ -196,7 +193,7 @@ class Sam3Segmenter(Segmenter):
         masks: list[np.ndarray | None] = []
         for first in range(0, len(pictures), self.chunk):
             rows = slice(first, first + self.chunk)
-            masks += self._segment(pictures[rows], [_worded(phrase) for phrase in phrases[rows]])
+            masks += self._segment(pictures[rows], [_named(phrase) for phrase in phrases[rows]])
         return masks
 
     @torch.no_grad()
@@ -220,7 +217,7 @@ class Sam3Segmenter(Segmenter):
         return masks
 
 
-def _worded(phrase: str) -> str:
+def _named(phrase: str) -> str:
     if not phrase.strip(" ."):
         raise UserError("segmenter: a task has no subject to look for; give each record a 'subject', or masks = 'none'")
     return phrase.strip()

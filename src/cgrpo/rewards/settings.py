@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cgrpo.errors import UserError
-from cgrpo.extensions import is_installed
+from cgrpo.extensions import is_installed, resolve
 from cgrpo.hub import Wanted, asset, locate
-from cgrpo.rewards.base import FunctionReward, Reward
+from cgrpo.rewards.base import FunctionReward, Reward, failing
 from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import TOYBOX, Positive, Section
 from cgrpo.types import Task
@@ -89,17 +88,17 @@ class FunctionSettings(RewardSettings):
     """What it measures, for the reports."""
 
     def build(self, name: str, device: torch.device | str) -> Reward:
-        module, _, function = self.type.partition(":")
-        try:
-            return FunctionReward(getattr(importlib.import_module(module), function), self.axis)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"rewards.{name}.type {self.type!r}: can't be imported ({error})") from error
+        with failing(f"type {self.type!r} can't be imported"):
+            function = resolve(self.type)
+        if not callable(function):
+            raise UserError(f"type {self.type!r} is no function")
+        return FunctionReward(function, self.axis)
 
     def missing(self) -> list[str]:
         try:
             self.build("", "cpu")
         except UserError as error:
-            return [f"type {self.type!r}: can't be imported ({error.__cause__})"]
+            return [str(error)]
         return []
 
 

@@ -89,7 +89,7 @@ class PictureSimilarity(Reward):
     def _encode_reference(self, picture: Image) -> Tensor:
         return self.encoder.pictures([picture])[0]
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         import torch
 
         distinct = {id(picture): picture for row in batch.references for picture in row}  # a group shares its own
@@ -117,7 +117,7 @@ class PromptSimilarity(Reward):
     def _encode_prompt(self, prompt: str) -> Tensor:
         return self.encoder.texts([prompt])[0]
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         import torch
 
         texts = self._texts({prompt: prompt for prompt in batch.prompts})

@@ -42,25 +42,25 @@ class PictureStore:
 
     def __init__(self, limit: int):
         self._limit, self._size = limit, 0
-        self._known: OrderedDict[str, Image] = OrderedDict()
+        self._pictures: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
 
     def resolve(self, wanted: Collection[str], sent: Mapping[str, Image]) -> tuple[dict[str, Image], list[str]]:
-        """The ``wanted`` pictures, from those just ``sent`` or known; and the keys that are neither."""
+        """The ``wanted`` pictures, from those just ``sent`` or kept; and the keys that are neither."""
         with self._lock:
-            found = {key: sent.get(key) or self._known.get(key) for key in wanted}
-            pictures = {key: picture for key, picture in found.items() if picture is not None}
+            stored = {**self._pictures, **sent}
+            pictures = {key: stored[key] for key in wanted if key in stored}
             for key, picture in {**sent, **pictures}.items():
                 self._keep(key, picture)
-            return pictures, sorted(key for key, picture in found.items() if picture is None)
+            return pictures, sorted(set(wanted) - pictures.keys())
 
     def _keep(self, key: str, picture: Image) -> None:
-        if key not in self._known:
+        if key not in self._pictures:
             self._size += _bytes(picture)
-        self._known[key] = picture
-        self._known.move_to_end(key)
+        self._pictures[key] = picture
+        self._pictures.move_to_end(key)
         while self._size > self._limit:
-            self._size -= _bytes(self._known.popitem(last=False)[1])
+            self._size -= _bytes(self._pictures.popitem(last=False)[1])
 
 
 def _bytes(picture: Image) -> int:
@@ -124,7 +124,8 @@ def create_app(
 
     @app.post("/score")
     async def post_score(request: Request) -> Scores:
-        desk, images_NHWC, batch = await _received(request, desks, store, max_body)
+        body = await _read_body(request, max_body)
+        desk, images_NHWC, batch = await run_in_threadpool(_parse, body, desks, store)
         async with desk.turn:
             if await request.is_disconnected():  # it gave up while it waited
                 raise Refused(408, "the client is gone")
@@ -133,15 +134,7 @@ def create_app(
     return app
 
 
-async def _received(
-    request: Request, desks: Mapping[str, Desk], store: PictureStore, max_body: int
-) -> tuple[Desk, Tensor, Batch]:
-    """What is to be scored, and by whom. Raises Refused."""
-    body = await _body(request, max_body)
-    return await run_in_threadpool(_parsed, body, desks, store)
-
-
-async def _body(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int) -> bytes:
     """The request's body, counted while it is read: Content-Length may be missing or false."""
     too_large = Refused(413, f"the request is larger than the {limit} bytes that this server takes")
     if int(request.headers.get("content-length", "0")) > limit:
@@ -154,7 +147,8 @@ async def _body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _parsed(body: bytes, desks: Mapping[str, Desk], store: PictureStore) -> tuple[Desk, Tensor, Batch]:
+def _parse(body: bytes, desks: Mapping[str, Desk], store: PictureStore) -> tuple[Desk, Tensor, Batch]:
+    """Who scores, and what. Raises Refused."""
     try:
         message = ScoreRequest.model_validate_json(body)
         if message.reward not in desks:

@@ -85,7 +85,7 @@ class IdentityReadBack(Reward):
     def __init__(self, reader: Reader):
         self.reader = reader
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         seen = self.reader.read(images_NHWC)
         subjects = world.Subjects.join([case.subject for case in _cases(batch)])
         shape = _probability(seen["shape"], subjects.shape_B)
@@ -107,7 +107,7 @@ class PromptReadBack(Reward):
     def __init__(self, reader: Reader):
         self.reader = reader
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         seen = self.reader.read(images_NHWC)
         prompts = world.Prompts.join([case.prompt for case in _cases(batch)])
         wanted = {"scene": prompts.scene_B, "position": prompts.position_B, "size": prompts.size_B}

@@ -19,8 +19,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import Axis, Reward, to_pictures
-from cgrpo.rewards.hpsv3.template import PROMPT, REWARD_TOKEN, read_template
-from cgrpo.rewards.loading import check_fit, choose, load_pretrained, reading_weights, shapes
+from cgrpo.rewards.hpsv3 import PROMPT, REWARD_TOKEN, read_template
+from cgrpo.rewards.loading import check_finite, check_fit, choose, load_pretrained, reading_weights, shapes
 from cgrpo.types import Batch
 
 Rotary = Literal["reference", "fp32"]
@@ -112,7 +112,7 @@ class HPSv3(Reward):
         where_N = (ids_NL == self.reward_id).int().argmax(1).to(self.device)
         return self.head(hidden_NLC[torch.arange(count, device=self.device), where_N].float()).cpu()
 
-    def score(self, pictures: list[Image.Image], prompts: list[str]) -> Tensor:
+    def preferences(self, pictures: list[Image.Image], prompts: list[str]) -> Tensor:
         """(mu, log sigma) [N, 2] of each picture with its prompt."""
         rows = []
         for first in range(0, len(pictures), self.chunk):
@@ -122,14 +122,16 @@ class HPSv3(Reward):
             rows.append(self.logits(ids_NL, mask_NL, inputs["pixel_values"], inputs["image_grid_thw"]))
         return torch.cat(rows)
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         # Pictures of different prompts never share a forward: in bfloat16 it shows what else is in a batch, and a
         # group's scores must not depend on which groups its process happens to hold.
         if max(images_NHWC.shape[1:3]) > NARROWEST * min(images_NHWC.shape[1:3]):
             return torch.full((len(images_NHWC),), torch.nan)
         pictures, prompts = to_pictures(images_NHWC), list(batch.prompts)
         groups = [list(rows) for _, rows in groupby(range(len(prompts)), prompts.__getitem__)]
-        return torch.cat([self.score([pictures[n] for n in rows], [prompts[n] for n in rows])[:, 0] for rows in groups])
+        return torch.cat(
+            [self.preferences([pictures[n] for n in rows], [prompts[n] for n in rows])[:, 0] for rows in groups]
+        )
 
 
 class RoundedVisionRotary(Qwen2VLVisionRotaryEmbedding):
@@ -165,6 +167,7 @@ def _load(
             name: file.get_tensor(key).to(torch.float32 if name.startswith(HEAD) else dtype)
             for name, key in names.items()
         }
+    check_finite(path, state)
     head.load_state_dict({k.removeprefix(HEAD): v for k, v in state.items() if k.startswith(HEAD)}, assign=True)
     body.load_state_dict({k: v for k, v in state.items() if not k.startswith(HEAD)}, assign=True)
     _set_rotary(body, config, rotary)

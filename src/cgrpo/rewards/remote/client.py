@@ -1,12 +1,11 @@
-"""A reward that another process computes; the client of ``cgrpo rewards serve``."""
+"""The client of ``cgrpo rewards serve``."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 import torch
@@ -15,9 +14,8 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.extensions import is_installed
 from cgrpo.rewards.base import Axis, Reward
-from cgrpo.rewards.network import is_local, read_token, set_up
+from cgrpo.rewards.network import is_local, read_secret, set_up
 from cgrpo.rewards.remote import RemoteSettings
 from cgrpo.rewards.remote.wire import (
     PROTOCOL,
@@ -31,11 +29,13 @@ from cgrpo.rewards.remote.wire import (
 )
 from cgrpo.types import Batch
 
+if TYPE_CHECKING:
+    import httpx
+
 Answer = TypeVar("Answer", bound=BaseModel)
-LATER = {502, 503, 504}  # a proxy whose server restarts
+RETRIED = {502, 503, 504}  # of a proxy whose server restarts
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0  # seconds between two attempts, doubled from one to the next
 CONNECT = 10.0  # seconds
-LARGEST = 2**26  # bytes of an answer; the scores of 65,536 pictures take two million
 CURES = {
     401: "name the environment variable with the server's token as its token_variable",
     404: "set its reward and url",
@@ -50,108 +50,89 @@ class Unreachable(UserError):
 class Transport:
     """HTTP to the server at ``url``. ``where`` opens every error.
 
-    ``timeout``: seconds to wait for an answer. ``patience``: seconds to go on asking after the first failure; the last
-    attempt may take ``timeout`` longer. ``retries`` counts the requests that were repeated.
+    ``timeout``: seconds to wait for an answer. ``patience``: seconds to repeat a request after the first failure; the
+    last attempt may take ``timeout`` longer. ``retries`` counts the requests that were repeated.
     """
 
     def __init__(self, where: str, url: str, token_variable: str, timeout: float, patience: float):
-        if not is_installed("httpx"):
-            raise UserError(f"{where}: needs httpx: pip install httpx")
-        import httpx
+        import httpx  # an extra
 
         self._where, self._patience, self.retries = where, patience, 0
-        self._token = read_token(where, token_variable) if token_variable else ""
+        self._token = read_secret(where, token_variable) if token_variable else ""
+        headers = {b"content-type": b"application/json"}
+        if self._token:
+            headers[b"authorization"] = f"Bearer {self._token}".encode()
         with set_up(where):
             self._http = httpx.Client(
                 base_url=url,
-                headers={b"authorization": f"Bearer {self._token}".encode()} if self._token else {},
+                headers=headers,
                 timeout=httpx.Timeout(timeout, connect=min(timeout, CONNECT)),
                 trust_env=not is_local(urlsplit(url).hostname or ""),  # no proxy stands before this machine itself
             )
 
-    def ask(self, method: str, path: str, kind: type[Answer], body: bytes = b"") -> Answer | Refusal:
+    def request(self, method: str, path: str, answer: type[Answer], body: bytes = b"") -> Answer | Refusal:
         """The answer, or the refusal of a 409. Raises Unreachable after ``patience``, UserError for anything else."""
-        since, wait = None, FIRST_WAIT
+        import httpx
+
+        first_failure, wait = None, FIRST_WAIT
         while True:
-            answer, trouble = self._once(method, path, body)
-            if answer is not None:
-                if since is not None:
-                    print(f"cgrpo: {self._where}: answers again", file=sys.stderr)
-                return self._read(answer, kind)
+            try:
+                response = self._http.request(method, path, content=body)
+                trouble = f"status {response.status_code}" if response.status_code in RETRIED else ""
+            except httpx.TransportError as error:
+                trouble = self._scrub(f"{type(error).__name__}: {error}").removesuffix(": ")
+            except (httpx.RequestError, httpx.InvalidURL) as error:
+                raise UserError(f"{self._where}: {self._scrub(str(error))}", "set its url") from None
+            else:
+                if not trouble:
+                    if first_failure is not None:
+                        print(f"cgrpo: {self._where}: answers again", file=sys.stderr)
+                    return self._read(response, answer)
             now = time.monotonic()
-            if since is None:
-                since = now
-                print(f"cgrpo: {self._where}: {trouble}; asking for {self._patience:g} s", file=sys.stderr)
-            left = since + self._patience - now
+            if first_failure is None:
+                first_failure = now
+                print(f"cgrpo: {self._where}: {trouble}; retrying for {self._patience:g} s", file=sys.stderr)
+            left = first_failure + self._patience - now
             if left <= 0:
                 raise Unreachable(
-                    f"{self._where}: no answer for {self._patience:g} s ({trouble}); start the server again: "
-                    "what is written is kept, and a training run continues with --resume"
+                    f"{self._where}: no answer for {self._patience:g} s ({trouble})",
+                    "start the server again: what is written is kept, and a training run continues with --resume",
                 )
             time.sleep(min(wait, left))
             wait = min(2 * wait, LONGEST_WAIT)
             self.retries += 1
 
-    def _once(self, method: str, path: str, body: bytes) -> tuple[_Received | None, str]:
-        """An answer that counts, or what is in its way for now. Raises UserError for what is no answer at all."""
-        import httpx
-
-        headers = {"content-type": "application/json"}
+    def _read(self, response: httpx.Response, answer: type[Answer]) -> Answer | Refusal:
         try:
-            with self._http.stream(method, path, content=body, headers=headers) as answer:
-                content = bytearray()
-                for piece in answer.iter_bytes():
-                    content += piece
-                    if len(content) > LARGEST:
-                        raise self._stranger(answer.status_code, f"more than {LARGEST} bytes")
-        except httpx.TransportError as error:
-            return None, self._scrub(f"{type(error).__name__}: {error}").removesuffix(": ")
-        except (httpx.RequestError, httpx.InvalidURL, ValueError, OverflowError) as error:  # no HTTP, or no address
-            raise UserError(f"{self._where}: {self._scrub(str(error))}; set its url") from None
-        received = _Received(answer.status_code, bytes(content))
-        return (None, f"status {received.status}") if received.status in LATER else (received, "")
-
-    def _read(self, answer: _Received, kind: type[Answer]) -> Answer | Refusal:
-        try:
-            if answer.status == 200:
-                return kind.model_validate_json(answer.content)
-            refusal = Refusal.model_validate_json(answer.content)
+            if response.status_code == 200:
+                return answer.model_validate_json(response.content)
+            refusal = Refusal.model_validate_json(response.content)
         except ValidationError:
-            said = " ".join(self._scrub(answer.content.decode(errors="replace")).split())[:100]
-            raise self._stranger(answer.status, said) from None
-        if answer.status == 409:
+            text = " ".join(self._scrub(response.content.decode(errors="replace")).split())[:100]
+            raise UserError(
+                f"{self._where}: no reward server answers there (status {response.status_code}: {text})", "set its url"
+            ) from None
+        if response.status_code == 409:
             return refusal
-        cure = CURES.get(answer.status)
-        raise UserError(
-            f"{self._where}: {' '.join(self._scrub(refusal.error).split())}" + (f"; {cure}" if cure else "")
-        )
-
-    def _stranger(self, status: int, said: str) -> UserError:
-        return UserError(f"{self._where}: no reward server answers there (status {status}: {said}); set its url")
+        reason = " ".join(self._scrub(refusal.error).split())
+        raise UserError(f"{self._where}: {reason}", CURES.get(response.status_code, ""))
 
     def _scrub(self, text: str) -> str:
         return text.replace(self._token, "***") if self._token else text
 
 
-@dataclass(frozen=True)
-class _Received:
-    status: int
-    content: bytes
-
-
 class RemoteReward(Reward):
     """The reward called ``reward`` on the server at ``url``: the same scores as in this process, bit for bit.
 
-    The server is asked at once who it is. It is refused (UserError) if it has no such reward, if that measures
-    another ``axis``, if its weights are not ``checkpoint`` (where given), or if they ever change under way.
+    Raises UserError if the server has no such reward, if that measures another ``axis``, if its weights are not
+    ``checkpoint`` (where given), or if they ever change.
 
-    A server that can't be reached, does not answer for ``timeout`` seconds, or says 502, 503 or 504 is asked again,
-    for ``patience`` seconds after the first failure (the last attempt may take ``timeout`` longer). After that the
-    run stops (``on_failure`` "stop", UserError), or the pictures at hand get NaN ("nan"). Any other refusal, and a
-    reward that fails on the server, stops the run at once.
+    A request to a server that can't be reached, does not answer for ``timeout`` seconds, or says 502, 503 or 504 is
+    repeated, for ``patience`` seconds after the first failure. After that the run stops (``on_failure`` "stop",
+    UserError), or the pictures at hand get NaN ("nan"). Any other refusal, and a reward that fails on the server,
+    stops the run at once.
 
-    ``token_variable``: the environment variable with the server's token; empty for none. ``name`` is what errors call
-    this reward. References travel once; ``Batch.spec`` never does.
+    References travel once; ``Batch.spec`` never does. ``name`` is what errors call this reward.
     """
 
     def __init__(self, name: str, settings: RemoteSettings):
@@ -163,7 +144,7 @@ class RemoteReward(Reward):
         )
         self._sent: set[str] = set()  # pictures that the server should know
         self._reports: list[tuple[int, dict[str, float]]] = []
-        health = self._transport.ask("GET", "health", Health)
+        health = self._transport.request("GET", "health", Health)
         assert isinstance(health, Health)  # nothing is sent that it could miss
         self.server = health
         info = self._identify(settings.axis, settings.checkpoint)
@@ -200,7 +181,7 @@ class RemoteReward(Reward):
         self._reports, self._transport.retries = [], 0
         return result
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         request, named = make_request(self.reward, images_NHWC, batch)
         try:
             scores = self._scores(request, named)
@@ -218,21 +199,22 @@ class RemoteReward(Reward):
         return torch.tensor([torch.nan if score is None else score for score in scores.scores], dtype=torch.float32)
 
     def _scores(self, request: ScoreRequest, named: Mapping[str, Image]) -> Scores:
-        """Send what the server does not know yet, and once more what it has forgotten."""
-        bring = named.keys() - self._sent
-        while True:
-            message = request.model_copy(update={"sent": {key: pack_picture(named[key]) for key in sorted(bring)}})
-            body = message.model_dump_json().encode()
-            if len(body) > self.server.max_body:
-                raise UserError(
-                    f"{self._where}: a request of {len(body)} bytes, the server takes {self.server.max_body}; "
-                    "give it a larger --max-body, or score fewer pictures at a time"
-                )
-            answer = self._transport.ask("POST", "score", Scores, body)
-            if isinstance(answer, Scores):
-                self._sent |= named.keys()
-                return answer
-            forgotten = set(answer.missing) & named.keys()
-            if forgotten <= bring:
-                raise UserError(f"{self._where}: the server asks for pictures that it got; restart it")
-            bring |= forgotten
+        """Send the pictures that the server does not know yet, and once more those that it has forgotten."""
+        unknown = named.keys() - self._sent
+        answer = self._send(request, named, unknown)
+        if isinstance(answer, Refusal):
+            answer = self._send(request, named, unknown | (named.keys() & set(answer.missing)))
+        if isinstance(answer, Refusal):
+            raise UserError(f"{self._where}: {answer.error}")
+        self._sent |= named.keys()
+        return answer
+
+    def _send(self, request: ScoreRequest, named: Mapping[str, Image], enclosed: Set[str]) -> Scores | Refusal:
+        message = request.model_copy(update={"sent": {key: pack_picture(named[key]) for key in sorted(enclosed)}})
+        body = message.model_dump_json().encode()
+        if len(body) > self.server.max_body:
+            raise UserError(
+                f"{self._where}: a request of {len(body)} bytes, the server takes {self.server.max_body}",
+                "give it a larger --max-body, or score fewer pictures at a time",
+            )
+        return self._transport.request("POST", "score", Scores, body)

@@ -4,9 +4,8 @@ rubrics   what is asked: two rubrics of our own, and the form of the reply
 replies   a reply's text -> its score; what is ambiguous or out of range is no score
 cache     finished judgements on disk, one small file each
 client    one request over the openai client: bounded in time and size, the key in no message
-attempts  how one request can end, tokens, costs, and how much may still be spent
-rounds    many questions at a time: retries, waits, the end of the budget
-judge     VlmJudge, the reward: what is asked of whom, what is known already, and numbers for the log
+rounds    how one request can end, and many questions at a time: retries, waits, costs, the end of the budget
+judge     VlmJudge, the reward: what is asked of whom, what is cached already, and numbers for the log
 """
 
 from __future__ import annotations

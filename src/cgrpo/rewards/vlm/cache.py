@@ -16,7 +16,6 @@ from cgrpo.fingerprint import of_picture, of_settings
 from cgrpo.rewards.vlm.replies import HIGHEST, LOWEST
 from cgrpo.rewards.vlm.rubrics import Part
 
-LARGEST = 1 << 16  # bytes of an entry; a larger file is none of ours
 REPLY = 4000  # characters of a reply that are kept
 
 
@@ -65,8 +64,7 @@ class JudgementCache:
         if self.folder is None:
             return None
         try:
-            with self._path(self.folder, key).open("rb") as file:
-                entry = Entry.model_validate_json(file.read(LARGEST))
+            entry = Entry.model_validate_json(self._path(self.folder, key).read_bytes())
         except (OSError, ValidationError):
             return None
         score = float("nan") if entry.score is None else entry.score

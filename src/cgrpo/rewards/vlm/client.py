@@ -21,7 +21,7 @@ import openai
 from cgrpo.errors import UserError
 from cgrpo.rewards.network import is_local, set_up
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.attempts import Again, Hopeless, Reply, Usage, clipped
+from cgrpo.rewards.vlm.rounds import Rejected, Reply, Retryable, Usage, clipped
 from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS
 
 OPENAI = "https://api.openai.com/v1"
@@ -62,7 +62,7 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, content: list[dict[str, Any]], seed: int) -> Reply:
-        """One reply. Raises Again, Hopeless, or UserError for what no other attempt can mend.
+        """One reply. Raises Retryable, Rejected, or UserError for what no other attempt can fix.
 
         A parameter that the model refuses is left out from then on; that request does not count as an attempt.
         """
@@ -74,12 +74,12 @@ class Endpoint:
                     response = await self._client.post("/chat/completions", cast_to=httpx2.Response, body=body)
             except (TimeoutError, openai.APITimeoutError) as error:
                 unsent = isinstance(error.__cause__, httpx2.ConnectTimeout | httpx2.PoolTimeout)
-                raise Again(f"no whole reply within {self.settings.timeout:g} s", billed=not unsent) from None
+                raise Retryable(f"no whole reply within {self.settings.timeout:g} s", billed=not unsent) from None
             except openai.APIStatusError as error:
-                self._judge_status(error, sent)
+                self._raise_for_status(error, sent)
             except openai.APIConnectionError as error:
                 unsent = isinstance(error.__cause__, httpx2.ConnectError)
-                raise Again(self._scrub(f"connection failed: {error.__cause__}"), billed=not unsent) from None
+                raise Retryable(self._scrub(f"connection failed: {error.__cause__}"), billed=not unsent) from None
             else:
                 return self._read(response.text)
 
@@ -91,13 +91,13 @@ class Endpoint:
         form = RESPONSE_FORMATS[self.settings.format]
         return sent if form is None else sent | {"response_format": form}
 
-    def _judge_status(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> None:
+    def _raise_for_status(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> None:
         """Returns where another request without a refused parameter may do; raises otherwise."""
-        status, settings, said = error.status_code, self.settings, self._scrub(error.response.text)
-        if status == 429 and "insufficient_quota" in said:
+        status, settings, text = error.status_code, self.settings, self._scrub(error.response.text)
+        if status == 429 and "insufficient_quota" in text:
             raise UserError(f"vlm judge {settings.model}: the account's quota is used up; raise it, then go on")
         if status in BUSY or status >= 500:
-            raise Again(f"status {status}", wait=retry_after(error.response.headers))
+            raise Retryable(f"status {status}", wait=retry_after(error.response.headers))
         if status == 401:
             raise UserError(
                 f"vlm judge {settings.model}: the endpoint refused the key (status 401); check the environment "
@@ -105,31 +105,31 @@ class Endpoint:
             )
         if status in (402, 403, 404) or status < 400:
             raise UserError(
-                f"vlm judge {settings.model}: status {status} from {settings.base_url or OPENAI} ({clipped(said)}); "
+                f"vlm judge {settings.model}: status {status} from {settings.base_url or OPENAI} ({clipped(text)}); "
                 "check model, base_url and the account"
             )
-        if re.search(r"content_(filter|policy)", said):
-            raise Again("refused by the endpoint's filter", refused=True)
+        if re.search(r"content_(filter|policy)", text):
+            raise Retryable("refused by the endpoint's filter", refused=True)
         for name in ("temperature", "seed", "max_tokens"):
-            if name in sent and (error.param == name or re.search(rf"\b{name}\b", said)):
+            if name in sent and (error.param == name or re.search(rf"\b{name}\b", text)):
                 self.dropped.add(name)
                 return
-        cure = "; choose another format" if re.search(r"response_format|json_schema|json_object", said) else ""
-        raise Hopeless(f"status {status} ({clipped(said)}){cure}")
+        cure = "; choose another format" if re.search(r"response_format|json_schema|json_object", text) else ""
+        raise Rejected(f"status {status} ({clipped(text)}){cure}")
 
     def _read(self, text: str) -> Reply:
         try:
             table = json.loads(text)
-            if said := _error_in(table):  # some endpoints wrap a failure in status 200
-                raise Again(f"the endpoint says: {self._scrub(said)}")
+            if message := _error_in(table):  # some endpoints wrap a failure in status 200
+                raise Retryable(f"the endpoint says: {self._scrub(message)}")
             choice = table["choices"][0]
             message = choice["message"]
             content, refusal, finish = message.get("content"), message.get("refusal"), choice.get("finish_reason")
-            thought = not content and bool(message.get("reasoning_content") or message.get("reasoning"))
+            reasoning_only = not content and bool(message.get("reasoning_content") or message.get("reasoning"))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise Again("a reply that is no chat completion", billed=True) from None
-        if thought and finish != "length" and not refusal:
-            raise Again("a reply of thoughts alone (reasoning_content), without content", billed=True)
+            raise Retryable("a reply that is no chat completion", billed=True) from None
+        if reasoning_only and finish != "length" and not refusal:
+            raise Retryable("a reply of thoughts alone (reasoning_content), without content", billed=True)
         return Reply(
             text=self._scrub(_text(content)),
             refused=bool(refusal) or finish == "content_filter",
@@ -152,8 +152,8 @@ def _text(content: object) -> str:
 def _error_in(table: dict[str, Any]) -> str:
     """What a reply without choices says went wrong; "" where it says nothing."""
     error = None if table.get("choices") else table.get("error")
-    said = error.get("message") or error.get("code") if isinstance(error, dict) else error
-    return str(said) if said else ""
+    message = error.get("message") or error.get("code") if isinstance(error, dict) else error
+    return str(message) if message else ""
 
 
 def _usage(table: object) -> Usage | None:
@@ -170,10 +170,10 @@ async def _bounded(response: httpx2.Response) -> None:
         raise TooLarge
     response.stream = _Bounded(response.stream)  # pyright: ignore[reportArgumentType]
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Again("a compressed reply, which was not asked for", billed=True)
+        raise Retryable("a compressed reply, which was not asked for", billed=True)
 
 
-class TooLarge(Again):
+class TooLarge(Retryable):
     def __init__(self) -> None:
         super().__init__(f"a reply of more than {LARGEST} bytes", billed=True)
 

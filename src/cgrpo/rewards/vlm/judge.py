@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.extensions import is_installed
 from cgrpo.launch import launched
 from cgrpo.rewards.base import Axis, Reward, to_pictures
+from cgrpo.rewards.network import read_secret
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.attempts import Ledger
 from cgrpo.rewards.vlm.cache import Judgement, JudgementCache, fingerprint_of
-from cgrpo.rewards.vlm.rounds import Round
+from cgrpo.rewards.vlm.rounds import Ledger, Round
 from cgrpo.rewards.vlm.rubrics import Part, fitted, question
 from cgrpo.types import Batch
 
@@ -40,11 +39,9 @@ class VlmJudge(Reward):
     unit = "0 to 4 by our rubric"
 
     def __init__(self, settings: VlmSettings):
-        if not is_installed("openai"):
-            raise UserError("a vlm judge needs the openai package: pip install openai")
         self.settings = settings
         self.axis: Axis = settings.task
-        read_key(settings.key_variable)  # fails now rather than after hours; not kept
+        self._key()  # fails now rather than after hours; not kept
         self.cache = JudgementCache(_folder(settings.cache))
         _, processes = launched()
         self.ledger = Ledger(
@@ -55,34 +52,34 @@ class VlmJudge(Reward):
         )
         self._dropped: set[str] = set()
         self._proven = False
-        self._counts = dict.fromkeys(("asked", "given_up", "refused", "cached"), 0)
+        self._counts = dict.fromkeys(("rows", "given_up", "refused", "cached"), 0)
         self._reported = (0, 0, 0.0)
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         questions = self._questions(images_NHWC, batch)
         settings = {name: getattr(self.settings, name) for name in ABOUT_REPLIES}
         keys = [None if parts is None else fingerprint_of(parts, settings) for parts in questions]
         by_key = {key: parts for key, parts in zip(keys, questions, strict=True) if key is not None and parts}
-        known = {key: found for key in by_key if (found := self.cache.get(key)) is not None}
-        missing = {key: parts for key, parts in by_key.items() if key not in known}
-        made = self._ask(missing) if missing else {}
-        judged: dict[str | None, Judgement | None] = {None: None, **known, **made}
+        cached = {key: judgement for key in by_key if (judgement := self.cache.get(key)) is not None}
+        missing = {key: parts for key, parts in by_key.items() if key not in cached}
+        judgements: dict[str | None, Judgement | None] = {None: None, **cached, **self._ask(missing)}
+        scores = []
         for key in keys:
-            found = judged[key]
-            self._counts["asked"] += 1
-            self._counts["cached"] += key in known
-            self._counts["given_up"] += found is None
-            self._counts["refused"] += found is not None and found.refused
-        scores = [math.nan if (found := judged[key]) is None else found.score for key in keys]
+            judgement = judgements[key]
+            self._counts["rows"] += 1
+            self._counts["cached"] += key in cached
+            self._counts["given_up"] += judgement is None
+            self._counts["refused"] += judgement is not None and judgement.refused
+            scores.append(math.nan if judgement is None else judgement.score)
         return torch.tensor(scores, dtype=torch.float32)
 
     def report(self) -> dict[str, float]:
         """Since the last report: shares of samples given up, refused and found in the cache; tokens and their cost."""
         counts, self._counts = self._counts, dict.fromkeys(self._counts, 0)
         before, self._reported = self._reported, (self.ledger.input, self.ledger.output, self.ledger.cost)
-        if not counts["asked"]:
+        if not counts["rows"]:
             return {}
-        shares = {name: counts[name] / counts["asked"] for name in ("given_up", "refused", "cached")}
+        shares = {name: counts[name] / counts["rows"] for name in ("given_up", "refused", "cached")}
         used = [now - then for now, then in zip(self._reported, before, strict=True)]
         return shares | {"input_tokens": used[0], "output_tokens": used[1], "cost": used[2]}
 
@@ -93,16 +90,23 @@ class VlmJudge(Reward):
         pictures = [fitted(picture, side) for picture in to_pictures(images_NHWC)]
         if task == "prompt":
             pairs = zip(pictures, batch.prompts, strict=True)
-            return [question(task, form, made, prompt=prompt) for made, prompt in pairs]
+            return [question(task, form, picture, prompt=prompt) for picture, prompt in pairs]
         small = {id(one): fitted(one, side) for references in batch.references for one in references}
         shown = [tuple(small[id(one)] for one in references) for references in batch.references]
         rows = zip(pictures, shown, batch.subjects, strict=True)
         return [
-            question(task, form, made, references=references, subject=subject) if references else None
-            for made, references, subject in rows
+            question(task, form, picture, references=references, subject=subject) if references else None
+            for picture, references, subject in rows
         ]
 
+    def _key(self) -> str:
+        variable = self.settings.key_variable
+        otherwise = ", or set key_variable = '' for an endpoint without a key"
+        return read_secret("vlm judge", variable, otherwise, ascii_only=True) if variable else ""
+
     def _ask(self, questions: Mapping[str, tuple[Part, ...]]) -> dict[str, Judgement | None]:
+        if not questions:
+            return {}
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -113,20 +117,15 @@ class VlmJudge(Reward):
     async def _ask_all(self, questions: Mapping[str, tuple[Part, ...]]) -> dict[str, Judgement | None]:
         from cgrpo.rewards.vlm.client import Endpoint  # openai is an extra
 
-        async with Endpoint(self.settings, read_key(self.settings.key_variable), self._dropped) as endpoint:
-            asked = Round(endpoint, self.settings, self.ledger, self._keep, self._proven)
+        async with Endpoint(self.settings, self._key(), self._dropped) as endpoint:
+            round_ = Round(endpoint, self.settings, self.ledger, self._keep, self._proven)
             try:
-                return await asked.judge(questions)
+                return await round_.judge(questions)
             finally:
-                self._proven = asked.proven
-                if asked.reasons:
-                    log.warning(
-                        "vlm judge %s: %d of %d judgements given up; the last: %s",
-                        self.settings.model,
-                        len(asked.reasons),
-                        len(questions),
-                        asked.reasons[-1],
-                    )
+                self._proven = round_.proven
+                if reasons := round_.reasons:
+                    counts = f"{len(reasons)} of {len(questions)} judgements given up"
+                    log.warning("vlm judge %s: %s; the last: %s", self.settings.model, counts, reasons[-1])
 
     def _keep(self, key: str, judgement: Judgement) -> None:
         self.cache.put(key, judgement, {"task": self.settings.task, "model": self.settings.model})
@@ -138,18 +137,3 @@ def _folder(cache: str) -> Path | None:
     if folder.startswith("~"):
         raise UserError(f"vlm cache {cache}: no such home folder is known here; set cache to another folder")
     return Path(folder) if folder else None
-
-
-def read_key(variable: str) -> str:
-    """The key in an environment variable; "" for none where ``variable`` is empty. Raises UserError."""
-    if not variable:
-        return ""
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise UserError(
-            f"vlm judge: the environment variable {variable} is not set; export the endpoint's key in it, or give "
-            "key_variable = '' for an endpoint without one"
-        )
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise UserError(f"vlm judge: the environment variable {variable} holds no key (odd characters); set it anew")
-    return key

@@ -1,4 +1,4 @@
-"""One round of questions: many at a time, with patience, within the budget."""
+"""One round of questions: many at a time, with retries, within the budget; and how one request can end."""
 
 from __future__ import annotations
 
@@ -8,23 +8,108 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from PIL.Image import Image
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmSettings
-from cgrpo.rewards.vlm.attempts import PICTURE_TOKENS, Again, Hopeless, Ledger, Reply, Usage
 from cgrpo.rewards.vlm.cache import Judgement
 from cgrpo.rewards.vlm.replies import Unclear, read_score
 from cgrpo.rewards.vlm.rubrics import Part, data_url, message
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the endpoint asks for more
 TAKEN_FOR_BROKEN = 8  # requests that the endpoint won't take, before any was judged
+PICTURE_TOKENS = 1500  # a guess for one picture, until an endpoint has told what it counts
+Room = Literal["yes", "wait", "no"]
 
 
-class Asks(Protocol):
+class Usage(NamedTuple):
+    """Tokens of one call."""
+
+    input: int
+    output: int
+
+
+@dataclass
+class Ledger:
+    """Prices are per million tokens; ``budget`` (in their currency) and ``token_budget`` limit the sum, 0 is no limit.
+
+    A call is let in only if it fits the budget beside those in flight, each taken to be as dear as the dearest so far.
+    Before the first bill a guess stands in, and then one call at a time is let in even if the guess does not fit.
+    """
+
+    input_price: float = 0.0
+    output_price: float = 0.0
+    budget: float = 0.0
+    token_budget: int = 0
+    input: int = 0
+    output: int = 0
+    dearest: Usage | None = None
+
+    @property
+    def cost(self) -> float:
+        return self.price(Usage(self.input, self.output))
+
+    def price(self, usage: Usage) -> float:
+        return (usage.input * self.input_price + usage.output * self.output_price) / 1e6
+
+    def room(self, in_flight: int, guess: Usage) -> Room:
+        """Whether one more call may start: "wait" for those in flight to end, "no" for good."""
+        call = self.dearest or guess
+        limits = [(self.budget, self.cost, self.price(call)), (self.token_budget, self.input + self.output, sum(call))]
+        answer: Room = "yes"
+        for limit, spent, each in limits:
+            if limit and (spent >= limit or (self.dearest and spent + each > limit)):
+                return "no"
+            if limit and in_flight and spent + (in_flight + 1) * each > limit:
+                answer = "wait"
+        return answer
+
+    def charge(self, usage: Usage | None, guess: Usage) -> None:
+        """Book a call; None: it may well be billed, but the bill is unknown, so the dearest so far or the guess is."""
+        if usage is None:
+            usage = self.dearest or guess
+        else:
+            old = self.dearest or Usage(0, 0)
+            self.dearest = Usage(max(old.input, usage.input), max(old.output, usage.output))
+        self.input += usage.input
+        self.output += usage.output
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A chat completion: its text, whether it was refused or cut off, and its bill where it says so."""
+
+    text: str
+    refused: bool = False
+    cut: bool = False
+    usage: Usage | None = None
+
+
+class Retryable(Exception):
+    """The attempt failed, another may not; the message says why.
+
+    ``wait``: seconds that the endpoint asks for. ``billed``: the call may be billed all the same.
+    """
+
+    def __init__(self, reason: str, *, wait: float = 0.0, billed: bool = False, refused: bool = False):
+        super().__init__(clipped(reason))
+        self.wait, self.billed, self.refused = wait, billed, refused
+
+
+class Rejected(Exception):
+    """The endpoint won't take this request, however often it is sent."""
+
+
+def clipped(text: str) -> str:
+    """One short line."""
+    return " ".join(text.split())[:200]
+
+
+class Client(Protocol):
     async def ask(self, content: list[dict[str, Any]], seed: int) -> Reply: ...
 
 
@@ -42,7 +127,7 @@ class Round:
 
     def __init__(
         self,
-        endpoint: Asks,
+        endpoint: Client,
         settings: VlmSettings,
         ledger: Ledger,
         finished: Callable[[str, Judgement], None],
@@ -53,7 +138,7 @@ class Round:
         self.reasons: list[str] = []
         self._results: dict[str, Judgement | None] = {}
         self._in_flight = 0
-        self._hopeless = 0
+        self._rejected = 0
         self._not_before = 0.0  # until when an endpoint that is too busy wants no request at all
         self._change, self._stop = asyncio.Condition(), asyncio.Event()
         self._encoding = Lock()
@@ -65,7 +150,7 @@ class Round:
         self._shared = {at: "" for at, times in count.items() if times > 1}
         count = min(self.settings.concurrency, len(questions))
         await asyncio.gather(*(self._work(waiting, errors) for _ in range(count)))
-        if self._hopeless and self._hopeless == len(questions) and not self.proven:
+        if self._rejected and self._rejected == len(questions) and not self.proven:
             errors.append(self._broken())
         if errors:
             raise errors[0]
@@ -95,23 +180,23 @@ class Round:
                 reply = await self._attempt(content, settings.seed + unusable, guess, ready)
                 unusable += 1
                 if reply.refused:
-                    raise Again("refused by the judge", refused=True)
+                    raise Retryable("refused by the judge", refused=True)
                 if reply.cut:
-                    raise Again(f"a reply cut off at max_tokens ({settings.max_tokens})")
+                    raise Retryable(f"a reply cut off at max_tokens ({settings.max_tokens})")
                 judgement = Judgement(read_score(reply.text), reply.text)
-            except Hopeless as error:
-                self._hopeless += 1
+            except Rejected as error:
+                self._rejected += 1
                 self.reasons.append(str(error))
-                if not self.proven and self._hopeless >= TAKEN_FOR_BROKEN:
+                if not self.proven and self._rejected >= TAKEN_FOR_BROKEN:
                     raise self._broken() from None
                 return None
-            except (Again, Unclear) as error:
-                reason, wait = str(error), error.wait if isinstance(error, Again) else 0.0
+            except (Retryable, Unclear) as error:
+                reason, wait = str(error), error.wait if isinstance(error, Retryable) else 0.0
                 now, pause = _now(), min(LONGEST_PAUSE, settings.backoff * 2**attempt) * random.uniform(0.5, 1)
                 ready = now + pause
                 if wait:
                     self._not_before = max(self._not_before, now + wait)
-                refusals += isinstance(error, Again) and error.refused
+                refusals += isinstance(error, Retryable) and error.refused
                 if refusals >= settings.refusals:
                     return self._finish(key, Judgement(math.nan, reason))
             else:
@@ -139,7 +224,7 @@ class Round:
             reply = await self.endpoint.ask(content, seed)
             self.ledger.charge(reply.usage, guess)
             return reply
-        except Again as error:
+        except Retryable as error:
             if error.billed:
                 self.ledger.charge(None, guess)
             raise

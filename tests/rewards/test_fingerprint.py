@@ -6,7 +6,7 @@ import torch
 
 from cgrpo.rewards import FunctionReward, make_reward
 from cgrpo.rewards.clip import ClipSettings
-from cgrpo.rewards.dino_seg import DinoSegSettings
+from cgrpo.rewards.dino import DinoSegSettings
 from cgrpo.rewards.fingerprint import reward_fingerprint
 from cgrpo.rewards.vlm import VlmSettings
 
