@@ -8,18 +8,39 @@ import torch
 from PIL import Image
 from support import every_reward
 
+from cgrpo.config import parse_config
+from cgrpo.errors import UserError
 from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.measures import measures
 from cgrpo.types import Batch
 
 NAMES = [*every_reward.LOCAL, *measures(0.5)]
+UNITS = {
+    "dino-seg": "cosine of DINO",
+    "dino": "cosine of DINO v1",
+    "clip": "cosine of CLIP image and text",
+    "clip-i": "cosine of CLIP image embeddings",
+    "siglip2": "cosine of SigLIP 2 image embeddings",
+    "siglip2 prompt": "cosine of SigLIP 2 image and text",
+    "csd": "cosine of CSD",
+    "aesthetic": "LAION aesthetic V1",
+    "aesthetic v2": "LAION aesthetic V2",
+    "hpsv2": "HPSv2's cosine",
+    "pickscore": "PickScore's logit",
+    "image-reward": "ImageReward",
+    "hpsv3": "HPSv3's mean",
+    "function": "as the function defines it",
+}
+IDENTITY = {"dino-seg", "dino", "clip-i", "siglip2", "csd"}
 LONG = "a red toy on a beach " * 300
 
 
 @pytest.fixture(scope="module")
 def rewards(tmp_path_factory, golden_dino_v1) -> dict[str, Reward]:
-    made = make_rewards(every_reward.build(tmp_path_factory.mktemp("rewards"), golden_dino_v1))
-    return {**made, **measures(0.5)}
+    """Through a configuration, as a run makes them."""
+    settings = every_reward.build(tmp_path_factory.mktemp("rewards"), golden_dino_v1)
+    tables = {name: one.model_dump() for name, one in settings.items()}
+    return {**make_rewards(parse_config({"rewards": tables}, "test").rewards), **measures(0.5)}
 
 
 def pictures(count: int, width: int = 32, height: int = 32) -> torch.Tensor:
@@ -31,6 +52,22 @@ def tasks(count: int, prompt: str = "a red toy", references: int = 1) -> Batch:
     reference = Image.fromarray(pictures(1, 40, 32)[0].numpy())
     rows = ((reference,) * references,) * count
     return Batch(tuple(map(str, range(count))), (prompt,) * count, rows, ("toy",) * count)
+
+
+@pytest.mark.parametrize("name", every_reward.LOCAL)
+def test_axis_unit_and_chunk(name, rewards):
+    reward = rewards[name]
+    assert reward.unit.startswith(UNITS[name]) and (reward.axis == "identity") == (name in IDENTITY)
+    assert name == "function" or getattr(reward, "encoder", reward).chunk == 2
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"type": "aesthetic"}, {"type": "hpsv2"}, {"type": "dino", "masks": "both"}, {"type": "clip-i", "chunk": 0}],
+)
+def test_tables_that_are_not_theirs_are_refused(table):
+    with pytest.raises(UserError, match="rewards"):
+        parse_config({"rewards": {"extra": table}}, "test")
 
 
 @pytest.mark.parametrize("name", NAMES)

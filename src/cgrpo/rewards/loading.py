@@ -13,7 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from cgrpo.errors import UserError
@@ -36,7 +36,10 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
     given: dict[str, Any] = {} if pooler else {"add_pooling_layer": False}
     try:
         if not issubclass(kind, PreTrainedModel):
-            return kind.from_pretrained(str(folder), local_files_only=True)
+            loaded = kind.from_pretrained(str(folder), local_files_only=True)
+            if isinstance(loaded, PreTrainedTokenizerBase):
+                _check_tokenizer(Path(folder), loaded)
+            return loaded
         with _quiet():
             model, report = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 str(folder),
@@ -58,6 +61,17 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
     _check(folder, name, report["missing_keys"], report["unexpected_keys"], mismatched)
     check_finite(folder, model.state_dict())
     return model.eval().requires_grad_(False)
+
+
+def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise ValueError if it can't pad, or if its vocabulary is missing: transformers then makes an empty one."""
+    if tokenizer.pad_token is None:
+        raise ValueError("the tokenizer has no padding token")
+    files = {"tokenizer_file": "tokenizer.json", **tokenizer.vocab_files_names}
+    whole = folder / files.pop("tokenizer_file")
+    pieces = [folder / name for name in files.values()] or [whole]
+    if not (whole.is_file() or all(piece.is_file() for piece in pieces) or any(folder.glob("*.model"))):
+        raise ValueError(f"the tokenizer's {whole.name} is missing")
 
 
 @contextmanager
