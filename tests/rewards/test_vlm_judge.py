@@ -85,8 +85,8 @@ def test_identity_request_shows_references_first() -> None:
     assert "<text>toy</text>" in text and "numbered" not in text
 
 
-MENDED = ["storm", "status 500 oops", "status 503", "truncated", "html", "list", "refuse", "filter", "range", "huge"]
-MENDED += [
+RETRIED = ["storm", "status 500 oops", "status 503", "truncated", "html", "list", "refuse", "filter", "range", "huge"]
+RETRIED += [
     "cut",
     "thoughts",
     "wrapped upstream is busy",
@@ -98,8 +98,8 @@ MENDED += [
 ]
 
 
-@pytest.mark.parametrize("action", MENDED)
-def test_another_attempt_mends(action: str) -> None:
+@pytest.mark.parametrize("action", RETRIED)
+def test_another_attempt_succeeds(action: str) -> None:
     with serving(first(action)) as endpoint:
         assert scores(VlmJudge(settings(endpoint)), 5) == [0, 1, 2, 3, 4]
     assert set(endpoint.asked.values()) == {2}
@@ -123,15 +123,15 @@ def test_a_reply_in_parts_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "said", "billed"), [("wrapped upstream is busy", "upstream is busy", 0), ("thoughts", "reasoning", 1)]
+    ("action", "message", "billed"), [("wrapped upstream is busy", "upstream is busy", 0), ("thoughts", "reasoning", 1)]
 )
 def test_what_went_wrong_is_said_and_billed_where_it_is(
-    action: str, said: str, billed: int, caplog: pytest.LogCaptureFixture
+    action: str, message: str, billed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(always(action)) as endpoint:
         judge = VlmJudge(settings(endpoint, attempts=2, token_budget=10**6))
         assert math.isnan(scores(judge, 1)[0])
-    assert said in caplog.text
+    assert message in caplog.text
     assert (judge.report()["input_tokens"] > 0) == bool(billed)
 
 
@@ -279,7 +279,7 @@ def test_another_seed_after_a_reply_of_no_use() -> None:
         ("status 400 response_format json_schema is unknown", "choose another format"),
     ],
 )
-def test_what_no_attempt_can_mend(action: str, match: str) -> None:
+def test_what_no_attempt_can_fix(action: str, match: str) -> None:
     with serving(always(action)) as endpoint, pytest.raises(UserError, match=match) as caught:
         scores(VlmJudge(settings(endpoint)), 30)
     assert "\n" not in str(caught.value)

@@ -124,10 +124,10 @@ def convert_reward(file: Path, form: str, out: Path, reference: str = "") -> Pat
         if not reference:
             raise UserError("--to folder needs --reference: the folder or hub id of its configuration and tokenizer")
         return convert_folder(file, out, locate(reference, "settings"))
-    known = conversions()
-    if form not in known:
-        raise UserError(f"--to {form}: must be one of {', '.join(known)}, folder")
-    return known[form].convert(form, file, out, reference or known[form].conversions[form])
+    forms = conversions()
+    if form not in forms:
+        raise UserError(f"--to {form}: must be one of {', '.join(forms)}, folder")
+    return forms[form].convert(form, file, out, reference or forms[form].conversions[form])
 
 
 def make_reward(name: str, settings: RewardSettings, device: torch.device | str = "cpu") -> Reward:

@@ -71,8 +71,8 @@ class DinoSegSettings(ModelSettings):
         if self.masks == "none":
             return (dino,)
         # References are segmented once and remembered; generated pictures with "both" alone.
-        runs, found = self.masks == "both", [(self.detector, ""), (self.segmenter, "segmenter")]
-        return (dino, *(stock_model(path, own, chunk=SEGMENTED, runs=runs) for path, own in found if path))
+        runs, parts = self.masks == "both", [(self.detector, ""), (self.segmenter, "segmenter")]
+        return (dino, *(stock_model(path, own, chunk=SEGMENTED, runs=runs) for path, own in parts if path))
 
     def lacks(self, task: Task) -> str:
         masked = bool(task.masks) and None not in task.masks

@@ -1,4 +1,4 @@
-"""What a reward is, in 64 characters: scores of two rewards with different marks must not mix."""
+"""A reward's fingerprint. Scores of two rewards with different fingerprints must not mix."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def model_type(folder: Path) -> str:
 
 
 def choose(folder: Path, choices: Mapping[str, Choice], part: str) -> Choice:
-    """The choice for the folder's model type. Raises UserError naming the types that are known."""
+    """The choice for the folder's model type. Raises UserError that names the types it can be."""
     name = model_type(folder)
     if name not in choices:
         raise UserError(

@@ -93,12 +93,12 @@ class PictureSimilarity(Reward):
         import torch
 
         distinct = {id(picture): picture for row in batch.references for picture in row}  # a group shares its own
-        keys = {number: of_picture(picture) for number, picture in distinct.items()}
-        known = self._references({keys[number]: picture for number, picture in distinct.items()})
+        fingerprints = {number: of_picture(picture) for number, picture in distinct.items()}
+        features = self._references({fingerprints[number]: picture for number, picture in distinct.items()})
         scores = []
-        for made_C, row in zip(self.encoder.pictures(to_pictures(images_NHWC)), batch.references, strict=True):
-            cosines = [made_C @ known[keys[id(picture)]] for picture in row]
-            scores.append(torch.stack(cosines).mean() if cosines else made_C.new_tensor(torch.nan))
+        for feature_C, row in zip(self.encoder.pictures(to_pictures(images_NHWC)), batch.references, strict=True):
+            cosines = [feature_C @ features[fingerprints[id(picture)]] for picture in row]
+            scores.append(torch.stack(cosines).mean() if cosines else feature_C.new_tensor(torch.nan))
         return torch.stack(scores)
 
 

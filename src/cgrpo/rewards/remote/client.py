@@ -44,7 +44,7 @@ CURES = {
 
 
 class Unreachable(UserError):
-    """The server did not answer for as long as the client was told to be patient."""
+    """The server did not answer within ``patience``."""
 
 
 class Transport:

@@ -38,12 +38,12 @@ def read_score(text: str) -> float:
     table, rest = _last_object(text)
     if KEY.search(rest):
         raise Unclear("broken JSON")
-    found = {score for score in (_value(table["score"]) if table else None, _from_marks(rest)) if score is not None}
-    if not found:
+    scores = {score for score in (_value(table["score"]) if table else None, _from_marks(rest)) if score is not None}
+    if not scores:
         raise Unclear("no score in the reply")
-    if len(found) > 1:
+    if len(scores) > 1:
         raise Unclear("two scores that differ")
-    return found.pop()
+    return scores.pop()
 
 
 def _last_object(text: str) -> tuple[dict[str, Any], str]:

@@ -80,17 +80,17 @@ RESPONSE_FORMATS: dict[Format, dict[str, Any] | None] = {
 
 
 def question(
-    task: Task, form: Format, made: Image, *, references: Sequence[Image] = (), subject: str = "", prompt: str = ""
+    task: Task, form: Format, picture: Image, *, references: Sequence[Image] = (), subject: str = "", prompt: str = ""
 ) -> tuple[Part, ...]:
     """The parts of a message, texts and pictures in order. Identity takes references and subject, prompt the text."""
     rules = f"{RUBRICS[task]}\n\n{CAUTION}"
     if task == "prompt":
-        return rules, "Generated picture:", made, f"<text>{prompt}</text>", FORMS[form]
+        return rules, "Generated picture:", picture, f"<text>{prompt}</text>", FORMS[form]
     shown: list[Part] = []
     for number, reference in enumerate(references, 1):
         shown += [f"Reference {number}:", reference]
     named = f"The subject is the thing called: <text>{subject}</text>\n\n" if subject else ""
-    return rules, *shown, "Generated picture:", made, named + FORMS[form]
+    return rules, *shown, "Generated picture:", picture, named + FORMS[form]
 
 
 def message(parts: Sequence[Part], encode: Callable[[Image], str]) -> list[dict[str, Any]]:
