@@ -15,6 +15,7 @@ from cgrpo.analysis.votes import CREDIT_FUNCTIONS, credit_by, vote
 from cgrpo.app.main import main
 from cgrpo.build import make_subject
 from cgrpo.config import load_config
+from cgrpo.errors import UserError
 
 
 def groups(copies: list[int], size: int = 12, up: float = 1.0, down: float = 1.0) -> Groups:
@@ -51,6 +52,21 @@ def test_the_vote_in_theory() -> None:
     drive = [vote(count, 12) for count in range(1, 12)]
     assert drive[2] == pytest.approx(-6.6, abs=0.2) and drive[8] == pytest.approx(6.6, abs=0.2)
     assert abs(drive[5]) < 0.2 and max(drive[:5]) < 0 < min(drive[6:])
+
+
+def test_what_was_not_measured_is_no_all_clear() -> None:
+    """Of tasks without a reference nothing is known, nor of scores that failed."""
+    drawn = groups([6, 6, 6])
+    drawn.near_PG[0] = math.nan
+    found = copying(drawn, steps=4)
+    assert found.groups == 2 and found.share.mean == 0.5
+    drawn.near_PG[:] = math.nan
+    with pytest.raises(UserError, match="of 3 groups no sample has a reference"):
+        copying(drawn, steps=4)
+    drawn = groups([6, 6])
+    drawn.scores_PG2[..., 0] = math.nan
+    with pytest.raises(UserError, match="scores of identity"):
+        copying(drawn, steps=4)
 
 
 def test_without_copies_a_planted_one_tells() -> None:

@@ -46,6 +46,10 @@ def test_a_reward_that_never_varies_decides_nothing():
     assert found.share_KR.isnan()[:, 0].tolist() == [True, True, True] and not len(found.prompt_K)
     assert weights_from_shares(torch.zeros(3), torch.zeros(3)).tolist() == [0.5, 0.5, 0.5]
     found.draw("")
+    open_PKR = torch.stack([open_PKR[..., 0] + torch.tensor([3.0, 2.0, 0.0]), open_PKR[..., 0] + torch.nan], -1)
+    for names in (["prompt", "identity"], ["identity", "prompt"]):  # no weights are measured of a reward that failed
+        found = decisions(open_PKR, names, [1.0, 0.6, 0.3], 2)
+        assert not len(found.prompt_K) and "weights" not in found.as_dict() and "--set" not in found.tables()[0].note
 
 
 def test_branching_finds_the_known_variance():

@@ -138,6 +138,22 @@ def test_missing_pictures_and_full_folders_are_refused(scores: Path, tmp_path: P
         small_study(folder, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "part", [{"data": None}, {"references": {"toy0": [1]}}, {"methods": {METHODS[0]: 1}}, {"data": 0}]
+)
+def test_a_description_by_hand_is_refused_in_one_line(
+    part: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = evaluated(tmp_path / "scores", subjects=2, prompts=1)
+    file = folder / "benchmark.json"
+    about = json.loads(file.read_text(encoding="utf-8"))
+    for changed in (about | part, {name: value for name, value in about.items() if name not in part}):
+        file.write_text(json.dumps(changed), encoding="utf-8")
+        assert main(["study", "create", str(folder), "--items", "2", "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert "benchmark.json" in error and error.count("\n") == 1
+
+
 def test_what_one_method_lacks_is_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A picture that is gone, one that was never scored, and a subject whose reference is gone: 1 + 1 + 6 of 24."""
     folder = evaluated(tmp_path / "scores")
@@ -158,7 +174,7 @@ def test_the_lines_after_create(tmp_path: Path, capsys: pytest.CaptureFixture[st
     words = ["--items", "20", "--raters", "4", "--raters-per-item", "1", "--out"]
     few, scores = evaluated(tmp_path / "few", subjects=5), evaluated(tmp_path / "scores", subjects=6)
     assert main(["study", "create", str(few), *words, str(tmp_path / "a")]) == 0
-    assert "no verdict is possible: pictures of 5 subjects, at least 6" in capsys.readouterr().out
+    assert "no verdict is possible: pictures of 5 of the 6 subjects" in capsys.readouterr().out
     assert main(["study", "create", str(scores), *words, str(tmp_path / "b")]) == 0
     printed = capsys.readouterr().out
     assert "20 items of hidden-base, secret-method; 10 pages a rater" in printed

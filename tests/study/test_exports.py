@@ -98,7 +98,7 @@ def test_verdicts_as_rows_of_scores(made: Made, tmp_path: Path) -> None:
 
 
 def test_nothing_to_export(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for kind, told in (("pairs", "no pair on which people decided"), ("scores", "no answers yet")):
+    for kind, told in (("pairs", "no pair on which people decided"), ("scores", "no answer counts")):
         assert main(["study", "export", str(made[1]), "--to", kind, "--out", str(tmp_path / "x")]) == 2
         assert told in capsys.readouterr().err
 

@@ -11,7 +11,7 @@ from support.studies import evaluated, gold_answers, small_study
 
 from cgrpo.app.main import main
 from cgrpo.study.manifest import LEFT, RIGHT, TIE, Study
-from cgrpo.study.report.write import read_findings
+from cgrpo.study.report.write import read_findings, verdicts
 from cgrpo.study.store import Store
 
 
@@ -63,6 +63,30 @@ def test_three_methods_are_put_on_one_scale(tmp_path: Path) -> None:
     assert len(found.shares) == 6 and {one.items for one in found.shares} == {20}
     strengths = found.scale[0].strengths
     assert strengths["a"] < strengths["b"] < strengths["c"]
+
+
+def test_answers_that_do_not_count_are_no_silence(scores: Path, tmp_path: Path) -> None:
+    study, _ = small_study(scores, tmp_path / "study")
+    answer(study, tmp_path / "study", careless=(1, 2, 3, 4))
+    findings = read_findings(tmp_path / "study")
+    assert [one.text for one in verdicts(findings)] == ["No answer counts: of 4 raters 4 are excluded."]
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ({"raters": 1, "per_item": 1}, "preferred by this rater: win rate"),
+        ({"raters": 6, "per_item": 3}, "preferred: win rate"),
+        ({"items": 4, "subjects": 2}, "not sure: 2 of the 6 subjects"),
+    ],
+)
+def test_a_verdict_says_whom_it_speaks_of(size: dict[str, int], words: str, tmp_path: Path) -> None:
+    """Everybody always prefers the second method."""
+    scores = evaluated(tmp_path / "scores", subjects=size.pop("subjects", 7), prompts=2)
+    study, _ = small_study(scores, tmp_path / "study", **{"items": 14} | size)
+    answer(study, tmp_path / "study", better=9.0)
+    (verdict,) = verdicts(read_findings(tmp_path / "study"))
+    assert verdict.text.count(words) == 2 and (verdict.kind == "rose") == ("sure" not in words)
 
 
 def test_an_unanswered_study_and_an_unfinished_one(

@@ -22,8 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from cgrpo.algorithm import group_advantages
-from cgrpo.analysis.inputs import AnalysisInputs, Estimate, Result, draw_groups, estimate, grouped
+from cgrpo.analysis.inputs import PAIR, AnalysisInputs, Estimate, Result, draw_groups, estimate, grouped
 from cgrpo.analysis.votes import CREDIT_FUNCTIONS, bonus_drive, credit_by, vote
+from cgrpo.errors import UserError
 from cgrpo.evaluation.show.plots import INK, MUTED, PROMPT, THIRD, legend, panels
 from cgrpo.evaluation.show.table import Table, number
 from cgrpo.rewards import scored
@@ -208,7 +209,14 @@ def _stretched(references: tuple[Any, ...], like: Image.Image) -> Image.Image:
 
 
 def copying(drawn: Groups, steps: int, threshold: float = THRESHOLD) -> Copying:
-    """From scores and nearness; ``steps`` of the credit table."""
+    """From scores and nearness; ``steps`` of the credit table. Groups of tasks without a reference are left out.
+
+    Raises UserError where no sample has a reference and both scores.
+    """
+    known_P = ~drawn.near_PG.isnan().any(1)
+    drawn = Groups(drawn.scores_PG2[known_P], drawn.near_PG[known_P], drawn.planted_P2[known_P])
+    if drawn.scores_PG2.isnan().any(-1).all():
+        raise UserError(f"of {len(known_P)} groups no sample has a reference and the scores of {' and '.join(PAIR)}")
     copy_PG = (drawn.near_PG > threshold).double()
     share_P = copy_PG.mean(1)
     share = share_P.mean().item()

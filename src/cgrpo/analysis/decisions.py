@@ -43,7 +43,7 @@ class Decisions(Result):
 
     open       by reward, the variance that is still open before each step
     share_KR   [K, R]     what each step decides of it; low_KR, high_KR the 95 % interval over tasks
-    prompt_K   [K]        measured weights of the prompt reward; empty without both rewards
+    prompt_K   [K]        measured weights of the prompt reward; empty unless both rewards are there and vary
     """
 
     names: tuple[str, ...]
@@ -189,7 +189,8 @@ def decisions(open_PKR: Tensor, names: Sequence[str], sigmas: Sequence[float], b
     prompt_K = torch.zeros(0)
     if all(name in names for name in PAIR):
         identity, prompt = (share_KR[:, names.index(name)] for name in PAIR)
-        prompt_K = weights_from_shares(prompt, identity)
+        if not (identity + prompt).isnan().any():
+            prompt_K = weights_from_shares(prompt, identity)
     estimates = {name: [estimate(column) for column in open_PKR[..., r].T] for r, name in enumerate(names)}
     return Decisions(
         tuple(names), tuple(sigmas), len(open_PKR), branches, estimates, share_KR, low_KR, high_KR, prompt_K

@@ -81,7 +81,7 @@ def power_line(table: dict[str, Any]) -> str:
     high, low = table["tells apart"]
     shown: Sequence[str] = [f"{needed[r]} items at {r}" for r in ("1", "3", "8")]
     if table["subjects"] < FEWEST:
-        return f"no verdict is possible: pictures of {table['subjects']} subjects, at least {FEWEST} are needed"
+        return f"no verdict is possible: pictures of {table['subjects']} of the {FEWEST} subjects that one needs"
     return (
         f"power 80 %: {table['items']} items x {table['raters per item']} raters tell {high:g} : {low:g} apart; "
         f"55 : 45 takes {', '.join(shown)} raters an item (no ties, correlation {WITHIN:g} within an item)"

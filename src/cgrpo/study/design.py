@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cgrpo.errors import UserError
-from cgrpo.scores import RESERVED, read_description, read_scores
+from cgrpo.files import reading
+from cgrpo.scores import DESCRIPTION, RESERVED, read_description, read_scores
 
 
 @dataclass
@@ -53,17 +54,17 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
     rows, about = read_scores(folder), read_description(folder)
     if not rows or not about:
         raise UserError(f"{folder}: no scores and benchmark.json; run cgrpo evaluate with this folder as --out first")
-    known = about.get("methods", {})
+    with reading(folder / DESCRIPTION, "run cgrpo evaluate again", KeyError, TypeError, AttributeError):
+        home, known = folder / about["data"], {name: folder / where for name, where in about["methods"].items()}
+        references = {
+            subject: tuple(home / name for name in names) for subject, names in about["references"].items() if names
+        }
     chosen = tuple(methods) or tuple(sorted((n for n in known if n not in RESERVED), key=lambda name: name != "base"))
     for name in chosen:
         if name not in known:
             raise UserError(f"{folder}: no method {name!r}; there is {', '.join(known)}")
     if len(set(chosen)) < len(chosen):
         raise UserError("the same --method is given twice; name each once")
-    references = {
-        subject: tuple(folder / about["data"] / name for name in names)
-        for subject, names in about["references"].items()
-    }
     gone = {file for files in references.values() for file in files if not file.is_file()}
     references = {subject: files for subject, files in references.items() if not gone.intersection(files)}
     tasks: dict[tuple[str, int], Task] = {}
@@ -71,7 +72,7 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
         if row.method in chosen and row.picture and row.prompt_index is not None and row.seed is not None:
             key = (row.subject, row.prompt_index)
             task = tasks.setdefault(key, Task(*key, row.prompt or ""))
-            file = folder / known[row.method] / row.picture
+            file = known[row.method] / row.picture
             if file.is_file():
                 task.pictures.setdefault(row.method, {})[row.seed] = file
             else:

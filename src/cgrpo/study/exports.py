@@ -104,7 +104,7 @@ def write_ratings(study: Study, folder: Path, answers: Sequence[Response], out: 
     """
     rows = list(_rows(study, answers))
     if not rows:
-        raise UserError(f"{folder}: no answers yet; send the raters their links first")
+        raise UserError(f"{folder}: no answer counts; nobody has answered yet, or all raters are excluded")
     unit = "mean rating, 0 to 5" if study.mode == "rating" else "share of votes, ties one half"
     description: dict[str, Any] = {
         "benchmark": f"{study.name}, asked of people",

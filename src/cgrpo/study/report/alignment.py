@@ -52,6 +52,8 @@ def find_alignment(folder: Path, scores: Path | None = None) -> list[Question]:
         ratings = rated(study, answers, question.id)
         if ratings:
             found.append(align(ratings, rows, question.id, question.id))
+    if not found:
+        raise UserError(f"{folder}: no rating counts; nobody has answered yet, or all raters are excluded")
     if not any(one.alignments for one in found):
         raise UserError(f"{folder}: no rated picture has a score; give the --out of cgrpo evaluate as --scores")
     return found

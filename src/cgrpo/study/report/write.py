@@ -27,6 +27,9 @@ TITLE = "What people say"
 def verdicts(findings: Findings) -> list[Verdict]:
     """A sentence for each comparison. Sure is what the interval over subjects says, of these raters."""
     sentences = []
+    if not findings.shares and not findings.means:
+        out = sum(one.excluded for one in findings.raters)
+        sentences.append(Verdict("unknown", f"No answer counts: of {len(findings.raters)} raters {out} are excluded."))
     for pair in dict.fromkeys((one.baseline, one.method) for one in findings.shares):
         own = [one for one in findings.shares if (one.baseline, one.method) == pair]
         better = [one for one in own if one.win_rate_subjects.above(0.5)]
@@ -44,10 +47,11 @@ def verdicts(findings: Findings) -> list[Verdict]:
 def _verdict(one: Shares) -> str:
     rate, raters = one.win_rate_subjects, one.win_rate_raters
     if rate.clusters < FEWEST:
-        return f"not sure: {rate.clusters} subjects, at least {FEWEST} are needed"
+        return f"not sure: {rate.clusters} of the {FEWEST} subjects that a verdict needs"
     word = "preferred" if rate.above(0.5) else "not preferred" if rate.below(0.5) else "not sure"
     by_all = raters.above(0.5) or raters.below(0.5)
-    whom = "" if word == "not sure" or by_all else f" by these {raters.clusters} raters"
+    who = f"these {raters.clusters} raters" if raters.clusters > 1 else "this rater"
+    whom = "" if word == "not sure" or by_all else f" by {who}"
     return f"{word}{whom}: win rate {percents(rate)} %, p {p_value(rate.p)}"
 
 
