@@ -11,8 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 GUIDES = ["README.md", "CONTRIBUTING.md", "docs/README.md"]
 GUIDES += sorted(str(path.relative_to(ROOT)) for room in ("start", "guides") for path in ROOT.glob(f"docs/{room}/*.md"))
-PAGES = [*GUIDES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/reference/*.md"))]
-MADE = {"docs/reference/cli.md", "docs/reference/config.md", "docs/reference/api.md"}  # of docstrings, in src/
+PAGES = [*GUIDES, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/[nr]*/*.md"))]
+MADE = {
+    "docs/reference/cli.md",
+    "docs/reference/config.md",
+    "docs/reference/api.md",
+    "docs/notes/results.md",
+}  # of docstrings and tables, in src/
 LONGEST = 30  # words
 
 # What we write in place of each.

@@ -31,7 +31,7 @@ def _machine(gpu: str) -> str:
     (copy,) = measured.rows(gpu, "chip", "copy")
     packages = ", ".join(f"{name} {machine[name]}" for name in ("torch", "diffusers", "transformers", "peft"))
     return (
-        f"## {machine['device']}\n\nOne card of {machine['memory_gib']:.1f} GiB, {machine['date']}; Python "
+        f"## {machine['device']}\n\nOne GPU of {machine['memory_gib']:.1f} GiB, {machine['date']}; Python "
         f"{machine['python']}, {packages}, CUDA {machine['cuda']}.\nA bf16 product of two {product['size']:,}-square "
         f"matrices runs at {product['tflops']:.0f} TFLOP/s (data sheet: {GPUS[gpu].tflops:g}), a copy moves "
         f"{copy['tb_per_second']:.2f} TB/s.\n"
@@ -102,7 +102,7 @@ def _iteration(gpu: str) -> str:
         f"the "
         f"bare model's time. Ratio drift before the first update: {short['drift']:.1g}.\n",
         "The paper's iteration (G = 12, T = 25, 60 % trained: 300 forwards, 168 forward-backwards a GPU), by these\n"
-        'parts; "by plan" beside the paper\'s rewards, with prompts encoded beforehand:\n',
+        'parts; "by plan" with the paper\'s rewards, with prompts encoded beforehand:\n',
     ]
     rows = []
     for row in replays:
@@ -113,7 +113,7 @@ def _iteration(gpu: str) -> str:
             f"training.micro_batch={row['micro_batch']}",
         ]
         told = plan(override(load_config(measured.RECIPE), settings), gpu=gpu, gpus=8)
-        room = "" if told.fits else "does not fit beside the rewards, by plan"
+        room = "" if told.fits else "does not fit with the rewards, by plan"
         mode = f"{row['checkpointing']}, {row['micro_batch']}"
         rows.append([mode, f"{25 * steps[12]:.1f}", f"{update:.1f}", f"{25 * steps[12] + update:.1f}", room])
     lines.append(table(["checkpointing, micro-batch", "sampling s", "update s", "together s", ""], rows))
