@@ -129,9 +129,14 @@ def api_page() -> str:
     ):
         found = {name: pkgutil.resolve_name(name) for name in group}
         parts += [f"## {title}\n", "| name | what it does |", "|---|---|"]
-        parts += [f"| `{name.removeprefix('cgrpo.')}` | {_summary(value)} |" for name, value in found.items()]
+        parts += [f"| `{_short(name)}` | {_summary(value)} |" for name, value in found.items()]
         parts += ["", *(f"::: {value.__module__}.{value.__qualname__}\n" for value in found.values())]
     return "\n".join(parts)
+
+
+def _short(name: str) -> str:
+    """A name of ``cgrpo`` itself without the package, one of its modules as it is."""
+    return name.removeprefix("cgrpo.") if name.count(".") == 1 else name
 
 
 def _summary(value: Any) -> str:
