@@ -3,10 +3,9 @@
 from cgrpo.data.check import CheckReport, Problem, check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
 from cgrpo.data.readers import read_tasks
-from cgrpo.data.sources import ManifestSource, PairSource, Source
+from cgrpo.data.sources import ManifestSource, PairSource, Source, ToyboxSource
 from cgrpo.data.syncd import Rules, filter_syncd, hold_out, write_manifest
 from cgrpo.data.syncd_scores import Scorers
-from cgrpo.data.toybox import ToyboxSource
 
 __all__ = [
     "CheckReport",

@@ -1,4 +1,4 @@
-"""Tasks as batches of pictures: of a data set on disk, and of preference pairs."""
+"""Tasks as batches of pictures: of a data set on disk, of preference pairs, and of the toy world."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from PIL.Image import Image
+import torch
+from PIL import Image
 
 from cgrpo.data import manifests
 from cgrpo.data.archives import open_picture
 from cgrpo.data.masks import mask_of
+from cgrpo.data.order import derive
 from cgrpo.data.readers import chosen, scan
 from cgrpo.data.tasks import Entry, Fault, LeftOut, names_file, refuse_address, task_of
 from cgrpo.errors import UserError
 from cgrpo.pictures import Alpha
+from cgrpo.toybox import drawing, world
+from cgrpo.toybox.judges import Case
 from cgrpo.types import Batch, Task
 
 
@@ -28,7 +32,7 @@ class Source(Protocol):
         """The tasks at ``indices``, pictures read. Raises UserError naming a broken picture."""
         ...
 
-    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image]]:
+    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         """The tasks with their target pictures, for supervised fine-tuning. Raises UserError where there is none."""
         ...
 
@@ -59,10 +63,10 @@ class ManifestSource:
             subject_ids=tuple(task.subject_id for task in tasks),
         )
 
-    def _read(self, path: Path) -> Image:
+    def _read(self, path: Path) -> Image.Image:
         return open_picture(path, self.alpha)
 
-    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image]]:
+    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
         targets = []
         for task in (self.tasks[index] for index in indices):
             if task.target is None:
@@ -71,7 +75,7 @@ class ManifestSource:
         return self.batch(indices), targets
 
 
-def _masks(task: Task, pictures: Sequence[Image]) -> tuple[Image | None, ...]:
+def _masks(task: Task, pictures: Sequence[Image.Image]) -> tuple[Image.Image | None, ...]:
     paths = task.masks or (None,) * len(pictures)
     return tuple(
         None if path is None else mask_of(picture, path, task.mask_threshold)
@@ -108,7 +112,7 @@ class PairSource(ManifestSource):
             raise UserError(f"{path}: holds no pairs; give a line for each, with prompt, references, winner and loser")
         self.size: int | None = len(self.tasks)
 
-    def preferences(self, indices: Sequence[int]) -> tuple[Batch, list[Image], list[Image]]:
+    def preferences(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image], list[Image.Image]]:
         """The tasks at ``indices``, their winners and their losers, RGB. Raises UserError naming a broken picture."""
         winners, losers = (
             [self._read(task.target).convert("RGB") for i in indices if (task := tasks[i]).target is not None]
@@ -128,3 +132,63 @@ def _pair(entry: Entry) -> tuple[Task, Path, Path]:
     if winner == loser:
         raise UserError(f"{entry.where}: winner and loser are one picture", "leave the pair out")
     return task, winner, loser
+
+
+class ToyboxSource:
+    """Task ``index`` is a subject, its reference and a prompt, all drawn from (seed, split, index).
+
+    ``per_subject`` tasks in a row share one subject and reference. Splits have disjoint subjects and
+    disjoint (scene, position, size) combinations.
+    """
+
+    def __init__(self, seed: int, split: str = "train", dial: float = 0.35, per_subject: int = 1):
+        self.size: int | None = None
+        self.seed, self.split, self.dial, self.per_subject = seed, split, dial, per_subject
+
+    def cases(self, indices: Sequence[int]) -> list[Case]:
+        """The ground truth of the tasks."""
+        cases = []
+        for index in indices:
+            subject = world.sample_subjects(
+                1, derive("toybox", self.seed, self.split, "subject", index // self.per_subject)
+            )
+            rng = derive("toybox", self.seed, self.split, "prompt", index)
+            cases.append(Case(subject, world.sample_prompts(1, rng, self.dial, self.split)))
+        return cases
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        cases = self.cases(indices)
+        references = []
+        for case, index in zip(cases, indices, strict=True):
+            rng = derive("toybox", self.seed, self.split, "reference", index // self.per_subject)
+            references.append((to_picture(drawing.draw_references(case.subject, rng)[0][0]),))
+        return Batch(
+            ids=tuple(f"{self.split}-{index // self.per_subject}-{index % self.per_subject}" for index in indices),
+            prompts=tuple(case.prompt.texts()[0] for case in cases),
+            references=tuple(references),
+            subjects=(world.PHRASE,) * len(cases),
+            spec=tuple(cases),
+        )
+
+    def pairs(self, indices: Sequence[int]) -> tuple[Batch, list[Image.Image]]:
+        """The tasks with target pictures as flawed as those the base was pretrained on."""
+        batch, prompts, targets = self.batch(indices), [], []
+        for case, index in zip(self.cases(indices), indices, strict=True):
+            rng = derive("toybox", self.seed, self.split, "pair", index)
+            shown, caption = world.flawed(case.subject, case.prompt, rng, self.dial)
+            prompts.append(caption.texts()[0])
+            targets.append(to_picture(drawing.draw(shown, case.prompt, rng)[0][0]))
+        return replace(batch, prompts=tuple(prompts)), targets
+
+    def oracle(self, indices: Sequence[int]) -> torch.Tensor:
+        """Pictures as the world itself draws them for the tasks: uint8 [N, 32, 32, 3]."""
+        drawn = [
+            drawing.draw(case.subject, case.prompt, derive("toybox", self.seed, self.split, "oracle", index))[0][0]
+            for case, index in zip(self.cases(indices), indices, strict=True)
+        ]
+        return torch.stack([(picture * 255).round().to(torch.uint8).permute(1, 2, 0) for picture in drawn])
+
+
+def to_picture(picture: torch.Tensor) -> Image.Image:
+    """Float [3, H, W] in [0, 1] -> PIL."""
+    return Image.fromarray((picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())

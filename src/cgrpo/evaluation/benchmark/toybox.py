@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from cgrpo.data import ToyboxSource, derive
-from cgrpo.data.toybox import to_picture
+from cgrpo.data.sources import to_picture
 from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
 from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import save_picture, writing
