@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from support.datasets import encoded
+from PIL.PngImagePlugin import PngInfo
+from support.datasets import encoded, scene
 
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.pictures import read_picture
+from cgrpo.pictures import read_picture, unread_colours
+
+
+def history() -> PngInfo:
+    """An editor's XMP, packed."""
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "<history/>" * 200_000, zip=True)
+    text.add_text("Comment", "x" * 2_000_000, zip=True)
+    return text
+
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 SEEN = (219, 37, 49)  # what a viewer shows for Display P3's (200, 60, 60)
@@ -131,18 +141,127 @@ def test_dropped_transparency_shows_what_lies_under_it(tmp_path: Path, mode: str
     assert under == ((76, 76, 76) if mode == "LA" else RED)
 
 
-def test_sixteen_bit_colour_keeps_its_levels(tmp_path: Path) -> None:
-    """Pillow itself reads 16-bit RGB as 8; a PNG is written by hand, since Pillow can't."""
-    levels = np.array([[[0, 257 * 100, 65535]]], dtype=">u2")
-    raw = b"\0" + levels.tobytes()
+def packed(levels: np.ndarray, bits: int) -> list[bytes]:
+    """Rows of levels, each of so many bits, the highest bit first; rows end with whole bytes."""
+    planes = (levels.reshape(len(levels), -1, 1) >> np.arange(bits - 1, -1, -1)) & 1
+    return [np.packbits(row.reshape(-1).astype(np.uint8)).tobytes() for row in planes]
+
+
+def png_of(levels: np.ndarray, bits: int, **chunks: bytes) -> bytes:
+    """A PNG as Pillow doesn't write it: grey [H, W] or colour [H, W, 3], of any depth, with further chunks."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    head = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
-    assert open_picture(tmp_path / "a.png").getpixel((0, 0)) == (0, 100, 255)
+    height, width = levels.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, bits, 2 if levels.ndim == 3 else 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in packed(levels.astype(int), bits)))
+    more = b"".join(chunk(kind.encode(), content) for kind, content in chunks.items())
+    parts = chunk(b"IHDR", head) + more + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def tiff_of(levels: np.ndarray, bits: int, photometric: int = 1) -> bytes:
+    """A grey TIFF, little-endian. ``photometric`` 0: white is zero."""
+    height, width = levels.shape
+    data = levels.astype("<u2").tobytes() if bits == 16 else b"".join(packed(levels.astype(int), bits))
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8 + 2 + 9 * 12 + 4, 277: 1, 278: height}
+    tags[279] = len(data)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+SCENE = np.asarray(scene(3, 16).convert("L"))
+EIGHT = Image.fromarray(SCENE)
+
+
+def levels_of(bits: int) -> np.ndarray:
+    return np.round(SCENE / 255 * (2**bits - 1)).astype(int)
+
+
+DRESSINGS = {
+    **{f"PNG of {bits} bits": (png_of(levels_of(bits), bits), 128 / (2**bits - 1)) for bits in (1, 2, 4, 8, 16)},
+    **{f"TIFF of {bits} bits": (tiff_of(levels_of(bits), bits), 1) for bits in (8, 12, 16)},
+    **{f"TIFF of {bits} bits, white is zero": (tiff_of(2**bits - 1 - levels_of(bits), bits, 0), 1) for bits in (8, 16)},
+    "TIFF, big-endian": (encoded(Image.fromarray(levels_of(16).astype(">u2")), "TIFF"), 1),
+    "PGM of 12 bits": (b"P5 16 16 4095\n" + levels_of(12).astype(">u2").tobytes(), 1),
+    "LA": (encoded(EIGHT.convert("LA")), 0),
+    "RGBA": (encoded(EIGHT.convert("RGBA")), 0),
+    "palette": (encoded(EIGHT.convert("P")), 0),
+    "16 bits of colour": (png_of(np.stack([levels_of(16)] * 3, -1), 16), 1),
+    "CMYK": (encoded(EIGHT.convert("RGB").convert("CMYK"), "TIFF"), 2),
+    "WebP": (encoded(EIGHT, "WEBP", lossless=True), 0),
+    "GIF": (encoded(EIGHT, "GIF"), 0),
+    "BMP": (encoded(EIGHT, "BMP"), 0),
+    "JPEG 2000": (encoded(EIGHT, "JPEG2000"), 1),
+    "JPEG": (encoded(EIGHT, "JPEG", quality=95), 12),
+    "two megabytes of packed XMP": (encoded(EIGHT, pnginfo=history()), 0),
+}
+
+
+@pytest.mark.parametrize("dressing", DRESSINGS)
+@pytest.mark.parametrize("alpha", ["white", "drop"])
+def test_one_scene_in_every_depth_and_format(dressing: str, alpha: Any) -> None:
+    content, tolerance = DRESSINGS[dressing]
+    shown = np.asarray(read_picture(content, "a", alpha).convert("RGB")).astype(int)
+    assert np.abs(shown - SCENE[..., None]).max() <= tolerance
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@pytest.mark.parametrize("colour", [False, True])
+def test_one_level_that_is_transparent(bits: int, colour: bool) -> None:
+    """Counted as the file counts, not as 8 bits."""
+    if colour and bits < 8:
+        return
+    black, clear = 0, 2**bits - 2
+    levels = np.array([[black, clear]])
+    levels, level = (np.stack([levels] * 3, -1), [clear] * 3) if colour else (levels, [clear])
+    content = png_of(levels, bits, tRNS=struct.pack(f">{len(level)}H", *level))
+    assert np.asarray(read_picture(content, "a"))[0, :, 0].tolist() == [0, 255]
+    under = np.asarray(read_picture(content, "a", "drop").convert("RGB"))[0, 1, 0]
+    assert abs(int(under) - 255 * clear / (2**bits - 1)) <= 1
+
+
+def test_a_palette_with_a_profile_whose_transparency_is_dropped(display_p3: bytes) -> None:
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette(STORED)
+    for clear in ({}, {"transparency": 0}):
+        shown = read_picture(encoded(palette, icc_profile=display_p3, **clear), "a.png", "drop")
+        assert shown.convert("RGB").getpixel((0, 0)) == SEEN
+
+
+SAYS = {
+    "Display P3 by cICP": (png_of(SCENE, 8, cICP=bytes([12, 13, 0, 1])), True),
+    "sRGB by cICP": (png_of(SCENE, 8, cICP=bytes([1, 13, 0, 1])), False),
+    "PQ by cICP": (png_of(SCENE, 8, cICP=bytes([9, 16, 0, 1]), sRGB=b"\0"), True),
+    "linear by gAMA": (png_of(SCENE, 8, gAMA=struct.pack(">I", 100000)), True),
+    "sRGB's gAMA": (png_of(SCENE, 8, gAMA=struct.pack(">I", 45455)), False),
+    "wide by cHRM": (
+        png_of(SCENE, 8, cHRM=struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        True,
+    ),
+    "gAMA beside sRGB": (png_of(SCENE, 8, sRGB=b"\0", gAMA=struct.pack(">I", 100000)), False),
+    "Display P3 by nclx": (
+        b"\0\0\0\x1cftypavif" + bytes(99) + b"colrnclx" + struct.pack(">HHHB", 12, 13, 1, 128),
+        True,
+    ),
+    "sRGB by nclx": (encoded(Image.new("RGB", (16, 16)), "AVIF"), False),
+    "nothing": (png_of(SCENE, 8), False),
+    "a JPEG": (encoded(EIGHT, "JPEG"), False),
+    "cut short": (png_of(SCENE, 8, gAMA=b"\0")[:40], False),
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_colours_that_are_said_in_other_ways_than_a_profile(name: str) -> None:
+    content, unread = SAYS[name]
+    assert unread_colours(content) is unread
+
+
+def test_sixteen_bit_colour_keeps_its_levels() -> None:
+    """Pillow itself reads 16-bit RGB as 8."""
+    levels = np.array([[[0, 257 * 100, 65535]]])
+    assert read_picture(png_of(levels, 16), "a.png").getpixel((0, 0)) == (0, 100, 255)
 
 
 @pytest.mark.parametrize("mode", ["1", "L"])

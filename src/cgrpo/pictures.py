@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from cgrpo.errors import UserError
 from cgrpo.text import cure_for, first_bytes
@@ -27,6 +27,9 @@ ENDINGS = (
 
 # Pillow warns above this many pixels (89 million) and refuses twice as many; here the warning refuses too.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS
+
+# Pillow refuses a PNG with a megabyte of packed text. Editors' XMP, with a picture's history, has more.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 64 << 20
 
 # What Pillow's readers raise on damaged files.
 _UNREADABLE = (
@@ -49,7 +52,8 @@ def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Im
     and shows the colours under it; ``policies.prepare_reference`` does both.
 
     Three things differ from UNO in both modes. UNO doesn't turn pictures by their EXIF tag. It clips 16-bit grey at
-    255; here 16 bits are scaled to 8, or kept where only 8 are used. It ignores colour profiles; here they are applied.
+    255; here 16 bits are scaled to 8, or kept where only 8 are used. It ignores colour profiles; here they are applied
+    (a palette with one becomes RGB).
 
     Raises UserError, calling the picture ``name``, if it is none, is cut short, is larger than Pillow's limit against
     decompression bombs (89 megapixels), or has 32-bit pixels.
@@ -60,7 +64,10 @@ def read_picture(content: bytes, name: str | Path, alpha: Alpha = "white") -> Im
         if _is_zero_filled(content, picture.format):
             raise OSError("its end is missing: nothing but zeros")
         profile = picture.info.get("icc_profile")
-        eight = _eight_bits(upright(picture), name, picture.format)
+        eight = _eight_bits(upright(picture), name, picture, content)
+        if alpha == "drop" and eight.mode in ("P", "PA") and profile:
+            eight = eight.convert("RGB")
+            eight.info.pop("transparency", None)
         if alpha == "drop" or eight.mode == "CMYK":
             eight = _in_srgb(eight, profile)
         return eight if alpha == "drop" else _in_srgb(_on_white(eight), profile)
@@ -113,15 +120,58 @@ def upright(picture: Image.Image) -> Image.Image:
     return turned
 
 
-def _eight_bits(picture: Image.Image, name: str | Path, kind: str | None) -> Image.Image:
-    if picture.mode == "I" and kind == "PPM":  # Pillow's mode for 16 bits there
+def _eight_bits(picture: Image.Image, name: str | Path, original: Image.Image, content: bytes) -> Image.Image:
+    """``picture``, the ``original`` turned upright, with 8 bits per channel."""
+    if picture.mode == "I" and original.format == "PPM":  # Pillow's mode for 16 bits there
         return Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise UserError(f"{name}: has 32-bit pixels (mode {picture.mode})", "save it with 8 or 16 bits per channel")
+    clear = picture.info.get("transparency") if original.format == "PNG" else None  # a level, as the file counts
     if picture.mode.startswith("I;16"):  # convert("RGB") would clip to 255: an all-white picture
-        levels = np.asarray(picture).astype(np.uint32)
-        return Image.fromarray((levels if levels.max() <= 255 else levels // 257).astype(np.uint8))
+        levels = np.asarray(picture)
+        grey = Image.fromarray(scaled_to_eight_bits(levels, original))
+        if not isinstance(clear, int):
+            return grey
+        return Image.merge("LA", (grey, Image.fromarray(255 * (levels != clear).astype(np.uint8))))
+    if picture.mode == "L" and isinstance(clear, int):
+        picture.info["transparency"] = clear * 255 // (2 ** content[24] - 1)  # IHDR's depth: 2, 4 or 8 bits
+    if picture.mode == "RGB" and isinstance(clear, tuple) and content[24] == 16:
+        picture.info["transparency"] = tuple(level >> 8 for level in clear)  # as Pillow reads the pixels
     return picture
+
+
+def scaled_to_eight_bits(levels: np.ndarray, original: Image.Image) -> np.ndarray:
+    """Levels of 16 bits, or a TIFF's 12, as 8; of 16 bits that only use 8 these. White is white, as the TIFF says."""
+    tags = getattr(original, "tag_v2", {})
+    (bits, *_), white_is_zero = np.atleast_1d(tags.get(258, 16)), tags.get(262) == 0
+    white = 255 if levels.max() <= 255 else 2 ** int(bits) - 1
+    eight = (levels.astype(np.uint32) * 255 // white).astype(np.uint8)
+    return 255 - eight if white_is_zero else eight
+
+
+def unread_colours(content: bytes) -> bool:
+    """Whether a PNG or AVIF says in other ways than an ICC profile that its colours are not sRGB's.
+
+    PNG: cICP, or gAMA and cHRM without iCCP and sRGB. AVIF: nclx.
+    """
+    place = content.find(b"colrnclx", 0, 4096)
+    if place >= 0:
+        primaries, transfer = struct.unpack_from(">HH", content.ljust(place + 12, b"\0"), place + 8)
+        return primaries not in (1, 2) or transfer in (8, 16, 18)  # BT.709's or unspecified; linear, PQ, HLG
+    chunks: dict[bytes, bytes] = {}
+    place = 8 if content.startswith(b"\x89PNG") else len(content)
+    while place + 8 <= len(content) and b"IDAT" not in chunks:
+        size, kind = struct.unpack_from(">I4s", content, place)
+        chunks[kind] = content[place + 8 : place + 8 + min(size, 32)]
+        place += size + 12
+    if b"cICP" in chunks:
+        return chunks[b"cICP"][:2] not in (b"\x01\x0d", b"\x01\x01")
+    if b"iCCP" in chunks or b"sRGB" in chunks:
+        return False
+    gamma, corners = chunks.get(b"gAMA", b""), chunks.get(b"cHRM", b"")
+    said = [*struct.unpack(f">{len(gamma) // 4}I", gamma[:4]), *struct.unpack(f">{len(corners) // 4}I", corners)]
+    usual = [45455] * (len(gamma) // 4) + [31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000]
+    return any(abs(one - other) > 1000 for one, other in zip(said, usual, strict=False))
 
 
 # Two profiles of sRGB may differ by so many levels of 255.

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.datasets import pack, scene, write_rows
+from support.datasets import encoded, pack, scene, write_rows
 
 from cgrpo.data import check_manifest
 from cgrpo.data.check import CheckReport
-from cgrpo.data.suspicion import alike, chatter, thumbnail
+from cgrpo.data.suspicion import alike, chatter, placeholder, thumbnail
 
 MINI = Path(__file__).parent / "syncd_mini"
 
@@ -174,6 +174,50 @@ CAPTIONS = [
     "can the teapot be blue?",
     "'a puffin on a rock",
 ]
+
+
+def test_pictures_of_one_colour_and_of_other_colours_are_noted(tmp_path: Path) -> None:
+    """They are no problem of a row, and rarely meant."""
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    Image.new("L", (8, 8), 9).save(tmp_path / "mask.png")
+    wide = encoded(scene(0))
+    place = wide.index(b"IDAT") - 4
+    (tmp_path / "wide.png").write_bytes(wide[:place] + b"\0\0\0\4gAMA\0\1\x86\xa0\x31\xe8\x96\x5f" + wide[place:])
+    names = ("red", "clear", "wide")
+    report = check(tmp_path, [row(name, f"{name}.png", masks=["mask.png"]) for name in names])
+    notes = [note for note in report.notes if "pictures" in note]
+    assert [note.split(",")[0] for note in notes] == [
+        "2 pictures are of one colour", "1 pictures say in another way than an ICC profile that they are not sRGB (cICP"
+    ]  # fmt: skip
+    assert "red.png" in notes[0] and "wide.png" in notes[1]
+
+
+PLACEHOLDERS = [
+    "[trigger] on a beach", "{trigger} at sea", "%TRIGGER% at sea", "a {red|blue} toy", "<lora:toy:1> a toy",
+    "a [class]",
+    "a <class>", "a %s toy", "a $class", "${class} x", "a toy --w 768 --h 768 --n bad", "a toy --ar 16:9", "(toy:1.2)",
+    "a toy BREAK a dog", "__colour__ toy", "{{x}} toy", "a photo of sks dog", "TOK dog", "<token> dog", "a [V] dog",
+    "<s1> x", "a photo of S*", "{0} in the jungle", "<|image_1|> at sea", "a toy, --no text",
+]  # fmt: skip
+PLAIN = [
+    "a dog on a beach", "50% off", "100%", "i <3 you", "price $5", "a dog -- happy", "a (small) toy", "the ratio 3:4",
+    "a toy (2019)", "snake_case", "a--b", "at 10:30", "x < y > z", "R&D", "a toy with a task",
+    "a broken BREAKFAST table",
+]  # fmt: skip
+
+
+def test_placeholders_are_told_from_words(pictures: Path) -> None:
+    assert not [prompt for prompt in PLACEHOLDERS if placeholder(prompt) is None]
+    assert not [prompt for prompt in PLAIN if placeholder(prompt) is not None]
+    prompts = [*PLAIN, "a toy at sea", *PLACEHOLDERS[:2]]
+    report = check(pictures, [row(f"r{n}", "0.png", text, subject="toy") for n, text in enumerate(prompts)])
+    notes = " ".join(report.notes)
+    assert (
+        f"2 prompts hold what another program would replace, and the model reads it as words, the first in row r{len(PLAIN) + 1}"  # noqa: E501
+        in notes
+    )
+    assert "[trigger], {trigger}" in notes and "prompts don't name their subject, the first in row r0: toy" in notes
 
 
 @pytest.mark.parametrize("prompt", CHATTER)

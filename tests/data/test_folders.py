@@ -64,6 +64,36 @@ def test_captions_as_they_lie_about(tmp_path: Path) -> None:
     assert note == "3 files are left out, no picture with its prompt: .mp4 (1), .txt (1), .heic (1)"
 
 
+MASKS = {
+    "OneTrainer": "a-masklabel.png", "kohya": "a_mask.png", "a dot": "a.mask.png", "ai-toolkit": "masks/a.png",
+    "a folder beside": "../mask/a.png", "capitals": "a-Mask.png",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", MASKS)
+def test_a_mask_next_to_its_picture(tmp_path: Path, program: str) -> None:
+    put(tmp_path / "x/set", {"a.jpg": png(), "a.txt": "a toy", MASKS[program]: png("white")})
+    (task,) = read_tasks(tmp_path / "x" if ".." in MASKS[program] else tmp_path / "x/set")
+    assert [path and path.resolve() for path in task.masks] == [(tmp_path / "x/set" / MASKS[program]).resolve()]
+    assert (task.references[0].name, task.target) == ("a.jpg", None)
+
+
+def test_a_caption_makes_a_picture_of_a_mask(tmp_path: Path) -> None:
+    put(tmp_path, {"dog.png": png(), "dog.txt": "a dog", "dog_mask.png": png(), "dog_mask.txt": "a dog with a mask"})
+    assert [(task.id, task.masks) for task in read_tasks(tmp_path)] == [("dog", ()), ("dog_mask", ())]
+
+
+def test_kohyas_folders_and_captions_that_programs_read_differently(tmp_path: Path) -> None:
+    files = {"img/10_sks dog/a.png": png(), "img/10_sks dog/a.txt": "one\ntwo\nthree", "reg/1_dog/b.png": png("blue")}
+    files |= {"reg/1_dog/c.png": png("lime"), "reg/1_dog/c.txt": "a dog", "img/10_sks dog/a.caption": "another"}
+    (task,) = read_tasks(put(tmp_path, files))
+    assert task.prompt == "one\ntwo\nthree"
+    notes = " ".join(check_manifest(tmp_path, quick=True).notes)
+    for part in ("2 pictures are passed over", "1 captions have several lines", "10_sks dog, are not applied"):
+        assert part in notes
+    assert "1 captions differ from the .txt" in notes
+
+
 def test_a_picture_that_is_not_read_is_reported(tmp_path: Path) -> None:
     put(tmp_path, {"0.png": png(), "0.txt": "a toy", "1.HEIC": b"?", "1.txt": "a toy", "readme.txt": "no caption"})
     (problem,) = check_manifest(tmp_path).problems

@@ -31,6 +31,11 @@ def grey(values: np.ndarray, dtype: type = np.uint8) -> Image.Image:
 
 MASKS = {
     "black and white": grey(255 * INSIDE),
+    "one label, 2": grey(2 * INSIDE),
+    "one label, 18": grey(18 * INSIDE),
+    "one label, 100": grey(100 * INSIDE),
+    "16 bits, one label, 1000": grey(1000 * INSIDE, np.uint16),
+    "32 bits, one label, 7": grey(7 * INSIDE, np.int32),
     "one bit": Image.fromarray(INSIDE),
     "0 and 1": grey(INSIDE),
     "16 bits": grey(65535 * INSIDE, np.uint16),
@@ -85,7 +90,7 @@ def test_a_mask_that_may_mean_two_things_is_refused(tmp_path: Path, mask: Image.
         (cut_out(), "in an alpha channel"),
         (labels(INSIDE + 2 * INSIDE.T), "labels"),
         (grey(0 * INSIDE), "is empty"),
-        (grey(2 * INSIDE), "is empty"),  # labels from 2 on, perhaps: not for us to say
+        (grey(2 * INSIDE + INSIDE.T), "is empty"),  # several labels, perhaps: not for us to say
         (grey(0 * INSIDE + 255), "is full"),
         (grey(255 * INSIDE[:16]), "of another shape than its picture: 32 x 16, not 32 x 32"),
     ],

@@ -86,9 +86,17 @@ def test_bad_input_is_one_line_and_nothing_is_written(photos, capsys, more, says
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("p.txt", "a {0} {1} in the jungle\n", "'a {0} {1} in the jungle' has braces"),  # DreamBooth's own list
+        ("p.txt", "a {0} {1} in the jungle\n", "'a {0} {1} in the jungle' has {0}"),  # DreamBooth's own list
         ("p.txt", "a photo of {class_name}\n", "write {class}"),
         ("p.json", '["a dog"]', ".json is no list of prompts"),
+        ("p.txt", "a [class] asleep\n", "has [class]"),
+        ("p.txt", "a photo of <class>\n", "has <class>"),
+        ("p.txt", "a %s asleep\n", "has %s"),
+        ("p.txt", "a $class asleep\n", "has $class"),
+        ("p.txt", "a {class} --w 768 --h 768 --n bad\n", "has --w 768"),
+        ("p.txt", "a {red|blue} {class}\n", "has {red|blue}"),
+        ("p.txt", "a {class} and {\n", "has {"),
+        ("p.txt", "a photo of sks {class}\n", "has sks"),
     ],
 )
 def test_prompts_with_another_programs_places_for_the_subject(photos, capsys, name, text, says):
@@ -96,6 +104,34 @@ def test_prompts_with_another_programs_places_for_the_subject(photos, capsys, na
     (photos.parent / name).write_text(text)
     assert write(photos, "--prompts", str(photos.parent / name), "--held-out", "0")[0] == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["a dog", "The dog", "an  dog"])
+def test_an_article_is_not_said_twice(photos, word):
+    code, file = write(photos, "--subject", word)
+    assert code == 0 and {task.subject for task in read_tasks(file)} == {"dog"}
+    assert "a dog in the jungle" in {task.prompt for task in read_tasks(file)} | {
+        task.prompt for task in read_tasks(file.with_suffix(".heldout.json"))
+    }
+
+
+def test_prompts_that_do_not_name_the_subject(photos, capsys):
+    (photos.parent / "p.txt").write_text("a beach at night\nthe DOG asleep\n{class} at sea\n")
+    assert write(photos, "--prompts", str(photos.parent / "p.txt"), "--held-out", "0")[0] == 0
+    assert "1 prompts don't name the subject: 'a beach at night'" in capsys.readouterr().out
+
+
+def test_masks_next_to_photos_are_no_photos(photos, capsys):
+    """OneTrainer's and ai-toolkit's; a condition is passed over."""
+    for name in ("0-masklabel.png", "1_mask.png", "masks/2.png", "2-condlabel.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (40 + int(Path(name).name[0]), 30), 255).save(photos / name)
+    code, file = write(photos)
+    out = capsys.readouterr().out
+    assert code == 0 and "17 prompts x 3 photos" in out
+    assert "3 pictures have a mask, as 0-masklabel.png is that of 0.jpg" in out and "2-condlabel.png" in out
+    masks = {task.references[0].name: task.masks[0] and task.masks[0].name for task in read_tasks(file)}
+    assert masks == {"0.jpg": "0-masklabel.png", "1.jpg": "1_mask.png", "2.jpg": "2.png"}
 
 
 def test_a_folder_without_photos_or_with_a_broken_one(photos, tmp_path, capsys):

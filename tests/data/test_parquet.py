@@ -129,8 +129,8 @@ def test_columns(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="c.parquet, row 0: https://a.b/0.png is an address"):
         read_tasks(tmp_path / "c.parquet")
     shown = pa.array([embedded(0)], HF)
-    pq.write_table(pa.table({"text": ["a"], "image": shown, "edited_image": shown}), tmp_path / "d.parquet")
-    with pytest.raises(UserError, match="d.parquet: image and edited_image both hold pictures"):
+    pq.write_table(pa.table({"text": ["a"], "image": shown, "other_image": shown}), tmp_path / "d.parquet")
+    with pytest.raises(UserError, match="d.parquet: image and other_image both hold pictures"):
         read_tasks(tmp_path / "d.parquet")
     pq.write_table(pa.table({"text": ["a"], "image": shown, "target": shown, "depth": shown}), tmp_path / "e.parquet")
     assert read_tasks(tmp_path / "e.parquet")[0].target == tmp_path / "e.parquet!/0/target"

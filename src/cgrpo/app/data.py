@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -52,21 +53,24 @@ def prompts(
     """
     from cgrpo.data.own_subject import Template, photos_in, read_templates, tasks, write_tasks
     from cgrpo.data.parts import set_apart
+    from cgrpo.data.suspicion import placeholder
     from cgrpo.evaluation.benchmark.dreambench import is_live
     from cgrpo.evaluation.benchmark.dreambench import templates as official
 
-    subject = subject.strip()
-    if not subject:
+    subject = re.sub("^(an?|the) +", "", subject.strip(), flags=re.IGNORECASE)
+    if not subject or placeholder(subject):
         raise UserError("--subject: say what the photos show in a word or two, such as dog")
     if out.suffix != ".json":
         raise UserError(f"--out {out}: the data set is a .json file; give it that ending")
-    photos, notes = photos_in(folder)
+    photos, masks, notes = photos_in(folder)
     kind = kind or ("live" if is_live(subject) else "object")
     chosen = read_templates(templates) if templates else [Template(text, group) for text, group in official(kind)]
+    if unnamed := [one.text for one in chosen if not one.names(subject)]:
+        notes.append(f"{len(unnamed)} prompts don't name the subject: {unnamed[0]!r}")
     training, apart = set_apart(chosen, held_out, "prompts")
     shared = {"subject_kind": "" if templates else kind, "references": references}
-    rows = tasks(photos, subject, training, out.parent, name="train", count=count, **shared)
-    held = tasks(photos, subject, apart, out.parent, name="heldout", **shared)
+    rows = tasks(photos, subject, training, out.parent, masks, name="train", count=count, **shared)
+    held = tasks(photos, subject, apart, out.parent, masks, name="heldout", **shared)
     write_tasks(out, rows)
     for note in notes:
         print(note)

@@ -223,7 +223,8 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file or member. Raises UserError if it is missing or damaged."""
     parts = _split(path)
     if not is_file(path):
-        raise UserError(f"{path}: no such picture", "check the path (it is relative to the file that names it)")
+        problem = "is a folder" if path.is_dir() else "no such picture"
+        raise UserError(f"{path}: {problem}", "name a picture; names in a manifest are relative to it")
     with reading(path, "", Exception):  # zlib.error, LZMAError, RuntimeError of a password: whatever archives raise
         return path.read_bytes() if parts is None else _opened(parts[0], os.getpid()).read(parts[1])
 
@@ -236,11 +237,12 @@ def open_picture(path: Path, alpha: Alpha = "white") -> Image:
 class Files:
     """The files of a data set by name, in a folder or in the zips that lie in it (SynCD before it is unpacked).
 
-    ``root`` None: names are whole paths.
+    ``root`` None: names are whole paths. A folder images/ in it is looked in, too, as Flow-Factory does.
     """
 
     def __init__(self, root: Path | None):
         self.root = root or Path()
+        self._images = self.root / "images" if root and (root / "images").is_dir() else None
         self._zips = sorted(root.glob("*.zip")) if root and root.is_dir() else []
 
     @functools.cached_property
@@ -254,9 +256,9 @@ class Files:
 
     def find(self, name: str) -> Path | None:
         """Where ``name`` is, if anywhere."""
-        path = self.root / name
-        if is_file(path):
-            return path
+        for folder in (self.root, self._images):
+            if folder is not None and is_file(folder / name):
+                return folder / name
         return self._packed.get(_plain(name)) if self._zips else None
 
     def path(self, name: str) -> Path:
@@ -265,7 +267,7 @@ class Files:
         plain = name.replace("\\", "/")
         accents = [] if name.isascii() else [unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain)]
         spellings = list(dict.fromkeys([name, plain, *accents]))
-        if self._zips or len(spellings) > 1:
+        if self._zips or self._images or len(spellings) > 1:
             for spelling in spellings:
                 if path := self.find(spelling):
                     return path

@@ -1,14 +1,20 @@
 """Folders of pictures with captions: picture.png with picture.txt or .caption next to it, in sub-folders too.
 
-The picture is the reference, the text the prompt.
+The picture is the reference, the text the prompt. Pictures without a caption of their own may belong to one with:
+
+    picture-masklabel.png, picture_mask.png, masks/picture.png    its mask (OneTrainer, ai-toolkit)
+    control/picture.png, control/picture_0.png, control_1/...     its references; it is the target (ai-toolkit, musubi)
+    006_0.jpg, 006_1.jpg next to 006_prompt.txt                   the references of that prompt (MultiBanana)
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cgrpo.data.archives import Files
 from cgrpo.data.parts import training_folder
@@ -21,6 +27,85 @@ from cgrpo.text import is_blank, read_text
 CAPTIONS = (".txt", ".caption")  # the other is kohya's
 NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".arw", ".eps", ".pdf", ".exr", ".hdr")
 _FOREIGN_FOLDERS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN")  # made by disks and archives
+_LABEL = re.compile(r"(.+?)[-_. ](mask(?:label)?|condlabel|cond|depth|canny|generated)", re.IGNORECASE)
+_MASKS = re.compile(r"masks?(_images)?", re.IGNORECASE)
+_CONTROLS = re.compile(r"(control|conditioning|reference|source)s?(_?images?)?(_?\d+)?", re.IGNORECASE)
+_REGULARISATION = re.compile(r"(.+/)?reg(ulari[sz]ation)?(_images)?/\d+_[^/]+/[^/]+", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.+)_(\d{1,4})")
+_REPEATS = re.compile(r"\d+_.+")
+_PROMPT = "_prompt"
+
+
+class Neighbours(NamedTuple):
+    """The pictures of a folder that are no rows of their own, by what they are to others.
+
+    masks        picture -> its mask
+    references   picture -> its references, [] where other pictures of its folder have some
+    prompts      text -> the pictures that are its references
+    passed_over  conditions that are no pictures of the subject, and kohya's regularisation pictures
+    """
+
+    masks: dict[Path, Path]
+    references: dict[Path, list[Path]]
+    prompts: dict[Path, list[Path]]
+    passed_over: list[Path]
+
+    def remarks(self) -> Iterator[str]:
+        """In words, with an example of each."""
+        if self.masks:
+            picture, mask = next(iter(self.masks.items()))
+            yield f"{len(self.masks)} pictures have a mask, as {mask.name} is that of {picture.name}"
+        if self.references:
+            yield f"{len(self.references)} pictures are targets, as others of their names next to them are references"
+        if self.passed_over:
+            first = self.passed_over[0].name
+            yield f"{len(self.passed_over)} pictures are passed over, as conditions or regularisation: {first}"
+
+    @property
+    def all(self) -> set[Path]:
+        lists = [*self.references.values(), *self.prompts.values(), self.passed_over]
+        return {*self.masks.values(), *(path for paths in lists for path in paths)}
+
+
+def neighbours(folder: Path, files: Sequence[Path]) -> Neighbours:
+    """Which of the ``files`` in ``folder`` belong to others. A picture with its own caption never does, but kohya's."""
+    texts, near = _texts(files), Neighbours({}, {}, {}, [])
+    pictures = {path.with_suffix(""): path for path in files if path.suffix.lower() in ENDINGS}
+    places: dict[Path, list[Path]] = {}  # folder -> it and the folders in it, that have captioned pictures
+    for place in {stem.parent for stem in pictures.keys() & texts.keys()}:
+        for parent in (place, place.parent):
+            places.setdefault(parent, []).append(place)
+    controls: dict[Path, dict[str, list[tuple[int, Path]]]] = {}
+    for stem, path in pictures.items():
+        label, number = _LABEL.fullmatch(stem.name), _NUMBERED.fullmatch(stem.name)
+        place = "" if stem.parent == folder else stem.parent.name
+        prompt = texts.get(stem.with_name(f"{(label or number or [0, ''])[1]}{_PROMPT}"))
+        if _REGULARISATION.fullmatch(path.relative_to(folder).as_posix()):
+            near.passed_over.append(path)
+        elif stem in texts:
+            continue
+        elif _MASKS.fullmatch(place):
+            of = [other / stem.name for other in {stem.parent.parent, *places.get(stem.parent.parent, ())}]
+            near.masks.update({pictures[other]: path for other in of if other in pictures})
+        elif _CONTROLS.fullmatch(place):
+            by_name = controls.setdefault(stem.parent, {})
+            by_name.setdefault(stem.name, []).append((-1, path))
+            if number:
+                by_name.setdefault(number[1], []).append((int(number[2]), path))
+        elif prompt and number:
+            near.prompts.setdefault(prompt, []).append(path)
+        elif label and label[2].lower().startswith("mask") and stem.with_name(label[1]) in pictures:
+            near.masks[pictures[stem.with_name(label[1])]] = path
+        elif label and (prompt or stem.with_name(label[1]) in pictures):
+            near.passed_over.append(path)
+    for control, by_name in sorted(controls.items()):
+        for other in pictures.keys() & texts.keys():
+            if other.parent in places.get(control.parent, ()):
+                names = sorted(by_name.get(other.name, []))
+                near.references.setdefault(pictures[other], []).extend(path for _, path in names)
+    for paths in near.prompts.values():
+        paths.sort(key=lambda path: int(path.stem.rpartition("_")[2]))
+    return near
 
 
 def recognises(path: Path) -> bool:
@@ -29,7 +114,8 @@ def recognises(path: Path) -> bool:
         return False
     files = files_in(path)
     texts = _texts(files)
-    return any(file.suffix.lower() in ENDINGS and file.with_suffix("") in texts for file in files)
+    captioned = any(file.suffix.lower() in ENDINGS and file.with_suffix("") in texts for file in files)
+    return captioned or bool(neighbours(path, files).prompts)
 
 
 def splits_alone(folder: Path) -> Path | None:
@@ -40,9 +126,20 @@ def splits_alone(folder: Path) -> Path | None:
 
 def read(folder: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
     """A row for each picture. One without a caption is a Fault, and a captioned file of a format that isn't read."""
-    pictures, whole_paths = files_in(folder), Files(None)
-    texts = _texts(pictures)
-    for picture in pictures:
+    files, whole_paths = files_in(folder), Files(None)
+    texts, near = _texts(files), neighbours(folder, files)
+    for text, pictures in near.prompts.items():
+        name = text.relative_to(folder).with_suffix("").as_posix().removesuffix(_PROMPT)
+        try:
+            with reading(text):
+                fields = {"prompt": read_text(text).strip(), "references": list(map(str, pictures))}
+            yield Entry(fields, str(text), name, whole_paths)
+        except UserError as error:
+            yield Fault(name, str(error))
+    others = near.all
+    for picture in files:
+        if picture in others:
+            continue
         name = picture.relative_to(folder).with_suffix("").as_posix()
         text, ending = texts.get(picture.with_suffix("")), picture.suffix.lower()
         if ending not in ENDINGS:
@@ -58,8 +155,14 @@ def read(folder: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
         if is_blank(prompt):
             next_to_it = picture.with_suffix(".txt").name
             yield Fault(name, f"{picture}: has no prompt; write it into {next_to_it} next to it")
+        elif picture not in near.references:
+            masks = {"masks": [str(near.masks[picture])]} if picture in near.masks else {}
+            yield Entry({"prompt": prompt, "references": [str(picture)]} | masks, str(picture), name, whole_paths)
+        elif references := near.references[picture]:
+            fields = {"prompt": prompt, "references": list(map(str, references)), "target": str(picture)}
+            yield Entry(fields, str(picture), name, whole_paths)
         else:
-            yield Entry({"prompt": prompt, "references": [str(picture)]}, str(picture), name, whole_paths)
+            yield Fault(name, f"{picture}: others have references of their names in a folder next to them; it has none")
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -75,16 +178,45 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in files if path.is_file())
 
 
-def _texts(files: list[Path]) -> dict[Path, Path]:
+def _texts(files: Sequence[Path]) -> dict[Path, Path]:
     """The captions among ``files``, by the path of a picture next to each without its ending; .txt before .caption."""
     texts = [path for path in files if path.suffix.lower() in CAPTIONS]
     return {path.with_suffix(""): path for path in sorted(texts, key=lambda path: path.suffix.lower() == ".txt")}
 
 
-def unread(folder: Path) -> Counter[str]:
-    """The files of such a folder that are no picture, and the captions of no picture, counted by their endings."""
+def remarks(folder: Path) -> Iterator[str]:
+    """What was taken for what, where programs differ, and what is left out."""
     files = files_in(folder)
+    texts, near = _texts(files), neighbours(folder, files)
     pictures = {path.with_suffix("") for path in files if path.suffix.lower() in ENDINGS}
-    others = [path for path in files if path.suffix.lower() not in ENDINGS]
-    orphans = [path for path in others if path.suffix.lower() not in CAPTIONS or path.with_suffix("") not in pictures]
-    return Counter(path.suffix.lower() or path.name for path in orphans)
+    left_out = [
+        path for path in files
+        if path.suffix.lower() not in (*ENDINGS, *CAPTIONS)
+        or (path.suffix.lower() in CAPTIONS and path.with_suffix("") not in pictures and path not in near.prompts)
+    ]  # fmt: skip
+    if left_out:
+        counts = Counter(path.suffix.lower() or path.name for path in left_out).most_common(8)
+        listed = ", ".join(f"{ending} ({count})" for ending, count in counts)
+        yield f"{len(left_out)} files are left out, no picture with its prompt: {listed}"
+    yield from near.remarks()
+    used = {stem: text for stem, text in texts.items() if stem in pictures}
+    others = [
+        text for text in files if text.suffix.lower() in CAPTIONS and used.get(text.with_suffix(""), text) != text
+    ]
+    differing = [text for text in others if _content(text) != _content(used[text.with_suffix("")])]
+    if differing:
+        yield f"{len(differing)} captions differ from the .txt of the same picture, which counts: {differing[0].name}"
+    if lines := [text for text in used.values() if len(_content(text).splitlines()) > 1]:
+        yield (
+            f"{len(lines)} captions have several lines, and all of them are the prompt: {lines[0].name}. OneTrainer "
+            "draws one of them at a time, and kohya's scripts take the first; keep one if they are alternatives"
+        )
+    if repeated := {path.parent.name for path in files if _REPEATS.fullmatch(path.parent.name)}:
+        yield f"repeats in names of folders, as {min(repeated)}, are not applied: every picture counts once"
+
+
+def _content(text: Path) -> str:
+    try:
+        return read_text(text).strip()
+    except (OSError, ValueError):  # reported with its row
+        return ""

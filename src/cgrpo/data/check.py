@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from cgrpo.data.archives import container, is_file, is_private, length, read_bytes
 from cgrpo.data.masks import fit_mask, mask_fault, read_mask
 from cgrpo.data.notes import notes_on
@@ -20,11 +22,14 @@ from cgrpo.data.suspicion import Thumbnail, alike, chatter, thumbnail
 from cgrpo.data.tasks import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_bytes
-from cgrpo.pictures import opened, read_picture
+from cgrpo.pictures import opened, read_picture, unread_colours
 from cgrpo.types import Task
 
 ProblemKind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "chatter", "mask"]
 PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
+
+ONE_COLOUR = "are of one colour, or wholly transparent"
+NOT_SRGB = "say in another way than an ICC profile that they are not sRGB (cICP, gAMA, nclx), which is not read"
 
 Progress = Callable[[int, int], None]
 
@@ -83,12 +88,13 @@ class _Use:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What a look at a file found: a problem, or its content's fingerprint and its thumbnail."""
+    """What a look at a file found: a problem, or its content's fingerprint, its thumbnail, and remarks on it."""
 
     kind: ProblemKind | None = None
     message: str = ""
     fingerprint: str | None = None
     thumbnail: Thumbnail | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def check_manifest(
@@ -121,7 +127,15 @@ def check_manifest(
     problems = [replace(one, id=_printable(one.id), message=_printable(one.message)) for one in problems]
     problems.sort(key=lambda problem: (problem.row, PROBLEM_KINDS.index(problem.kind)))
     left_out = sum(isinstance(row, LeftOut) for row in rows)
-    return CheckReport(str(path), len(rows), left_out, len(paths), quick, tuple(problems), tuple(notes_on(path, rows)))
+    notes = [_printable(note) for note in (*notes_on(path, rows), *_remarks(uses, findings))]
+    return CheckReport(_printable(str(path)), len(rows), left_out, len(paths), quick, tuple(problems), tuple(notes))
+
+
+def _remarks(uses: dict[Path, _Use], findings: dict[Path, _Finding]) -> Iterator[str]:
+    for remark in (ONE_COLOUR, NOT_SRGB):
+        paths = [path for path, use in uses.items() if use.role != "mask" and remark in findings[path].remarks]
+        if paths:
+            yield f"{len(paths)} pictures {remark}, the first {paths[0]}"
 
 
 def _printable(text: str) -> str:
@@ -189,8 +203,13 @@ def _look(path: Path, quick: bool) -> _Finding:
             pass  # its header, that is
         if content is None:
             return _Finding()
-        seen = None if quick else thumbnail(read_picture(content, path))
-        return _Finding(fingerprint=of_bytes(content), thumbnail=seen)
+        remarks = (NOT_SRGB,) if unread_colours(content) else ()
+        if quick:
+            return _Finding(fingerprint=of_bytes(content), remarks=remarks)
+        picture = read_picture(content, path)
+        if all(low == high for low, high in zip(*[iter(np.ravel(picture.getextrema()))] * 2, strict=True)):
+            remarks += (ONE_COLOUR,)
+        return _Finding(fingerprint=of_bytes(content), thumbnail=thumbnail(picture), remarks=remarks)
     except UserError as error:
         return _Finding("broken", str(error))
 

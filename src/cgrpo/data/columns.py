@@ -52,11 +52,15 @@ Cell = Place | str | None  # a picture: embedded, in a file of that name (relati
 
 @dataclass(frozen=True)
 class Column:
-    """A column: ``holds`` what its values are, or the items of its lists (``many``); ``fields`` of a struct."""
+    """A column: ``holds`` what its values are, or the items of its lists (``many``); ``fields`` of a struct.
+
+    ``binary``: there are bytes in it, at whatever depth.
+    """
 
     holds: Literal["bytes", "struct", "text", "other"]
     many: bool = False
     fields: tuple[str, ...] = ()
+    binary: bool = False
 
 
 class Table:
@@ -256,16 +260,17 @@ def _column(kind: pa.DataType) -> Column:
 
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         inner = _column(kind.value_type)
-        return Column("other" if inner.many else inner.holds, True, inner.fields)
+        return Column("other" if inner.many else inner.holds, True, inner.fields, inner.binary)
     if types.is_dictionary(kind):
         return _column(kind.value_type)
     if types.is_struct(kind):
         fields = tuple(field.name for field in kind)
-        return Column("struct" if {"bytes", "path"} & set(fields) else "other", False, fields)
+        binary = any(_column(field.type).binary for field in kind)
+        return Column("struct" if {"bytes", "path"} & set(fields) else "other", False, fields, binary)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
         return Column("text")
     binary = types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
-    return Column("bytes" if binary else "other")
+    return Column("bytes" if binary else "other", binary=binary)
 
 
 def _values(array: pa.Array) -> list[Any]:

@@ -8,6 +8,7 @@ Subjects200K's follow descriptions of the sets; no real file was checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,13 @@ class Dialect(NamedTuple):
     recognises: Callable[[dict[str, Any]], bool]
     translate: Callable[[Entry], dict[str, Any] | LeftOut]
     folder: Callable[[Path], Path] | None = None
+
+
+def translated(entry: Entry) -> Entry | LeftOut:
+    """The entry in the fields of tasks.py. Raises UserError."""
+    dialect = dialect_of(entry.fields)
+    fields = entry.fields if dialect is None else dialect.translate(entry)
+    return fields if isinstance(fields, LeftOut) else replace(entry, fields=fields)
 
 
 def dialect_of(row: Any) -> Dialect | None:
@@ -105,6 +113,60 @@ def translate_uno(entry: Entry) -> dict[str, Any] | LeftOut:
     }
 
 
+def is_flow_factory(row: dict[str, Any]) -> bool:
+    """A row of Flow-Factory's version 2. Those of version 1, {prompt, images}, are in the fields of tasks.py.
+
+    {input: {prompt, media: [{type: "image", path, slot}]}, supervision: {target: {media}}}; or {chosen, rejected} for
+    a preference pair.
+    """
+    return isinstance(row.get("input"), dict) and "prompt" in row["input"]
+
+
+def translate_flow_factory(entry: Entry) -> dict[str, Any]:
+    """Media of the input are the references, in their order; slots name arguments of pipelines and play no part."""
+    row, given = entry.fields, entry.fields.get("supervision") or {}
+    fields = {"id": row.get("id"), "prompt": row["input"]["prompt"], "meta": row.get("metadata")}
+    fields["references"] = _media(row["input"].get("media"), "type", "path", entry)
+    for theirs, ours in (("target", "target"), ("chosen", "winner"), ("rejected", "loser")):
+        pictures = _media((given.get(theirs) or {}).get("media"), "type", "path", entry)
+        fields[ours] = pictures[0] if len(pictures) == 1 else pictures or None
+    return fields
+
+
+def is_unirl(row: dict[str, Any]) -> bool:
+    """A row of UniRL: {prompt, media (or media_refs): [{modality: "image", role: "condition" or "target", uri}]}."""
+    media = row.get("media_refs", row.get("media"))
+    return bool(media) and isinstance(media, list) and all(isinstance(item, dict) and "role" in item for item in media)
+
+
+def translate_unirl(entry: Entry) -> dict[str, Any]:
+    """Media with the role condition, or prompt, are the references. Raises UserError for others than the target."""
+    row = entry.fields
+    media = row.get("media_refs", row.get("media"))
+    by_role = {role: [item for item in media if item["role"] == role] for role in ("condition", "prompt", "target")}
+    if len(media) > sum(map(len, by_role.values())):
+        raise UserError(f"{entry.where}: media has a role other than condition, prompt and target")
+    pictures = {role: _media(items, "modality", "uri", entry) for role, items in by_role.items()}
+    return {
+        "id": row.get("sample_id", row.get("prompt_id")),
+        "prompt": row.get("prompt", row.get("caption")),
+        "references": pictures["condition"] + pictures["prompt"],
+        "target": pictures["target"][0] if len(pictures["target"]) == 1 else pictures["target"] or None,
+        "subject": row.get("subject"),
+        "meta": row.get("metadata"),
+    }
+
+
+def _media(items: Any, kind: str, name: str, entry: Entry) -> list[Any]:
+    """The names in a list of media, all of which must be images. Raises UserError."""
+    for item in items or []:
+        if not isinstance(item, dict) or item.get(kind) != "image" or name not in item:
+            raise UserError(
+                f"{entry.where}: media must be images, {{{kind}: image, {name}: file}}, not {ascii(item)[:60]}"
+            )
+    return [item[name] for item in items or []]
+
+
 def is_subjects200k(columns: Collection[str], description: Collection[str]) -> bool:
     """Whether a parquet file with these columns, and these fields in its description, is of Subjects200K.
 
@@ -145,4 +207,6 @@ DIALECTS = {
     "SynCD": Dialect(syncd_files.is_object, syncd_files.translate),
     "the release's subset of SynCD": Dialect(is_subset, translate_subset),
     "UNO-1M": Dialect(is_uno, translate_uno, uno_folder),
+    "Flow-Factory": Dialect(is_flow_factory, translate_flow_factory),
+    "UniRL": Dialect(is_unirl, translate_unirl),
 }

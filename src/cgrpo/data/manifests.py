@@ -3,7 +3,8 @@
 .json     a list of rows, or {"records": [rows], "root": folder of the pictures, relative to the file}
 .jsonl    a row a line
 .csv      a header, and a row a line
-folder    metadata.jsonl or metadata.csv whose rows name pictures by file_name, in it or in its train/
+folder    metadata.jsonl or metadata.csv (or Flow-Factory's train.jsonl) whose rows name pictures by file_name, in it
+          or in its train/
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.text import decoded, parse_json
 
-LISTS = ("metadata.jsonl", "metadata.csv")  # of imagefolders
+LISTS = ("metadata.jsonl", "metadata.csv", "train.jsonl")  # of folders
 _EMPTY = ("nan", "NaN", "None", "null", "NULL")  # what programs write into an empty cell
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _UNPACK = "unpack it, and give the folder or the manifest in it"

@@ -11,25 +11,26 @@ from PIL import Image
 
 from cgrpo.data.archives import read_bytes
 from cgrpo.errors import UserError
-from cgrpo.pictures import opened, upright
+from cgrpo.pictures import opened, scaled_to_eight_bits, upright
 
 
 def read_mask(path: Path) -> Image.Image:
     """The mask in a file or member: mode L, its subject the brighter.
 
-    Grey and colour pictures by their brightness. Where that is not what was meant, but only one thing can be: 0 and 1
-    are black and white, in 8 bits or 16; 16 bits that only use 8 are 8; a map of labels, in a palette or in colour,
-    with black and one label is that label. Raises UserError as ``open_picture`` does, for labels of several objects,
+    Grey and colour pictures by their brightness. Where that is not what was meant, but only one thing can be: a map of
+    labels with black and one label, in grey, a palette or in colour, is that label; 16 bits that only use 8 are 8.
+    Raises UserError as ``open_picture`` does, for labels of several objects,
     and for a mask in an alpha channel, whose colours may say the contrary.
     """
     with opened(read_bytes(path), path) as picture:
         picture.seek(0)
         picture.load()
-        grey = _grey(upright(picture), path)
-    return grey.point([0, *[255] * 255]) if grey.getextrema()[1] == 1 else grey
+        grey = _grey(upright(picture), path, picture)
+    values = {value for _, value in grey.getcolors(256) or []}
+    return grey.point([0, *[255] * 255]) if values == {1} or (0 in values and len(values) == 2) else grey
 
 
-def _grey(picture: Image.Image, path: Path) -> Image.Image:
+def _grey(picture: Image.Image, path: Path, original: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         if picture.convert("RGBA").getchannel("A").getextrema() != (255, 255):
             raise UserError(f"{path}: a mask in an alpha channel", "save it in black and white, the subject white")
@@ -38,7 +39,7 @@ def _grey(picture: Image.Image, path: Path) -> Image.Image:
         levels = np.asarray(picture).astype(np.int64)
         if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
             raise UserError(f"{path}: a mask of 32-bit pixels", "save it with 8 or 16 bits, the subject white")
-        return Image.fromarray((levels if levels.max() <= 255 else levels // 257).astype(np.uint8))
+        return Image.fromarray(scaled_to_eight_bits(levels, original))
     if picture.mode in ("1", "L"):
         return picture.convert("L")
     colour = picture.convert("RGB")

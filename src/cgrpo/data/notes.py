@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from cgrpo.data.archives import is_private
-from cgrpo.data.captions import CAPTIONS, unread
+from cgrpo.data.captions import CAPTIONS, remarks
 from cgrpo.data.readers import locate
+from cgrpo.data.suspicion import placeholder
 from cgrpo.data.tasks import Rows
 from cgrpo.text import read_text
 from cgrpo.types import Task
@@ -21,6 +22,16 @@ def notes_on(path: Path, rows: Rows) -> Iterator[str]:
             f"{captions} prompts are the captions of their own references (a .txt next to a picture). The task is to "
             "show the subject elsewhere, so such rows teach to copy; cgrpo data prompts makes tasks from photos"
         )
+    placeholders = [(task.id, text) for task in tasks if (text := placeholder(task.prompt))]
+    if placeholders:
+        kinds = ", ".join(dict.fromkeys(text for _, text in placeholders[:100]))
+        yield (
+            f"{len(placeholders)} prompts hold what another program would replace, and the model reads it as words, "
+            f"the first in row {placeholders[0][0]}: {kinds[:120]}"
+        )
+    unnamed = [task for task in tasks if task.subject and not _names(task.prompt, task.subject)]
+    if unnamed:
+        yield f"{len(unnamed)} prompts don't name their subject, the first in row {unnamed[0].id}: {unnamed[0].subject}"
     if tasks and (lacking := sum(not task.subject for task in tasks)):
         yield (
             f'{lacking} of {len(tasks)} rows have no "subject" (a word or two, such as dog): what segments the '
@@ -28,9 +39,14 @@ def notes_on(path: Path, rows: Rows) -> Iterator[str]:
         )
     if len(tasks) > 1 and len({subject_of(task) for task in tasks}) == 1:
         yield "all rows show one subject: hold out prompts rather than subjects, as cgrpo data prompts does"
-    if path.is_dir() and locate(path) == ("captions", path) and (files := unread(path)):
-        listed = ", ".join(f"{ending} ({count})" for ending, count in files.most_common(8))
-        yield f"{files.total()} files are left out, no picture with its prompt: {listed}"
+    if path.is_dir() and locate(path) == ("captions", path):
+        yield from remarks(path)
+
+
+def _names(prompt: str, subject: str) -> bool:
+    """Whether a prompt has a word of the subject's."""
+    words = subject.lower().split()
+    return any(word in prompt.lower() for word in ([word for word in words if len(word) > 2] or words))
 
 
 def subject_of(task: Task) -> Hashable:

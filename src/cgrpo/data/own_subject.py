@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from cgrpo.data.captions import NOT_READ
+from cgrpo.data.captions import NOT_READ, neighbours
+from cgrpo.data.suspicion import placeholder
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, reading, write_text, writing
 from cgrpo.pictures import ENDINGS, opened
@@ -28,17 +30,23 @@ class Template:
     def prompt(self, subject: str) -> str:
         return self.text.replace(CLASS, subject)
 
+    def names(self, subject: str) -> bool:
+        return CLASS in self.text or subject.lower() in self.text.lower()
 
-def photos_in(folder: Path) -> tuple[list[Path], list[str]]:
-    """The pictures in ``folder`` itself, in order of their names, and notes on other files.
+
+def photos_in(folder: Path) -> tuple[list[Path], dict[Path, Path], list[str]]:
+    """The pictures in ``folder`` itself, in order of their names, their masks, and notes on other files.
+
+    Masks lie next to their photos or in masks/, as OneTrainer and ai-toolkit have them.
 
     Raises UserError where there is none, or one that can't be opened.
     """
     with reading(folder):
         files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
-    photos = [file for file in files if file.suffix.lower() in ENDINGS]
+    near = neighbours(folder, [*files, *sorted(folder.glob("mask*/*"))])
+    photos = [file for file in files if file.suffix.lower() in ENDINGS and file not in near.all]
     foreign = [file for file in files if file.suffix.lower() in NOT_READ]
-    notes = []
+    notes = list(near.remarks())
     if foreign:
         notes.append(f"{len(foreign)} files are left out ({foreign[0].name}, ...): save them as JPEG or PNG")
     if captions := sum(photo.with_suffix(".txt").is_file() for photo in photos):
@@ -48,13 +56,13 @@ def photos_in(folder: Path) -> tuple[list[Path], list[str]]:
     for photo in photos:
         with opened(photo, photo):
             pass
-    return photos, notes
+    return photos, near.masks, notes
 
 
 def read_templates(file: Path) -> list[Template]:
     """A prompt per line, with ``{class}`` for the subject or its word itself; empty lines and # lines are passed over.
 
-    Raises UserError for a file of another format, and for other braces, with which programs mark other things.
+    Raises UserError for a file of another format, and for other programs' placeholders and flags.
     """
     if file.suffix.lower() in _FORMATS:
         raise UserError(f"{file}: {file.suffix} is no list of prompts", "give a text file with a prompt per line")
@@ -62,8 +70,10 @@ def read_templates(file: Path) -> list[Template]:
         lines = [line.strip() for line in read_text(file).splitlines()]
     texts = [line for line in dict.fromkeys(lines) if line and not line.startswith("#")]
     for text in texts:
-        if set(text.replace(CLASS, "")) & set("{}"):
-            raise UserError(f"{file}: {text[:80]!r} has braces", f"where the subject's word goes, write {CLASS}")
+        rest = text.replace(CLASS, "dog")
+        if foreign := placeholder(rest) or next((char for char in "{}" if char in rest), None):
+            cure = f"where the subject's word goes, write {CLASS}, and leave out flags and weights"
+            raise UserError(f"{file}: {text[:80]!r} has {foreign}, which the model would read as words", cure)
     return [Template(text) for text in texts]
 
 
@@ -72,6 +82,7 @@ def tasks(
     subject: str,
     templates: Sequence[Template],
     home: Path,
+    masks: Mapping[Path, Path] = MappingProxyType({}),
     *,
     name: str,
     subject_kind: str = "",
@@ -85,20 +96,25 @@ def tasks(
     """
     if not 1 <= references <= len(photos):
         raise UserError(f"{references} references per task need more than {len(photos)} photos")
-    paths = [Path(os.path.relpath(photo.absolute(), home.absolute())).as_posix() for photo in photos]
+
+    def name_of(file: Path) -> str:
+        return Path(os.path.relpath(file.absolute(), home.absolute())).as_posix()
+
     rows = []
     for turn in range(len(photos)):
         for number, template in enumerate(templates):
             meta = {"subject_id": subject, "subject_kind": subject_kind, "prompt_kind": template.kind}
-            rows.append(
-                {
-                    "id": f"{name}-{len(rows):04d}",
-                    "prompt": template.prompt(subject),
-                    "references": [paths[(number + turn + k) % len(paths)] for k in range(references)],
-                    "subject": subject,
-                    "meta": {key: value for key, value in meta.items() if value},
-                }
-            )
+            chosen = [photos[(number + turn + k) % len(photos)] for k in range(references)]
+            row = {
+                "id": f"{name}-{len(rows):04d}",
+                "prompt": template.prompt(subject),
+                "references": [name_of(photo) for photo in chosen],
+                "subject": subject,
+                "meta": {key: value for key, value in meta.items() if value},
+            }
+            if not masks.keys().isdisjoint(chosen):
+                row["masks"] = [name_of(masks[photo]) if photo in masks else None for photo in chosen]
+            rows.append(row)
     if count > len(rows):
         raise UserError(f"--count {count}: {len(templates)} prompts and {len(photos)} photos make {len(rows)}")
     return rows[: count or None]

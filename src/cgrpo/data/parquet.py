@@ -1,7 +1,8 @@
 """Rows of parquet files, as Hugging Face publishes data sets; pictures stay where they are.
 
 Columns are called as the fields of tasks.py are; ``references`` (or images, image, ...) and ``masks`` hold one picture
-or a list of them, ``target`` one. Pictures are embedded or named by path (columns.py).
+or a list of them, ``target`` one. Pictures are embedded or named by path (columns.py). Next to a lone image, all other
+columns that could hold pictures are read as well, so that tasks.py can refuse rows that don't say which is which.
 """
 
 from __future__ import annotations
@@ -18,15 +19,14 @@ from cgrpo.data.tasks import (
     IMAGES,
     PICTURES,
     REFERENCES,
-    SINGLE,
     TARGETS,
     VALUES,
     Entry,
     Fault,
     LeftOut,
+    common_name,
+    condition_name,
     id_of,
-    is_address,
-    plain,
 )
 from cgrpo.errors import UserError
 
@@ -52,7 +52,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _rows(file: Path, prefix: str) -> Iterator[Entry | LeftOut]:
-    opened, files = table(file), Files(None)
+    opened, files = table(file), Files(file.parent)
     description = opened.columns.get("description")
     composites = is_subjects200k(opened.columns, description.fields if description else ())
     values = SUBJECTS200K_VALUES if composites else VALUES
@@ -60,42 +60,34 @@ def _rows(file: Path, prefix: str) -> Iterator[Entry | LeftOut]:
     for number, row in enumerate(opened.rows([name for name in values if name in opened.columns], pictures)):
         row["id"] = id_of(row) or f"{prefix}{number}"
         if composites:
-            row["image"] = row["image"] and str(within(file, f"{number}/image"))
-            fields = translate_subjects200k(row)
+            fields = translate_subjects200k(row | {"image": row["image"] and _name(file, row["image"])})
         else:
-            fields = _with_paths(file, row, pictures)
+            fields = row | {key: _name(file, row[key]) for key in pictures}
         yield fields if isinstance(fields, LeftOut) else Entry(fields, f"{file}, row {number}", row["id"], files)
 
 
 def _picture_columns(opened: Table) -> list[str]:
     """The columns of pictures that tasks.py knows. Raises UserError if none of them can be a reference."""
     columns = opened.columns
-    known = [name for name, column in columns.items() if plain(name) in PICTURES and column.holds != "other"]
-    if not any(plain(name) in (*REFERENCES, *IMAGES) for name in known):
+    known = {name: common_name(name) for name, column in columns.items() if column.holds != "other"}
+    known = {name: common for name, common in known.items() if common in PICTURES}
+    if not {*known.values()} & {*REFERENCES, *IMAGES}:
         cure = "call it references, or image"
         raise UserError(f"{opened.path}: no column of pictures among {', '.join(columns)}", cure)
-    if not any(plain(name) in (*REFERENCES, *TARGETS) for name in known):
-        image = next(name for name in known if plain(name) in IMAGES)
-        others = [name for name in columns if name not in known and {"bytes", "path"} <= set(columns[name].fields)]
-        if others:
-            raise UserError(
-                f"{opened.path}: {image} and {others[0]} both hold pictures, and nothing says which are the references",
-                "call that column references, and the other target if that is what it holds",
-            )
-    return known
+    if {*known.values()} & {*REFERENCES, *TARGETS}:
+        return list(known)
+    image = next(name for name in known if known[name] in IMAGES)
+    others = [name for name in columns if name not in known and name not in VALUES]
+    if unread := [name for name in others if columns[name].binary]:
+        raise UserError(
+            f"{opened.path}: {image} and {unread[0]} both hold pictures, and nothing says which are the references",
+            "call that column references, and the other target if that is what it holds",
+        )
+    return [*known, *(name for name in others if columns[name].holds == "text" or condition_name(name) == "sure")]
 
 
-def _with_paths(file: Path, row: dict[str, Any], pictures: list[str]) -> dict[str, Any]:
-    """The row with paths in the place of its cells of pictures."""
-
-    def path(cell: Any) -> str | None:
-        if isinstance(cell, Place):
-            return str(within(file, str(cell)))
-        return cell if not cell or is_address(cell) else str(file.parent / cell)
-
-    for key in pictures:
-        cells = row[key]
-        row[key] = [path(cell) for cell in cells] if isinstance(cells, list) else path(cells)
-        if isinstance(row[key], str) and plain(key) in (*REFERENCES, *IMAGES) and plain(key) not in SINGLE:
-            row[key] = [row[key]]
-    return row
+def _name(file: Path, cell: Any) -> Any:
+    """The name of a cell's picture, or of each in a list, relative to the folder of the file."""
+    if isinstance(cell, list):
+        return [_name(file, item) for item in cell]
+    return str(within(Path(file.name), str(cell))) if isinstance(cell, Place) else cell

@@ -10,12 +10,11 @@ archive.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from cgrpo.data import captions, manifests, parquet, shards
-from cgrpo.data.dialects import dialect_of
+from cgrpo.data.dialects import translated
 from cgrpo.data.parts import TRAIN
 from cgrpo.data.syncd_files import metadata_files
 from cgrpo.data.tasks import Entry, Fault, LeftOut, Rows, id_of, task_of
@@ -96,6 +95,8 @@ def locate(path: Path) -> tuple[str, Path]:
     part = captions.splits_alone(path) or path / TRAIN
     if part.is_dir():
         return locate(part)
+    if path.is_dir() and any(path.glob("*.arrow")):
+        raise UserError(f"{path}: a folder of save_to_disk, which is not read", "write the data set with to_parquet")
     raise UserError(
         f"{path}: no known data set: neither a metadata.json of SynCD's, a metadata.jsonl or .csv, .tar or .parquet "
         "files, nor pictures with their prompts in .txt files next to them"
@@ -106,10 +107,7 @@ def _checked(entry: Entry | Fault | LeftOut) -> Task | Fault | LeftOut:
     if not isinstance(entry, Entry):
         return entry
     try:
-        dialect = dialect_of(entry.fields)
-        if dialect is None:
-            return task_of(entry)
-        fields = dialect.translate(entry)
-        return fields if isinstance(fields, LeftOut) else task_of(replace(entry, fields=fields))
+        row = translated(entry)
+        return row if isinstance(row, LeftOut) else task_of(row)
     except UserError as error:
         return Fault(id_of(entry.fields) or entry.id, str(error))

@@ -16,7 +16,7 @@ from typing import Any
 from cgrpo.data.archives import Files, archive, read_bytes, within
 from cgrpo.data.captions import CAPTIONS
 from cgrpo.data.parts import each_file, for_training
-from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, LeftOut, plain
+from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, LeftOut, common_name, condition_name, is_plain
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.pictures import ENDINGS
@@ -64,15 +64,25 @@ def _fields(shard: Path, key: str, where: str, files: Sequence[tuple[str, str]])
     if len(parts) < len(files):
         raise UserError(f"{where}: has two files whose names differ in their case alone", "leave one out")
     row: dict[str, Any] = {}
+    conditions: list[str] = []
     with reading(f"{where}, its json or txt", "", AttributeError):
         if "json" in parts:
             facts = parse_json(decoded(read_bytes(within(shard, parts["json"]))))
             # Names of pictures in it are those that they had before they were packed.
-            row = {name: value for name, value in facts.items() if plain(name) not in PICTURES}
+            row = {name: value for name, value in facts.items() if common_name(name) not in PICTURES}
+            conditions = [
+                name for name in facts if facts[name] and condition_name(name) == "sure" and not is_plain(name)
+            ]
         text = next((parts[ending[1:]] for ending in CAPTIONS if ending[1:] in parts), None)
         if text and all(is_blank(str(row.get(field) or "")) for field in PROMPTS):
             row["prompt"] = decoded(read_bytes(within(shard, text))).strip()
-    return row | _pictures(where, key, {ending: str(within(shard, name)) for ending, name in files})
+    pictures = _pictures(where, key, {ending: str(within(shard, name)) for ending, name in files})
+    if conditions and "target" not in pictures:
+        raise UserError(
+            f"{where}: its json has {conditions[0]}, so {key} is perhaps a target, and no picture {key}.ref0 is in it",
+            f"name the picture that it was made from {key}.ref0.jpg",
+        )
+    return row | pictures
 
 
 def _pictures(where: str, key: str, parts: Mapping[str, str]) -> dict[str, Any]:

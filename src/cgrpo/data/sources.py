@@ -12,6 +12,7 @@ from PIL import Image
 
 from cgrpo.data import manifests
 from cgrpo.data.archives import open_picture
+from cgrpo.data.dialects import translated
 from cgrpo.data.masks import mask_of
 from cgrpo.data.order import derive
 from cgrpo.data.readers import chosen, scan
@@ -103,7 +104,10 @@ class PairSource(ManifestSource):
         for entry in manifests.read(path):
             if isinstance(entry, Fault):
                 raise UserError(entry.message)
-            task, winner, loser = _pair(entry)
+            row = translated(entry)
+            if isinstance(row, LeftOut):
+                continue
+            task, winner, loser = _pair(row)
             self.tasks.append(replace(task, target=winner))
             self.losing.append(replace(task, target=loser))
             if len(self.tasks) == limit:

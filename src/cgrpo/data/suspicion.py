@@ -1,8 +1,9 @@
-"""What makes a row suspicious without being wrong: a chat model's chatter as its prompt, pictures that look the same.
+"""What makes a row suspicious without being wrong: chatter or placeholders as its prompt, pictures that look the same.
 
 Of 6,924 published SynCD prompts, 99 are chatter ("let me know if you need any further assistance!"): the whole reply
 was kept of a model that was asked for prompts. The phrases are ours, chosen so that no ordinary caption is taken for
-one, so some chatter may stay.
+one, so some chatter may stay. Placeholders are what other programs replace before a model reads the prompt; here they
+would be read as words.
 
 Likeness is told without a model. A 64-bit difference hash finds candidates, a thumbnail of 8 x 8 mean colours confirms
 them: re-encoded, resized or slightly retouched copies pass, the same shape in another colour or a small different thing
@@ -50,6 +51,15 @@ _OPENINGS = (
 )
 _CHATTER = re.compile("|".join(_ANYWHERE) + r"|^\W*(?:" + "|".join(_OPENINGS) + ")", re.IGNORECASE)
 
+_PLACEHOLDER = re.compile(
+    r"""\[\w[\w -]*\] | \{[^{}]*\}+ | <\|?[a-z][\w:. /*|-]*>    # [trigger], {red|blue}, <lora:toy:1>
+    | (?<![\d%])%[a-z]+%? | \$\{?[a-z_]\w* | __[\w/*-]+__    # %s, $class, __colour__
+    | (?<!\S)--[a-z][\w-]*(\ [\w:.]+)?                       # --ar 16:9, --w 768
+    | \([^()]+:\ ?\d*\.?\d+\)                               # (word:1.2)
+    | (?-i:\b(BREAK|TOK|V\*|S\*|sks|ohwx)(?!\w))""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
 HASH_BITS = 10  # of 64 may differ
 COLOUR_LEVELS = 24  # of 255: the largest difference of any thumbnail pixel and channel
 _BLOCK = 256
@@ -59,6 +69,12 @@ def chatter(prompt: str) -> str | None:
     """The words that give a prompt away as chatter, or None for an ordinary one. "" is a prompt without words."""
     match = _CHATTER.search(prompt.replace("\u2019", "'"))
     return match.group().strip() if match else None
+
+
+def placeholder(prompt: str) -> str | None:
+    """The first of a prompt's placeholders, flags, weights and rare tokens, or None."""
+    match = _PLACEHOLDER.search(prompt)
+    return match.group() if match else None
 
 
 @dataclass(frozen=True)
