@@ -270,8 +270,8 @@ def test_grey(tmp_path: Path, mode: str) -> None:
 
 
 def test_missing_and_directory(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.png", tmp_path):
-        with pytest.raises(UserError, match="no such picture") as caught:
+    for path, says in ((tmp_path / "none.png", "no such picture"), (tmp_path, "is a folder; name a picture")):
+        with pytest.raises(UserError, match=says) as caught:
             open_picture(path)
         assert str(path) in str(caught.value)
 

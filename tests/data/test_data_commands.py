@@ -9,11 +9,14 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import save_file
 from support import golden_models, tiny_rewards
+from support.datasets import png, put
 
 from cgrpo.app.main import main
 from cgrpo.build import make_source
 from cgrpo.config import load_config
 from cgrpo.data import read_tasks
+from cgrpo.data.readers import scan
+from cgrpo.types import Task
 
 SYNCD = Path(__file__).parent / "syncd_mini"
 
@@ -33,6 +36,16 @@ def test_check_lists_every_problem_and_tells_by_its_exit_code(tmp_path: Path, ca
     assert "3 rows" in capsys.readouterr().out
     (tmp_path / "rows.json").write_text(json.dumps(rows[:1]))
     assert main(["data", "check", str(tmp_path / "rows.json")]) == 0
+
+
+def test_names_that_are_no_unicode_are_printed(tmp_path: Path, capsys) -> None:
+    names = {"\udce9.png": png(), "\udce9.txt": "a toy", "caf\udce9": "?", "b.\udcff": "?", "\udcfe.png": png("blue")}
+    folder = put(tmp_path / "b\udce9", names)
+    assert main(["data", "check", str(folder), "--json", str(tmp_path / "x.json")]) == 1
+    out = capsys.readouterr().out
+    assert "\\udcfe: " in out and "has no prompt" in out and "caf\\udce9 (1)" in out
+    assert json.loads((tmp_path / "x.json").read_text())["rows"] == 2
+    assert [task.id for task in scan(folder) if isinstance(task, Task)] == ["\\udce9"]
 
 
 def test_syncd_leaves_a_manifest_that_reads(tmp_path: Path, capsys) -> None:

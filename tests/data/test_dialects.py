@@ -73,7 +73,7 @@ def test_the_filter_leaves_out_and_counts(tmp_path: Path, capsys: pytest.Capture
     report = check_manifest(file)
     assert (report.rows, report.left_out, report.pictures, report.problems) == (6, 4, 4, ())
     assert main(["data", "check", str(file)]) == 0
-    assert "4 of 6 rows are left out" in capsys.readouterr().out
+    assert "leaves out 4 of 6 rows" in capsys.readouterr().out
     unscored = [{key: value for key, value in row.items() if key != "quality_assessment"} for row in rows]
     assert len(read_tasks(write(tmp_path / "y.parquet", unscored))) == 5
     with pytest.raises(UserError, match="leaves out all 3 rows"):

@@ -114,6 +114,12 @@ def test_a_folder_of_nothing_known(tmp_path: Path, files: dict) -> None:
         read_tasks(tmp_path / "absent")
 
 
+def test_a_folder_of_save_to_disk(tmp_path: Path) -> None:
+    put(tmp_path, {"dataset_info.json": "{}", "state.json": "{}", "data-00000-of-00001.arrow": b"ARROW1"})
+    with pytest.raises(UserError, match="save_to_disk, which is not read; write the data set with to_parquet"):
+        read_tasks(tmp_path)
+
+
 ENDINGS = {"jfif": "JPEG", "jpe": "JPEG", "JPG": "JPEG", "jp2": "JPEG2000", "ppm": "PPM", "TIF": "TIFF", "tga": "TGA"}
 
 

@@ -173,7 +173,7 @@ PICTURE_VALUES: list[Any] = [
     '["r0.png"]', "['r0.png']", "r0.png,r1.png", "r0.png", "lost.png", "r0", "https://a.b/0.png?size=9", ["r0.png"],
     ["lost.png"], ["r0"], {"path": "r0.png"}, {"bytes": "iVBORw0K", "path": None}, [{"path": "lost.png"}], "data:x.png",
 ]  # fmt: skip
-OTHER_VALUES: list[Any] = ["sub/lost", 7, {"a": 1}, [3], "https://a.b/c", "[", "iVBORw0K" * 700]
+OTHER_VALUES: list[Any] = [None, "", [], "sub/lost", 7, {"a": 1}, [3], "https://a.b/c", "[", "iVBORw0K" * 700]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,8 @@ def test_the_target_of_an_editing_set_is_never_its_reference(tmp_path: Path, nam
     "more",
     [{"source": "laion"}, {"source": "https://a.b/photos/7"}, {"style": "anime"}, {"original": False}, {"input": 3},
      {"input_prompt": "a toy"}, {"control_type": "canny"}, {"source_url": "https://a.b/0.png"}, {"edit": "make it red"},
-     {"cond": None}, {"reference_count": 2}, {"image_id": "r0"}, {"context": ""}, {"edit_instruction": "r0.png, red"}],
+     {"reference": None}, {"source": None}, {"reference_count": 2}, {"image_id": "r0"}, {"context": ""},
+     {"edit_instruction": "r0.png, red"}],
     ids=str,
 )  # fmt: skip
 def test_what_says_something_else_of_an_image_is_no_condition(tmp_path: Path, more: dict[str, Any]) -> None:

@@ -35,7 +35,6 @@ MASKS = {
     "one label, 18": grey(18 * INSIDE),
     "one label, 100": grey(100 * INSIDE),
     "16 bits, one label, 1000": grey(1000 * INSIDE, np.uint16),
-    "32 bits, one label, 7": grey(7 * INSIDE, np.int32),
     "one bit": Image.fromarray(INSIDE),
     "0 and 1": grey(INSIDE),
     "16 bits": grey(65535 * INSIDE, np.uint16),

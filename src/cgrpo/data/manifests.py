@@ -20,7 +20,7 @@ from typing import Any
 
 from cgrpo.data.archives import Files
 from cgrpo.data.dialects import dialect_of
-from cgrpo.data.tasks import Entry, Fault, names_file
+from cgrpo.data.tasks import Entry, Fault, condition_name, names_file
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.text import decoded, parse_json
@@ -136,6 +136,8 @@ def _table(text: str, path: Path, delimiter: str) -> list[Any]:
             rows.append(Fault(str(len(rows)), f"{path}, row {len(rows)}: has more cells than the header"))
             continue
         cells: dict[str, Any] = {key: value for key, value in row.items() if value and value not in _EMPTY}
+        lacking = [key for key in row if key not in cells and condition_name(key) == "sure"]
+        cells |= dict.fromkeys(lacking)  # an editing set's row without its source
         if cells.get("mask_threshold", "").isdecimal():
             cells["mask_threshold"] = int(cells["mask_threshold"])
         rows.append(cells)

@@ -16,7 +16,7 @@ from typing import Any
 from cgrpo.data.archives import Files, archive, read_bytes, within
 from cgrpo.data.captions import CAPTIONS
 from cgrpo.data.parts import each_file, for_training
-from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, LeftOut, common_name, condition_name, is_plain
+from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, LeftOut, common_name, condition_name
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.pictures import ENDINGS
@@ -70,9 +70,7 @@ def _fields(shard: Path, key: str, where: str, files: Sequence[tuple[str, str]])
             facts = parse_json(decoded(read_bytes(within(shard, parts["json"]))))
             # Names of pictures in it are those that they had before they were packed.
             row = {name: value for name, value in facts.items() if common_name(name) not in PICTURES}
-            conditions = [
-                name for name in facts if facts[name] and condition_name(name) == "sure" and not is_plain(name)
-            ]
+            conditions = [name for name in facts if facts[name] and condition_name(name) == "sure"]
         text = next((parts[ending[1:]] for ending in CAPTIONS if ending[1:] in parts), None)
         if text and all(is_blank(str(row.get(field) or "")) for field in PROMPTS):
             row["prompt"] = decoded(read_bytes(within(shard, text))).strip()

@@ -17,6 +17,7 @@ is what the image was made from is refused, whatever that field holds.
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import os
 import re
@@ -219,11 +220,7 @@ def has_picture_ending(name: str) -> bool:
     return PurePosixPath(name.partition("?")[0]).suffix.lower() in ENDINGS
 
 
-def is_plain(field: str) -> bool:
-    """Whether it is one of the names of references that say nothing of a target."""
-    return plain(field) in _PLAIN
-
-
+@functools.lru_cache(1024)
 def condition_name(field: str) -> Literal["sure", "perhaps", ""]:
     """Whether a field by its name holds what an image next to it was made from, as in editing data sets.
 
@@ -231,13 +228,15 @@ def condition_name(field: str) -> Literal["sure", "perhaps", ""]:
     """
     words = set(re.findall("[a-z]+", re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", field).lower()))
     role = words - _PICTURE_WORDS
-    if not role or not role <= _CONDITION | _PERHAPS or field in VALUES:
+    if not role or not role <= _CONDITION | _PERHAPS or field in VALUES or plain(field) in _PLAIN:
         return ""
     return "sure" if role & _CONDITION or role < words else "perhaps"
 
 
 def _is_condition(field: str, value: Any, files: Files) -> bool:
-    kind = condition_name(field) if value and not isinstance(value, bool) else ""
+    kind = "" if isinstance(value, bool) else condition_name(field)
+    if not value:  # of an editing set, a row that lacks its source
+        return kind == "sure"
     return kind == "sure" or (kind == "perhaps" and any(_may_be_picture(item, files) for item in _listed(value)))
 
 
