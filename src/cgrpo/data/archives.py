@@ -237,7 +237,7 @@ def open_picture(path: Path, alpha: Alpha = "white") -> Image:
 class Files:
     """The files of a data set by name, in a folder or in the zips that lie in it (SynCD before it is unpacked).
 
-    ``root`` None: names are whole paths. A folder images/ in it is looked in, too, as Flow-Factory does.
+    ``root`` None: names are whole paths. If the first file is in ``root``/images alone, all are, as Flow-Factory's.
     """
 
     def __init__(self, root: Path | None):
@@ -256,18 +256,22 @@ class Files:
 
     def find(self, name: str) -> Path | None:
         """Where ``name`` is, if anywhere."""
-        for folder in (self.root, self._images):
-            if folder is not None and is_file(folder / name):
-                return folder / name
+        path = self.root / name
+        if is_file(path):
+            return path
         return self._packed.get(_plain(name)) if self._zips else None
 
     def path(self, name: str) -> Path:
         """Where ``name`` is, or would be. Understood are backslashes of a manifest written on Windows, and accents that
         are characters of their own in names on a Mac."""
         plain = name.replace("\\", "/")
+        if self._images is not None:
+            here, there = is_file(self.root / plain), is_file(self._images / plain)
+            self.root = self._images if there and not here else self.root
+            self._images = None if here or there else self._images
         accents = [] if name.isascii() else [unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain)]
         spellings = list(dict.fromkeys([name, plain, *accents]))
-        if self._zips or self._images or len(spellings) > 1:
+        if self._zips or len(spellings) > 1:
             for spelling in spellings:
                 if path := self.find(spelling):
                     return path
