@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO, get_args
 
@@ -25,6 +25,8 @@ DESCRIPTION = "benchmark.json"
 PROPERTY = "property"  # the kind of prompts that ask for what the subject is not ("a red ...")
 # Reference rows, shown alongside every method; no method may have one of these names.
 REAL, COPY, PROMPT_ONLY, AUTOENCODED = "real-vs-real", "copy-paste", "prompt-only", "autoencoded"
+LARGEST = 1e100  # of a score's size
+WHOLE = ("prompt_index", "seed", "reference")
 RESERVED = (REAL, AUTOENCODED, COPY, PROMPT_ONLY)
 
 Protocol = Literal["one", "all", "prompt", "picture"]
@@ -67,6 +69,11 @@ class ScoreRow:
     prompt_kind: str = ""
     reference: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a score that sums and squares of scores would overflow by."""
+        if self.score is not None and abs(self.score) > LARGEST:
+            raise ValueError(f"score {self.score!r} is no number up to {LARGEST:g}")
+
     @property
     def key(self) -> Key:
         """What makes it another row."""
@@ -106,14 +113,14 @@ def protocol_of(role: str, axis: str, identity: Protocol = "one") -> Protocol:
 # -- scores.jsonl ----------------------------------------------------------------------------------
 
 
-def read_scores(out: Path) -> list[ScoreRow]:
-    """All rows of ``out``: of scores.jsonl, and of the processes' parts that are not collected yet.
+def read_scores(out: Path | str) -> list[ScoreRow]:
+    """All rows of the folder ``out``: of scores.jsonl, and of the processes' parts that are not collected yet.
 
     Of two rows for the same picture the later counts, also where the picture was converted in between: a.png and
     a.jpg are one. A last line that was cut off is left out, with a message. Raises UserError for any other line that
     is no row.
     """
-    return list({_without_ending(row): row for file in _files(out) for row in _read(file)}.values())
+    return list({_without_ending(row): row for file in _files(Path(out)) for row in _read(file)}.values())
 
 
 def last_scored(out: Path) -> float:
@@ -176,7 +183,7 @@ def _read(file: Path) -> Iterator[ScoreRow]:
     for number, line in enumerate(lines, 1):
         try:
             yield _row(parse_json(line))
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise UserError(f"{file}, line {number}: no row of scores ({error})", "delete the line") from None
 
 
@@ -197,28 +204,30 @@ def _is_cut_off(line: str) -> bool:
 
 
 def _row(table: dict[str, Any]) -> ScoreRow:
-    """Raises TypeError for missing or unknown fields, ValueError for a value of the wrong type.
+    """Raises ValueError for missing or unknown fields, and for a value of the wrong type.
 
     Other programs write NaN for a score that failed, and whole numbers of a column with gaps as 3.0 and NaN. A text in
     place of a number is refused: it would make two rows of one.
     """
-    score = table.get("score")
-    if isinstance(score, float) and math.isnan(score):
-        table["score"] = None
-    elif score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or math.isinf(score)):
-        raise ValueError(f"score {score!r} is no number")
-    for name in ("prompt_index", "seed", "reference"):
-        value = table.get(name)
-        if isinstance(value, float) and value.is_integer():
-            table[name] = int(value)
-        elif isinstance(value, float) and math.isnan(value):
-            table[name] = None
-        elif value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"{name} {value!r} is no whole number")
+    if not isinstance(table, dict):
+        raise ValueError("no JSON object")
+    names = [field.name for field in fields(ScoreRow)]
+    if strange := table.keys() - names:
+        raise ValueError(f"unknown field {min(strange)}; a row has {', '.join(names)}")
+    if lacking := [name for name in names[:-3] if name not in table]:
+        raise ValueError(f"no {', '.join(lacking)}")
+    for name, value in table.items():
+        if isinstance(value, float) and math.isnan(value):
+            value = table[name] = None
+        if isinstance(value, float) and name in WHOLE and value.is_integer():
+            value = table[name] = int(value)
+        if value is None and name in (*WHOLE, "score", "prompt", "error"):
+            continue
+        kind = int if name in WHOLE else int | float if name == "score" else str
+        if isinstance(value, bool) or not isinstance(value, kind):
+            noun = {int: "whole number", str: "text"}.get(kind, "number")
+            raise ValueError(f"{name} {value!r} is no {noun}")
     row = ScoreRow(**table)
-    for name in ("method", "subject", "metric", "protocol", "picture", "subject_kind", "prompt_kind"):
-        if not isinstance(table.get(name, ""), str):
-            raise ValueError(f"{name} {table[name]!r} is no text")
     if row.protocol not in get_args(Protocol):
         raise ValueError(f"protocol {row.protocol!r} is none of {', '.join(get_args(Protocol))}")
     return row

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import random
 import re
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.dreambench import official_list
 from cgrpo.evaluation.pages.comparison import write_comparison
 from cgrpo.evaluation.pages.comparison.page import verdict
-from cgrpo.evaluation.pages.comparison.tables import latex, markdown
+from cgrpo.evaluation.pages.comparison.tables import differences_table, latex, markdown
 from cgrpo.evaluation.show import thumbnails
 from cgrpo.evaluation.statistics.comparison import compare_methods
 from cgrpo.scores import ScoreRow, read_scores, write_description, write_scores
@@ -100,14 +101,41 @@ def test_a_verdict_names_what_rose_fell_and_stayed(folder):
     unsure = verdict(comparison, "new_50%")  # three subjects: p is 0.25 at least
     assert (unsure.kind, unsure.text) == (
         "unknown",
-        "new_50% against base: no sure change in dino (one) (+0.115), clip (+0.005).",
+        "new_50% against base: no sure change in dino (one) (+0.115), clip (+0.005). The 95 % interval of dino (one) "
+        "excludes 0, but the test decides, and of 3 subjects its p can't fall below 0.500 after correction for 2 "
+        "tests.",
     )
-    sure = [replace(d, p_holm=0.01) for d in comparison.differences]
+    note = differences_table(comparison).note
+    assert "Of 3 subjects p can't fall below 0.250, 0.500 after Holm" in note
+    sure = [replace(d, p_holm=0.01, low=0.001) for d in comparison.differences]
     assert verdict(replace(comparison, differences=sure), "new_50%").kind == "rose"
-    fell = [replace(d, difference=-0.2) if d.column == "clip" else d for d in sure]
+    fell = [replace(d, difference=-0.2, low=-0.3, high=-0.1) if d.column == "clip" else d for d in sure]
     mixed = verdict(replace(comparison, differences=fell), "new_50%")
     text = "new_50% against base: rose in dino (one) (+0.115); fell in clip (\N{MINUS SIGN}0.200)."
     assert (mixed.kind, mixed.text) == ("mixed", text)
+
+
+def rows_of(gaps_by_prompt):
+    """Two methods on 14 subjects; the gap of each is ``gaps_by_prompt``(subject's number)."""
+    return [
+        ScoreRow(method, f"s{n:02d}", 0, "a toy", 1, "dino", "one", 0.5 + gap, "", None)
+        for n in range(14)
+        for method, gap in (("base", 0.0), ("new", gaps_by_prompt(n)))
+    ]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8, 14])
+@pytest.mark.parametrize("spread", [0.01, 0.1, 0.3, 3.0])
+def test_a_verdict_and_its_test_agree_or_it_says_why(count, spread):
+    """Whatever the data: sure is what the test says, and an interval that says otherwise is explained."""
+    rng = random.Random(count)
+    rows = rows_of(lambda n: 0.1 + spread * rng.gauss(0, 1) * (10 if n == 3 else 1))
+    comparison = compare_methods([row for row in rows if int(row.subject[1:]) < count])
+    (change,) = comparison.tested()
+    text = verdict(comparison, "new").text
+    assert ("no sure change" not in text) == change.sure == (change.p_holm < 0.05)
+    assert ("the test decides" in text) == (change.sure != change.beyond_zero)
+    assert ("can't fall below" in text) == (change.beyond_zero and count < 6)
 
 
 def test_a_measure_that_is_neither_good_nor_bad_is_no_verdict():

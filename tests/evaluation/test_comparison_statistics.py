@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,10 +39,93 @@ def arms(gaps, **keys):
     return rows
 
 
-def test_of_one_subject_nothing_speaks_of_others():
-    alone, several = arms({"can": [0.1, 0.2]}), arms({"can": [0.1, 0.2], "clock": [0.1, 0.3]})
-    (caution,) = compare_methods(alone).cautions
+def test_of_one_subject_the_prompts_are_the_sample():
+    alone, several = arms({"can": [0.1, 0.2, 0.3]}), arms({"can": [0.1, 0.2], "clock": [0.1, 0.3]})
+    comparison = compare_methods(alone)
+    (caution,) = comparison.cautions
     assert caution.startswith("All pictures show one subject, can") and compare_methods(several).cautions == []
+    new = find(comparison.differences, group="all")
+    half = 4.302653 * 0.1 / math.sqrt(3)  # t(0.975, 2), standard deviation 0.1
+    assert (comparison.unit, new.clusters, new.p) == ("prompts", 3, 0.25)
+    assert (new.low, new.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
+
+
+# -- pairs -----------------------------------------------------------------------------------------
+
+
+def answers(comparison):
+    """What a comparison concludes over all prompts."""
+    (new,) = comparison.tested()
+    return [new.pairs, new.difference, new.low, new.high, new.items_low, new.items_high, new.p]
+
+
+PROMPTS = {"backpack": [0.1, 0.2, 0.05], "can": [0.3, 0.1, 0.2], "clock": [0.0, 0.4, 0.1]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row, n: replace(row, prompt_index=row.prompt_index + 1),  # counted from 1
+        lambda row, n: replace(row, prompt_index=2 - row.prompt_index),  # listed the other way round
+        lambda row, n: replace(row, prompt_index=None),
+        lambda row, n: replace(row, prompt=f" {row.prompt.replace(' ', '  ')} "),
+        lambda row, n: replace(row, seed=3407 + n),
+        lambda row, n: replace(row, seed=None, picture=f"other/{n}.jpg"),
+        lambda row, n: replace(row, subject_kind="live"),
+        lambda row, n: replace(row, prompt_kind="background"),
+    ],
+)
+def test_pairs_are_told_by_subject_and_prompts_text(change):
+    """Whatever numbers, seeds, kinds and names another system gives its pictures; and in whatever order."""
+    rows = arms(PROMPTS)
+    expected = answers(compare_methods(rows))
+    changed = [row if row.method == "base" else change(row, n) for n, row in enumerate(rows)]
+    assert compare_methods(rows).cautions == []
+    for some in (changed, changed[::-1]):
+        comparison = compare_methods(some, "base")
+        assert answers(comparison) == pytest.approx(expected) and comparison.cautions == []
+
+
+def test_a_prompt_that_stands_there_twice_is_two_pairs():
+    rows = [replace(row, prompt="a toy") for row in arms({"backpack": [0.1, 0.3], "can": [0.2, 0.4]})]
+    assert find(compare_methods(rows).differences, group="all").pairs == 4
+    renumbered = [row if row.method == "base" else replace(row, prompt_index=row.prompt_index + 5) for row in rows]
+    assert answers(compare_methods(renumbered)) == answers(compare_methods(rows))
+
+
+@pytest.mark.parametrize(
+    ("change", "example"),
+    [
+        (lambda row: replace(row, subject="cat"), "cat, 'prompt 0'"),
+        (lambda row: replace(row, prompt=f"red {row.prompt_index}"), "can, 'red 0'"),
+    ],
+)
+def test_nothing_in_common_is_said(change, example):
+    rows = [row if row.method == "base" else change(row) for row in arms({"can": [0.1] * 6})]
+    comparison = compare_methods(rows)
+    assert comparison.differences == [] and comparison.subjects == []
+    caution = next(text for text in comparison.cautions if "in common" in text)
+    assert caution.startswith("dino (one): new and base have 0 of 12 pairs")
+    assert caution.endswith(f"so they are not compared: only new has {example}; only base has can, 'prompt 0'.")
+
+
+def test_what_is_compared_in_part_is_said():
+    rows = [row for row in arms(PROMPTS) if row.method == "base" or row.subject != "clock"]
+    comparison = compare_methods([*rows, row("new", "clock", 7, 0.9)])
+    assert find(comparison.differences, group="all").pairs == 6
+    (caution,) = comparison.cautions
+    assert "have 6 of 10 pairs" in caution and "differences are over these alone" in caution
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-12, 1.0, 1e6, 1e99])
+def test_scores_of_any_size_are_compared(size):
+    rows = [replace(row, score=row.score * size) for row in arms(PROMPTS)]
+    plain, scaled = (find(compare_methods(some).differences, group="all") for some in (arms(PROMPTS), rows))
+    for name in ("difference", "low", "high", "items_low", "items_high"):
+        assert getattr(scaled, name) == pytest.approx(getattr(plain, name) * size, rel=1e-9)
+    assert scaled.p == plain.p
+    with pytest.raises(ValueError, match="score 1e.308 is no number up to"):
+        row("base", "can", 0, 1e308)
 
 
 # -- tests of significance -------------------------------------------------------------------------
@@ -112,7 +196,7 @@ def test_headline_interval_by_hand_and_the_narrower_one_over_items():
     assert (new.low, new.high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
     half = 2.570582 * math.sqrt(0.04 / 5) / math.sqrt(6)  # t(0.975, 5), variance (4 x 0.01) / 5
     assert (new.items_low, new.items_high) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
-    assert (new.subjects, new.pairs, new.improved, new.p, new.exact) == (3, 6, 1, 0.25, True)
+    assert (new.clusters, new.pairs, new.improved, new.p, new.exact) == (3, 6, 1, 0.25, True)
 
 
 def test_seeds_are_averaged_first_and_give_a_pair_no_weight():

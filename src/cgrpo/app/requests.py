@@ -28,6 +28,16 @@ METRICS = (
 )
 
 
+def _convert(request: Any, paths: Sequence[str], lists: Sequence[str]) -> None:
+    """Make paths of texts, and one text in place of several a list of one, as the command line does."""
+    for name in paths:
+        if isinstance(value := getattr(request, name), str):
+            object.__setattr__(request, name, Path(value))
+    for name in lists:
+        if isinstance(value := getattr(request, name), str):
+            object.__setattr__(request, name, (value,))
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class EvaluationRequest:
@@ -57,6 +67,7 @@ class EvaluationRequest:
 
     def __post_init__(self) -> None:
         """Raises UserError for options that contradict each other."""
+        _convert(self, ("run", "out", "images"), ("metrics", "protocols", "settings"))
         if self.seeds < 1:
             raise UserError(f"--seeds {self.seeds}: give 1 or more pictures per prompt")
         if self.run is not None and self.images is not None:
@@ -109,10 +120,7 @@ class AnalysisRequest:
     settings: Settings = ()
 
     def __post_init__(self) -> None:
-        """Takes paths as text, too."""
-        for name in ("run", "out"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
+        _convert(self, ("run", "out"), ("settings",))
 
     @property
     def folder(self) -> Path:

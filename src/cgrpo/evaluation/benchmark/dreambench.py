@@ -28,12 +28,12 @@ def published() -> dict[str, Any]:
     return json.loads((resources.files("cgrpo.evaluation.benchmark") / "dreambench.json").read_text(encoding="utf-8"))
 
 
-def dreambench_suite(data: Path, which: Which = "single", subjects: Sequence[str] = ()) -> Suite:
+def dreambench_suite(data: Path | str, which: Which = "single", subjects: Sequence[str] = ()) -> Suite:
     """The list ``official_list`` gives, with the photos in ``data``, a folder of SUBJECT/NN.jpg.
 
     Raises UserError for a folder that lacks a subject's reference.
     """
-    rows = official_list(which, subjects)
+    data, rows = Path(data), official_list(which, subjects)
     names = subjects_of(rows)
     checked = check_photos(data, names)
     photos = {name: tuple(dict.fromkeys((_reference(name), *_photos(data, name)))) for name in names}
@@ -47,6 +47,7 @@ def official_list(which: Which = "single", subjects: Sequence[str] = ()) -> list
     ``subjects`` leaves the rows that show none but these. Raises UserError for a name that DreamBench has not, or
     where no row is left.
     """
+    subjects = (subjects,) if isinstance(subjects, str) else subjects
     everyone = published()["subjects"]
     strange = [name for name in subjects if name not in everyone]
     if strange:

@@ -110,7 +110,7 @@ def describe(suite: Suite, out: Path, methods: Mapping[str, Path], metrics: Mapp
 # -- a dataset of one's own ------------------------------------------------------------------------
 
 
-def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suite:
+def manifest_suite(path: Path | str, root: Path | str | None = None, limit: int = 0) -> Suite:
     """Whatever ``data.read_tasks`` reads; ``limit`` takes the first tasks alone (0: all).
 
     Tasks whose meta has the same ``subject_id``, or else those with the same references, are one subject. It is called
@@ -119,6 +119,7 @@ def manifest_suite(path: Path, root: Path | None = None, limit: int = 0) -> Suit
     target is a real picture that follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such
     as "live", and a ``prompt_kind`` such as "property". Raises UserError.
     """
+    path, root = Path(path), None if root is None else Path(root)
     tasks = read_tasks(path, root, limit)
     names = _names(tasks)
     rows, counts = [], dict.fromkeys(names.values(), 0)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from cgrpo.evaluation.show.page import Block, Text
 from cgrpo.files import to_float
 
+HUGE = 1e7  # from here on numbers are written with an exponent
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 
 
@@ -19,7 +20,8 @@ def number(value: Any, digits: int = 3, signed: bool = False) -> str:
     """A number for reading, with a true minus sign; a dash for None, NaN and what is no number."""
     if not math.isfinite(to_float(value)):
         return DASH
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", MINUS)
+    kind = "f" if abs(value) < HUGE else "e"
+    return f"{value:{'+' if signed else ''}.{digits}{kind}}".replace("-", MINUS)
 
 
 def interval(low: Any, high: Any, digits: int = 3, signed: bool = True) -> str:

@@ -6,23 +6,28 @@ A cell's seeds are averaged first. Every pair of subject and prompt weighs alike
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, variance
-from typing import Any, NamedTuple
+from typing import Any
 
 from cgrpo.scores import PROPERTY, Column, ScoreRow
 
 ALL, WITHOUT = "all", f"without {PROPERTY}"  # the groups that hold other groups
 
 
-class Pair(NamedTuple):
-    """A subject and one of its prompts (real photos have none); the kinds as in ``ScoreRow``."""
+@dataclass(frozen=True)
+class Pair:
+    """A subject and one of its prompts, known by its text, whatever number a system gives it. Real photos have none.
+
+    ``again`` counts the subject's prompts of the same text, from 0; the kinds as in ``ScoreRow``.
+    """
 
     subject: str
-    prompt_index: int | None
-    subject_kind: str = ""
-    prompt_kind: str = ""
+    prompt: str | int | None
+    again: int = 0
+    subject_kind: str = field(default="", compare=False)
+    prompt_kind: str = field(default="", compare=False)
 
 
 @dataclass
@@ -57,14 +62,41 @@ class Mean:
 def gather(rows: Iterable[ScoreRow]) -> Cells:
     """Every row in its cell, in order of appearance."""
     cells: Cells = {}
-    for row in rows:
-        pairs = cells.setdefault(row.column, {}).setdefault(row.method, {})
-        cell = pairs.setdefault(Pair(row.subject, row.prompt_index, row.subject_kind, row.prompt_kind), Cell())
+    rows = list(rows)
+    for row, pair in zip(rows, pairs_of(rows), strict=True):
+        cell = cells.setdefault(row.column, {}).setdefault(row.method, {}).setdefault(pair, Cell())
         if row.score is None or row.score != row.score:
             cell.unscored += 1
         else:
             cell.scores.append(row.score)
     return cells
+
+
+def pairs_of(rows: Sequence[ScoreRow]) -> list[Pair]:
+    """Each row's pair, equal for rows of different methods that may be compared.
+
+    A row without a text is known by its prompt's number. Where methods name kinds differently the first counts.
+    """
+    numbers: dict[tuple[str, str, str | int | None], set[int]] = {}
+    for row in rows:
+        numbers.setdefault((row.method, row.subject, _prompt(row)), set()).add(_number(row))
+    order = {key: {number: n for n, number in enumerate(sorted(some))} for key, some in numbers.items()}
+    kinds: dict[Pair, tuple[str, str]] = {}
+    pairs = []
+    for row in rows:
+        pair = Pair(row.subject, _prompt(row), order[row.method, row.subject, _prompt(row)][_number(row)])
+        subject_kind, prompt_kind = kinds.get(pair, ("", ""))
+        kinds[pair] = subject_kind or row.subject_kind, prompt_kind or row.prompt_kind
+        pairs.append(pair)
+    return [Pair(pair.subject, pair.prompt, pair.again, *kinds[pair]) for pair in pairs]
+
+
+def _prompt(row: ScoreRow) -> str | int | None:
+    return " ".join(row.prompt.split()) if row.prompt else row.prompt_index
+
+
+def _number(row: ScoreRow) -> int:
+    return -1 if row.prompt_index is None else row.prompt_index
 
 
 def groups_of(cells: Cells) -> list[str]:
@@ -82,7 +114,7 @@ def groups_of(cells: Cells) -> list[str]:
 def in_group(pair: Pair, group: str) -> bool:
     """Whether the pair belongs to a group. Real photos follow no prompt, so they are in no group of prompts."""
     if group == WITHOUT:
-        return pair.prompt_index is not None and pair.prompt_kind != PROPERTY
+        return pair.prompt is not None and pair.prompt_kind != PROPERTY
     return group == ALL or group in (pair.subject_kind, pair.prompt_kind)
 
 

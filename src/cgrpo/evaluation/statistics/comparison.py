@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.evaluation.statistics.cells import ALL, Cells, Mean, Pair, gather, groups_of, mean_of, pair_means
-from cgrpo.evaluation.statistics.paired import cluster_numbers, contrast, paired_difference
+from cgrpo.evaluation.statistics.paired import Unit, cluster_numbers, contrast, paired_difference
 from cgrpo.evaluation.statistics.tradeoff import RESAMPLES, Tradeoff, tradeoff
 from cgrpo.files import without_nan
 from cgrpo.scores import COPY, REAL, RESERVED, Column, ScoreRow
@@ -25,12 +25,13 @@ AXES = ("identity", "prompt", "picture")
 class Difference:
     """A method less the baseline, over the pairs that both have a score for.
 
-    difference         mean of the subjects' mean differences
-    low, high          headline: Student's interval over subjects, for subjects like these
+    clusters           subjects, or prompts where all pictures show one subject (``Comparison.unit``)
+    difference         mean of the clusters' mean differences
+    low, high          headline: Student's interval over clusters, for subjects (prompts) like these
     items_low, items_high
                        over pairs around their own mean: for these items only
-    improved           share of subjects with a mean difference above 0
-    p, p_holm          sign flips over subjects; Holm over all columns x methods. Only in group "all", else NaN
+    improved           share of clusters with a mean difference above 0
+    p, p_holm          sign flips over clusters; Holm over all columns x methods. Only in group "all", else NaN
     exact              whether all flips were counted
     """
 
@@ -38,7 +39,7 @@ class Difference:
     column: str
     axis: str
     group: str
-    subjects: int
+    clusters: int
     pairs: int
     baseline_mean: float
     method_mean: float
@@ -51,6 +52,21 @@ class Difference:
     p: float = math.nan
     p_holm: float = math.nan
     exact: bool = False
+
+    @property
+    def sure(self) -> bool:
+        """Whether the change is more than chance, by the test after correction."""
+        return self.p_holm < 0.05
+
+    @property
+    def beyond_zero(self) -> bool:
+        """Whether the headline interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def least_p(self) -> float:
+        """The smallest p that a test of so many clusters can give."""
+        return max(2.0 ** (1 - self.clusters), 1 / (FLIPS + 1))
 
 
 @dataclass(frozen=True)
@@ -71,10 +87,12 @@ class SubjectDifference:
 class Comparison:
     """Everything that tables, plots and the page show.
 
-    methods: the baseline first; references: reference rows that have scores; columns: labels, identity's first.
+    methods: the baseline first; references: reference rows that have scores; columns: labels, identity's first;
+    unit: what intervals and tests are over.
     """
 
     baseline: str
+    unit: Unit
     methods: list[str]
     references: list[str]
     columns: list[str]
@@ -88,6 +106,10 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; None for NaN."""
         return without_nan(asdict(self))
+
+    def tested(self) -> list[Difference]:
+        """The differences over all prompts, which Holm's correction is over."""
+        return [difference for difference in self.differences if difference.group == ALL]
 
     def groups(self) -> list[str]:
         """Groups that any mean was taken over."""
@@ -111,10 +133,13 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
         raise UserError(f"baseline {baseline!r} has no scores", f"choose one of {', '.join(methods)}")
     methods.sort(key=lambda name: name != baseline)
     references = [name for name in RESERVED if name in names]
-    differences = _differences(cells, columns, methods)
+    shown = {pair.subject for column in columns for name in methods for pair in cells[column].get(name, {})}
+    unit: Unit = "prompts" if len(shown) == 1 else "subjects"
+    differences = _differences(cells, columns, methods, unit)
     means = _means(cells, columns, [*methods, *references])
     return Comparison(
         baseline,
+        unit,
         methods,
         references,
         [column.label for column in columns],
@@ -122,13 +147,13 @@ def compare_methods(rows: Iterable[ScoreRow], baseline: str | None = None) -> Co
         differences,
         _by_subject(cells, columns, methods),
         _tradeoffs(cells, columns, methods),
-        _cautions(cells, means, methods),
+        [*_of_one_subject(shown, methods), *_unpaired(cells, columns, methods), *_cautions(cells, means, methods)],
         {
             "unit": "mean over seeds, then paired differences by subject and prompt",
             "level": LEVEL,
-            "interval": "Student's t over the subjects' mean differences",
+            "interval": f"Student's t over the {unit}' mean differences",
             "items interval": "Student's t over pairs: these items only",
-            "test": f"sign flips of the subjects' mean differences; all where at most {FLIPS}, else {FLIPS} seeded",
+            "test": f"sign flips of the {unit}' mean differences; all where at most {FLIPS}, else {FLIPS} seeded",
             "correction": "Holm over all columns x methods, group all",
             "resamples of subjects": RESAMPLES,
             "seed": SEED,
@@ -152,7 +177,7 @@ def _paired(cells: Cells, column: Column, method: str, baseline: str, group: str
     return {pair: (base[pair], other[pair]) for pair in base if pair in other}
 
 
-def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[Difference]:
+def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str], unit: Unit) -> list[Difference]:
     baseline, *others = methods
     differences = []
     for column in columns:
@@ -160,18 +185,21 @@ def _differences(cells: Cells, columns: Sequence[Column], methods: Sequence[str]
             for group in groups_of(cells):
                 paired = _paired(cells, column, method, baseline, group)
                 if paired:
-                    differences.append(_difference(column, method, group, paired))
+                    differences.append(_difference(column, method, group, paired, unit))
     adjusted = holm([difference.p for difference in differences])
     return [replace(difference, p_holm=p) for difference, p in zip(differences, adjusted, strict=True)]
 
 
-def _difference(column: Column, method: str, group: str, paired: Mapping[Pair, tuple[float, float]]) -> Difference:
+def _difference(
+    column: Column, method: str, group: str, paired: Mapping[Pair, tuple[float, float]], unit: Unit
+) -> Difference:
     base_N, other_N = _arms(paired.values())
-    found = contrast(base_N, other_N, cluster_numbers(pair.subject for pair in paired), test=group == ALL)
-    headline, items = found.over_clusters, found.over_cases
+    clusters = [pair.prompt if unit == "prompts" else pair.subject for pair in paired]
+    result = contrast(base_N, other_N, cluster_numbers(clusters), test=group == ALL)
+    headline, items = result.over_clusters, result.over_cases
     numbers = (headline.base, headline.trained, headline.difference, headline.low, headline.high, items.low, items.high)
-    names, counts = (method, column.label, column.axis, group), (found.clusters, found.cases)
-    return Difference(*names, *counts, *numbers, found.improved, found.p, exact=found.exact)
+    names, counts = (method, column.label, column.axis, group), (result.clusters, result.cases)
+    return Difference(*names, *counts, *numbers, result.improved, result.p, exact=result.exact)
 
 
 def _arms(both: Iterable[tuple[float, float]]) -> tuple[Tensor, Tensor]:
@@ -200,15 +228,41 @@ def _tradeoffs(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) 
     return [one for one in found if one is not None]
 
 
+def _of_one_subject(shown: Collection[str], methods: Sequence[str]) -> list[str]:
+    """What intervals over prompts do not say."""
+    if len(shown) > 1 or len(methods) < 2:
+        return []
+    return [
+        f"All pictures show one subject, {next(iter(shown))}: intervals and tests are over its prompts, and nothing "
+        "here speaks of other subjects."
+    ]
+
+
+def _unpaired(cells: Cells, columns: Sequence[Column], methods: Sequence[str]) -> list[str]:
+    """Methods whose pictures are of other subjects or prompts than the baseline's, and in which columns."""
+    baseline, *others = methods
+    labels: dict[str, list[str]] = {}
+    for method in others:
+        for column in columns:
+            own, base = (cells[column].get(name, {}) for name in (method, baseline))
+            alone = {method: [pair for pair in own if pair not in base], baseline: [p for p in base if p not in own]}
+            if not own or not base or not any(alone.values()):
+                continue
+            shared = len(own) - len(alone[method])
+            end = "differences are over these alone" if shared else "so they are not compared"
+            only = "; ".join(
+                f"only {name} has {some[0].subject}, {some[0].prompt!r}" for name, some in alone.items() if some
+            )
+            text = (
+                f"{method} and {baseline} have {shared} of {len({**own, **base})} pairs of subject and prompt in common"
+            )
+            labels.setdefault(f"{text}, {end}: {only}.", []).append(column.label)
+    return [f"{', '.join(names)}: {text}" for text, names in labels.items()]
+
+
 def _cautions(cells: Cells, means: Sequence[Mean], methods: Sequence[str]) -> list[str]:
     """What a table of gains might hide."""
     cautions = []
-    shown = {pair.subject for column in cells.values() for name in methods for pair in column.get(name, {})}
-    if len(shown) == 1 and len(methods) > 1:
-        cautions.append(
-            f"All pictures show one subject, {next(iter(shown))}: nothing here speaks of others, and the intervals "
-            "over these items speak of its prompts alone."
-        )
     table = {(mean.method, mean.column): mean for mean in means if mean.group == ALL}
     for column in cells:
         real, copied = (table.get((name, column.label)) for name in (REAL, COPY))

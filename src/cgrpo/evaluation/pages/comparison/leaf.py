@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from cgrpo.evaluation.show.page import environment
 from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side
+from cgrpo.evaluation.statistics.cells import Pair, pairs_of
 from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.files import json_text
 from cgrpo.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
@@ -47,34 +48,35 @@ def pair_table(
     """
     prompted = {row.method for row in rows if row.prompt_index is not None}
     shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
-    first: dict[tuple[str, int], dict[str, ScoreRow]] = {}
-    for row in rows:
-        if row.method in shown and row.prompt_index is not None:
-            at = first.setdefault((row.subject, row.prompt_index), {})
-            if row.method not in at or (row.seed or 0) < (at[row.method].seed or 0):
-                at[row.method] = row
-    scores = {
-        (r.method, r.subject, r.prompt_index, r.picture, r.column.label): r.score for r in rows if r.method in shown
-    }
-    references = {subject: reference_files(folder, description, subject) for subject, _ in first}
+    first: dict[Pair, dict[str, ScoreRow]] = {}
+    scores: dict[tuple[str, Pair, str, str], float | None] = {}
+    for row, pair in zip(rows, pairs_of(rows), strict=True):
+        if row.method not in shown or row.prompt_index is None:
+            continue
+        at = first.setdefault(pair, {})
+        if row.method not in at or (row.seed or 0) < (at[row.method].seed or 0):
+            at[row.method] = row
+        scores[row.method, pair, row.picture, row.column.label] = row.score
+    references = {pair.subject: reference_files(folder, description, pair.subject) for pair in first}
     files = {row: locate(folder, description, row) for at in first.values() for row in at.values()}
     album = Album(choose_side([*references.values(), *files.values()]))
+    numbers = {pair: next(iter(at.values())).prompt_index or 0 for pair, at in first.items()}
     pairs = [
         {
-            "s": subject,
-            "i": index,
+            "s": pair.subject,
+            "i": numbers[pair],
             "p": next(iter(at.values())).prompt or "",
-            "q": next(iter(at.values())).prompt_kind == PROPERTY,
-            "r": album.add(references[subject]),
+            "q": pair.prompt_kind == PROPERTY,
+            "r": album.add(references[pair.subject]),
             "m": [album.add(files[at[name]]) if name in at else None for name in shown],
             "v": [
-                [scores.get((name, subject, index, at[name].picture, column)) for column in comparison.columns]
+                [scores.get((name, pair, at[name].picture, column)) for column in comparison.columns]
                 if name in at
                 else []
                 for name in shown
             ],
         }
-        for (subject, index), at in sorted(first.items())
+        for pair, at in sorted(first.items(), key=lambda item: (item[0].subject, numbers[item[0]]))
     ]
     return {
         "side": album.side,

@@ -13,19 +13,19 @@ from cgrpo.evaluation.pages.comparison.tables import detail_tables, latex, markd
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Details, Facts, Page, Plots, Section, Text, Verdict
 from cgrpo.evaluation.show.plots import save
-from cgrpo.evaluation.show.table import Table, number
-from cgrpo.evaluation.statistics.cells import ALL
+from cgrpo.evaluation.show.table import Table, number, p_value
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference, compare_methods
 from cgrpo.files import json_text, write_text, writing
 from cgrpo.scores import SCORES, ScoreRow, read_description, read_scores
 
 
-def write_comparison(folder: Path, baseline: str | None, out: Path) -> Path:
+def write_comparison(folder: Path | str, baseline: str | None, out: Path | str) -> Path:
     """Compare the methods of ``folder``'s scores.jsonl. Returns the page, ``out``/index.html.
 
     Writes comparison.json, tables.md, tables.tex, pareto.png, subjects.png and the page, which holds small pictures
     and needs no other file. Raises UserError for no scores, an unknown baseline, or an unwritable ``out``.
     """
+    folder, out = Path(folder), Path(out)
     rows = read_scores(folder)
     if not rows:
         raise UserError(f"{folder / SCORES}: no scores", "run cgrpo evaluate with this folder as --out first")
@@ -112,17 +112,44 @@ def title(comparison: Comparison) -> str:
 def verdict(comparison: Comparison, method: str) -> Verdict:
     """One sentence on a method: what rose and fell by more than chance after Holm, on all prompts.
 
-    Its kind is "rose" where every metric did, "mixed" where one fell, else "unknown".
+    Its kind is "rose" where every metric did, "mixed" where one fell, else "unknown". A sentence more says why where
+    the test and the intervals disagree.
     """
     good = ("identity", "prompt")  # what is of the picture alone is neither good nor bad in itself
-    changes = [d for d in comparison.differences if d.method == method and d.group == ALL and d.axis in good]
-    sure = [d for d in changes if d.p_holm < 0.05]
-    rose, fell = ([d for d in sure if (d.difference > 0) == up] for up in (True, False))
+    changes = [d for d in comparison.tested() if d.method == method and d.axis in good]
+    rose, fell = ([d for d in changes if d.sure and (d.difference > 0) == up] for up in (True, False))
     parts = [f"{word} in {_listed(some)}" for word, some in (("rose", rose), ("fell", fell)) if some]
-    parts += [f"no sure change in {_listed(rest)}"] if (rest := [d for d in changes if d not in sure]) else []
+    parts += [f"no sure change in {_listed(rest)}"] if (rest := [d for d in changes if not d.sure]) else []
     words = "; ".join(parts) or "no score of identity or of the prompt that both have"
-    text = f"{method} against {comparison.baseline}: {words}."
+    text = " ".join([f"{method} against {comparison.baseline}: {words}.", *_why_apart(comparison, changes)])
     return Verdict("mixed" if fell else "rose" if changes and len(rose) == len(changes) else "unknown", text)
+
+
+def _why_apart(comparison: Comparison, changes: Sequence[Difference]) -> list[str]:
+    """Why the test and the interval of a change disagree."""
+    tests, unit = len(comparison.tested()), comparison.unit
+    unsure = [d for d in changes if d.beyond_zero and not d.sure]
+    hopeless = [d for d in unsure if tests * d.least_p >= 0.05]
+    others = [d for d in unsure if d not in hopeless]
+    wide = [d for d in changes if d.sure and not d.beyond_zero]
+    correction = f" after correction for {tests} tests" if tests > 1 else ""
+    why = []
+    if hopeless:
+        most = max(hopeless, key=lambda d: d.clusters)
+        why.append(
+            f"The 95 % interval of {_names(hopeless)} excludes 0, but the test decides, and of {most.clusters} {unit} "
+            f"its p can't fall below {p_value(min(1.0, tests * most.least_p))}{correction}."
+        )
+    if others:
+        values = ", ".join(p_value(d.p_holm) for d in others)
+        why.append(f"The 95 % interval of {_names(others)} excludes 0, but the test decides: p {values}{correction}.")
+    if wide:
+        why.append(f"The 95 % interval of {_names(wide)} includes 0, as {unit} differ much, but the test decides.")
+    return why
+
+
+def _names(differences: Sequence[Difference]) -> str:
+    return ", ".join(d.column for d in differences)
 
 
 def _listed(differences: Sequence[Difference]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from cgrpo.evaluation.show.table import DASH, Table, interval, number, p_value, piped
 from cgrpo.evaluation.statistics.cells import ALL
 from cgrpo.evaluation.statistics.comparison import Comparison, Difference
+from cgrpo.evaluation.statistics.paired import MEANING
 
 PERCENT = "95 %"
 
@@ -44,8 +45,8 @@ def means_table(comparison: Comparison) -> Table:
 
 def differences_table(comparison: Comparison) -> Table:
     """All prompts: the headline interval, the one for these items only, and the test."""
-    head = ["Method", "Metric", "Difference", f"{PERCENT} over subjects", "these items only", "Improved", "p", "p Holm"]
-    chosen = [d for d in comparison.differences if d.group == ALL]
+    unit, chosen = comparison.unit, comparison.tested()
+    head = ["Method", "Metric", "Difference", f"{PERCENT} over {unit}", "these items only", "Improved", "p", "p Holm"]
     rows = [
         [d.method, d.column, *_gap(d), interval(d.items_low, d.items_high), share(d), p_value(d.p), p_value(d.p_holm)]
         for d in chosen
@@ -53,16 +54,30 @@ def differences_table(comparison: Comparison) -> Table:
     exact = all(d.exact for d in chosen)
     note = (
         f"Against {comparison.baseline}, paired by subject and prompt. The headline interval is Student's over the "
-        "subjects' mean differences: it speaks of subjects like these. The other one, over pairs, speaks of these "
-        f"items only. p: {'exact' if exact else 'seeded'} sign flips over subjects; Holm over all rows. None of this "
-        "covers the noise of training: compare several training seeds for that."
+        f"{unit}' mean differences: {MEANING[unit]}. The other one, over pairs, speaks of these items only. p: "
+        f"{'exact' if exact else 'seeded'} sign flips over {unit}; Holm over all rows.{_least(comparison)} None of "
+        "this covers the noise of training: compare several training seeds for that."
     )
     return Table(f"Differences from {comparison.baseline}", note, head, rows, "llrrrrrr")
 
 
+def _least(comparison: Comparison) -> str:
+    """What so few subjects can't show; "" where there are enough."""
+    chosen = comparison.tested()
+    fewest = min(chosen, key=lambda d: d.clusters)
+    lowest = len(chosen) * fewest.least_p
+    if lowest < 0.05:
+        return ""
+    return (
+        f" Of {fewest.clusters} {comparison.unit} p can't fall below {p_value(fewest.least_p)}, "
+        f"{p_value(min(1.0, lowest))} after Holm, however large the difference."
+    )
+
+
 def groups_table(comparison: Comparison) -> Table:
     """The same by kind of prompt and subject; without tests, for these rows explore."""
-    head = ["Metric", "Method", "Group", "Pairs", "Baseline", "Method's", "Difference", f"{PERCENT} over subjects"]
+    head = ["Metric", "Method", "Group", "Pairs", "Baseline", "Method's", "Difference"]
+    head += [f"{PERCENT} over {comparison.unit}"]
     rows = [
         [d.column, d.method, d.group, str(d.pairs), number(d.baseline_mean), number(d.method_mean), *_gap(d)]
         for d in comparison.differences
@@ -113,7 +128,7 @@ def _gap(difference: Difference) -> list[str]:
 
 
 def share(difference: Difference) -> str:
-    return f"{round(difference.improved * difference.subjects)} of {difference.subjects}"
+    return f"{round(difference.improved * difference.clusters)} of {difference.clusters}"
 
 
 def markdown(comparison: Comparison) -> str:
