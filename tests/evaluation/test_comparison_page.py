@@ -14,7 +14,7 @@ from support.pages import Page
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.dreambench import official_list
 from cgrpo.evaluation.pages.comparison import write_comparison
-from cgrpo.evaluation.pages.comparison.page import verdict
+from cgrpo.evaluation.pages.comparison.page import verdict, why_apart
 from cgrpo.evaluation.pages.comparison.tables import differences_table, latex, markdown
 from cgrpo.evaluation.show import thumbnails
 from cgrpo.evaluation.statistics.comparison import compare_methods
@@ -69,7 +69,7 @@ def test_all_files_come_from_one_comparison(folder, tmp_path):
     (dino,) = [d for d in table["differences"] if d["column"] == "dino (one)" and d["group"] == "all"]
     # 0.1, plus 0.001 times the mean of 0..24, plus 0.01 on one subject of three
     assert dino["difference"] == pytest.approx(0.1 + 0.012 + 0.01 / 3)
-    assert "| new_50% | dino (one) | +0.115 |" in (page.parent / "tables.md").read_text()
+    assert "| new_50% | dino (one) | +0.115 [" in (page.parent / "tables.md").read_text()
     for name in ("pareto.png", "subjects.png"):
         with Image.open(page.parent / name) as picture:
             assert min(picture.size) > 300
@@ -80,7 +80,7 @@ def test_the_page_needs_nothing_else_and_shows_every_pair(folder, tmp_path):
     page = Page(text)
     assert page.loads == [] and not re.search(r"url\((?!#)|@import|https?://", text)
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("script") == 2  # a prompt can't open a third
+    assert page.tags.count("script") == 3  # a prompt can't open another
     data = page.data
     assert (data["shown"], data["columns"]) == (["base", "new_50%"], ["dino (one)", "clip"])
     assert len(data["pairs"]) == 75
@@ -101,10 +101,12 @@ def test_a_verdict_names_what_rose_fell_and_stayed(folder):
     unsure = verdict(comparison, "new_50%")  # three subjects: p is 0.25 at least
     assert (unsure.kind, unsure.text) == (
         "unknown",
-        "new_50% against base: no sure change in dino (one) (+0.115), clip (+0.005). The 95 % interval of dino (one) "
-        "excludes 0, but the test decides, and of 3 subjects its p can't fall below 0.500 after correction for 2 "
-        "tests.",
+        "new_50% against base: no sure change in dino (one) (+0.115), clip (+0.005).",
     )
+    assert why_apart(comparison, "new_50%") == [
+        "new_50%: the 95 % interval of dino (one) excludes 0, but 3 subjects are too few for the test: its p is at "
+        "least 0.500 after correction for 2 tests."
+    ]
     note = differences_table(comparison).note
     assert "Of 3 subjects p can't fall below 0.250, 0.500 after Holm" in note
     sure = [replace(d, p_holm=0.01, low=0.001) for d in comparison.differences]
@@ -132,10 +134,10 @@ def test_a_verdict_and_its_test_agree_or_it_says_why(count, spread):
     rows = rows_of(lambda n: 0.1 + spread * rng.gauss(0, 1) * (10 if n == 3 else 1))
     comparison = compare_methods([row for row in rows if int(row.subject[1:]) < count])
     (change,) = comparison.tested()
-    text = verdict(comparison, "new").text
+    text, why = verdict(comparison, "new").text, " ".join(why_apart(comparison, "new"))
     assert ("no sure change" not in text) == change.sure == (change.p_holm < 0.05)
-    assert ("the test decides" in text) == (change.sure != change.beyond_zero)
-    assert ("can't fall below" in text) == (change.beyond_zero and count < 6)
+    assert bool(why) == (change.sure != change.beyond_zero)
+    assert ("too few for the test" in why) == (change.beyond_zero and count < 6)
 
 
 def test_a_measure_that_is_neither_good_nor_bad_is_no_verdict():

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from cgrpo.files import to_float
 
@@ -26,6 +26,8 @@ from cgrpo.files import to_float
 # Okabe and Ito's blue, vermilion and green: told apart with any colour vision.
 PAPER, INK, MUTED, RULE = "#fdfdfc", "#1b1e22", "#5d646d", "#d9dde2"
 IDENTITY, PROMPT, THIRD = "#0072b2", "#d55e00", "#009e73"
+# What is no axis has none of an axis's colours: methods, kinds of prompts. The baseline is ink.
+SERIES = (INK, THIRD, "#cc79a7", "#b8860b", "#8a6fd1", "#6b7f2a")
 VARIABLES = {
     PAPER: "paper",
     INK: "ink",
@@ -77,9 +79,26 @@ def name_iterations(axes: Axes) -> None:
 
 
 def legend(axes: Axes, title: str | None = None) -> None:
-    shown = axes.legend(title=title, title_fontsize=9, fontsize=9, labelcolor=MUTED, loc="best")
+    """Below the axes, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    across = max(1, int(axes.get_window_extent().width / (5.5 * max(map(len, labels), default=1) + 40)))
+    down = ScaledTranslation(0, -(34 if axes.get_xlabel() else 20) / 72, axes.figure.dpi_scale_trans)
+    shown = axes.legend(
+        handles,
+        labels,
+        title=title,
+        title_fontsize=9,
+        fontsize=9,
+        labelcolor=MUTED,
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axes.transAxes + down,
+        borderaxespad=0,
+        ncols=min(across, len(labels) or 1),
+        frameon=False,
+        alignment="left",
+    )
     shown.get_title().set_color(MUTED)
-    shown.get_frame().set(facecolor=PAPER, edgecolor="none", alpha=1)
 
 
 def save(figure: Figure, path: Path) -> None:

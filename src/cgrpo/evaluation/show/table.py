@@ -128,12 +128,13 @@ def _td(cell: str | Cell, letter: str) -> Markup:
 
 
 def _content(cell: str | Cell) -> Markup:
+    dot = Markup("")
     if isinstance(cell, Cell) and cell.dot:
-        return Markup('<span class="dot {}" aria-hidden="true"></span>{}').format(cell.dot, cell.text)
-    number, bracket, interval = str(cell).partition(" [")
-    if bracket and interval.endswith("]"):  # it may go below its number where a table is wide
-        return Markup('{} <span class="range">[{}</span>').format(number, interval)
-    return Markup("{}").format(str(cell))
+        dot = Markup('<span class="dot {}" aria-hidden="true"></span>').format(cell.dot)
+    shown, bracket, aside = str(cell).partition(" [")
+    if bracket and aside.endswith("]"):  # it may go below the rest where a table is narrow
+        return dot + Markup('{} <span class="range">[{}</span>').format(shown, aside)
+    return dot + Markup("{}").format(str(cell))
 
 
 def _joined(row: Sequence[str | Cell]) -> str:

@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,8 @@ from cgrpo.pictures import opened, side_by_side, upright
 BUDGET = 24_000_000  # bytes of all thumbnails together, as base64
 SIDES = (256, 192, 144, 112)  # pixels, longest side: the first that keeps the budget, or the last if none does
 QUALITY = 72
+LARGE = 512  # pixels, longest side of a picture that is looked at alone
+SHEET = 1400  # the same of a contact sheet
 TINY = 64  # pixels: pictures up to this size, the toy world's, are kept as PNG, pixel by pixel
 TRIED = 48  # pictures whose size is measured to choose the side
 
@@ -66,10 +69,11 @@ def encoded(picture: Image.Image, kind: Literal["PNG", "JPEG"]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture inside a URI, as PNG, shrunk to 256 pixels if larger."""
-    small = fit(picture, SIDES[0], SIDES[0]) if max(picture.size) > SIDES[0] else picture
-    return "data:image/png;base64," + encoded(small, "PNG")
+def data_uri(picture: Image.Image, side: int = LARGE) -> str:
+    """The picture inside a URI, no larger than ``side``; a tiny one pixel by pixel."""
+    kind = "PNG" if max(picture.size) <= TINY else "JPEG"
+    small = fit(picture, side, side) if max(picture.size) > side else picture
+    return f"data:image/{kind.lower()};base64,{encoded(small, kind)}"
 
 
 def choose_side(shown: Iterable[tuple[Path, ...]], budget: int = BUDGET) -> int:
@@ -83,6 +87,18 @@ def choose_side(shown: Iterable[tuple[Path, ...]], budget: int = BUDGET) -> int:
     return SIDES[-1]
 
 
+def script() -> Markup:
+    """What a page needs for its pictures: a click enlarges one, and ``Slides`` get a slider."""
+    code = (resources.files("cgrpo.evaluation.show") / "pictures.js").read_text(encoding="utf-8")
+    return Markup(f"<script>\n{code}</script>\n")
+
+
+def image(picture: Image.Image, alt: str, side: int = LARGE) -> Markup:
+    """An ``<img>`` that can be enlarged."""
+    kind = Markup(' class="pixels"') if max(picture.size) <= TINY else ""
+    return Markup('<img src="{}" alt="{}" tabindex="0"{}>').format(data_uri(picture, side), alt, kind)
+
+
 @dataclass(frozen=True)
 class Card:
     """Pictures by label, side by side; the words below them, and a quieter note."""
@@ -93,9 +109,7 @@ class Card:
 
     def __html__(self) -> str:
         row = Markup("").join(
-            Markup('<div><img src="{}" alt="{}: {}" loading="lazy">{}</div>\n').format(
-                data_uri(picture), label, self.words, label
-            )
+            Markup("<div>{}{}</div>\n").format(image(picture, f"{label}: {self.words}"), label)
             for label, picture in self.pictures.items()
         )
         return Markup(
@@ -105,10 +119,29 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards, as many side by side as there is room for."""
+    """Cards, as many side by side as there is room for; ``large``: two."""
 
     cards: Sequence[Card]
+    large: bool = False
 
     def __html__(self) -> str:
         shown = Markup("\n").join(Markup("<li>{}</li>").format(card) for card in self.cards)
-        return Markup('<ul class="gallery">\n{}\n</ul>').format(shown)
+        kind = "gallery large" if self.large else "gallery"
+        return Markup('<ul class="{}">\n{}\n</ul>').format(kind, shown)
+
+
+@dataclass(frozen=True)
+class Slides:
+    """Pictures of one series, one at a time; without JavaScript one below the other. ``noun`` is before each name."""
+
+    noun: str
+    pictures: Mapping[str, Image.Image]
+
+    def __html__(self) -> str:
+        shown = Markup("\n").join(
+            Markup("<figure><figcaption>{} {}</figcaption>{}</figure>").format(
+                self.noun, name, image(picture, f"{self.noun} {name}", SHEET)
+            )
+            for name, picture in self.pictures.items()
+        )
+        return Markup('<div class="slides">\n{}\n</div>').format(shown)

@@ -10,12 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cgrpo.evaluation.show.plots import (
-    IDENTITY,
     INK,
     MUTED,
-    PROMPT,
     RULE,
-    THIRD,
+    SERIES,
     Point,
     Spot,
     draw_front,
@@ -24,12 +22,11 @@ from cgrpo.evaluation.show.plots import (
     legend,
     write_beside,
 )
+from cgrpo.evaluation.show.table import number
 from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.evaluation.statistics.tradeoff import Tradeoff
 from cgrpo.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
 
-# Okabe and Ito's, distinct with any colour vision; the baseline is ink. Markers differ too, for more than six methods.
-COLOURS = (INK, IDENTITY, PROMPT, THIRD, "#cc79a7", "#e69f00")
 MARKS = "osD^vP*X"
 REFERENCE_MARKS = {COPY: "x", PROMPT_ONLY: "1", AUTOENCODED: "2", REAL: "*"}
 ACROSS = 2  # panels in a row
@@ -37,7 +34,7 @@ ACROSS = 2  # panels in a row
 
 def style(place: int) -> tuple[str, str]:
     """Colour and marker of the method at ``place``, the baseline at 0."""
-    return COLOURS[place % len(COLOURS)], MARKS[place % len(MARKS)]
+    return SERIES[place % len(SERIES)], MARKS[place % len(MARKS)]
 
 
 def pareto_figure(comparison: Comparison) -> Figure:
@@ -56,11 +53,11 @@ def pareto_figure(comparison: Comparison) -> Figure:
 
 
 def _tradeoff(axes: Axes, panel: Tradeoff, methods: Sequence[str], close: bool) -> None:
-    title = "the methods from close by" if close else f"all rows; hypervolume {panel.hypervolume:.4f}"
+    title = "the methods from close by" if close else f"all rows; hypervolume {number(panel.hypervolume, 4)}"
     axes.set_title(title, loc="left", color=INK, fontsize=10)
     draw_front(axes, [panel.points[name] for name in panel.front], panel.origin)
     spots = [_spot(name, point, methods, close) for name, point in panel.points.items()]
-    draw_plane(axes, spots, f"identity: {panel.identity}", f"prompt: {panel.prompt}", margin=0.14)
+    draw_plane(axes, spots, f"identity, by {panel.identity}", f"prompt following, by {panel.prompt}", margin=0.14)
     if close:
         _close_by(axes, [panel.points[name] for name in methods if name in panel.points])
         return
@@ -93,7 +90,7 @@ def _close_by(axes: Axes, points: Sequence[Point]) -> None:
     """Limits around the methods, with room to the right for the names."""
     for values, setter, right in zip(zip(*points, strict=True), (axes.set_xlim, axes.set_ylim), (2, 1), strict=True):
         low, high = min(values), max(values)
-        room = 0.3 * (high - low) or 0.02
+        room = 0.3 * (high - low) or 0.02 * max(1.0, abs(high))
         setter(low - room, high + right * room)
 
 

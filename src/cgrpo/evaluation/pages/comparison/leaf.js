@@ -40,6 +40,7 @@ function picture(row, place, label, alt, scores) {
   } else {
     const img = element("img", "", figure);
     img.alt = alt;
+    img.tabIndex = 0;
     const code = data.pictures[place], drawn = code.startsWith("iVBOR"); // tiny pictures are PNG
     if (drawn) img.className = "pixels";
     img.src = `data:image/${drawn ? "png" : "jpeg"};base64,${code}`;
@@ -48,7 +49,7 @@ function picture(row, place, label, alt, scores) {
   element("b", label, caption);
   (scores || []).forEach((score, c) => {
     const line = element("span", "", caption);
-    element("i", data.columns[c], line);
+    element("i", data.columns[c].replaceAll("_", " "), line);
     element("i", score == null ? "–" : score.toFixed(3).replace("-", "−"), line);
   });
 }
@@ -98,8 +99,9 @@ for (const id of ["subject", "kind", "order"]) get(id).addEventListener("change"
 get("size").addEventListener("change", show);
 get("back").addEventListener("click", () => leaf(-1));
 get("on").addEventListener("click", () => leaf(1));
+if (matchMedia("(max-width: 40rem)").matches) get("filters").open = false;
 document.addEventListener("keydown", (event) => {
-  if (event.target.matches("select, input, textarea") || event.altKey || event.ctrlKey || event.metaKey) return;
+  if (document.querySelector("dialog[open]") || event.target.matches("select, input, textarea") || event.altKey || event.ctrlKey || event.metaKey) return;
   const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (!by) return;
   event.preventDefault();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cgrpo.evaluation.show.table import DASH, Table, interval, number, p_value, piped
 from cgrpo.evaluation.statistics.cells import ALL
-from cgrpo.evaluation.statistics.comparison import Comparison, Difference
+from cgrpo.evaluation.statistics.comparison import Comparison, Difference, SubjectDifference
 from cgrpo.evaluation.statistics.paired import MEANING
 
 PERCENT = "95 %"
@@ -46,9 +46,9 @@ def means_table(comparison: Comparison) -> Table:
 def differences_table(comparison: Comparison) -> Table:
     """All prompts: the headline interval, the one for these items only, and the test."""
     unit, chosen = comparison.unit, comparison.tested()
-    head = ["Method", "Metric", "Difference", f"{PERCENT} over {unit}", "these items only", "Improved", "p", "p Holm"]
+    head = ["Method", "Metric", f"Difference [{PERCENT} over {unit}]", "p Holm", "p", "Improved", "these items only"]
     rows = [
-        [d.method, d.column, *_gap(d), interval(d.items_low, d.items_high), share(d), p_value(d.p), p_value(d.p_holm)]
+        [d.method, d.column, _gap(d), p_value(d.p_holm), p_value(d.p), share(d), interval(d.items_low, d.items_high)]
         for d in chosen
     ]
     exact = all(d.exact for d in chosen)
@@ -58,7 +58,7 @@ def differences_table(comparison: Comparison) -> Table:
         f"{'exact' if exact else 'seeded'} sign flips over {unit}; Holm over all rows.{_least(comparison)} None of "
         "this covers the noise of training: compare several training seeds for that."
     )
-    return Table(f"Differences from {comparison.baseline}", note, head, rows, "llrrrrrr")
+    return Table(f"Differences from {comparison.baseline}", note, head, rows, "llrrrrr")
 
 
 def _least(comparison: Comparison) -> str:
@@ -76,17 +76,24 @@ def _least(comparison: Comparison) -> str:
 
 def groups_table(comparison: Comparison) -> Table:
     """The same by kind of prompt and subject; without tests, for these rows explore."""
-    head = ["Metric", "Method", "Group", "Pairs", "Baseline", "Method's", "Difference"]
-    head += [f"{PERCENT} over {comparison.unit}"]
+    head = [
+        "Metric",
+        "Method",
+        "Group",
+        f"Difference [{PERCENT} over {comparison.unit}]",
+        "Baseline",
+        "Method's",
+        "Pairs",
+    ]
     rows = [
-        [d.column, d.method, d.group, str(d.pairs), number(d.baseline_mean), number(d.method_mean), *_gap(d)]
+        [d.column, d.method, d.group, _gap(d), number(d.baseline_mean), number(d.method_mean), str(d.pairs)]
         for d in comparison.differences
     ]
     note = (
         "Property prompts (a red one, a wet one, ...) ask for what the subject is not, so they compete with identity "
         "by design. Groups explore: no test, no correction."
     )
-    return Table("By kind of prompt and of subject", note, head, rows, "lllrrrrr")
+    return Table("By kind of prompt and of subject", note, head, rows, "lllrrrr")
 
 
 def subjects_table(comparison: Comparison, column: str) -> Table:
@@ -97,7 +104,7 @@ def subjects_table(comparison: Comparison, column: str) -> Table:
     rows = []
     for subject, kind in kinds.items():
         cells = [differences.get((subject, method)) for method in others]
-        texts = [f"{number(d.difference, signed=True)} [{interval(d.low, d.high)}]" if d else DASH for d in cells]
+        texts = [_gap(d) if d else DASH for d in cells]
         rows.append([subject, kind or DASH, *texts])
     note = f"Difference from {comparison.baseline}; in brackets {PERCENT} over the subject's prompts, these items only."
     return Table(f"By subject: {column}", note, ["Subject", "Kind", *others], rows, "ll" + "r" * len(others))
@@ -123,8 +130,8 @@ def tradeoffs_table(comparison: Comparison) -> Table:
     return Table("Trade-off", note, head, rows, "lllrrrr")
 
 
-def _gap(difference: Difference) -> list[str]:
-    return [number(difference.difference, signed=True), interval(difference.low, difference.high)]
+def _gap(difference: Difference | SubjectDifference) -> str:
+    return f"{number(difference.difference, signed=True)} [{interval(difference.low, difference.high)}]"
 
 
 def share(difference: Difference) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from cgrpo.evaluation.guard import FAR, Check, best_check, best_in_words, gains, shift, warnings
 from cgrpo.evaluation.metrics import Metric
-from cgrpo.evaluation.pages.report.heldout import change_cells, name_cell
+from cgrpo.evaluation.pages.report.heldout import CHANGE, change_cell, name_cell
+from cgrpo.evaluation.pages.report.heldout import words as metric_words
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Plots, Section, Text
 from cgrpo.evaluation.show.plots import Spot, draw_plane
@@ -42,14 +43,14 @@ def guard_section(checks: Sequence[Check]) -> Section:
 def _last(title: str, note: str, checks: Sequence[Check]) -> Table:
     """The last check, and the best one's means beside it, if any is kept."""
     last, best = checks[-1], best_check(checks)
-    head = ["Metric", "Role", "Axis", "Base", *([f"Best, iteration {best['iteration']}"] if best else [])]
-    head += [f"Last, iteration {last['iteration']}", "Difference", "95 % interval", "Reading"]
+    head = ["Metric", "Base", *([f"Best, iteration {best['iteration']}"] if best else [])]
+    head += [f"Last, iteration {last['iteration']}", CHANGE[-1]]
     rows = []
     for name, metric in last["metrics"].items():
         kept = [number(best["metrics"].get(name, {}).get("trained"))] if best else []
         arms = [number(metric["base"]), *kept, number(metric["trained"])]
-        rows.append([name_cell(name, metric), metric["role"], metric["axis"], *arms, *change_cells(metric)])
-    return Table(title, note, head, rows, "lll" + "r" * (len(head) - 4) + "l")
+        rows.append([name_cell(name, metric), *arms, change_cell(metric)])
+    return Table(title, note, head, rows, "l" + "r" * (len(head) - 1))
 
 
 def distinct_warnings(checks: Sequence[Check]) -> list[tuple[str, str]]:
@@ -99,8 +100,7 @@ def _shifts(
     axes.axhline(0, color=plots.MUTED, linewidth=1)
     for sign in (-1, 1) if limit else ():
         axes.axhline(sign * limit, color=plots.MUTED, linewidth=1.1, dashes=(5, 3))
-    others = [c for c in (plots.THIRD, plots.PROMPT, plots.IDENTITY, plots.MUTED) if c != first]
-    colours = iter([first, *others] * len(lines))
+    colours = iter([first, *(colour for colour in plots.SERIES[1:] if colour != first)] * len(lines))
     for name in lines:
         reward = checks[-1]["metrics"][name]["role"] == "reward"
         iterations, middle, low, high = _line(checks, name)
@@ -108,7 +108,7 @@ def _shifts(
         colour, style = (plots.INK, "--") if reward else (next(colours), "-")
         axes.fill_between(iterations, low, high, color=colour, alpha=0.1, linewidth=0)
         marker = {"marker": "o", "markersize": 3} if len(iterations) < 30 else {}
-        axes.plot(iterations, middle, style, color=colour, linewidth=1.8, label=name, **marker)
+        axes.plot(iterations, middle, style, color=colour, linewidth=1.8, label=metric_words(name), **marker)
     plots.name_iterations(axes)
     axes.set_ylabel("shift in SD of the base")
     plots.legend(axes)

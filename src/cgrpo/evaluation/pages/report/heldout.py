@@ -8,29 +8,33 @@ from typing import Any
 
 from cgrpo.evaluation.heldout import ARMS, HeldOut, tasks_by_gain
 from cgrpo.evaluation.metrics import Metric, movement
-from cgrpo.evaluation.show.page import Block, Heading, Plots, Section, Text
-from cgrpo.evaluation.show.plots import INK, PROMPT, THIRD, Spot, canvas, draw_move, draw_plane, legend, svg
+from cgrpo.evaluation.show.page import Block, Details, Heading, Plots, Section, Text
+from cgrpo.evaluation.show.plots import SERIES, Spot, canvas, draw_move, draw_plane, legend, svg
 from cgrpo.evaluation.show.table import Cell, Table, interval, number
 from cgrpo.evaluation.show.thumbnails import Card, Gallery
 from cgrpo.evaluation.statistics.paired import MEANING, Unit
 from cgrpo.files import to_float
 from cgrpo.rewards.base import to_pictures
 
-CHANGE = ("Base", "Trained", "Difference", "95 % interval", "Reading")
-
+CHANGE = ("Base", "Trained", "Change [95 %]")
 READING = {"rose": "▲ rose", "fell": "▼ fell", "unclear": "unclear"}
 
 
+def words(name: str) -> str:
+    """A metric's name for readers."""
+    return name.replace("_", " ")
+
+
 def name_cell(name: str, metric: Metric) -> Cell:
-    return Cell(name, dot=metric["axis"])
+    axis = "" if metric["axis"] in name else f", {metric['axis']}"
+    return Cell(f"{words(name)} [{metric['role']}{axis}]", dot=metric["axis"])
 
 
-def change_cells(metric: Metric) -> list[str | Cell]:
-    """Difference, interval and reading. A guard that moves is neither good nor bad in itself."""
+def change_cell(metric: Metric) -> Cell:
+    """Reading, difference and interval. A guard that moves is neither good nor bad in itself."""
     move = movement(metric)
-    tone = move if metric["role"] != "guard" else ""
     gap, bounds = number(metric["difference"], signed=True), interval(metric["low"], metric["high"])
-    return [Cell(gap, tone), bounds, Cell(READING[move], tone)]
+    return Cell(f"{READING[move]} {gap} [{bounds}]", move if metric["role"] != "guard" else "")
 
 
 def heldout_section(
@@ -41,7 +45,7 @@ def heldout_section(
     blocks = whole.noted()
     if by_prompt:
         kinds = _by_kind(metrics, by_prompt)
-        blocks += [Heading(kinds.title), *kinds.noted()]
+        blocks.append(Details(kinds.title, kinds.noted()))
     if plot := tradeoff({"all": metrics, **by_prompt}):
         words = "Up and to the right is better in both. Whiskers: 95 % interval of the change, per axis."
         blocks += [Heading("Identity against prompt"), Text(words, "muted"), Plots([plot])]
@@ -55,8 +59,8 @@ def _all_prompts(metrics: Mapping[str, Metric], tasks: Mapping[str, Any]) -> Tab
         f"Student's, over the {unit}' mean differences: {MEANING[unit]}. Rewards were trained on; judges never were; "
         "a guard watches for a shortcut."
     )
-    rows = [[name_cell(k, m), m["role"], m["axis"], *_arms(m), *change_cells(m)] for k, m in metrics.items()]
-    return Table("Base against trained, held out", note, ["Metric", "Role", "Axis", *CHANGE], rows, "lllrrrrl")
+    rows = [[name_cell(k, m), *_arms(m), change_cell(m)] for k, m in metrics.items()]
+    return Table("Base against trained, held out", note, ["Metric", *CHANGE], rows, "lrrr")
 
 
 def _by_kind(metrics: Mapping[str, Metric], by_prompt: Mapping[str, Mapping[str, Metric]]) -> Table:
@@ -65,12 +69,12 @@ def _by_kind(metrics: Mapping[str, Metric], by_prompt: Mapping[str, Mapping[str,
         "identity."
     )
     rows = [
-        [name_cell(name, table[name]), kind, *_arms(table[name]), *change_cells(table[name])]
+        [name_cell(name, table[name]), kind, *_arms(table[name]), change_cell(table[name])]
         for name in metrics
         for kind, table in by_prompt.items()
         if name in table
     ]
-    return Table("By kind of prompt", note, ["Metric", "Prompts", *CHANGE], rows, "llrrrrl")
+    return Table("By kind of prompt", note, ["Metric", "Prompts", *CHANGE], rows, "llrrr")
 
 
 def _arms(metric: Metric) -> list[str]:
@@ -89,14 +93,14 @@ def tradeoff(arms: Mapping[str, Mapping[str, Metric]]) -> str:
         return ""
     figure, axes = canvas("Judges, base → trained", size=(4.6, 3.7))
     spots, ends = [], []
-    for (kind, (x, y)), colour in zip(judged.items(), (INK, THIRD, PROMPT), strict=False):
+    for (kind, (x, y)), colour in zip(judged.items(), SERIES, strict=False):
         start, end = (x["base"], y["base"]), (x["trained"], y["trained"])
         # The interval belongs to the difference; from the base it says where the trained mean may lie.
         bounds = [[judge["base"] + to_float(judge.get(bound)) for bound in ("low", "high")] for judge in (x, y)]
         draw_move(axes, start, end, colour, bounds)
         spots.append(Spot(start, colour, name=kind))
         ends.append(f"{kind}: identity {start[0]:.3f} to {end[0]:.3f}, prompt {start[1]:.3f} to {end[1]:.3f}")
-    draw_plane(axes, spots, "identity judge", "prompt judge", margin=0.2)
+    draw_plane(axes, spots, "identity, by its judge", "prompt following, by its judge", margin=0.2)
     legend(axes, "prompts")
     return svg(figure, "tradeoff", f"Judges from base to trained. {'; '.join(ends)}")
 
@@ -113,17 +117,22 @@ def _judges(metrics: Mapping[str, Metric]) -> tuple[Metric, Metric] | None:
     return pair[0], pair[1]
 
 
-def examples_section(heldout: HeldOut, metrics: Mapping[str, Metric]) -> Section:
-    """Held-out tasks chosen by the rule of ``tasks_by_gain``."""
+def pairs_section(heldout: HeldOut, metrics: Mapping[str, Metric]) -> Section:
+    """Four held-out tasks to see at once, and all that ``tasks_by_gain`` chooses folded."""
     judges = {n: m["axis"] for n, m in metrics.items() if m.get("role") == "judge" and n in heldout.scores}
-    words = (
-        "Chosen by a rule fixed beforehand: the tasks that gained most, those in the middle, and those that gained "
-        "least or lost, by the mean of the judges. Base and trained start from the same noise."
-        f"{' Numbers: the judges, base → trained.' if judges else ''}"
+    chosen = tasks_by_gain(heldout, metrics)
+    largest, median, smallest = chosen.values()
+    four = [*largest[:1], *median[:2], *smallest[-1:]]
+    rule = (
+        "Four held-out tasks, chosen by a fixed rule: the largest gain, two around the median, the smallest. Base and "
+        f"trained start from the same noise.{' Numbers: the judges, base → trained.' if judges else ''}"
     )
-    blocks: list[Block] = [Text(words, "muted")]
-    for name, tasks in tasks_by_gain(heldout, metrics).items():
-        blocks += [Heading(name.capitalize()), Gallery([_card(heldout, judges, n) for n in tasks])]
+    cards = {n: _card(heldout, judges, n) for some in chosen.values() for n in some}
+    more: list[Block] = [Text("By the mean of the judges: the tasks that gained most, the middle, the last.", "muted")]
+    for name, tasks in chosen.items():
+        more += [Heading(name.capitalize()), Gallery([cards[n] for n in tasks])]
+    blocks: list[Block] = [Gallery([cards[n] for n in four], large=True), Text(rule, "muted")]
+    blocks += [Details(f"All {len(cards)} tasks that the rule shows", more)] if len(cards) > len(four) else []
     return Section("examples", "Before and after", blocks)
 
 

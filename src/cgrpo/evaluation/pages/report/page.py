@@ -13,10 +13,11 @@ from cgrpo.evaluation.guard import Check
 from cgrpo.evaluation.heldout import HeldOut
 from cgrpo.evaluation.metrics import Metric, movement
 from cgrpo.evaluation.pages.report.guard import guard_section
-from cgrpo.evaluation.pages.report.heldout import examples_section, heldout_section
-from cgrpo.evaluation.pages.report.training import conflict_section, health_section, rewards_section
+from cgrpo.evaluation.pages.report.heldout import heldout_section, pairs_section, words
+from cgrpo.evaluation.pages.report.training import conflict_section, health_section, rewards_section, samples_section
 from cgrpo.evaluation.show.page import Block, Code, Details, Facts, Page, Section, Text, Verdict
 from cgrpo.evaluation.show.table import TIMES, number
+from cgrpo.evaluation.show.thumbnails import script
 from cgrpo.files import to_float, write_text
 
 WEIGHTED = ("identity", "prompt")  # the rewards that carry weight; any other is watched
@@ -39,22 +40,23 @@ def write_report(
     metrics = summary.get("metrics") or {}
     by_prompt = {kind: table for kind, table in (summary.get("by_prompt") or {}).items() if table}
     sections = [
+        pairs_section(heldout, metrics) if heldout and metrics else None,
         heldout_section(metrics, by_prompt, summary.get("heldout") or {}) if metrics else None,
-        examples_section(heldout, metrics) if heldout else None,
         guard_section(checks) if checks else None,
         rewards_section(rows),
+        samples_section(folder / "samples"),
         conflict_section(rows),
         health_section(rows, config),
-        _settings(config, _read(folder / "environment.json")),
+        _settings(config, _facts(config, summary, rows, heldout), _read(folder / "environment.json")),
     ]
     page = Page(
         config.title(),
         [
             verdict(metrics, _iterations(summary, rows)),
             *(Text(caution, "caution") for caution in cautions(metrics) + warned(checks)),
-            Facts(_facts(config, summary, rows, heldout)),
         ],
         [section for section in sections if section is not None],
+        script=script(),
     )
     path = folder / "report.html"
     write_text(path, page.render())
@@ -103,9 +105,12 @@ def _learning_rate(config: Config) -> str:
     return ", ".join([f"{training.learning_rate:g}", *rising, *falling])
 
 
-def _settings(config: Config, environment: Mapping[str, Any]) -> Section:
-    blocks: list[Block] = [Details("config.json", [Code(config.model_dump_json(indent=2))])]
-    blocks += [Facts(environment.items())] if environment else []
+def _settings(config: Config, facts: Sequence[tuple[str, str]], environment: Mapping[str, Any]) -> Section:
+    blocks: list[Block] = [
+        Details("This run", [Facts(facts)]),
+        Details("config.json", [Code(config.model_dump_json(indent=2))]),
+    ]
+    blocks += [Details("Environment", [Facts(environment.items())])] if environment else []
     return Section("settings", "Settings and environment", blocks)
 
 
@@ -138,22 +143,22 @@ def verdict(metrics: Mapping[str, Metric], iterations: int) -> Verdict:
 
 def _movement(noun: str, metrics: Mapping[str, Metric]) -> str:
     """ "both rewards rose (identity +0.041, prompt +0.018)", or one by one where they differ; "" for none."""
-    words = {"rose": "rose", "fell": "fell", "unclear": "did not change measurably"}
+    verbs = {"rose": "rose", "fell": "fell", "unclear": "did not change measurably"}
     moves = {name: movement(m) for name, m in metrics.items()}
     gaps = {name: number(m.get("difference"), signed=True) for name, m in metrics.items()}
     if not metrics:
         return ""
     if len(set(moves.values())) == 1:
         subject = {1: f"the {noun}", 2: f"both {noun}s"}.get(len(metrics), f"all {len(metrics)} {noun}s")
-        details = ", ".join(f"{name} {gap}" for name, gap in gaps.items())
-        return f"{subject} {words[next(iter(moves.values()))]} ({details})"
-    return f"of the {noun}s " + " while ".join(f"{name} {words[moves[name]]} ({gaps[name]})" for name in metrics)
+        details = ", ".join(f"{words(name)} {gap}" for name, gap in gaps.items())
+        return f"{subject} {verbs[next(iter(moves.values()))]} ({details})"
+    return f"of the {noun}s " + " while ".join(f"{words(name)} {verbs[moves[name]]} ({gaps[name]})" for name in metrics)
 
 
 def cautions(metrics: Mapping[str, Metric]) -> list[str]:
     """What a glad verdict might hide."""
     return [
-        f"The guard {name} rose too ({number(m.get('difference'), signed=True)}): "
+        f"The guard {words(name)} rose too ({number(m.get('difference'), signed=True)}): "
         "look whether the trained pictures copy their references."
         for name, m in metrics.items()
         if m.get("role") == "guard" and movement(m) == "rose"

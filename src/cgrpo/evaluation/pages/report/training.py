@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from cgrpo.config import Config
 from cgrpo.evaluation.show.page import Facts, Plots, Section, Text
 from cgrpo.evaluation.show.plots import Level, axis_colour, curve
 from cgrpo.evaluation.show.table import number
+from cgrpo.evaluation.show.thumbnails import Slides
 from cgrpo.files import to_float
 
+SHEETS = 12  # of samples, at most
 Rows = Sequence[Mapping[str, Any]]  # lines of metrics.jsonl
 
 
@@ -28,6 +34,24 @@ def rewards_section(rows: Rows) -> Section:
     )
     shown = [Text(words, "muted"), Plots(drawn)] if any(drawn) else [Text("No iteration was recorded.")]
     return Section("rewards", "Rewards during training", shown)
+
+
+def samples_section(folder: Path) -> Section | None:
+    """The contact sheets of training, evenly picked; None without any."""
+    files = sorted(folder.glob("*.png"))
+    files = files[:: -(-len(files) // SHEETS)][:-1] + files[-1:] if len(files) > SHEETS else files
+    sheets: dict[str, Image.Image] = {}
+    for file in files:
+        with suppress(OSError), Image.open(file) as picture:
+            sheets[file.stem.lstrip("0") or "0"] = picture.convert("RGB")
+    words = (
+        "What the rewards scored: a row per prompt, its reference first, then the group's samples. Click to enlarge."
+    )
+    return (
+        Section("samples", "Samples during training", [Slides("Iteration", sheets), Text(words, "muted")])
+        if sheets
+        else None
+    )
 
 
 def conflict_section(rows: Rows) -> Section | None:
