@@ -119,7 +119,7 @@ def test_two_trainings_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_what_can_not_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
-        def save(self, file: Path, format: str) -> None:
+        def save(self, file: Path, format: str, **_: object) -> None:
             file.write_bytes(b"half")
             raise OSError(28, "No space left on device")
 

@@ -125,8 +125,25 @@ def to_float(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
+CONTACT_SHEET = "sheet.png"  # an overview of the pictures next to it, which is none of them
+_MARK = ("Comment", "contact sheet by cgrpo")
+
+
 def save_picture(picture: Image, path: Path) -> None:
-    """A PNG, whole or not at all. Raises OSError."""
+    """A PNG, whole or not at all; one called sheet.png is marked as a contact sheet. Raises OSError."""
+    from PIL.PngImagePlugin import PngInfo
+
+    mark = PngInfo()
+    if path.name == CONTACT_SHEET:
+        mark.add_text(*_MARK)
     with _partial(path) as partial:
-        picture.save(partial, format="PNG")
+        picture.save(partial, format="PNG", pnginfo=mark)
         os.replace(partial, path)
+
+
+def is_contact_sheet(path: Path) -> bool:
+    """Whether ``save_picture`` wrote it as a contact sheet, and not somebody's photo of that name."""
+    if path.name == CONTACT_SHEET:
+        with suppress(OSError), path.open("rb") as file:
+            return _MARK[1].encode() in file.read(256)
+    return False

@@ -13,6 +13,8 @@ from PIL import Image
 from support.dreambench import SUBJECTS, Alike, Length, draw_photographs
 
 from cgrpo.app.main import main
+from cgrpo.data.captions import files_in
+from cgrpo.data.own_subject import photos_in
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.candidates import copy_candidates, method_candidates, of_no_row, real_candidates
 from cgrpo.evaluation.benchmark.dreambench import dreambench_suite, official_list
@@ -20,6 +22,7 @@ from cgrpo.evaluation.benchmark.score import score_candidates
 from cgrpo.evaluation.benchmark.suite import describe
 from cgrpo.evaluation.metrics import Scorer
 from cgrpo.evaluation.statistics.cells import short_summary
+from cgrpo.files import save_picture
 from cgrpo.scores import ScoreRow, collect_rows, join_description, read_scores, write_description
 
 METRICS = {"alike": Scorer("judge", Alike()), "length": Scorer("judge", Length())}
@@ -175,6 +178,21 @@ def test_pictures_of_no_row(made, data):
     (made / "notes.txt").touch()
     items = method_candidates("ours", made, dreambench_suite(data, "single", SUBJECTS), 2, 5)
     assert of_no_row(made, items) == ["dog/25_5.png"]
+
+
+def test_a_contact_sheet_is_no_picture_of_its_folder(made, data, tmp_path):
+    """The one that `cgrpo sample` writes; a photo of that name is one."""
+    save_picture(Image.new("RGB", (8, 8)), made / "sheet.png")
+    items = method_candidates("ours", made, dreambench_suite(data, "single", SUBJECTS), 2, 5)
+    assert of_no_row(made, items) == [] and made / "sheet.png" not in files_in(made)
+    Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
+    save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png")
+    photos, _ = photos_in(tmp_path)
+    assert [photo.name for photo in photos] == ["a.png", "sheet.png"]
+    with pytest.raises(UserError, match="holds no photos"):
+        (tmp_path / "alone").mkdir()
+        (made / "sheet.png").rename(tmp_path / "alone" / "sheet.png")
+        photos_in(tmp_path / "alone")
 
 
 def test_a_bad_picture_costs_its_own_row(made, data, out):

@@ -294,7 +294,7 @@ def test_the_section_shows_lines_path_and_best():
         row["metrics"]["brightness"] = metric("guard", "picture", 0.15)
     page = shown(rows)
     assert page.count("<svg") == 4 and "iteration 20: +0.30, +0.20" in page
-    assert "Best, iteration 20" in page and "Last, iteration 30" in page
+    assert "Best (20)" in page and "Last (30)" in page
     assert "Best checkpoint: iteration 20 (identity +0.30 SD, prompt +0.20 SD)." in page
 
 

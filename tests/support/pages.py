@@ -6,7 +6,7 @@ import json
 from html.parser import HTMLParser
 from typing import Any
 
-EMPTY = ("meta", "img", "input", "link", "br")  # tags that are never closed
+EMPTY = ("meta", "img", "input", "link", "br", "wbr")  # tags that are never closed
 
 
 class Page(HTMLParser):

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from cgrpo.app.options import File, Files, NewFile, Port, Positive, Recipe, Settings, command, group, write_json
 from cgrpo.errors import UserError
-from cgrpo.files import without_nan
+from cgrpo.files import is_contact_sheet, without_nan
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,6 +70,7 @@ def score(
     if sheet is not None and (sheet.suffix.lower() not in SHEETS or sheet.is_dir() or not sheet.parent.is_dir()):
         raise UserError(f"--sheet {sheet}: give a file in an existing folder, ending in {' or '.join(SHEETS)}")
     chosen = _chosen(load_config(recipe, settings), rewards, {"identity": bool(references), "prompt": bool(prompt)})
+    images = [path for path in images if not is_contact_sheet(path)] or images  # one that is among its pictures
     pictures = [open_picture(path) for path in images]
     if not subject and recipe == "toybox":
         from cgrpo.toybox.world import PHRASE as subject

@@ -20,7 +20,7 @@ from cgrpo.data.archives import Files
 from cgrpo.data.parts import training_folder
 from cgrpo.data.tasks import Entry, Fault
 from cgrpo.errors import UserError
-from cgrpo.files import reading
+from cgrpo.files import is_contact_sheet, reading
 from cgrpo.pictures import ENDINGS
 from cgrpo.text import is_blank, read_text
 
@@ -166,7 +166,7 @@ def read(folder: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files below, sorted; folders that are links too, each once. Hidden files are passed over."""
+    """All files below, sorted; folders that are links too, each once. Hidden files and contact sheets are left out."""
     files: list[Path] = []
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -175,7 +175,7 @@ def files_in(folder: Path) -> list[Path]:
         if real not in seen:
             seen.add(real)
             files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in files if path.is_file())
+    return sorted(path for path in files if path.is_file() and not is_contact_sheet(path))
 
 
 def _texts(files: Sequence[Path]) -> dict[Path, Path]:

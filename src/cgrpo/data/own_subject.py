@@ -12,7 +12,7 @@ from typing import Any
 from cgrpo.data.captions import NOT_READ, neighbours
 from cgrpo.data.suspicion import placeholder
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, reading, write_text, writing
+from cgrpo.files import is_contact_sheet, json_text, reading, write_text, writing
 from cgrpo.pictures import ENDINGS, opened
 from cgrpo.text import read_text
 
@@ -43,6 +43,7 @@ def photos_in(folder: Path) -> tuple[list[Path], dict[Path, Path], list[str]]:
     """
     with reading(folder):
         files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    files = [file for file in files if not is_contact_sheet(file)]
     near = neighbours(folder, [*files, *sorted(folder.glob("mask*/*"))])
     photos = [file for file in files if file.suffix.lower() in ENDINGS and file not in near.all]
     foreign = [file for file in files if file.suffix.lower() in NOT_READ]

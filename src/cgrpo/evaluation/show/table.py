@@ -65,7 +65,7 @@ class Table:
     def __html__(self) -> str:
         """The table alone: its title and note are the section's."""
         heads = Markup("").join(
-            Markup('<th scope="col"{}>{}</th>').format(_class(letter), name)
+            Markup('<th scope="col"{}>{}</th>').format(_class(letter), _breaking(name))
             for name, letter in zip(self.head, self.align, strict=True)
         )
         rows = Markup("\n").join(self._row(row) for row in self.rows)
@@ -133,8 +133,13 @@ def _content(cell: str | Cell) -> Markup:
         dot = Markup('<span class="dot {}" aria-hidden="true"></span>').format(cell.dot)
     shown, bracket, aside = str(cell).partition(" [")
     if bracket and aside.endswith("]"):  # it may go below the rest where a table is narrow
-        return dot + Markup('{} <span class="range">[{}</span>').format(shown, aside)
-    return dot + Markup("{}").format(str(cell))
+        return dot + Markup('{} <span class="range">[{}</span>').format(_breaking(shown), aside)
+    return dot + _breaking(str(cell))
+
+
+def _breaking(text: str) -> Markup:
+    """A long name may be broken after each "_"."""
+    return Markup("_<wbr>").join(text.split("_"))
 
 
 def _joined(row: Sequence[str | Cell]) -> str:

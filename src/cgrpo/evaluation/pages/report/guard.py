@@ -41,10 +41,10 @@ def guard_section(checks: Sequence[Check]) -> Section:
 
 
 def _last(title: str, note: str, checks: Sequence[Check]) -> Table:
-    """The last check, and the best one's means beside it, if any is kept."""
+    """The last check, and the best one's means alongside, if any is kept; the head has their iterations."""
     last, best = checks[-1], best_check(checks)
-    head = ["Metric", "Base", *([f"Best, iteration {best['iteration']}"] if best else [])]
-    head += [f"Last, iteration {last['iteration']}", CHANGE[-1]]
+    head = ["Metric", "Base", *([f"Best ({best['iteration']})"] if best else [])]
+    head += [f"Last ({last['iteration']})", CHANGE[-1]]
     rows = []
     for name, metric in last["metrics"].items():
         kept = [number(best["metrics"].get(name, {}).get("trained"))] if best else []
