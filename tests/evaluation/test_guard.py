@@ -45,54 +45,50 @@ def flat(*colour: int, height: int = 8, width: int = 8) -> torch.Tensor:
 # -- measures --------------------------------------------------------------------------------------
 
 
-def test_brightness_is_mean_luma():
-    assert measured("brightness", flat(255, 255, 255)) == pytest.approx(1)
-    assert measured("brightness", flat(255, 0, 0)) == pytest.approx(0.299)
-    half = flat(0, 0, 0)
-    half[:4] = 255
-    assert measured("brightness", half) == pytest.approx(0.5)
-    as_reward = brightness([Image.fromarray(image.numpy()) for image in (half, flat(255, 0, 0))], batch((), ()))
-    assert as_reward == pytest.approx([0.5, 0.299])
+WHITE, BLACK, RED = (255, 255, 255), (0, 0, 0), (255, 0, 0)
+RED_PHOTO, GREY_PHOTO = Image.new("RGB", (40, 20), RED), Image.new("RGB", (9, 9), (128, 128, 128))
 
 
-def test_saturation_is_hsvs():
-    assert measured("saturation", flat(0, 0, 0)) == 0
-    assert measured("saturation", flat(90, 90, 90)) == 0
-    assert measured("saturation", flat(200, 100, 50)) == pytest.approx(150 / 200)
+def painted(paint, where, height=8, width=8):
+    """Black, and ``paint`` at the places ``where``."""
+    picture = flat(*BLACK, height=height, width=width)
+    picture[where] = paint
+    return picture
 
 
-@pytest.mark.parametrize("side", [8, 32, 128])
-def test_one_straight_edge_across_is_one_at_any_size(side):
-    edge = flat(0, 0, 0, height=side, width=side)
-    edge[:, side // 2 :] = 255
-    assert measured("edge_density", edge) == pytest.approx(1)
-    assert measured("edge_density", flat(9, 9, 9, height=side, width=side)) == 0
+@pytest.mark.parametrize(
+    ("name", "picture", "references", "expected"),
+    [
+        ("brightness", flat(*WHITE), (), 1),
+        ("brightness", flat(*RED), (), 0.299),  # mean luma
+        ("brightness", painted(255, slice(4)), (), 0.5),
+        ("saturation", flat(*BLACK), (), 0),  # HSV's
+        ("saturation", flat(90, 90, 90), (), 0),
+        ("saturation", flat(200, 100, 50), (), 150 / 200),
+        # One straight edge across is 1 at any size, and edges count by length and contrast.
+        *(("edge_density", painted(255, (slice(None), slice(n // 2, n)), n, n), (), 1) for n in (8, 32, 128)),
+        ("edge_density", flat(9, 9, 9, height=32, width=32), (), 0),
+        # 0.4 of the way to white, along 32 of sqrt(8 * 32) = 16 pixels
+        ("edge_density", painted(102, slice(4, 8), 8, 32), (), 0.4 * 2),
+        # one pixel with a step to the right and one below: sqrt(2) / 64 pixels * 8
+        ("edge_density", painted(255, (0, 0)), (), math.sqrt(2) / 8),
+        ("edge_density", painted(255, (slice(None), torch.arange(32) // 8 % 2 == 1), 32, 32), (), 3),  # edges across
+        ("edge_density", painted(255, (slice(None), torch.arange(32) // 2 % 2 == 1), 32, 32), (), 15),
+        # 1 for a copy at any size; of several references the nearest counts.
+        ("copy_paste", flat(*RED, height=64, width=48), (RED_PHOTO,), 1),
+        ("copy_paste", flat(*BLACK), (RED_PHOTO,), 2 / 3),
+        ("copy_paste", flat(*BLACK), (RED_PHOTO, GREY_PHOTO), 2 / 3),  # 1/3 off, not 1/2
+        ("copy_paste", flat(127, 127, 127), (RED_PHOTO, GREY_PHOTO), 1 - 1 / 255),
+        ("copy_paste", flat(*BLACK), (), NAN),
+    ],
+)
+def test_measures_by_hand(name, picture, references, expected):
+    assert measured(name, picture, *references) == pytest.approx(expected, nan_ok=True)
 
 
-def test_edges_count_by_length_and_contrast():
-    wide = flat(0, 0, 0, height=8, width=32)
-    wide[4:] = 102  # 0.4 of the way to white, along 32 of sqrt(8 * 32) = 16 pixels
-    assert measured("edge_density", wide) == pytest.approx(0.4 * 2)
-    corner = flat(0, 0, 0)
-    corner[0, 0] = 255  # one pixel with a step to the right and one below: sqrt(2) / 64 pixels * 8
-    assert measured("edge_density", corner) == pytest.approx(math.sqrt(2) / 8)
-
-
-def test_a_finer_grid_has_more_edges():
-    coarse, fine = (flat(0, 0, 0, height=32, width=32) for _ in range(2))
-    coarse[:, torch.arange(32) // 8 % 2 == 1] = 255
-    fine[:, torch.arange(32) // 2 % 2 == 1] = 255
-    assert measured("edge_density", coarse) == pytest.approx(3)  # edges across
-    assert measured("edge_density", fine) == pytest.approx(15)
-
-
-def test_copy_paste_is_one_for_a_copy_at_any_size_and_knows_every_reference():
-    red, grey = Image.new("RGB", (40, 20), (255, 0, 0)), Image.new("RGB", (9, 9), (128, 128, 128))
-    assert measured("copy_paste", flat(255, 0, 0, height=64, width=48), red) == 1
-    assert measured("copy_paste", flat(0, 0, 0), red) == pytest.approx(2 / 3)
-    assert measured("copy_paste", flat(0, 0, 0), red, grey) == pytest.approx(2 / 3)  # the nearest: 1/3 off, not 1/2
-    assert measured("copy_paste", flat(127, 127, 127), red, grey) == pytest.approx(1 - 1 / 255)
-    assert math.isnan(measured("copy_paste", flat(0, 0, 0)))
+def test_brightness_is_a_reward_too():
+    pictures = [Image.fromarray(image.numpy()) for image in (painted(255, slice(4)), flat(*RED))]
+    assert brightness(pictures, batch((), ())) == pytest.approx([0.5, 0.299])
 
 
 def test_copies_are_counted_above_the_threshold():

@@ -192,8 +192,9 @@ def test_no_verdict_without_training_or_evaluation():
 
 
 def test_a_rising_guard_is_pointed_out():
-    assert cautions(all_metrics(copy_paste=0.001)) == []
-    assert "copy paste rose too (+0.100)" in cautions(all_metrics(copy_paste=0.1))[0]
+    assert cautions(all_metrics(copy_paste=0.001), {}) == []
+    assert cautions(all_metrics(copy_paste=0.1), {"copy_paste": 0.25}) == []  # within half a standard deviation
+    assert "copy paste rose too (+0.100)" in cautions(all_metrics(copy_paste=0.1), {"copy_paste": 0.15})[0]
 
 
 @pytest.mark.parametrize(

@@ -13,52 +13,35 @@ from cgrpo.evaluation.statistics.paired import auc, cluster_numbers, contrast, p
 NAN = math.nan
 
 
-def test_students_interval_by_hand():
-    base_N, trained_N = torch.zeros(5), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    result = paired_difference(base_N, trained_N, torch.arange(5))
-    # mean 3, standard deviation sqrt(2.5), t(0.975, 4) = 2.776445 in any table
-    half = 2.776445 * math.sqrt(2.5) / math.sqrt(5)
-    assert result.difference == pytest.approx(3)
-    assert (result.low, result.high) == pytest.approx((3 - half, 3 + half), abs=1e-5)
-    assert (result.base, result.trained) == (0, 3)
+HALF = 2.776445 * math.sqrt(2.5 / 5)  # t(0.975, 4) of any table, standard deviation of 1 .. 5
 
 
-def test_only_the_difference_counts_not_how_hard_a_task_is():
-    base_N = torch.tensor([0.0, 100.0, -50.0])
-    result = paired_difference(base_N, base_N + torch.tensor([1.0, 1.5, 0.5]), torch.arange(3))
-    half = 4.302653 * 0.5 / math.sqrt(3)  # t(0.975, 2)
-    assert (result.low, result.high) == pytest.approx((1 - half, 1 + half), abs=1e-4)
-
-
-def test_level_sets_the_quantile():
-    trained_N = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    result = paired_difference(torch.zeros(5), trained_N, torch.arange(5), level=0.9)
-    assert result.high - 3 == pytest.approx(2.131847 * math.sqrt(2.5 / 5), abs=1e-5)  # t(0.95, 4)
-
-
-def test_clusters_are_the_sample():
-    """Repeating every task ten times adds no evidence, and a cluster's size gives it no weight."""
-    gaps = torch.tensor([1.0, 2.0, 4.0])
-    once = paired_difference(torch.zeros(3), gaps, torch.arange(3))
-    often = paired_difference(torch.zeros(30), gaps.repeat_interleave(10), torch.arange(3).repeat_interleave(10))
-    assert (often.low, often.high) == pytest.approx((once.low, once.high))
-    uneven = paired_difference(torch.zeros(5), torch.tensor([1.0, 1, 1, 2, 4]), torch.tensor([7, 7, 7, 3, 5]))
-    assert uneven.difference == pytest.approx(7 / 3)
-
-
-def test_what_either_arm_could_not_score_is_left_out_of_both():
-    base_N = torch.tensor([1.0, NAN, 3.0, 5.0])
-    trained_N = torch.tensor([2.0, 9.0, NAN, 7.0])
-    result = paired_difference(base_N, trained_N, torch.arange(4))
-    assert (result.base, result.trained, result.difference) == (3, 4.5, 1.5)
-    whole = paired_difference(base_N[[0, 3]], trained_N[[0, 3]], torch.arange(2))
-    assert (result.low, result.high) == (whole.low, whole.high)
-
-
-@pytest.mark.parametrize("count, clusters", [(1, [0]), (3, [0, 0, 0])])
-def test_no_bounds_from_a_single_cluster(count, clusters):
-    result = paired_difference(torch.zeros(count), torch.ones(count), torch.tensor(clusters))
-    assert result.difference == 1 and math.isnan(result.low) and math.isnan(result.high)
+@pytest.mark.parametrize(
+    ("base", "trained", "clusters", "level", "difference", "half"),
+    [
+        ([0.0] * 5, [1.0, 2, 3, 4, 5], range(5), 0.95, 3, HALF),
+        ([0.0] * 5, [1.0, 2, 3, 4, 5], range(5), 0.9, 3, 2.131847 * math.sqrt(2.5 / 5)),  # t(0.95, 4)
+        # Only the difference counts, not how hard a task is: t(0.975, 2), standard deviation 0.5.
+        ([0.0, 100, -50], [1.0, 101.5, -49.5], range(3), 0.95, 1, 4.302653 * 0.5 / math.sqrt(3)),
+        # Clusters are the sample: repeating every task adds no evidence, a cluster's size gives it no weight.
+        ([0.0] * 10, [1.0, 1, 2, 2, 3, 3, 4, 4, 5, 5], [0, 0, 1, 1, 2, 2, 3, 3, 4, 4], 0.95, 3, HALF),
+        ([0.0] * 7, [1.0, 1, 1, 2, 3, 4, 5], [7, 7, 7, 3, 5, 1, 2], 0.95, 3, HALF),
+        # What either arm could not score is left out of both.
+        ([0.0, NAN, 0, 0, 0, 0, 0], [1.0, 9, NAN, 2, 3, 4, 5], range(7), 0.95, 3, HALF),
+        # A single cluster has no bounds.
+        ([0.0], [1.0], [0], 0.95, 1, NAN),
+        ([0.0] * 3, [1.0] * 3, [0, 0, 0], 0.95, 1, NAN),
+    ],
+)
+def test_students_interval_by_hand(base, trained, clusters, level, difference, half):
+    base_N, trained_N = torch.tensor(base), torch.tensor(trained)
+    result = paired_difference(base_N, trained_N, torch.tensor(list(clusters)), level)
+    assert result.difference == pytest.approx(difference)
+    bounds = (difference - half, difference + half)
+    assert (result.low, result.high) == pytest.approx(bounds, abs=1e-5, nan_ok=True)
+    scored_N = ~(base_N + trained_N).isnan()
+    means = (base_N[scored_N].mean().item(), trained_N[scored_N].mean().item())
+    assert (result.base, result.trained) == pytest.approx(means)
 
 
 def test_nothing_scored_is_nan_throughout():

@@ -16,13 +16,13 @@ from cgrpo.evaluation.statistics.paired import Unit, cluster_numbers, contrast, 
 from cgrpo.evaluation.statistics.tradeoff import RESAMPLES, Tradeoff, tradeoff
 from cgrpo.files import without_nan
 from cgrpo.scores import COPY, REAL, RESERVED, Column, ScoreRow
-from cgrpo.statistics import FLIPS, LEVEL, SEED, holm
+from cgrpo.statistics import FLIPS, LEVEL, SEED, Interval, holm
 
 AXES = ("identity", "prompt", "picture")
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Interval):
     """A method less the baseline, over the pairs that both have a score for.
 
     clusters           subjects, or prompts where all pictures show one subject (``Comparison.unit``)
@@ -44,8 +44,6 @@ class Difference:
     baseline_mean: float
     method_mean: float
     difference: float
-    low: float
-    high: float
     items_low: float
     items_high: float
     improved: float
@@ -61,7 +59,7 @@ class Difference:
     @property
     def beyond_zero(self) -> bool:
         """Whether the headline interval excludes 0."""
-        return self.low > 0 or self.high < 0
+        return self.above() or self.below()
 
     @property
     def least_p(self) -> float:
@@ -70,7 +68,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class SubjectDifference:
+class SubjectDifference(Interval):
     """A method less the baseline on one subject; the interval is over its prompts, for these items only."""
 
     method: str
@@ -79,8 +77,6 @@ class SubjectDifference:
     kind: str
     pairs: int
     difference: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -197,9 +193,9 @@ def _difference(
     clusters = [pair.prompt if unit == "prompts" else pair.subject for pair in paired]
     result = contrast(base_N, other_N, cluster_numbers(clusters), test=group == ALL)
     headline, items = result.over_clusters, result.over_cases
-    numbers = (headline.base, headline.trained, headline.difference, headline.low, headline.high, items.low, items.high)
     names, counts = (method, column.label, column.axis, group), (result.clusters, result.cases)
-    return Difference(*names, *counts, *numbers, result.improved, result.p, exact=result.exact)
+    numbers = (headline.base, headline.trained, headline.difference, items.low, items.high, result.improved, result.p)
+    return Difference(headline.low, headline.high, *names, *counts, *numbers, exact=result.exact)
 
 
 def _arms(both: Iterable[tuple[float, float]]) -> tuple[Tensor, Tensor]:
@@ -216,8 +212,8 @@ def _by_subject(cells: Cells, columns: Sequence[Column], methods: Sequence[str])
             for subject, kind in {pair.subject: pair.subject_kind for pair in paired}.items():
                 values = [both for pair, both in paired.items() if pair.subject == subject]
                 gap = paired_difference(*_arms(values), torch.arange(len(values)))
-                bounds = (gap.difference, gap.low, gap.high)
-                differences.append(SubjectDifference(method, column.label, subject, kind, len(values), *bounds))
+                names = (method, column.label, subject, kind)
+                differences.append(SubjectDifference(gap.low, gap.high, *names, len(values), gap.difference))
     return differences
 
 

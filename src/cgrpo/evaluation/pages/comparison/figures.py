@@ -22,7 +22,6 @@ from cgrpo.evaluation.show.plots import (
     legend,
     write_beside,
 )
-from cgrpo.evaluation.show.table import number
 from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.evaluation.statistics.tradeoff import Tradeoff
 from cgrpo.scores import AUTOENCODED, COPY, PROMPT_ONLY, REAL, RESERVED
@@ -53,7 +52,7 @@ def pareto_figure(comparison: Comparison) -> Figure:
 
 
 def _tradeoff(axes: Axes, panel: Tradeoff, methods: Sequence[str], close: bool) -> None:
-    title = "the methods from close by" if close else f"all rows; hypervolume {number(panel.hypervolume, 4)}"
+    title = "the methods from close by" if close else "all rows"
     axes.set_title(title, loc="left", color=INK, fontsize=10)
     draw_front(axes, [panel.points[name] for name in panel.front], panel.origin)
     spots = [_spot(name, point, methods, close) for name, point in panel.points.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.config import Config
-from cgrpo.evaluation.guard import Check
+from cgrpo.evaluation.guard import FAR, Check
 from cgrpo.evaluation.heldout import HeldOut
 from cgrpo.evaluation.metrics import Metric, movement
 from cgrpo.evaluation.pages.report.guard import guard_section
@@ -53,7 +53,7 @@ def write_report(
         config.title(),
         [
             verdict(metrics, _iterations(summary, rows)),
-            *(Text(caution, "caution") for caution in cautions(metrics) + warned(checks)),
+            *(Text(caution, "caution") for caution in cautions(metrics, _spreads(heldout)) + warned(checks)),
         ],
         [section for section in sections if section is not None],
         script=script(),
@@ -155,14 +155,22 @@ def _movement(noun: str, metrics: Mapping[str, Metric]) -> str:
     return f"of the {noun}s " + " while ".join(f"{words(name)} {verbs[moves[name]]} ({gaps[name]})" for name in metrics)
 
 
-def cautions(metrics: Mapping[str, Metric]) -> list[str]:
-    """What a glad verdict might hide."""
+def cautions(metrics: Mapping[str, Metric], spreads: Mapping[str, float]) -> list[str]:
+    """What a glad verdict might hide: guards that rose by more than the rule of the guard's warnings allows.
+
+    ``spreads``: the standard deviation of the base's scores over tasks, by metric.
+    """
     return [
         f"The guard {words(name)} rose too ({number(m.get('difference'), signed=True)}): "
         "look whether the trained pictures copy their references."
         for name, m in metrics.items()
-        if m.get("role") == "guard" and movement(m) == "rose"
+        if m.get("role") == "guard" and movement(m) == "rose" and m["difference"] > FAR * spreads.get(name, 0.0)
     ]
+
+
+def _spreads(heldout: HeldOut | None) -> dict[str, float]:
+    bases = {name: arms["base"] for name, arms in heldout.scores.items()} if heldout else {}
+    return {name: base[~base.isnan()].std().item() for name, base in bases.items() if (~base.isnan()).sum() > 1}
 
 
 def warned(checks: Sequence[Check]) -> list[str]:
