@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cgrpo.algorithm import window_start
 from cgrpo.config import Config, load_config, override, parse_config
 from cgrpo.errors import UserError
 from cgrpo.plan import GPUS, Plan, plan, render
+from cgrpo.plan.gpus import known_gpu
 from cgrpo.plan.memory import total
 from cgrpo.plan.work import lead_steps
 from cgrpo.training.grpo.settings import GrpoConfig
@@ -249,9 +251,43 @@ def test_the_packages_own_world_is_read_from_its_files() -> None:
 
 def test_the_text() -> None:
     text = render(plan(paper(), gpus=8))
-    for piece in ("8 x a100-80gb", "11,901,408,320", "956,301,312", "activations, checkpointing full", "hours", "Fits"):
+    for piece in ("8 x a100-80gb", "11,901,408,320", "956,301,312", "activations, checkpointing full", " h.", "Fits"):
         assert piece in text
     assert max(map(len, text.splitlines())) < 200
+    assert re.fullmatch(r"Fits: 63\.\d of 80 GiB\. \d+\.\d h\.", text.splitlines()[0])
+
+
+def test_so_little_work_is_bound_by_latency() -> None:
+    text = render(plan(load_config()))
+    assert "bound by latency" in text and " ms" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("RTX 4090", "rtx-4090-24gb"),
+        ("rtx4090", "rtx-4090-24gb"),
+        ("4090", "rtx-4090-24gb"),
+        ("NVIDIA GeForce RTX 3090", "rtx-3090-24gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
+        ("A100 80 GB", "a100-80gb"),
+        ("H200", "h200-141gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-80gb"),
+        ("l40s", "l40s-48gb"),
+    ],
+)
+def test_gpus_go_by_the_names_that_people_give_them(name: str, key: str) -> None:
+    assert known_gpu(name) == GPUS[key]
+
+
+@pytest.mark.parametrize("name", ["", "l40", "90", "abacus", "H100 NVL"])
+def test_other_gpus_are_not_taken_for_one(name: str) -> None:
+    assert known_gpu(name) is None
+
+
+def test_a_name_of_several_gpus() -> None:
+    with pytest.raises(UserError, match="a100-40gb or a100-80gb"):
+        known_gpu("NVIDIA A100")
 
 
 def test_as_json() -> None:

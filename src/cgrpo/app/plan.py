@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cgrpo.app.options import Finite, NewFile, Positive, Recipe, Settings, Whole, command, write_json
+from cgrpo.app.terminal import coloured
 
 
 def plan(
@@ -26,7 +27,7 @@ def plan(
     """Parameters, FLOPs, memory and hours of a recipe, without loading any weights.
 
     Args:
-        gpu: a GPU by name
+        gpu: a GPU by name, such as "RTX 4090"
         tflops: bf16 peak of a GPU that has no name here, TFLOP/s
         memory: memory of that GPU, GiB
         gpus: how many GPUs
@@ -48,7 +49,8 @@ def plan(
         tflops=tflops,
         memory=memory,
     )
-    print(planning.render(result))
+    verdict, _, details = planning.render(result).partition("\n\n")
+    print(f"{coloured(verdict, 'rose' if result.fits else 'fell')}\n\n{details}")
     if json:
         write_json(json, result.as_dict())
 

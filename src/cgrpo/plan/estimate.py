@@ -50,6 +50,11 @@ class Plan:
         return self.seconds * self.iterations / 3600
 
     @property
+    def latency_bound(self) -> bool:
+        """Whether there is too little work for a GPU's peak to tell the time: starting kernels takes longer."""
+        return self.seconds < 1
+
+    @property
     def fits(self) -> bool:
         return _fits(self.memory, self.gpu)
 
@@ -64,6 +69,7 @@ class Plan:
             "operations_total": self.work.total,
             "seconds_per_iteration": self.seconds,
             "hours": self.hours,
+            "latency_bound": self.latency_bound,
             "fits": self.fits,
         }
 

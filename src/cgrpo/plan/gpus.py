@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cgrpo.errors import UserError
@@ -33,16 +34,38 @@ GPUS = {name: Gpu(name, tflops, memory) for name, (tflops, memory) in _DATA_SHEE
 of the memory is part of the plan's reserve."""
 
 
+# What vendors and drivers put around a name.
+NOISE = {"nvidia", "geforce", "tesla", "gpu", "gb", "pcie", "sxm", "sxm4", "sxm5", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+
+
+def known_gpu(name: str) -> Gpu | None:
+    """The GPU of our list that a person means, such as "RTX 4090" or "NVIDIA A100-SXM4-80GB"; None for another.
+
+    Raises UserError where it may be several.
+    """
+    words = set(re.split(r"[\s_-]+", name.lower().strip())) - NOISE - {""}
+    found = [gpu for key, gpu in GPUS.items() if words and words <= _words(key)]
+    if len(found) > 1:
+        raise UserError(f"GPU {name!r}: it may be {' or '.join(gpu.name for gpu in found)}; say which")
+    return found[0] if found else None
+
+
+def _words(key: str) -> set[str]:
+    """Of "rtx-4090-24gb": rtx, 4090, rtx4090, 24gb and 24."""
+    parts = key.split("-")
+    return {*parts, "".join(parts[:-1]), parts[-1].removesuffix("gb")}
+
+
 def find_gpu(name: str, tflops: float | None = None, memory: float | None = None) -> Gpu:
     """The GPU called ``name`` with its numbers overridden by those given; any name will do where both are.
 
     Raises UserError for an unknown name without them, and for numbers that aren't positive.
     """
-    known = GPUS.get(name)
+    known = known_gpu(name)
     tflops = known.tflops if tflops is None and known else tflops
     memory = known.memory if memory is None and known else memory
     if tflops is None or memory is None:
         raise UserError(f"no GPU {name!r}: give one of {', '.join(GPUS)}, or its TFLOP/s and its memory in GiB")
     if tflops <= 0 or memory <= 0:
         raise UserError(f"GPU {name!r}: {tflops} TFLOP/s and {memory} GiB: both must be above 0")
-    return Gpu(name, float(tflops), float(memory))
+    return Gpu(known.name if known else name, float(tflops), float(memory))

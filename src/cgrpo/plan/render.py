@@ -10,15 +10,18 @@ _INDENT = "  "
 
 def render(plan: Plan) -> str:
     """The plan as a table that a person reads from top to bottom."""
-    blocks = [_heading(plan), _parameters(plan), _work(plan), _memory(plan), _verdict(plan)]
-    blocks.append(["Notes", *(f"{_INDENT}- {note}" for note in plan.notes)])
+    blocks = [_verdict(plan), _heading(plan), _parameters(plan), _work(plan), _memory(plan)]
+    latency = "so little work is bound by latency, which operations don't tell: time one iteration of cgrpo train"
+    notes = (latency, *plan.notes) if plan.latency_bound else plan.notes
+    blocks.append(["Notes", *(f"{_INDENT}- {note}" for note in notes)])
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
 def _heading(plan: Plan) -> list[str]:
-    tokens = plan.tokens
+    tokens, gpu = plan.tokens, plan.gpu
     return [
-        f"{plan.method} on {plan.gpus} x {plan.gpu.name} ({plan.gpu.tflops:g} TFLOP/s, {plan.gpu.memory:g} GiB each)",
+        f"{plan.method}, {plan.iterations:,} iterations, on {plan.gpus} x {gpu.name} ({gpu.tflops:g} TFLOP/s, "
+        f"{gpu.memory:g} GiB each)",
         f"{tokens.all:,} tokens a sample: {tokens.target:,} picture, {tokens.references:,} references, "
         f"{tokens.text:,} text",
     ]
@@ -37,11 +40,10 @@ def _work(plan: Plan) -> list[str]:
         ("optimizer steps", f"{work.updates:,}"),
         *((name, _operations(number)) for name, number in work.operations.items()),
         ("total", _operations(work.total)),
-        (
-            f"time at {plan.utilisation:.0%} utilisation ({'measured' if plan.measured else 'assumed'})",
-            _duration(plan.seconds),
-        ),
     ]
+    if not plan.latency_bound:
+        source = "measured" if plan.measured else "assumed"
+        rows.append((f"time at {plan.utilisation:.0%} utilisation ({source})", _duration(plan.seconds)))
     return ["One iteration, per GPU", *_rows(rows)]
 
 
@@ -58,19 +60,19 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _verdict(plan: Plan) -> list[str]:
-    run = f"{plan.iterations:,} iterations: {_duration(plan.hours * 3600)}"
-    peak, limit = _size(plan.memory.peak), f"{plan.gpu.memory:g} GiB"
+    """Whether it fits, and how long it takes: "Fits: 73.6 of 80 GiB. 98.8 h." """
+    share = f"{plan.memory.peak / GIB:.1f} of {plan.gpu.memory:g} GiB"
+    time = "Hours: see the notes" if plan.latency_bound else _duration(plan.hours * 3600)
     if plan.fits:
-        beside = f", beside {len(plan.memory.unknown)} of unknown size" if plan.memory.unknown else ""
-        return [run, f"Fits: {peak} of {limit}{beside}."]
+        unknown = f", beside {len(plan.memory.unknown)} of unknown size" if plan.memory.unknown else ""
+        return [f"Fits: {share}{unknown}. {time}."]
+    cure = "It would with " + " ".join(f"--set {setting}" for setting in plan.advice or ()) + "."
     if plan.advice is None:
         cure = (
-            "No setting that keeps the result mends it: try policy.dtype=bfloat16, policy.quantise=int8, a lower "
+            "No setting that keeps the result makes it fit: try policy.dtype=bfloat16, policy.quantise=int8, a lower "
             "policy.rank, smaller pictures, rewards elsewhere, or GPUs with more memory."
         )
-    else:
-        cure = "It would with " + " ".join(f"--set {setting}" for setting in plan.advice) + "."
-    return [run, f"Does not fit: {peak} of {limit}. {cure}"]
+    return [f"Does not fit: {share}. {time}.", cure]
 
 
 def _rows(rows: list[tuple[str, str]]) -> list[str]:
@@ -101,5 +103,5 @@ def _operations(number: float) -> str:
 
 def _duration(seconds: float) -> str:
     if seconds >= 3600:
-        return f"{seconds / 3600:.1f} hours"
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
