@@ -40,7 +40,7 @@ LOWEST = ("sampling.noise_level=1e-6", "sampling.shift=0.01", "training.betas=[0
 LOWEST += ("shaping.alpha=0", "training.max_grad_norm=5e-324", "sampling.window.fraction=5e-324", "weights.low=0")
 HIGHEST = ("sampling.shift=100", "training.clamp=1e9", "shaping.alpha=1e9", "training.max_grad_norm=1e9")
 HIGHEST += ("training.warmup=1000000000", "guard.patience=1000000000", "weights.others={extra=1e9}")
-HIGHEST += ("rewards.extra.type=exact_rewards:redness",)
+HIGHEST += ("rewards.extra.type=support.exact_rewards:redness",)
 
 
 @pytest.mark.parametrize("settings", [LOWEST, HIGHEST], ids=["lowest", "highest"])
@@ -143,7 +143,7 @@ def test_a_run_whose_checkpoints_are_lost(capfd, small, tmp_path):
     [
         ("training.iterations=2", "training.iterations was 1 and is 2 now.*cosine"),
         ("shaping.alpha=0.1", "shaping.alpha was 0.5 and is 0.1 now"),
-        ("rewards.identity.type=none", "rewards.identity.type was"),
+        ("rewards.identity.type=none", "rewards.identity.axis was"),
         ("training.micro_batch=3", ""),
         ("sampling.batch=4", ""),
     ],
@@ -164,7 +164,7 @@ def test_a_judge_that_is_missing_ends_no_run_late(capfd, small_arguments, tmp_pa
     Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
     (tmp_path / "held.json").write_text(json.dumps([{"prompt": "a toy", "image": "a.png"}] * 2))
     settings = ("guard.every=0", "evaluation.enabled=true", f"evaluation.source={tmp_path / 'held.json'}")
-    settings += ("guard.scorers.judge.type=exact_rewards:raises", "training.iterations=1")
+    settings += ("guard.scorers.judge.type=support.exact_rewards:raises", "training.iterations=1")
     words = [word for setting in settings for word in ("--set", setting)]
     run = tmp_path / "run"
     line = one_line(capfd, "train", *small_arguments, *words, "--out", run)  # it fails when it scores
