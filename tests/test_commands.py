@@ -22,8 +22,22 @@ def test_sample_from_any_picture(tmp_path, capsys):
         assert main(words) == 0
         assert Image.open(out / "prompt0-seed1.png").size == (32, 32)
         assert (out / "sheet.png").exists()
-    assert main(["sample", "--reference", str(tmp_path / "absent.png"), "--prompt", prompt, "--out", str(out)]) == 2
-    assert "absent.png" in capsys.readouterr().err
+    assert "does not know" not in capsys.readouterr().err
+    corgi = ["--prompt", "a corgi riding a toy", "--seeds", "1", "--steps", "2", "--out", str(tmp_path / "corgi")]
+    assert main(["sample", *corgi]) == 0
+    assert "does not know corgi, riding; it knows a " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("absent.png", "no such file"), ("*.png", "no such file"), ("", "a folder")]
+)
+def test_references_are_looked_at_before_the_model_is_loaded(tmp_path, capsys, monkeypatch, name, said):
+    monkeypatch.setattr("cgrpo.build.make_policy", lambda *_, **__: pytest.fail("loaded"))
+    words = ["--reference", str(tmp_path / name), "--prompt", "a toy"]
+    assert main(["sample", *words, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert main(["rewards", "score", str(tmp_path / name), *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_cite_and_help(capsys):

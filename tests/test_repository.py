@@ -150,6 +150,34 @@ def test_top_level_names_are_the_algorithms_own() -> None:
     assert all(getattr(cgrpo, name) is getattr(cgrpo.algorithm, name) for name in functions)
 
 
+USER = """
+from pathlib import Path
+import cgrpo
+
+cfg = cgrpo.load_config("naive", ["training.iterations=3"])
+run: Path = cgrpo.train(cfg, Path("outputs/mine"))
+outcome = cgrpo.evaluate_toybox(cgrpo.EvaluationRequest(run, out=Path("scores")), subjects=4)
+failed: int = outcome.failed
+methods: set[str] = {row.method for row in cgrpo.read_scores(Path("scores"))}
+wrong: str = cgrpo.train(cfg)
+"""
+
+
+def test_the_package_is_typed(tmp_path: Path) -> None:
+    """Its stub has the names that are loaded on first use, and a type checker knows what they return."""
+    package = Path(str(resources.files("cgrpo")))
+    stub = (package / "__init__.pyi").read_text(encoding="utf-8")
+    assert set(re.findall(r"^from (\S+) import (\w+) as", stub, re.MULTILINE)) == {
+        (module, name) for name, module in cgrpo._EXPORTS.items()
+    }
+    assert (package / "py.typed").is_file()
+    (tmp_path / "user.py").write_text(USER)
+    command = ["pyright", "--pythonpath", sys.executable, "user.py"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    errors = re.findall(r"user.py:(\d+):\d+ - error", printed)
+    assert errors == [str(USER.count("\n"))], printed  # the last line alone
+
+
 def test_only_the_policies_and_their_builders_know_families() -> None:
     """Import contracts don't see a name that comes by another way, or an attribute that only one family has."""
     package = ROOT / "src" / "cgrpo"

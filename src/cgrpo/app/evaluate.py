@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,6 +76,12 @@ def compare(
     return write_comparison(folder, baseline, out)
 
 
+def show_comparison(page: Path) -> None:
+    """Print the verdicts, and where the page is."""
+    print(*json.loads((page.parent / "comparison.json").read_text(encoding="utf-8"))["verdicts"], sep="\n")
+    print(f"page: {page}")
+
+
 def show_outcome(outcome: Outcome) -> int:
     """Print the table of means; 1 if a row has no score."""
     from cgrpo.evaluation.show.table import Table, number
@@ -123,5 +130,5 @@ app = group(
     command("toybox", evaluate_toybox, TOYBOX_EXAMPLES, show_outcome),
     command("dreambench", evaluate_dreambench, DREAMBENCH_EXAMPLES, show_outcome),
     command("manifest", evaluate_manifest, MANIFEST_EXAMPLES, show_outcome),
-    command("compare", compare, COMPARE_EXAMPLES, print),
+    command("compare", compare, COMPARE_EXAMPLES, show_comparison),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -11,7 +13,7 @@ from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import manifest_suite
 from cgrpo.evaluation.heldout import Tasks, heldout_tasks, tasks_of
-from cgrpo.hub import Wanted, whereabouts
+from cgrpo.hub import Wanted, asset, whereabouts
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.rewards import RewardSettings
 from cgrpo.section import TOYBOX_POLICIES
@@ -112,6 +114,20 @@ def make_final_tasks(cfg: Config) -> Tasks | None:
     source = make_manifest(cfg, path, limit=settings.tasks)
     suite = manifest_suite(source.path, limit=settings.tasks)
     return tasks_of(suite, source.batch(range(len(source.tasks))))
+
+
+def unknown_words(cfg: Config, prompts: Sequence[str]) -> str:
+    """What to say where the toy world's base is given words that it never learnt; "" for known ones and other bases."""
+    if cfg.policy.path not in TOYBOX_POLICIES:
+        return ""
+    tokenizer = json.loads((asset("policy") / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    known = {word for word in tokenizer["model"]["vocab"] if word.isalpha()}
+    unknown = dict.fromkeys(
+        word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()) if word not in known
+    )
+    if not unknown:
+        return ""
+    return f"the toy model does not know {', '.join(unknown)}; it knows {' '.join(sorted(known))}"
 
 
 def prompts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:

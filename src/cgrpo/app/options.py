@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter, Token
 from cyclopts.validators import Number
 
+from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text
 
 MOST = 2**62  # whole numbers up to this fit every library
@@ -87,6 +88,15 @@ def _shown_default(value: Any) -> str | None:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value)) or None
     return str(value) if value or (value == 0 and not isinstance(value, bool)) else None
+
+
+def check_pictures(files: Sequence[Path], option: str = "") -> None:
+    """Raises UserError for the first of ``files`` that is no picture's, before models are loaded."""
+    for file in files:
+        if file.is_dir():
+            raise UserError(f"{option}{file}: is a folder", f"name pictures in it, such as {file / '*.png'}")
+        if not file.exists() and "!/" not in str(file):  # of an archive
+            raise UserError(f"{option}{file}: no such file")
 
 
 DEFAULTS = Parameter(negative=(), json_dict=False, json_list=False, allow_repeating=True, show_default=_shown_default)

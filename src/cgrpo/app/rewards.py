@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cgrpo.app.options import File, Files, NewFile, Port, Positive, Recipe, Settings, command, group, write_json
+from cgrpo.app.options import (
+    File,
+    Files,
+    NewFile,
+    Port,
+    Positive,
+    Recipe,
+    Settings,
+    check_pictures,
+    command,
+    group,
+    write_json,
+)
 from cgrpo.errors import UserError
 from cgrpo.files import is_contact_sheet, without_nan
 
@@ -69,6 +81,8 @@ def score(
 
     if sheet is not None and (sheet.suffix.lower() not in SHEETS or sheet.is_dir() or not sheet.parent.is_dir()):
         raise UserError(f"--sheet {sheet}: give a file in an existing folder, ending in {' or '.join(SHEETS)}")
+    check_pictures(images)
+    check_pictures(references, "--reference ")
     chosen = _chosen(load_config(recipe, settings), rewards, {"identity": bool(references), "prompt": bool(prompt)})
     images = [path for path in images if not is_contact_sheet(path)] or images  # one that is among its pictures
     pictures = [open_picture(path) for path in images]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cgrpo.app.options import BaseRecipe, Files, Folder, Many, Run, Settings, Shares, Whole, command
+from cgrpo.app.options import BaseRecipe, Files, Folder, Many, Run, Settings, Shares, Whole, check_pictures, command
 from cgrpo.errors import UserError
 from cgrpo.files import save_picture, writing
 from cgrpo.text import is_blank
@@ -57,33 +58,39 @@ def sample(
     Raises:
         UserError: one of the files exists already.
     """
-    from cgrpo.app.adapter import blend_runs
-    from cgrpo.app.needs import print_cut
-    from cgrpo.build import make_policy
     from cgrpo.config import load_config
-    from cgrpo.data.archives import open_picture
-    from cgrpo.evaluation.sampling import follow, seed_noise
-    from cgrpo.evaluation.show.sheets import sample_sheet
-    from cgrpo.rewards.base import to_pictures
-    from cgrpo.types import Batch
 
     if not prompts or any(map(is_blank, prompts)):
         raise UserError("--prompt is empty; say what the picture should show")
     if blend and run is None:
         raise UserError("--blend mixes RUN with others; name the run")
-    shortcuts = _as_settings(steps, shift, guidance, size)
-    cfg, adapter = configuration(run, load_config(recipe), [*settings, *shortcuts])
-    with TemporaryDirectory() as scratch:
-        if blend and run is not None:
-            adapter = blend_runs(run, blend, Path(scratch))
-        policy = make_policy(cfg, adapter=adapter)
-    pictures = tuple(open_picture(path, cfg.policy.reference_alpha) for path in reference)
+    check_pictures(reference, "--reference ")
     count = len(prompts)
     files = [out / f"prompt{number}-seed{seed + offset}.png" for number in range(count) for offset in range(seeds)]
     files.append(out / "sheet.png")
     existing = next((file for file in files if file.exists()), None)
     if existing is not None:
         raise UserError(f"{existing}: is there already, maybe of other prompts, and is kept; give another --out")
+    shortcuts = _as_settings(steps, shift, guidance, size)
+    cfg, adapter = configuration(run, load_config(recipe), [*settings, *shortcuts])
+
+    # What is wrong above is said before torch is loaded.
+    from cgrpo.app.adapter import blend_runs
+    from cgrpo.app.needs import print_cut, unknown_words
+    from cgrpo.build import make_policy
+    from cgrpo.data.archives import open_picture
+    from cgrpo.evaluation.sampling import follow, seed_noise
+    from cgrpo.evaluation.show.sheets import sample_sheet
+    from cgrpo.rewards.base import to_pictures
+    from cgrpo.types import Batch
+
+    pictures = tuple(open_picture(path, cfg.policy.reference_alpha) for path in reference)
+    with TemporaryDirectory() as scratch:
+        if blend and run is not None:
+            adapter = blend_runs(run, blend, Path(scratch))
+        policy = make_policy(cfg, adapter=adapter)
+    if unknown := unknown_words(cfg, prompts):
+        print(f"cgrpo: {unknown}", file=sys.stderr)
     print_cut(policy.cut_prompts(prompts), [f"prompt {number}" for number in range(count)])
     batch = Batch(tuple(map(str, range(count))), tuple(prompts), (pictures,) * count, ("",) * count).repeat(seeds)
     noise_NLC = seed_noise(policy, range(seed, seed + seeds)).repeat(count, 1, 1)

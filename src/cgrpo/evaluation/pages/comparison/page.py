@@ -37,7 +37,8 @@ def write_comparison(folder: Path | str, baseline: str | None, out: Path | str) 
     page = render(comparison, rows, folder, description)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        table = json_text(comparison.as_dict(), indent=1, ensure_ascii=False)
+        verdicts = [verdict(comparison, method).text for method in comparison.methods[1:]]
+        table = json_text(comparison.as_dict() | {"verdicts": verdicts}, indent=1, ensure_ascii=False)
         write_text(out / "comparison.json", table + "\n")
         write_text(out / "tables.md", markdown(comparison))
         write_text(out / "tables.tex", latex(comparison))
