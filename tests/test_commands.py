@@ -4,6 +4,7 @@ import runpy
 import shlex
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from cgrpo.app.main import app, commands, main
