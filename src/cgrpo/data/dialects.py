@@ -124,11 +124,11 @@ def is_flow_factory(row: dict[str, Any]) -> bool:
 
 def translate_flow_factory(entry: Entry) -> dict[str, Any]:
     """Media of the input are the references, in their order; slots name arguments of pipelines and play no part."""
-    row, given = entry.fields, entry.fields.get("supervision") or {}
+    row, given = entry.fields, _object(entry.fields, "supervision", entry)
     fields = {"id": row.get("id"), "prompt": row["input"]["prompt"], "meta": row.get("metadata")}
     fields["references"] = _media(row["input"].get("media"), "type", "path", entry)
     for theirs, ours in (("target", "target"), ("chosen", "winner"), ("rejected", "loser")):
-        pictures = _media((given.get(theirs) or {}).get("media"), "type", "path", entry)
+        pictures = _media(_object(given, theirs, entry).get("media"), "type", "path", entry)
         fields[ours] = pictures[0] if len(pictures) == 1 else pictures or None
     return fields
 
@@ -157,8 +157,16 @@ def translate_unirl(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _object(table: dict[str, Any], key: str, entry: Entry) -> dict[str, Any]:
+    value = table.get(key) or {}
+    if not isinstance(value, dict):
+        raise UserError(f"{entry.where}: {key} must be an object")
+    return value
+
+
 def _media(items: Any, kind: str, name: str, entry: Entry) -> list[Any]:
     """The names in a list of media, all of which must be images. Raises UserError."""
+    items = items if isinstance(items, list | None) else [items]
     for item in items or []:
         if not isinstance(item, dict) or item.get(kind) != "image" or name not in item:
             raise UserError(
