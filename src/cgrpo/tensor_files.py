@@ -20,7 +20,7 @@ WORDS = "__metadata__"  # the header's entry for what is no tensor
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> None:
     """Replace ``path`` in one move, so that a kill leaves the old file or the new; ``words`` stand in its header.
 
-    Tensors may be of any device and layout, but not share memory. Raises OSError.
+    Tensors may be of any device and layout, and share memory. Raises OSError.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -53,7 +53,14 @@ def tensor_bytes(tensors: Mapping[str, Tensor], words: Mapping[str, str] | None 
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    """The tensors in memory of their own: the library refuses some that share it."""
+    plain, storages = {}, set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous().cpu()
+        place = own.untyped_storage().data_ptr()
+        plain[name] = own.clone() if place in storages else own
+        storages.add(place)
+    return plain
 
 
 def _given(words: Mapping[str, str] | None) -> dict[str, str] | None:

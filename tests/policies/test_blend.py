@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from support.policies import golden_policy, shake, velocity
+from support.policies import golden_policy, read_adapter, shake, velocity
 
 from cgrpo.app.main import main
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.exchange import blend_adapters, mix
-from cgrpo.policies.adapters.files import Origin, read_adapter, read_split
+from cgrpo.policies.adapters.files import Origin, read_split
 from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
 from cgrpo.policies.fingerprint import transformer_fingerprint

@@ -158,7 +158,7 @@ def test_joined_with_a_start_on_other_layers(tmp_path: Path) -> None:
     pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
     pipeline.load_lora_weights(str(tmp_path / "joined"))
     assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)
-    with pytest.raises(UserError, match="not fused LoRA keys"):
+    with pytest.raises(UserError, match="ff.net.2 has no place in UNO's layout"):
         convert_adapter(file, "uno", tmp_path / "u", join=tmp_path / "start.safetensors")
 
 

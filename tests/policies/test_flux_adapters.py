@@ -9,12 +9,13 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 from safetensors.torch import load_file, save_file
-from support.policies import golden_policy, same, stock_velocity, velocity, with_adapter
+from support.policies import golden_policy, read_adapter, same, stock_velocity, velocity, with_adapter
 from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.files import Origin, read_adapter
-from cgrpo.policies.adapters.keys import adapter_to_stock, adapter_to_uno, stock_to_adapter, to_split, uno_to_adapter
+from cgrpo.policies.adapters.files import Origin
+from cgrpo.policies.adapters.keys import adapter_to_stock, split_to_adapter, to_split, to_uno
+from cgrpo.policies.adapters.known import read_keys
 from cgrpo.policies.adapters.layers import (
     adapter_state,
     add_adapter,
@@ -25,6 +26,7 @@ from cgrpo.policies.adapters.layers import (
     save_adapter,
     set_adapter_state,
 )
+from cgrpo.tensor_files import write_tensors
 
 TINY = Origin("tiny", "1" * 64)
 
@@ -54,7 +56,7 @@ def test_only_the_adapter_trains_and_covers_what_uno_covers() -> None:
     names = {name for name, p in transformer.named_parameters() if p.requires_grad}
     assert all(".lora_" in name for name in names)
     uno = golden("golden_uno/tiny_lora_uno.safetensors")
-    ours = adapter_to_uno(adapter_state(transformer))
+    ours = to_uno(to_split(adapter_state(transformer)))
     assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in uno.items()}
     assert len(named_parameters(transformer)) == len(uno) == 24
 
@@ -105,11 +107,11 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
 
 def test_uno_round_trip_is_exact(tmp_path: Path) -> None:
     uno = {key: value.float() for key, value in golden("golden_uno/tiny_lora_uno.safetensors").items()}
-    assert same(adapter_to_uno(uno_to_adapter(uno)), uno)
+    assert same(to_uno(read_keys(uno, None).split), uno)
     save_file(uno, tmp_path / "dit_lora.safetensors")
     policy = golden_policy()
     load_adapter(policy.transformer, tmp_path / "dit_lora.safetensors")
-    assert same(adapter_to_uno(adapter_state(policy.transformer)), uno)
+    assert same(to_uno(to_split(adapter_state(policy.transformer))), uno)
     expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
     assert torch.allclose(velocity(policy), expected, atol=ACROSS_MACHINES)
 
@@ -147,13 +149,13 @@ def test_merged_into_a_stock_transformer() -> None:
 
 
 def test_split_adapters_are_refused() -> None:
-    stock = adapter_to_stock(adapter_state(with_adapter().transformer))
-    assert same(stock_to_adapter(stock), adapter_state(with_adapter().transformer))
-    key = "transformer.transformer_blocks.0.attn.to_k.lora_A.weight"
+    stock = to_split(adapter_state(with_adapter().transformer))
+    assert same(split_to_adapter(stock), adapter_state(with_adapter().transformer))
+    key = "transformer_blocks.0.attn.to_k.lora_A.weight"
     with pytest.raises(UserError, match="a split adapter"):
-        stock_to_adapter(stock | {key: stock[key] + 1})
+        split_to_adapter(stock | {key: stock[key] + 1})
     with pytest.raises(UserError, match="lacks 1 of its q, k, v"):
-        stock_to_adapter({k: v for k, v in stock.items() if k != key})
+        split_to_adapter({k: v for k, v in stock.items() if k != key})
 
 
 def test_misfits_are_named_at_once_and_change_nothing() -> None:
@@ -185,7 +187,7 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="only safetensors"):
         read_adapter(tmp_path / "bad.safetensors")
     save_file({"processor.x": torch.zeros(1), "a.processor.b": torch.zeros(1)}, tmp_path / "odd.safetensors")
-    with pytest.raises(UserError, match="odd.safetensors: .*not UNO"):
+    with pytest.raises(UserError, match="odd.safetensors: .*of no known"):
         load_adapter(policy.transformer, tmp_path / "odd.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="of no known LoRA layout"):
@@ -199,6 +201,6 @@ def test_scaled_adapters_are_read_at_their_strength(tmp_path: Path) -> None:
     own = adapter_state(with_adapter().transformer)
     for alpha in (4, 6):
         header = {"lora_adapter_metadata": json.dumps({"transformer.r": 4, "transformer.lora_alpha": alpha})}
-        save_file(adapter_to_stock(own), tmp_path / "a.safetensors", metadata=header)
+        write_tensors(tmp_path / "a.safetensors", adapter_to_stock(own), header)
         found, _ = read_adapter(tmp_path / "a.safetensors")
         assert same(found, {key: value * (alpha / 4 if "lora_B" in key else 1) for key, value in own.items()})

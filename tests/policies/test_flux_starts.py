@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.policies import GOLDEN, golden_policy, same, shake, with_adapter
+from support.policies import GOLDEN, golden_policy, read_adapter, same, shake, with_adapter
 from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 from torch import Tensor
 
@@ -19,7 +19,6 @@ from cgrpo.policies.adapters.files import (
     adapter_fingerprint,
     check_origin,
     origin_header,
-    read_adapter,
     read_split,
 )
 from cgrpo.policies.adapters.keys import to_split

@@ -230,9 +230,9 @@ def test_files_that_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
             assert str(caught.value).startswith(f"{tmp_path / 'odd.safetensors'}: ")
     headers = {
         "has rank 4, but its settings say 8": {"r": 8, "lora_alpha": 8},
-        "is no regular expression": {"r": 4, "lora_alpha": 4, "alpha_pattern": {"(to_q": 3}},
-        "must be numbers": {"r": 4, "lora_alpha": "4"},
-        "can't be read": {"r": 4, "alpha_pattern": [1]},
+        r"alpha_pattern\.\(to_q": {"r": 4, "lora_alpha": 4, "alpha_pattern": {"(to_q": 3}},
+        "lora_alpha: ": {"r": 4, "lora_alpha": "4"},
+        "alpha_pattern: ": {"r": 4, "alpha_pattern": [1]},
         "DoRA": {"r": 4, "use_dora": True},
     }
     for says, settings in headers.items():

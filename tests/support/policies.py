@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from cgrpo.policies.adapters.files import read_for
+from cgrpo.policies.adapters.keys import State
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies.adapters.layouts import FLUX
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
@@ -22,6 +25,11 @@ GOLDEN = PolicySettings(height=64, width=96, reference_size=32)  # the pictures 
 def from_folder(kind: type[Kind], folder: Path | str, **settings: Any) -> Kind:
     """The bare policy of a checkpoint under these settings of the table ``policy``."""
     return kind.from_checkpoint(PolicySettings(path=str(folder), **settings))
+
+
+def read_adapter(path: Path | str) -> tuple[State, dict[str, str]]:
+    """(tensors by fused key, header) of a FLUX.1 adapter in any layout."""
+    return read_for(path, FLUX)
 
 
 def golden_policy(dtype: torch.dtype = torch.float32) -> FluxPolicy:

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.policies import read_adapter
 from support.runs import GUARDED, JUDGED, distance, in_processes, interrupted, state
 
 from cgrpo.algorithm import average_decay
 from cgrpo.app import run as command
 from cgrpo.app.run import train
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.files import read_adapter
 from cgrpo.policies.adapters.layers import adapter_state
 
 AVERAGE = "training.average=0.6"

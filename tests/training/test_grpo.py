@@ -210,8 +210,9 @@ def test_a_single_reward_trains_alone(small):
 
 
 def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
+    from support.policies import read_adapter
+
     from cgrpo.app.sample import open_policy
-    from cgrpo.policies.adapters.files import read_adapter
     from cgrpo.policies.adapters.layers import adapter_state
 
     run = train(small(), tmp_path / "run")

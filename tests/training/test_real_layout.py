@@ -12,15 +12,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
 from support import golden_models, tiny_flux, tiny_flux2, tiny_rewards
-from support.policies import from_folder
+from support.policies import from_folder, read_adapter
 from support.warm import Started
 
 from cgrpo.app.main import main
 from cgrpo.app.sample import open_policy
 from cgrpo.build import make_source
 from cgrpo.config import TOYBOX, load_config, recipes
-from cgrpo.policies.adapters.files import read_adapter, read_split
-from cgrpo.policies.adapters.keys import adapter_to_uno
+from cgrpo.policies.adapters.files import read_split
+from cgrpo.policies.adapters.keys import to_split, to_uno
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.section import TOYBOX_POLICIES
@@ -45,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     start = {
         k: v + 0.2 * torch.randn(v.shape, generator=generator) for k, v in adapter_state(policy.transformer).items()
     }
-    save_file(adapter_to_uno(start), folder / "start.safetensors")
+    save_file(to_uno(to_split(start)), folder / "start.safetensors")
     rows = []
     for number, size in enumerate([(40, 40), (40, 20), (24, 48)]):
         Image.effect_noise(size, 80).convert("RGB").save(folder / f"{number}.png")

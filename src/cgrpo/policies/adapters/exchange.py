@@ -22,19 +22,20 @@ from cgrpo.policies.adapters.files import (
     adapter_file,
     adapter_fingerprint,
     header_origin,
+    naming,
     origin_header,
     read_known,
-    read_raw,
     read_split,
     write_adapter,
 )
-from cgrpo.policies.adapters.keys import PREFIX, State, adapter_to_uno, one_rank, pairs, stock_to_adapter, to_comfyui
+from cgrpo.policies.adapters.keys import State, adapter_to_stock, one_rank, pairs, to_comfyui, to_uno
+from cgrpo.policies.adapters.known import times
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
 _FILE_NAMES = {"diffusers": FILE_NAME, "uno": UNO_NAME, "comfyui": "comfyui_lora.safetensors"}
 _WRITERS: dict[str, Callable[[State], State]] = {
-    "diffusers": lambda split: {PREFIX + key: value for key, value in split.items()},
-    "uno": lambda split: adapter_to_uno(stock_to_adapter(split)),
+    "diffusers": adapter_to_stock,
+    "uno": to_uno,
     "comfyui": to_comfyui,
 }
 
@@ -70,10 +71,8 @@ def convert_adapter(
         why = "the delta only was asked for" if only_delta else "it is whole as it is"
         raise UserError(f"{file}: nothing to join ({why}); leave the start out")
     padded, rank = one_rank(split)
-    try:
+    with naming(file):
         state = _WRITERS[to](split if to == "comfyui" else padded)  # whose every layer says its own rank
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
     target = _target(out, _FILE_NAMES[to], [file, *([join] if join else [])])
     joined = {key: header[key] for key in ("joined_start",) if key in header}
     return write_adapter(target, state, origin_header(origin, rank) | joined | {"converted_from": Path(file).name})
@@ -83,8 +82,9 @@ def blend_adapters(first: str | Path, others: Sequence[tuple[str | Path, float]]
     """Write the convex mix of adapters to ``out``, a safetensors file or a folder; returns the file written.
 
     What is mixed is what they add to the base's weights: sum of share * B A, ``first`` having what the others' shares
-    leave of 1. That is exact, and no mix of the factors A and B would be: ranks are laid side by side, so the result's
-    rank is the sum of theirs. Shares from 0 to 1, their sum at most 1; who has share 0 is left out.
+    leave of 1. No mix of the factors A and B would be that: ranks are laid side by side, so the result's rank is the
+    sum of theirs. A B whose share of it its own precision can't hold is written in float32. Shares from 0 to 1, their
+    sum at most 1; who has share 0 is left out.
     Raises UserError for other shares, and for adapters of different bases or starts.
     """
     for path, share in others:
@@ -113,7 +113,7 @@ def mix(splits: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> Stat
         down, up = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
         own = [(split, share) for split, share in zip(splits, shares, strict=True) if down in split]
         mixed[down] = torch.cat([split[down] for split, _ in own])
-        mixed[up] = torch.cat([share * split[up] for split, share in own], dim=1)
+        mixed[up] = torch.cat([times(split[up], share) for split, share in own], dim=1)
     return mixed
 
 
@@ -123,8 +123,7 @@ def inspect_adapter(file: str | Path) -> dict[str, Any]:
     "delta_norms" are Frobenius norms of B A by kind of layer over all blocks: the root of the summed squares;
     "untrained" tells that every B is zero, so that the adapter changes nothing.
     """
-    _, raw, _ = read_raw(file)
-    known, header = read_known(file)
+    known, header, raw = read_known(file)
     split = known.split
     origin = known_origin(file, header)
     squares: dict[str, float] = defaultdict(float)
@@ -158,10 +157,8 @@ def _squared_norm(down: Tensor, up: Tensor) -> float:
 
 
 def known_origin(file: str | Path, header: Mapping[str, str]) -> Origin:
-    try:
+    with naming(file):
         return header_origin(header) or Origin(header.get("base", ""), "")
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
 
 
 def check_start(start: str | Path, split: Mapping[str, Tensor], file: str | Path, origin: Origin) -> None:

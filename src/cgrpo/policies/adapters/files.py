@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading, writing
 from cgrpo.fingerprint import of_tensors
-from cgrpo.policies.adapters.keys import State, stock_to_adapter
+from cgrpo.policies.adapters.keys import State, split_to_adapter
 from cgrpo.policies.adapters.known import Known, read_keys
 from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.adapters.scales import config_settings, header_settings
 from cgrpo.policies.checkpoints import refuse_not_finite
 from cgrpo.tensor_files import write_tensors
-from cgrpo.text import cure_for, first_bytes
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 PEFT = "base_model.model."  # before the keys that peft saves
@@ -54,29 +55,6 @@ class Origin:
         return f"{self.base or 'a base'} ({self.base_hash[:12]}) with {start} merged in"
 
 
-def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
-    """(the file, its tensors under its own keys, its header); ``path`` is a file or a folder with one of NAMES.
-
-    Raises UserError if there is none, it can't be read, or a number in it is not finite.
-    """
-    path = Path(path)
-    file = adapter_file(path)
-    if not file.is_file():
-        raise UserError(f"{file}: no such adapter; give a safetensors file or a folder with {FILE_NAME}")
-    pieces = re.search(r"-\d{5}-of-(\d{5})$", file.stem)
-    if pieces and int(pieces[1]) > 1:
-        raise UserError(f"{file}: one of {int(pieces[1])} pieces of an adapter; save it in one, and give that")
-    try:
-        with safe_open(file, "pt") as opened:
-            header = opened.metadata() or {}
-            state = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        cure = cure_for(first_bytes(file), "only safetensors are read")
-        raise UserError(f"{file}: not a readable safetensors file ({error}); {cure}") from error
-    refuse_not_finite(file, state)
-    return file, state, header
-
-
 def adapter_file(path: Path) -> Path:
     """``path``, or the adapter in the folder that it is: of a known name, or the only one there."""
     if not path.is_dir():
@@ -86,51 +64,71 @@ def adapter_file(path: Path) -> Path:
     return next((path / name for name in NAMES if (path / name).is_file()), only)
 
 
-def read_adapter(path: str | Path) -> tuple[State, dict[str, str]]:
-    """(tensors by fused key, header) of an adapter file in any known layout.
+def read_raw(path: str | Path) -> tuple[Path, State, dict[str, str]]:
+    """(the file, its tensors under its own keys, its header); ``path`` is a file or a folder with one of NAMES.
 
-    Raises UserError as ``read_split`` does, and on split adapters, which have no fused form.
+    Raises UserError if there is none, it can't be read, or a number in it is not finite.
     """
-    split, header = read_split(path)
-    try:
-        return stock_to_adapter(split), header
-    except UserError as error:
-        raise UserError(f"{adapter_file(Path(path))}: {error}") from None
+    file = adapter_file(Path(path))
+    if not file.is_file():
+        raise UserError(f"{file}: no such adapter; give a safetensors file or a folder with {FILE_NAME}")
+    pieces = re.search(r"-\d{5}-of-(\d{5})$", file.stem)
+    if pieces and int(pieces[1]) > 1:
+        raise UserError(f"{file}: one of {int(pieces[1])} pieces of an adapter; save it in one, and give that")
+    with reading(file, "only safetensors are read", SafetensorError), safe_open(file, "pt") as opened:
+        header = opened.metadata() or {}
+        state = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
+    refuse_not_finite(file, state)
+    return file, state, header
 
 
-def read_for(path: str | Path, layout: Layout) -> tuple[State, dict[str, str]]:
-    """(tensors by the names of the layout's layers, header); raises UserError, also on another family's adapter."""
-    split, header = read_split(path)
-    refuse_other_family(path, split, layout)
-    return read_adapter(path) if layout.fused else (split, header)
+def read_known(path: str | Path, layout: Layout | None = None) -> tuple[Known, dict[str, str], State]:
+    """(what the file holds, its header, its tensors as they are).
 
-
-def read_split(path: str | Path) -> tuple[State, dict[str, str]]:
-    """(tensors by stock key without prefix, scales within B, header): split adapters too; every A has its B.
-
-    What is not carried is said on stderr, once.
+    ``layout`` as in ``read_keys``. Raises UserError as ``read_raw`` does, and if it is of no known layout.
     """
-    known, header = read_known(path)
-    if known.left_out:
-        _say(f"{path}: {len(known.left_out)} tensors of its text encoders' part are left out: only the transformer's")
-    return known.split, header
-
-
-def read_known(path: str | Path) -> tuple[Known, dict[str, str]]:
-    """(what the file holds, its header). Raises UserError as ``read_raw`` does, and if it is of no known layout."""
     file, raw, header = read_raw(path)
     state = {  # floats of 8 bits fit into bfloat16
         key: value.bfloat16() if value.itemsize == 1 and value.is_floating_point() else value
         for key, value in raw.items()
     }
+    settings = header_settings(file, header)
+    alphas, peft = (any(key.endswith(".alpha") for key in state), any(key.startswith(PEFT) for key in state))
+    if settings is None and (peft or (file.name == NAMES[1] and not alphas)):
+        settings = config_settings(file)
+        if settings is None and peft and not alphas:
+            _say(f"{path}: no adapter_config.json beside it, so its alpha is taken to be its rank")
+    with naming(file):
+        return read_keys(state, settings, layout), header, raw
+
+
+def read_split(path: str | Path, layout: Layout | None = None) -> tuple[State, dict[str, str]]:
+    """(tensors by split key, scales within B, header): split adapters too; every A has its B.
+
+    What is not carried is said on stderr, once.
+    """
+    known, header, _ = read_known(path, layout)
+    if known.left_out:
+        _say(f"{path}: {len(known.left_out)} tensors of its text encoders' part are left out: only the transformer's")
+    return known.split, header
+
+
+def read_for(path: str | Path, layout: Layout) -> tuple[State, dict[str, str]]:
+    """(tensors by the names of the layout's layers, header).
+
+    Raises UserError as ``read_known``, on another family's adapter, and on a split one where the layout is fused.
+    """
+    split, header = read_split(path, layout)
+    refuse_other_family(path, split, layout)
+    with naming(adapter_file(Path(path))):
+        return (split_to_adapter(split) if layout.fused else split), header
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Let a UserError within say the file, too."""
     try:
-        settings = header_settings(header)
-        alphas, peft = (any(key.endswith(".alpha") for key in state), any(key.startswith(PEFT) for key in state))
-        if settings is None and (peft or (file.name == NAMES[1] and not alphas)):
-            settings = config_settings(file)
-            if settings is None and peft and not alphas:
-                _say(f"{path}: no adapter_config.json beside it, so its alpha is taken to be its rank")
-        return read_keys(state, settings), header
+        yield
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
@@ -145,11 +143,9 @@ def write_adapter(file: Path, state: Mapping[str, Tensor], header: Mapping[str, 
 
     Equal tensors with equal headers give files that are equal byte for byte.
     """
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(file, state, {"format": "pt", **header})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: can't be written ({error}); give another place") from error
     return file
 
 

@@ -4,12 +4,12 @@ What a name begins with tells its layout; what it ends with, which matrix it is:
 
 diffusers   ``transformer.transformer_blocks.0.attn.to_q.lora_A.weight``
 peft        ``base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight``, adapter_config.json beside it
-UNO         ``double_blocks.0.processor.qkv_lora1.down.weight`` (keys.py)
+UNO         ``double_blocks.0.processor.qkv_lora1.down.weight``; XLabs' names
 kohya       ``lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight``; ``lora_transformer_...`` with diffusers' names
 ComfyUI     ``diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight``; BFL's names (layouts.py)
 BFL         the same without prefix
 
-The form: stock keys without prefix, the scale within B, so that every delta is B A.
+The form: split keys (keys.py), the scale within B, so that every delta is B A.
 
 diffusers' own converters (0.42.1) are no substitute. They read single blocks at a width of 3072 alone, leave
 ComfyUI's and BFL's lora_A keys as they are, fail on peft's files, drop FLUX.2's last modulation or its swapped halves,
@@ -19,43 +19,32 @@ and scale A, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.keys import State, pairs, to_split, uno_to_adapter
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, SWAPPED, Blocks, layout_of
+from cgrpo.policies.adapters.keys import FUSED, State, to_split
+from cgrpo.policies.adapters.layouts import FLUX, FLUX2, SWAPPED, UNO, Blocks, Layout, layout_of
 from cgrpo.policies.adapters.scales import Settings
 
-# What may stand before a module's name, of which layout that is; the longest first.
-_PREFIXES = {
-    "base_model.model.diffusion_model.": "peft",
-    "base_model.model.transformer.": "peft",
-    "base_model.model.": "peft",
-    "model.diffusion_model.": "comfyui",
-    "diffusion_model.": "comfyui",
-    "lora_transformer_": "kohya",
-    "lora_unet_": "kohya",
-    "transformer.": "diffusers",
-    "": "",
-}
+_WRAPPER = re.compile(  # of processes that share a model, of torch.compile, of sharding
+    r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
 _TEXT = re.compile(r"(base_model\.model\.)?(text_(encoder|model)|lora_te\d?_)")  # text_encoders., text_encoder_2. too
-_MATRIX = re.compile(r"(.+)\.(lora_A|lora_down|lora\.down|lora_B|lora_up|lora\.up)(?:\.(?!weight)(\w+))?\.weight")
-_WRAPPERS = re.compile(r"^module\.|\b_orig_mod\.")  # of processes that share a model, and of torch.compile
+_PREFIX = re.compile(r"(base_model\.model\.|transformer\.|model\.(?=diffusion)|diffusion_model\.)*")
+_UNDERSCORES = re.compile(r"(lora_transformer|lora_unet|lycoris)_")
+_MATRIX = re.compile(r"(.+)\.(?:(lora_A|lora_down|lora\.down)|lora_B|lora_up|lora\.up)(?:\.(?!weight)(\w+))?\.weight")
+_UNO_MATRIX = re.compile(r"(\.processor\.\w+\.)(?=(?:down|up)\.)")
 _OTHERS = {  # kinds of adapters that are no B A
     "dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", ".lokr_": "LoKr", ".hada_": "LoHa", ".oft_": "OFT",
     ".lora_mid": "LoCon's convolution", ".alpha": "an alpha of many numbers", "norm.scale": "a norm's weights",
     "scale_weight": "a scale of 8-bit numbers", "scaled_fp8": "a scale of 8-bit numbers",
     ".diff": "a full difference of weights", ".bias": "a bias",
 }  # fmt: skip
-_OURS = re.compile(
-    r"(single_)?transformer_blocks\.\d+\.|x_embedder$|context_embedder$|proj_out$|norm_out\.|time_(text|guidance)_embed\."
-    r"|(double|single)_stream_modulation(_img|_txt)?\.linear$"
-)
-_BLOCK = re.compile(r"(double_blocks|single_blocks|transformer_blocks|single_transformer_blocks)[._](\d+)[._](.+)")
+_NUMBER = re.compile(r"(?<=blocks[._])\d+(?=[._])")
 # BFL's layers whose shapes tell FLUX.2, by its ratio of rows to inputs.
 _TELLING = re.compile(r"(?:single_blocks[._]\d+[._](linear[12])|double_blocks[._]\d+[._](?:img|txt)_(mlp[._][02]))$")
 _FLUX2_RATIOS = {"linear1": (9, 1), "linear2": (1, 4), "mlp.0": (6, 1), "mlp.2": (1, 3)}
@@ -66,7 +55,7 @@ class Known:
     """An adapter file, read.
 
     layout     "diffusers", "peft", "uno", "kohya", "comfyui" or "bfl"
-    split      tensors by stock key without prefix, scales within B; no two share memory
+    split      tensors by split key, scales within B; some may share memory
     scales     what each module's B was multiplied with, by the file's own name of it
     left_out   keys of the text encoders' part, which is none of a transformer's
     """
@@ -86,19 +75,16 @@ class _Matrices:
     alpha: float | None = None
 
 
-def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
-    """Any layout. ``settings``: what the file's header, or the config beside it, says of scales; None is nothing.
+def read_keys(state: Mapping[str, Tensor], settings: Settings | None, layout: Layout | None = None) -> Known:
+    """Any layout of keys.
 
-    Raises UserError, without the file's name, on keys of no known layout, other kinds of adapters, and matrices
-    that don't go together.
+    settings   what the file's header, or the config beside it, says of scales; None is nothing
+    layout     a family's whose layers are known beside FLUX.1's and FLUX.2's
+
+    Raises UserError, without the file's name, on layers that no family has, other kinds of adapters, and matrices that
+    don't go together.
     """
-    if any(".processor." in key for key in state):
-        for key, value in state.items():
-            _refuse_integers(key, value)
-        split = to_split(uno_to_adapter(state))
-        pairs(split)
-        return Known("uno", split, {})
-    unwrapped = {_WRAPPERS.sub("", key): value for key, value in state.items()}
+    unwrapped = {_UNO_MATRIX.sub(r"\1lora_", _WRAPPER.sub("", key)): value for key, value in state.items()}
     if len(unwrapped) < len(state):
         raise UserError("adapter: holds the same keys with and without a wrapper's name; leave one of them out")
     left_out = tuple(key for key in unwrapped if _TEXT.match(key))
@@ -106,8 +92,8 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
     if not modules:
         what = "only a text encoder's part" if left_out else "no LoRA matrices"
         raise UserError(f"adapter: holds {what}; is this another file?")
-    blocks = _blocks(modules)
-    named = {name: _named(name, blocks) for name in modules}
+    layers = _layers(_family(modules).blocks, UNO, layout.blocks if layout else {})
+    named = {name: _named(name, layers) for name in modules}
     layouts = list(dict.fromkeys(layout for layout, _, _ in named.values()))
     if len(layouts) > 1:
         raise UserError(f"adapter: holds two layouts at once, {' and '.join(layouts)}; leave one of them out")
@@ -118,16 +104,16 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None) -> Known:
         down, up = module.down, module.up
         if down is None or up is None or not down.ndim == up.ndim == 2 or not down.numel() or len(down) != up.shape[1]:
             raise UserError(f"adapter: A and B of {name} don't go together; save the adapter anew")
-        layout, plain, parts = named[name]
-        scales[plain] = _scale(name, plain, module.alpha, len(down), settings, alphas, strict=layout != "kohya")
-        pieces = _pieces(name, parts, _times(up, scales[plain]), down.shape[1])
-        for place, (part, piece) in enumerate(zip(parts, pieces, strict=True)):
+        kind, plain, parts = named[name]
+        scales[plain] = _scale(name, plain, module.alpha, len(down), settings, alphas, strict=kind != "kohya")
+        pieces = _pieces(name, parts, times(up, scales[plain]), down.shape[1])
+        for part, piece in zip(parts, pieces, strict=True):
             if f"{part}.lora_A.weight" in split:
                 raise UserError(f"adapter: holds {part} twice; leave one of them out")
-            split[f"{part}.lora_A.weight"] = down.clone() if place else down
+            split[f"{part}.lora_A.weight"] = down
             split[f"{part}.lora_B.weight"] = piece
     whole = to_split(split)
-    if len(whole) < sum(3 if ".to_qkv." in key or ".to_added_qkv." in key else 1 for key in split):
+    if len(whole) < sum(3 if name.split(".")[-3] in FUSED else 1 for name in split):
         raise UserError("adapter: holds layers both fused and split into q, k and v; leave one of them out")
     return Known(layouts[0], whole, scales, left_out)
 
@@ -139,11 +125,13 @@ def _modules(state: Mapping[str, Tensor]) -> dict[str, _Matrices]:
     names: set[str | None] = set()  # of the adapter, where the file has not left it out
     for key, value in state.items():
         if match := _MATRIX.fullmatch(key):
-            name, matrix, adapter = match.groups()
+            name, down, adapter = match.groups()
             names.add(adapter)
-            _refuse_integers(key, value)
+            if not value.is_floating_point():
+                kind = str(value.dtype).removeprefix("torch.")
+                raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
             flat = value.flatten(1) if value.shape[2:] == (1, 1) else value  # of a convolution over one pixel
-            field = "down" if matrix in ("lora_A", "lora_down", "lora.down") else "up"
+            field = "down" if down else "up"
             module = modules.setdefault(name, _Matrices())
             if getattr(module, field) is not None and len(names) == 1:
                 raise UserError(f"adapter: holds a matrix of {name} twice, {key} again; leave one out")
@@ -162,12 +150,6 @@ def _modules(state: Mapping[str, Tensor]) -> dict[str, _Matrices]:
     return modules
 
 
-def _refuse_integers(key: str, value: Tensor) -> None:
-    if not value.is_floating_point():
-        kind = str(value.dtype).removeprefix("torch.")
-        raise UserError(f"adapter: {key} holds {kind} numbers, whose scale is unknown; save it as floats")
-
-
 def _no_layout(keys: list[str]) -> UserError:
     return UserError(
         f"adapter: {len(keys)} keys are of no known LoRA layout (diffusers, peft, UNO, kohya, ComfyUI, BFL), such as "
@@ -175,51 +157,52 @@ def _no_layout(keys: list[str]) -> UserError:
     )
 
 
-def _blocks(modules: Mapping[str, _Matrices]) -> Blocks:
-    """BFL's names in the family that the file is of; FLUX.1's where both would read it alike."""
+def _family(modules: Mapping[str, _Matrices]) -> Layout:
+    """The family whose BFL names the file has; FLUX.1 where both would read it alike."""
     if layout_of(f"{name}." for name in modules) == FLUX2:
-        return FLUX2.blocks
+        return FLUX2
     for name, module in modules.items():
         match, down, up = _TELLING.search(name), module.down, module.up
         if match and down is not None and up is not None and down.ndim == up.ndim == 2:
             rows, inputs = _FLUX2_RATIOS[(match[1] or match[2]).replace("_", ".")]
             if up.shape[0] * inputs == down.shape[1] * rows:
-                return FLUX2.blocks
-    return FLUX.blocks
+                return FLUX2
+    return FLUX
 
 
-def _named(module: str, blocks: Blocks) -> tuple[str, str, list[str]]:
+def _layers(*tables: Blocks) -> dict[str, list[str]]:
+    """The stock layers, top to bottom, by every name that stands for them, * in place of a block's number."""
+    names: dict[str, list[str]] = {}
+    for blocks in tables:
+        for ours, (theirs, table) in blocks.items():
+            for layer, parts in table.items():
+                stock = [f"{ours}.*.{part}" if ours else part for part in parts]
+                names[f"{theirs}.*.{layer}" if theirs else layer] = stock
+                names |= {name: [name] for name in stock}
+    for fused, (first, *_) in FUSED.items():
+        names |= {own: [own] for name in list(names) if (own := re.sub(rf"\b{first}$", fused, name)) != name}
+    return names
+
+
+def _named(module: str, layers: Mapping[str, list[str]]) -> tuple[str, str, list[str]]:
     """(layout, the name without prefix, the stock modules that are stacked in it, top to bottom)."""
-    prefix, layout = next((prefix, layout) for prefix, layout in _PREFIXES.items() if module.startswith(prefix))
-    plain = module.removeprefix(prefix)
-    parts = _stacked(_dotted(plain, blocks) if layout == "kohya" else plain, blocks)
-    if parts is None and layout == "diffusers":
-        parts = [plain]  # loading reports what the transformer lacks
+    if match := _UNDERSCORES.match(module):
+        layout, plain = "kohya", module.removeprefix(match[0])
+        layers = {name.replace(".", "_"): parts for name, parts in layers.items()}
+    else:
+        prefix = _PREFIX.match(module)
+        before = prefix[0] if prefix else ""
+        plain = module.removeprefix(before)
+        named = {"base_model.": "peft", "diffusion_model.": "comfyui", "transformer.": "diffusers"}
+        layout = next((layout for part, layout in named.items() if part in before), "")
+    number = _NUMBER.search(plain)
+    parts = layers.get(_NUMBER.sub("*", plain, count=1))
     if parts is None:
         raise _no_layout([module])
-    return layout or ("diffusers" if parts == [plain] else "bfl"), plain, parts
-
-
-def _stacked(name: str, blocks: Blocks) -> list[str] | None:
-    """The stock modules of a dotted name, BFL's or stock; None for any other."""
-    if _OURS.match(name):
-        return [name]
-    kind, number, layer = match.groups() if (match := _BLOCK.fullmatch(name)) else ("", "", name)
-    for ours, (theirs, table) in blocks.items():
-        if kind == theirs and layer in table:
-            return [".".join(filter(None, (ours, number, part))) for part in table[layer]]
-    return None
-
-
-def _dotted(name: str, blocks: Blocks) -> str:
-    """``double_blocks_0_img_attn_qkv`` with its dots: the tables hold every layer. An unknown name stays as it is."""
-    kind, number, layer = match.groups() if (match := _BLOCK.fullmatch(name)) else ("", "", name)
-    for ours, (theirs, table) in blocks.items():
-        layers = [*(table if kind == theirs else ()), *(p for ps in table.values() for p in ps if kind == ours)]
-        for dotted in layers:
-            if dotted.replace(".", "_") == layer:
-                return ".".join(filter(None, (kind, number, dotted)))
-    return name
+    modules = [part.replace("*", number[0]) if number else part for part in parts]
+    if not layout:
+        layout = "diffusers" if modules == [plain] else "uno" if ".processor." in plain else "bfl"
+    return layout, plain, modules
 
 
 def _scale(
@@ -246,7 +229,7 @@ def _scale(
     return 1.0 if alpha is None else alpha / rank
 
 
-def _times(up: Tensor, scale: float) -> Tensor:
+def times(up: Tensor, scale: float) -> Tensor:
     """``up`` times ``scale``: in its own dtype where that loses nothing, else in float32."""
     if scale == 1:
         return up
@@ -255,7 +238,7 @@ def _times(up: Tensor, scale: float) -> Tensor:
     return narrow if torch.equal(narrow.to(exact.dtype), exact) else exact
 
 
-def _pieces(module: str, parts: list[str], up: Tensor, width: int) -> list[Tensor]:
+def _pieces(module: str, parts: Sequence[str], up: Tensor, width: int) -> list[Tensor]:
     """B cut as the modules of ``parts`` lie in it; ``width`` is the number of inputs, and of each projection's rows."""
     if module.endswith((SWAPPED, SWAPPED.replace(".", "_"))):
         return [torch.cat(up.chunk(2)[::-1])]

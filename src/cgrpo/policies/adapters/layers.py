@@ -27,6 +27,7 @@ from cgrpo.policies.adapters.files import (
     adapter_fingerprint,
     check_origin,
     header_origin,
+    naming,
     origin_header,
     read_for,
     read_split,
@@ -73,7 +74,7 @@ def merge_start(transformer: Any, path: str | Path, layout: Layout = FLUX) -> st
     """
     if _lora_layers(transformer):
         raise UserError(f"{path}: the transformer already carries an adapter; merge the start into a fresh base")
-    state, header = read_split(path)
+    state, header = read_split(path, layout)
     refuse_other_family(path, state, layout)
     _refuse_merged(path, header)
     merge_pairs(transformer, state, path)
@@ -111,10 +112,8 @@ def continue_start(transformer: Any, path: str | Path, layout: Layout = FLUX) ->
     state, header = read_for(path, layout)
     _refuse_merged(path, header)
     add_adapter(transformer, _rank(state), 0, layout)
-    try:
+    with naming(path):
         set_adapter_state(transformer, state)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     _inject(transformer, _rank(state), _REFERENCE, layout)
     with torch.no_grad():
         for name, layer in _lora_layers(transformer).items():
@@ -210,7 +209,7 @@ def save_adapter(transformer: nn.Module, folder: str | Path, *, origin: Origin) 
 def load_adapter(
     transformer: Any, path: str | Path, origin: Origin | None = None, layout: Layout = FLUX
 ) -> dict[str, str]:
-    """Load an adapter file (see ``read_adapter``) into the transformer's adapter; returns the file's header.
+    """Load an adapter file into the transformer's adapter; returns the file's header.
 
     Where there is no adapter yet, one of the file's rank is added. ``origin`` is what this transformer is;
     None leaves it unchecked. Raises UserError if the file doesn't fit or belongs to other weights.
@@ -220,10 +219,8 @@ def load_adapter(
         check_origin(path, header, origin)
     if not _lora_layers(transformer):
         add_adapter(transformer, _rank(state), 0, layout)
-    try:
+    with naming(path):
         set_adapter_state(transformer, state)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     return header
 
 

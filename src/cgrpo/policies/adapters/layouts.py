@@ -57,6 +57,22 @@ _ATTENTION = {
     "txt_attn.proj": ["attn.to_add_out"],
 }
 
+UNO: Blocks = {  # the released checkpoints' names (XLabs'), of FLUX.1's layers
+    "transformer_blocks": (
+        "double_blocks",
+        {
+            "processor.qkv_lora1": _ATTENTION["img_attn.qkv"],
+            "processor.qkv_lora2": _ATTENTION["txt_attn.qkv"],
+            "processor.proj_lora1": _ATTENTION["img_attn.proj"],
+            "processor.proj_lora2": _ATTENTION["txt_attn.proj"],
+        },
+    ),
+    "single_transformer_blocks": (
+        "single_blocks",
+        {"processor.qkv_lora": _ATTENTION["img_attn.qkv"], "processor.proj_lora": ["proj_out"]},
+    ),
+}
+
 # A list of names would not do for targets: "proj_out" alone also matches the transformer's last layer.
 FLUX = Layout(
     "FLUX.1",
