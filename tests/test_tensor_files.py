@@ -42,6 +42,15 @@ def test_without_words(tmp_path) -> None:
     assert load(tensor_bytes(TENSORS)).keys() == TENSORS.keys()
 
 
+def test_tensors_that_share_memory(tmp_path) -> None:
+    whole = torch.arange(6.0).reshape(3, 2)
+    tensors = {"whole": whole, "again": whole, "first": whole[:1], "rest": whole[1:], "turned": whole.T}
+    write_tensors(tmp_path / "file", tensors)
+    content = (tmp_path / "file").read_bytes()
+    assert content == tensor_bytes(tensors) and len(content) < 600
+    assert all(torch.equal(value, tensors[name]) for name, value in load(content).items())
+
+
 def test_what_fails_leaves_the_old_file(tmp_path) -> None:
     write_tensors(tmp_path / "file", TENSORS)
     before = (tmp_path / "file").read_bytes()

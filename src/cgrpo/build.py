@@ -14,8 +14,8 @@ from cgrpo.analysis import AnalysisInputs
 from cgrpo.config import TOYBOX, Config, parse_config
 from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
 from cgrpo.errors import UserError, page
-from cgrpo.policies import build
-from cgrpo.policies.base import Policy
+from cgrpo.policies.base import Making, Policy
+from cgrpo.policies.build import family_of
 from cgrpo.rewards import make_rewards
 from cgrpo.training.preference.settings import PreferenceConfig
 
@@ -32,7 +32,7 @@ def make_policy(
 ) -> Policy:
     """The configuration's policy with ``adapter``, or with a fresh one of the run's seed; see ``Policy.make``."""
     seed, cache = cfg.training.seed, cfg.data.cache
-    return build.make_policy(cfg.policy, device, adapter, seed=seed, cache=cache, spread=spread, called=called)
+    return family_of(cfg.policy).make(cfg.policy, Making(device, adapter, seed, cache, spread, called))
 
 
 def load_policy(

@@ -17,7 +17,10 @@ from cgrpo.files import reading
 _REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.safetensors)?")
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _KINDS = ("*.safetensors", *_SETTINGS)
-_PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+PARTS = (  # of a diffusers folder
+    "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
+    "feature_extractor", "image_encoder",
+)  # fmt: skip
 
 
 Wanted = Literal["folder", "file", "settings"]
@@ -129,7 +132,7 @@ def _folder(repo: str, revision: str | None, kinds: tuple[str, ...]) -> str:
     except EntryNotFoundError:
         found = Path()
     if (found / "model_index.json").is_file():
-        return fetch(["model_index.json", *(f"{part}/{kind}" for part in _PARTS for kind in kinds)])
+        return fetch(["model_index.json", *(f"{part}/{kind}" for part in PARTS for kind in kinds)])
     return fetch(list(kinds))
 
 

@@ -343,7 +343,7 @@ def test_klein_by_hand() -> None:
     assert list(found.parameters)[:3] == ["transformer", "qwen text encoder", "autoencoder"]
     # Rank 64: q, k, v, the output in both streams of 5 blocks; the two layers of 20, 3 + 2 * 3 and 1 + 3 widths.
     assert found.trained == 64 * 3072 * (5 * 2 * 4 * 2 + 20 * ((1 + 9) + (4 + 1)))
-    assert "FLUX.2-klein-4B are assumed" in found.notes[0]
+    assert "FLUX.2-klein-base-4B are assumed" in found.notes[0]
 
 
 def test_what_guidance_by_a_negative_prompt_costs() -> None:

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors.torch import save_file
 from support.policies import GOLDEN
 from support.tiny_bfl import bfl_autoencoder, bfl_transformer
-from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
+from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer, tiny_autoencoder
 
 from cgrpo.errors import UserError
 from cgrpo.policies.flux.policy import FluxPolicy
@@ -26,14 +26,7 @@ def theirs() -> dict[str, torch.Tensor]:
 
 def autoencoder(channels: tuple[int, ...] = (8, 8, 16)) -> AutoencoderKL:
     torch.manual_seed(0)
-    levels = len(channels)
-    return AutoencoderKL(
-        block_out_channels=channels,  # pyright: ignore
-        latent_channels=8, norm_num_groups=4, layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * levels,  # pyright: ignore
-        up_block_types=("UpDecoderBlock2D",) * levels,  # pyright: ignore
-        scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False,
-    ).eval()  # fmt: skip
+    return tiny_autoencoder(channels, norm_num_groups=4, layers_per_block=2).eval()
 
 
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])

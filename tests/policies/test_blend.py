@@ -25,10 +25,7 @@ BASE = Origin("tiny", "a" * 64)
 def trained(folder: Path, rank: int, seed: int, origin: Origin = BASE) -> Path:
     policy = golden_policy()
     add_adapter(policy.transformer, rank, seed=seed)
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.trainable_parameters().values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
+    shake(policy, seed)
     save_adapter(policy.transformer, folder, origin=origin)
     return folder
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support.policies import from_folder
+from support.policies import from_folder, shake
 from support.toy_policy import ToyPolicy
 from torch import Tensor
 
@@ -88,22 +88,13 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     plain = on_disk(kind, request.getfixturevalue(folder), **settings)
     if "continued" not in request.param:
         return plain
-    start = shaken(plain.make(), 5).save(tmp_path_factory.mktemp("start"))
+    start = shake(plain.make(), 5).save(tmp_path_factory.mktemp("start"))
     return on_disk(kind, request.getfixturevalue(folder), start, **settings)
 
 
 @pytest.fixture
 def policy(family: Family) -> Policy:
-    return shaken(family.make())
-
-
-def shaken(policy: Policy, seed: int = 1) -> Policy:
-    """With trained weights away from where they began."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.trainable_parameters().values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
-    return policy
+    return shake(family.make(), 1)
 
 
 def batch(sizes=((32, 32), (32, 16), (32, 32), (32, 32))) -> Batch:
@@ -212,10 +203,12 @@ def test_a_sample_is_its_own(policy: Policy) -> None:
         order = torch.tensor([2, 0, 2])
         near(policy.velocity(x_NLC[order], sigma_N[order], cond.select(order)), v_NLC[order])
         near(policy.velocity(x_NLC[1:3], sigma_N[1:3], cond.select(slice(1, 3))), v_NLC[1:3])
-        twice = cond.select([0, 3]).repeat(2)
         rows = torch.tensor([0, 0, 3, 3])
-        assert len(twice) == 4
-        near(policy.velocity(x_NLC[rows], sigma_N[rows], twice), v_NLC[rows])
+        for twice in (cond.select([0, 3]).repeat(2), policy.encode(batch(EQUAL).select([0, 3]).repeat(2))):
+            assert len(twice) == 4
+            near(policy.velocity(x_NLC[rows], sigma_N[rows], twice), v_NLC[rows])
+        pictures = policy.decode(x_NLC)
+        assert (policy.decode(x_NLC[2:3]).int() - pictures[2:3].int()).abs().max() <= 1
         assert (policy.velocity(x_NLC, sigma_N, cond.select([1, 0, 2, 3]))[:2] != v_NLC[:2]).any()
 
 
@@ -258,7 +251,7 @@ def test_rollout_and_replay_agree_before_the_first_update(policy: Policy) -> Non
 def test_the_reference_is_where_training_started(family: Family) -> None:
     policy = family.make()
     began = velocity(policy)
-    shaken(policy)
+    shake(policy, 1)
     trained, kept = velocity(policy), weights(policy)
     assert (trained != began).any()
     with pytest.raises(ZeroDivisionError), policy.reference():
@@ -270,7 +263,7 @@ def test_the_reference_is_where_training_started(family: Family) -> None:
 
 
 def test_other_weights_for_a_while(family: Family, policy: Policy) -> None:
-    other = shaken(family.make(), 2)
+    other = shake(family.make(), 2)
     average = weights(other)
     places = {name: p.data_ptr() for name, p in policy.trainable_parameters().items()}
     trained, kept = velocity(policy), weights(policy)
@@ -291,7 +284,7 @@ def reference(family: Family) -> Tensor:
 
 def test_other_weights_between_a_forward_and_its_backward(family: Family, policy: Policy) -> None:
     """As a loss needs that sets the policy beside its own average."""
-    average = weights(shaken(family.make(), 2))
+    average = weights(shake(family.make(), 2))
     cond, (x_NLC, sigma_N) = policy.encode(batch(EQUAL)), points(policy, 4)
     gradients = []
     for look in (False, True):
@@ -320,7 +313,7 @@ def test_saved_and_loaded(family: Family, policy: Policy, tmp_path: Path) -> Non
     assert file.is_file() and file.parent == tmp_path / "adapter"
     assert same(weights(family.load(file.parent)), weights(policy))
     assert torch.equal(velocity(family.load(file.parent)), velocity(policy))
-    average = weights(shaken(family.make(), 2))
+    average = weights(shake(family.make(), 2))
     with policy.using(average):
         policy.save(tmp_path / "adapter")
     assert same(weights(family.load(file.parent)), average)
@@ -332,8 +325,8 @@ def test_saved_and_loaded(family: Family, policy: Policy, tmp_path: Path) -> Non
 
 def test_what_pictures_depend_on_tells_weights_apart(family: Family, policy: Policy) -> None:
     own = policy.pictures_depend_on()
-    assert json.loads(json.dumps(own)) == own == shaken(family.make()).pictures_depend_on()
-    other = shaken(family.make(), 2)
+    assert json.loads(json.dumps(own)) == own == shake(family.make(), 1).pictures_depend_on()
+    other = shake(family.make(), 2)
     assert other.pictures_depend_on() != own
     with policy.using(weights(other)):
         assert policy.pictures_depend_on() == other.pictures_depend_on()

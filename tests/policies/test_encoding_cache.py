@@ -18,8 +18,8 @@ from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import LatentCodec
 from cgrpo.policies.encodings.preprocess import prepare_references
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts, encode_batches
+from cgrpo.policies.flux.inputs import FluxPrompts
 from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.flux.text import PromptEncoder
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -51,7 +51,7 @@ class Counted:
     """A prompt encoder and a codec that count, and can be killed."""
 
     def __init__(self, policy: FluxPolicy, calls: int = 1000):
-        assert isinstance(policy.prompts, PromptEncoder) and policy.codec is not None
+        assert isinstance(policy.prompts, FluxPrompts) and policy.codec is not None
         self.encoder, self.calls = policy.prompts, calls
         self.modules = self.encoder.modules
         self.prompts: list[str] = []
@@ -321,3 +321,42 @@ def test_stored_samples_equal_direct(tiny_policy: FluxPolicy, tmp_path: Path) ->
     reading = LatentCodec(tiny_policy.codec.vae, "sample", store)
     direct = torch.cat([codec.encode([picture(1)]), codec.encode([picture(2)])])
     assert torch.equal(reading.encode([picture(1), picture(2)]), direct)
+
+
+# References by a draw from the posterior: N(0, 1) noise that belongs to the picture
+
+
+def test_sample_is_the_posteriors(tiny_policy: FluxPolicy) -> None:
+    """mean + std * noise with N(0, 1) noise, scaled as latents are (shift 0.1, scale 0.7)."""
+    assert tiny_policy.codec is not None
+    vae = tiny_policy.codec.vae
+    image = picture(1, 256, 256)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        posterior = vae.encode(pixels).latent_dist  # pyright: ignore
+    noise = ((LatentCodec(vae, "sample").encode([image]) / 0.7 + 0.1) - posterior.mean) / posterior.std
+    assert noise.numel() == 32768
+    assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.02  # 5 standard errors
+    correlation = torch.corrcoef(torch.stack([noise.flatten(), posterior.mean.flatten()]))[0, 1]
+    assert abs(correlation) < 0.03
+
+
+def test_sample_belongs_to_the_picture(tiny_policy: FluxPolicy) -> None:
+    """Whatever the batch, its order, the global random state, and the codec's instance."""
+    assert tiny_policy.codec is not None
+    vae = tiny_policy.codec.vae
+    pictures = [picture(seed) for seed in range(3)]
+    torch.manual_seed(1)
+    together = LatentCodec(vae, "sample").encode(pictures)
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    turned = LatentCodec(vae, "sample").encode(pictures[::-1]).flip(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    codec = LatentCodec(vae, "sample")
+    codec.chunk = 1
+    means = tiny_policy.codec.encode(pictures)
+    for other in (turned, codec.encode(pictures)):
+        assert torch.allclose(together, other, atol=1e-5)
+    noise_NC = (together - means).flatten(1)
+    assert (noise_NC.abs().mean(1) > 0.01).all()
+    assert torch.corrcoef(noise_NC)[0, 1].abs() < 0.25  # 384 numbers each: 5 standard errors

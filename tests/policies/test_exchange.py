@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.policies import from_folder, golden_policy, same, shake, stock_velocity, velocity, with_adapter
 from support.tiny_bfl import bfl_autoencoder, bfl_transformer
-from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
+from support.tiny_flux import ACROSS_MACHINES, big_headed_transformer, golden, golden_transformer, tiny_autoencoder
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
-from cgrpo.policies.adapters.files import Origin
+from cgrpo.policies.adapters.files import Origin, read_split
+from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
+from cgrpo.policies.base import Making
 from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.merge import merge_adapter
@@ -82,32 +85,6 @@ def test_converted_uno_in_a_stock_pipeline(uno: Path, tmp_path: Path) -> None:
     pipeline.load_lora_weights(str(tmp_path / "stock"))
     expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
     assert torch.allclose(stock_velocity(golden_policy(), stock), expected, atol=ACROSS_MACHINES)
-
-
-@torch.no_grad()
-def test_a_whole_stock_pipeline_gives_our_velocity(tiny_folder: Path, tmp_path: Path) -> None:
-    policy = from_folder(FluxPolicy, tiny_folder, height=32, width=48, reference_size=32)
-    add_adapter(policy.transformer, 4, 0)
-    shake(policy)
-    save_adapter(policy.transformer, tmp_path, origin=policy.origin)
-    pipeline = FluxPipeline.from_pretrained(tiny_folder, local_files_only=True)
-    pipeline.load_lora_weights(str(tmp_path))
-    generator = torch.Generator().manual_seed(1)
-    x_NLC, sigma_N = torch.randn(2, *policy.latent_shape, generator=generator), torch.tensor([0.3, 0.8])
-    cond = policy.condition(torch.randn(2, 12, 24, generator=generator), torch.randn(2, 20, generator=generator))
-    (v_NLC,) = pipeline.transformer(
-        hidden_states=x_NLC, encoder_hidden_states=cond.text_NLC, pooled_projections=cond.pooled_NC, timestep=sigma_N,
-        guidance=cond.guidance_N, img_ids=cond.ids_LD, txt_ids=torch.zeros(12, 3), return_dict=False,
-    )  # fmt: skip
-    ours = policy.velocity(x_NLC, sigma_N, cond)
-    assert torch.allclose(v_NLC, ours, atol=1e-4)
-    pipeline.unload_lora_weights()
-    assert not torch.allclose(
-        pipeline.transformer(
-            hidden_states=x_NLC, encoder_hidden_states=cond.text_NLC, pooled_projections=cond.pooled_NC,
-            timestep=sigma_N, guidance=cond.guidance_N, img_ids=cond.ids_LD, txt_ids=torch.zeros(12, 3),
-        ).sample, ours, atol=1e-2,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("to", ["diffusers", "uno"])
@@ -232,16 +209,8 @@ def base_folder(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def autoencoder() -> torch.nn.Module:
-    from diffusers import AutoencoderKL
-
     torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(32, 32),  # pyright: ignore
-        latent_channels=16, layers_per_block=1, scaling_factor=0.3611, shift_factor=0.1159,
-        down_block_types=("DownEncoderBlock2D",) * 2,  # pyright: ignore
-        up_block_types=("UpDecoderBlock2D",) * 2,  # pyright: ignore
-        use_quant_conv=False, use_post_quant_conv=False,
-    )  # fmt: skip
+    return tiny_autoencoder((32, 32), latent_channels=16)
 
 
 def test_merged_checkpoint(base_folder: Path, tmp_path: Path) -> None:
@@ -261,6 +230,75 @@ def test_merged_checkpoint(base_folder: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*partial"))
 
 
+def files_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {key: value for file in folder.glob("*.safetensors") for key, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize("stored", ["float16", "mixed", "eight bits", "pieces", "a variant beside"])
+def test_every_weight_keeps_its_precision(base_folder: Path, uno: Path, tmp_path: Path, stored: str) -> None:
+    """Eight bits can't hold the sum: they become bfloat16 where the adapter adds to them."""
+    folder, model = base_folder / "transformer", golden_transformer()
+    file = folder / "diffusion_pytorch_model.safetensors"
+    if stored == "pieces":
+        file.unlink()
+        model.save_pretrained(folder, max_shard_size="100KB")
+    else:
+        kinds = {
+            "float16": lambda value: torch.float16, "mixed": lambda v: torch.bfloat16 if v.ndim == 2 else torch.float32,
+            "eight bits": lambda v: torch.float8_e4m3fn if v.ndim == 2 else torch.bfloat16,
+            "a variant beside": lambda value: torch.float32,
+        }  # fmt: skip
+        state = {key: value.to(kinds[stored](value)) for key, value in model.state_dict().items()}
+        save_file(state, file, {"format": "pt"})
+    before = files_of(folder)
+    if stored == "a variant beside":
+        half = {key: value.half() for key, value in before.items()}
+        save_file(half, folder / "diffusion_pytorch_model.fp16.safetensors", {"format": "pt"})
+    out = merge_adapter(uno, PolicySettings(path=str(base_folder)), tmp_path / "merged")
+    after, touched = files_of(out / "transformer"), pairs(read_split(uno)[0])
+    assert after.keys() == before.keys()
+    for key, value in before.items():
+        adds = key.removesuffix(".weight") in touched
+        assert after[key].dtype == (torch.bfloat16 if adds and value.itemsize == 1 else value.dtype), key
+        assert torch.equal(after[key].float(), value.float()) != adds
+    stock = FluxTransformer2DModel.from_pretrained(out / "transformer", torch_dtype=torch.float32)
+    assert stock.config["num_layers"] == 2
+
+
+def test_a_merged_folder_is_whole(base_folder: Path, uno: Path, tmp_path: Path) -> None:
+    """What model_index.json names, also what no policy reads; nothing else that lies there."""
+    index = json.loads((base_folder / "model_index.json").read_text())
+    index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"], "image_encoder": [None, None]}
+    (base_folder / "model_index.json").write_text(json.dumps(index))
+    for name in ("feature_extractor", "notes"):
+        (base_folder / name).mkdir()
+        (base_folder / name / "preprocessor_config.json").write_text("{}")
+    (base_folder / "flux1-dev.safetensors").write_bytes(b"the same once more")
+    out = merge_adapter(uno, PolicySettings(path=str(base_folder)), tmp_path / "merged")
+    expected = {path.name for path in base_folder.iterdir()} - {"notes", "flux1-dev.safetensors"}
+    assert {path.name for path in out.iterdir()} == expected and (out / "feature_extractor").is_dir()
+
+
+def test_a_base_in_another_precision_by_the_users_word(base_folder: Path, tmp_path: Path, capsys) -> None:
+    """The adapter of the float32 base on its float16 and 8-bit copies: other fingerprints."""
+    origin = Origin("tiny", transformer_fingerprint(golden_transformer()))
+    file = save_adapter(with_adapter().transformer, tmp_path / "ours", origin=origin)
+    golden_transformer().half().save_pretrained(base_folder / "transformer")
+    for dtype in (torch.float16, torch.float8_e4m3fn):
+        state = {key: value.to(dtype) for key, value in golden_transformer().state_dict().items()}
+        weights = base_folder / "transformer" / "diffusion_pytorch_model.safetensors"
+        save_file(state, weights, {"format": "pt"})
+        base = PolicySettings(path=str(base_folder), height=32, width=32)
+        taken = base.model_copy(update={"base_differs": True})
+        with pytest.raises(UserError, match=r"but this base is .*policy\.base_differs=true"):
+            merge_adapter(file, base, tmp_path / "no")
+        assert merge_adapter(file, taken, tmp_path / str(dtype)).is_dir()
+        assert "taken all the same, as policy.base_differs says" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"policy\.base_differs=true"):
+        FluxPolicy.make(base, Making(adapter=file))
+    assert FluxPolicy.make(taken, Making(adapter=file)).trainable_parameters()
+
+
 def test_merged_checkpoint_with_a_start(
     base_folder: Path, on_merged: tuple[Path, FluxPolicy], uno: Path, tmp_path: Path
 ) -> None:
@@ -278,10 +316,7 @@ def test_merged_checkpoint_from_bfl_files(tiny_folder: Path, tmp_path: Path) -> 
     folder = tmp_path / "bfl"
     shutil.copytree(tiny_folder, folder, ignore=shutil.ignore_patterns("transformer", "vae", "scheduler"))
     torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128, num_attention_heads=1,
-        joint_attention_dim=24, pooled_projection_dim=20, guidance_embeds=True,
-    )  # fmt: skip
+    transformer = big_headed_transformer(in_channels=64)
     save_file(bfl_transformer(transformer.state_dict()), folder / "flux.safetensors")
     save_file(bfl_autoencoder(autoencoder().state_dict(), 2), folder / "ae.safetensors")
     base = PolicySettings(path=str(folder / "flux.safetensors"))

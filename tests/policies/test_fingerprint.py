@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.tiny_bfl import bfl_transformer
 from support.tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
-from cgrpo.fingerprint import of_tensors
+from cgrpo.fingerprint import of_picture, of_tensors
 from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.fingerprint import file_fingerprint, transformer_fingerprint
+from cgrpo.policies.flux.inputs import FluxPrompts
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux.single_file import read_transformer
-from cgrpo.policies.flux.text import PromptEncoder
 from cgrpo.policies.settings import PolicySettings
 
 
@@ -70,7 +71,7 @@ def test_files_and_shards(tmp_path: Path) -> None:
         save_file({name: value}, tmp_path / "shards" / f"{name}.safetensors")
     mark = of_tensors(one.items())
     assert mark == file_fingerprint(tmp_path / "whole.safetensors") == file_fingerprint(tmp_path / "shards")
-    with pytest.raises(UserError, match="not a readable"):
+    with pytest.raises(UserError, match="none.safetensors: no such file"):
         file_fingerprint(tmp_path / "none.safetensors")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no safetensors"):
@@ -93,6 +94,16 @@ def test_transformer_whatever_its_layout(tmp_path: Path) -> None:
     assert mark != transformer_fingerprint(stock)
 
 
+def test_of_picture() -> None:
+    """Pixels alone don't tell 32 x 24 from 24 x 32."""
+    flat = bytes(32 * 24 * 3)
+    wide, tall = Image.frombytes("RGB", (32, 24), flat), Image.frombytes("RGB", (24, 32), flat)
+    other = Image.frombytes("RGB", (32, 24), b"\1" + flat[1:])
+    assert len({of_picture(wide), of_picture(tall), of_picture(other)}) == 3 and of_picture(wide) == of_picture(
+        wide.copy()
+    )
+
+
 # What stored encodings depend on
 
 
@@ -106,7 +117,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def test_dependence_of_a_checkpoint(tiny_folder: Path, tiny_policy: FluxPolicy, tmp_path: Path) -> None:
     own = depends(tiny_folder)
-    assert isinstance(tiny_policy.prompts, PromptEncoder)
+    assert isinstance(tiny_policy.prompts, FluxPrompts)
     assert (own["clip_length"], own["t5_length"]) == tuple(window.length for window in tiny_policy.prompts.windows)
     copy = shutil.copytree(tiny_folder, tmp_path / "copy")
     assert depends(copy) == own

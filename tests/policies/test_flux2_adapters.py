@@ -12,7 +12,7 @@ from diffusers.loaders.lora_conversion_utils import (
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.policies import from_folder
+from support.policies import from_folder, shake
 from torch import Tensor
 
 from cgrpo.errors import UserError
@@ -33,10 +33,7 @@ def trained(tiny_flux2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A policy with an adapter that does something, and its file."""
     policy = from_folder(Flux2Policy, tiny_flux2_folder, **SIZES)
     policy.add_adapter(rank=3, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.trainable_parameters().values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    shake(policy, 1)
     return policy, policy.save(tmp_path_factory.mktemp("adapter"))
 
 

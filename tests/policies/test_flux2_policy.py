@@ -12,13 +12,12 @@ import torch
 from diffusers import FluxTransformer2DModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support.policies import from_folder
+from support.policies import from_folder, shake
 from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.build import family_of
 from cgrpo.policies.flux.policy import FluxPolicy
-from cgrpo.policies.flux2.checkpoint import load_parts
 from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.policies.memory import set_checkpointing
 from cgrpo.policies.settings import Checkpointing, PolicySettings
@@ -41,10 +40,7 @@ def make(read: Flux2Policy, dtype: torch.dtype = torch.float32, adapter: bool = 
     policy = Flux2Policy(transformer, read.codec, read.prompts, PolicySettings(**SIZES | settings))
     if adapter:
         policy.add_adapter(rank=2, seed=0)
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in policy.trainable_parameters().values():
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        shake(policy, 1)
     return policy
 
 
@@ -189,7 +185,7 @@ def test_all_faults_of_a_folder_in_one_line(tiny_flux2_folder: Path, tmp_path: P
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 12}))
     with pytest.raises(UserError) as caught:
-        load_parts(PolicySettings(path=str(folder)), torch.float32, torch.device("cpu"), torch.device("cpu"))
+        Flux2Policy.load_parts(PolicySettings(path=str(folder)), torch.device("cpu"), torch.device("cpu"))
     line = str(caught.value)
     assert "\n" not in line and line.count("lacks 1 weights") == line.count("unknown weights, such as surplus") == 2
     assert "12 layers and 27 are read" in line and "tokenizer: this part of the checkpoint is missing" in line
@@ -199,13 +195,41 @@ def test_all_faults_of_a_folder_in_one_line(tiny_flux2_folder: Path, tmp_path: P
 
 def test_parts_of_different_checkpoints(tiny_flux2_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_flux2_folder, tmp_path / "klein")
-    template = folder / "tokenizer" / "chat_template.jinja"
-    template.rename(tmp_path / template.name)
-    told(folder, match="its tokenizer has no chat template")
-    (tmp_path / template.name).rename(template)
     config = folder / "text_encoder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["MistralForCausalLM"]}))
     told(folder, match="holds a MistralForCausalLM, not a Qwen3Model")
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (None, "it has no chat template"),
+        ("{% for message in messages %}user {{ message.con", "unexpected end of template"),
+        ("{{ nothing.at.all }}", "'nothing' is undefined"),
+        ("user: {{ messages[0].role }}", "leaves the prompt out"),
+    ],
+)
+def test_chat_templates_that_are_broken(tiny_flux2_folder: Path, tmp_path: Path, template: str | None, says) -> None:
+    folder = shutil.copytree(tiny_flux2_folder, tmp_path / "klein")
+    (folder / "tokenizer" / "chat_template.jinja").unlink()
+    if template:
+        (folder / "tokenizer" / "chat_template.jinja").write_text(template)
+    told(folder, match=f"tokenizer: .*{says}")
+
+
+def test_chat_templates_by_name(tiny_flux2_folder: Path, tmp_path: Path) -> None:
+    """None of them is the default."""
+    folder = shutil.copytree(tiny_flux2_folder, tmp_path / "klein")
+    (folder / "tokenizer" / "chat_template.jinja").unlink()
+    config = folder / "tokenizer" / "tokenizer_config.json"
+    named = [{"name": "tool_use", "template": "{{ messages[0].content }}"}]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"chat_template": named}))
+    told(folder, match="tokenizer: can't be loaded .*multiple chat templates with no default")
+
+
+def test_a_single_file(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "flux.2-klein.safetensors")
+    told(tmp_path / "flux.2-klein.safetensors", match=r"FLUX\.2's single files are not read")
 
 
 def test_a_transformer_without_guidance_refuses_a_scale_of_its_own(tiny_folder: Path) -> None:

@@ -11,14 +11,14 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
-from support.policies import from_folder
+from support.policies import from_folder, shake
 from support.tiny_flux2 import LENGTH
 from torch import Tensor
 
 from cgrpo.algorithm import integrate
 from cgrpo.policies.encodings.latents import pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_reference
-from cgrpo.policies.flux2.geometry import Flux2Geometry, flux2_sigmas
+from cgrpo.policies.flux2.inputs import Flux2Geometry, flux2_sigmas
 from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.types import Batch
 
@@ -181,7 +181,7 @@ def test_the_comparison_can_fail(pipeline, policy: Flux2Policy, references, monk
     latents, _ = theirs(pipeline, references[:2], (48, 80), 4)
     made, _ = ours(policy, references[:2])
     near(made, latents)
-    monkeypatch.setattr("cgrpo.policies.flux2.geometry.APART", 1)
+    monkeypatch.setattr("cgrpo.policies.flux2.inputs.APART", 1)
     moved, _ = ours(policy, references[:2])
     swapped, _ = ours(policy, references[1::-1])
     for wrong in (moved, swapped):
@@ -194,10 +194,7 @@ def test_a_trained_adapter_gives_the_same_picture_in_the_stock_pipeline(
     """With two references and guidance; and one that the stock pipeline saved is read and trained on."""
     trained = klein(tiny_flux2_folder)
     trained.add_adapter(rank=3, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in trained.trainable_parameters().values():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    shake(trained, 1, 0.2)
     trained.save(tmp_path / "adapter")
     stock = Flux2KleinPipeline.from_pretrained(tiny_flux2_folder, local_files_only=True)
     stock.set_progress_bar_config(disable=True)

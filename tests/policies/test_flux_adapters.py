@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin
-from cgrpo.policies.adapters.keys import adapter_to_stock, split_to_adapter, to_split, to_uno
+from cgrpo.policies.adapters.keys import split_to_adapter, to_split, to_uno
 from cgrpo.policies.adapters.known import read_keys
 from cgrpo.policies.adapters.layers import (
     adapter_state,
@@ -26,7 +25,6 @@ from cgrpo.policies.adapters.layers import (
     save_adapter,
     set_adapter_state,
 )
-from cgrpo.tensor_files import write_tensors
 
 TINY = Origin("tiny", "1" * 64)
 
@@ -61,34 +59,12 @@ def test_only_the_adapter_trains_and_covers_what_uno_covers() -> None:
     assert len(named_parameters(transformer)) == len(uno) == 24
 
 
-def test_adapter_is_fp32_on_a_bf16_base() -> None:
-    policy = golden_policy(torch.bfloat16)
-    add_adapter(policy.transformer, 4, 0)
-    assert {p.dtype for p in named_parameters(policy.transformer).values()} == {torch.float32}
-    assert policy.dtype == torch.bfloat16 and velocity(policy).isfinite().all()
-
-
-@torch.no_grad()
-def test_reference_policy() -> None:
-    policy, base = with_adapter(), golden_policy()
-    on = velocity(policy)
-    with reference_policy(policy.transformer):
-        off = velocity(policy)
-    assert torch.allclose(off, velocity(base), atol=1e-5) and not torch.allclose(on, off, atol=1e-2)
-    assert torch.equal(velocity(policy), on)
-    assert len(named_parameters(policy.transformer)) == 24
-    policy.transformer.requires_grad_(False)  # an adapter that is only evaluated stays frozen
+def test_an_adapter_that_is_only_evaluated_stays_frozen() -> None:
+    policy = with_adapter()
+    policy.transformer.requires_grad_(False)
     with reference_policy(policy.transformer):
         pass
     assert not named_parameters(policy.transformer)
-
-
-def test_reference_policy_ends_with_an_error_inside() -> None:
-    policy = with_adapter()
-    on = velocity(policy)
-    with pytest.raises(ZeroDivisionError), reference_policy(policy.transformer):
-        raise ZeroDivisionError
-    assert torch.equal(velocity(policy), on)
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
@@ -168,8 +144,9 @@ def test_misfits_are_named_at_once_and_change_nothing() -> None:
     wrong["spare"] = torch.zeros(1)
     with pytest.raises(UserError) as caught:
         set_adapter_state(policy.transformer, wrong)
-    for part in (f"1 missing ({missing})", "1 surplus (spare)", f"1 of another shape ({misshapen})"):
+    for part in (f"lacks 1 weights, such as {missing};", "has 1 unknown weights, such as spare;"):
         assert part in str(caught.value)
+    assert f"has 1 weights of another shape, such as {misshapen};" in str(caught.value)
     assert same(before, adapter_state(policy.transformer))
 
 
@@ -195,12 +172,3 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     save_adapter(policy.transformer, tmp_path / "rank4", origin=TINY)
     with pytest.raises(UserError, match="rank4.*of another shape"):
         load_adapter(with_adapter(rank=2).transformer, tmp_path / "rank4")
-
-
-def test_scaled_adapters_are_read_at_their_strength(tmp_path: Path) -> None:
-    own = adapter_state(with_adapter().transformer)
-    for alpha in (4, 6):
-        header = {"lora_adapter_metadata": json.dumps({"transformer.r": 4, "transformer.lora_alpha": alpha})}
-        write_tensors(tmp_path / "a.safetensors", adapter_to_stock(own), header)
-        found, _ = read_adapter(tmp_path / "a.safetensors")
-        assert same(found, {key: value * (alpha / 4 if "lora_B" in key else 1) for key, value in own.items()})

@@ -21,7 +21,7 @@ from cgrpo.policies.adapters.keys import split_to_adapter, to_split, to_uno
 from cgrpo.policies.adapters.known import read_keys
 from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy, set_adapter_state
 from cgrpo.policies.encodings.latents import pack, unpack
-from cgrpo.policies.flux.geometry import position_ids
+from cgrpo.policies.flux.inputs import position_ids
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +16,10 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
 from support.policies import from_folder
 from support.tiny_bfl import bfl_autoencoder, bfl_transformer
-from support.tiny_flux import WORDS, word_tokenizer
+from support.tiny_flux import WORDS, big_headed_transformer, tiny_autoencoder, word_tokenizer
 from transformers import CLIPConfig, CLIPModel, T5Config, T5EncoderModel, T5ForConditionalGeneration
 
 from cgrpo.errors import UserError
-from cgrpo.policies.flux.checkpoint import load_parts
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux.single_file import read_transformer
 from cgrpo.policies.settings import PolicySettings
@@ -26,11 +27,14 @@ from cgrpo.types import Batch
 
 CPU = torch.device("cpu")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+TRANSFORMER, T5 = f"transformer/{WEIGHTS}", "text_encoder_2/model.safetensors"
+Spoil = Callable[[Path], object]
 NOTHING = object()
 
 
 def load(settings: PolicySettings, dtype: torch.dtype = torch.float32, texts: bool = True) -> SimpleNamespace:
-    return SimpleNamespace(**load_parts(settings, dtype, CPU, CPU, texts=texts))
+    named = settings.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+    return SimpleNamespace(**FluxPolicy.load_parts(named, CPU, CPU, texts=texts))
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -49,18 +53,9 @@ def bfl_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """flux.safetensors and ae.safetensors beside text encoders; heads of 128, as axes are guessed from them."""
     folder = tmp_path_factory.mktemp("bfl")
     torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        in_channels=32, num_layers=1, num_single_layers=1, attention_head_dim=128, num_attention_heads=1,
-        joint_attention_dim=24, pooled_projection_dim=20, guidance_embeds=True,
-    )  # fmt: skip
+    transformer = big_headed_transformer()
     save_file(bfl_transformer(transformer.state_dict()), folder / "flux.safetensors")
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 64),  # pyright: ignore
-        latent_channels=8, layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore
-        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore
-        scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False,
-    )  # fmt: skip
+    vae = tiny_autoencoder((32, 32, 64))
     save_file(bfl_autoencoder(vae.state_dict(), 3), folder / "ae.safetensors")
     for part in ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"):
         shutil.copytree(tiny_folder / part, folder / part)
@@ -166,6 +161,126 @@ def edit(file: Path, drop: tuple[str, ...] = (), **changes: torch.Tensor) -> Non
     save_file(weights | changes, file, metadata={"format": "pt"})
 
 
+def edited(file: str, drop: str = "", change: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Spoil:
+    """Spoils the first weight whose name has ``drop`` in it: changed, or left out."""
+
+    def spoil(folder: Path) -> None:
+        state = load_file(folder / file)
+        key = next(key for key in state if drop in key)
+        edit(folder / file, (key,), **({key: change(state[key])} if change else {}))
+
+    return spoil
+
+
+def damaged(value: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A tensor with one entry set to ``value``."""
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        tensor.view(-1)[-1] = value
+        return tensor
+
+    return change
+
+
+def said(file: str, **changes: Any) -> Spoil:
+    """Changes entries of a table of JSON; NOTHING leaves one out."""
+
+    def spoil(folder: Path) -> None:
+        table = json.loads((folder / file).read_text()) | changes
+        (folder / file).write_text(json.dumps({k: value for k, value in table.items() if value is not NOTHING}))
+
+    return spoil
+
+
+def replaced(file: str, content: bytes) -> Spoil:
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+def removed(part: str) -> Spoil:
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def pickled(folder: Path) -> None:
+    file = folder / TRANSFORMER
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+
+
+def without_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer_2" / "tokenizer.json").unlink()
+
+
+def with_zebra(name: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        shutil.rmtree(folder / name)
+        word_tokenizer([*WORDS, "zebra"], 10).save_pretrained(folder / name)
+
+    return spoil
+
+
+CONFIG, TOKENIZER = "transformer/config.json", "tokenizer_2/tokenizer_config.json"
+LENGTHS = ["512", -1, 0, True, [77], float("nan")]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        *((removed(part), f"{part}: .*missing") for part in ("transformer", "vae", "text_encoder_2", "tokenizer")),
+        (lambda folder: (folder / TRANSFORMER).write_bytes((folder / TRANSFORMER).read_bytes()[:999]), "can't be load"),
+        (pickled, "transformer: can't be loaded"),
+        (edited(TRANSFORMER, "proj_out.weight"), "lacks 1 weights, such as .*proj_out.weight"),
+        (edited("text_encoder/model.safetensors", "final_layer_norm.weight"), "text_encoder: lacks 1 weights"),
+        (said(CONFIG, _class_name="UNet2DModel"), "holds a UNet2DModel, not a FluxTransformer2DModel"),
+        (said("text_encoder/config.json", eos_token_id=2), "pools at eos_token_id 2"),
+        (said(CONFIG, in_channels=16), "transformer"),
+        *(
+            (replaced(f"{part}/config.json", content), rf"{part}/config\.json: can't be read")
+            for part in ("vae", "transformer", "text_encoder")
+            for content in (b"{", b"[]", b"5", b"\xff\xfe")
+        ),
+        # they load to the last weight and are wrong all the same
+        *(  # the library's default is another family's 0.18215
+            (said("vae/config.json", **{key: value}), f"vae/config.json: {key} is .*FLUX.1's is 0.(3611|1159)")
+            for key in ("scaling_factor", "shift_factor")
+            for value in (NOTHING, "0.3", float("nan"), True)
+        ),
+        (said("vae/config.json", scaling_factor=0), "scaling_factor is 0"),
+        (said(CONFIG, axes_dims_rope=[16, 56, 56]), r"axes_dims_rope \[16, 56, 56\] do not add up to .* 16"),
+        (with_zebra("tokenizer"), "the tokenizer of text_encoder has"),
+        (with_zebra("tokenizer_2"), "the tokenizer of text_encoder_2 has"),
+        (edited(TRANSFORMER, "x_embedder.weight", lambda w: (w * 99).to(torch.int8)), "x_embedder.weight holds I8"),
+        (  # saved anew, in one file, beside the pieces of before
+            replaced(f"{TRANSFORMER}.index.json", b'{"weight_map": {}}'),
+            f"transformer: holds weights twice, {WEIGHTS} and the pieces",
+        ),
+        *(
+            (edited(file, name, damaged(value)), f"{file.partition('/')[0]}: {name}.* holds NaN or infinity")
+            for value in (torch.nan, torch.inf, -torch.inf)
+            for file, name in ((TRANSFORMER, "proj_out"), (f"vae/{WEIGHTS}", "decoder"), (T5, "shared"))
+        ),
+        # tokenizers
+        (without_vocabulary, "tokenizer_2: holds no tokenizer"),  # else the library makes one that knows no words
+        (replaced("tokenizer_2/tokenizer.json", b"{"), "tokenizer_2: can't be loaded"),
+        (replaced(TOKENIZER, b"[]"), r"tokenizer_config\.json: can't be read"),
+        (said(TOKENIZER, pad_token=NOTHING), "tokenizer_2: its tokenizer has no pad_token"),
+        *((said(TOKENIZER, model_max_length=length), "model_max_length = ") for length in LENGTHS),
+        # other kinds of FLUX.1
+        (said(CONFIG, in_channels=48, out_channels=32), "takes 48 channels and gives 32: a Fill, Canny or Depth model"),
+    ],
+)
+def test_a_spoilt_folder_is_one_line(spoilt: Path, spoil: Spoil, says: str) -> None:
+    spoil(spoilt)
+    with pytest.raises(UserError, match=says) as caught:
+        load(PolicySettings(path=str(spoilt)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", [said("vae/config.json", shift_factor=None), said(TOKENIZER, model_max_length=None)])
+def test_what_may_be_left_open(spoilt: Path, spoil: Spoil) -> None:
+    spoil(spoilt)
+    load(PolicySettings(path=str(spoilt)))
+
+
 def test_every_fault_of_every_part_is_told_at_once(spoilt: Path) -> None:
     edit(
         spoilt / "transformer" / WEIGHTS, ("proj_out.bias",),
@@ -193,19 +308,12 @@ def test_every_fault_of_every_part_is_told_at_once(spoilt: Path) -> None:
     assert "\n" not in told
 
 
-def test_a_tokenizer_must_be_there(tiny_folder: Path, tmp_path: Path) -> None:
-    """Else the library makes one that knows no words."""
-    shutil.copytree(tiny_folder / "text_encoder_2", tmp_path / "t5")
-    with pytest.raises(UserError, match="t5: holds no tokenizer"):
-        load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path / "t5")))
-
-
-def test_a_sentencepiece_tokenizer_alone(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentencepiece_tokenizer_alone(spoilt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    shutil.copytree(tiny_folder / "text_encoder_2", tmp_path / "t5")
-    (tmp_path / "t5" / "spiece.model").write_bytes(b"")
-    with pytest.raises(UserError, match="t5: .*spiece.model alone; `pip install sentencepiece`"):
-        load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path / "t5")))
+    without_vocabulary(spoilt)
+    (spoilt / "tokenizer_2" / "spiece.model").write_bytes(b"")
+    with pytest.raises(UserError, match="tokenizer_2: .*spiece.model alone; `pip install sentencepiece`"):
+        load(PolicySettings(path=str(spoilt)))
 
 
 @pytest.mark.parametrize(
@@ -236,82 +344,50 @@ def test_parts_of_different_models(tiny_folder: Path, tmp_path: Path) -> None:
         load(PolicySettings(path=str(tiny_folder), t5=str(tmp_path)))
 
 
-# Checkpoints that load to the last weight and are wrong all the same
+def test_a_damaged_bfl_file_is_refused_by_name(bfl_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(bfl_folder / "flux.safetensors", tmp_path)
+    edited("flux.safetensors", "txt_in.weight", damaged(torch.nan))(tmp_path)
+    with pytest.raises(UserError, match="flux.safetensors: txt_in.weight holds NaN"):
+        read_transformer(tmp_path / "flux.safetensors", torch.float32)
 
 
-def change(file: Path, key: str, value: Any) -> None:
-    table = json.loads(file.read_text())
-    table.pop(key)
-    file.write_text(json.dumps(table if value is NOTHING else table | {key: value}))
-
-
-@pytest.mark.parametrize("key", ["scaling_factor", "shift_factor"])
-@pytest.mark.parametrize("value", [NOTHING, "0.3", float("nan"), True])
-def test_latents_without_a_scale(spoilt: Path, key: str, value: Any) -> None:
-    """The library's default is another family's 0.18215."""
-    change(spoilt / "vae/config.json", key, value)
-    with pytest.raises(UserError, match=f"vae/config.json: {key} is .*FLUX.1's is 0.(3611|1159)"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-def test_what_a_scale_may_be(spoilt: Path) -> None:
-    change(spoilt / "vae/config.json", "shift_factor", None)  # none: as autoencoders without one are saved
-    load(PolicySettings(path=str(spoilt)))
-    change(spoilt / "vae/config.json", "scaling_factor", 0)
-    with pytest.raises(UserError, match="scaling_factor is 0"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-def test_axes_that_are_no_heads(spoilt: Path) -> None:
-    change(spoilt / "transformer/config.json", "axes_dims_rope", [16, 56, 56])  # or left out: the library's own
-    with pytest.raises(UserError, match=r"axes_dims_rope \[16, 56, 56\] do not add up to attention_head_dim 16"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
-def test_a_tokenizer_of_more_words_than_the_encoder_knows(spoilt: Path, name: str) -> None:
-    shutil.rmtree(spoilt / name)
-    word_tokenizer([*WORDS, "zebra"], 10).save_pretrained(spoilt / name)
-    with pytest.raises(UserError, match=f"the tokenizer of {name.replace('tokenizer', 'text_encoder')} has"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-def test_whole_numbers_without_a_scale(spoilt: Path) -> None:
-    file = spoilt / "transformer" / WEIGHTS
-    state = load_file(file)
-    save_file(state | {"x_embedder.weight": (state["x_embedder.weight"] * 100).to(torch.int8)}, file)
-    with pytest.raises(UserError, match="x_embedder.weight holds I8 numbers, whose scale is unknown"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-def test_weights_of_two_savings(spoilt: Path) -> None:
-    """Saved anew, in one file, beside the pieces of before."""
-    (spoilt / "transformer" / f"{WEIGHTS}.index.json").write_text('{"weight_map": {}}')
-    with pytest.raises(UserError, match=f"transformer: holds weights twice, {WEIGHTS} and the pieces"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-def damage(file: Path, value: float) -> str:
-    """One entry of the last matrix set to ``value``; its name."""
-    state = load_file(file)
-    name = [key for key, tensor in state.items() if tensor.ndim == 2][-1]
-    state[name][-1, -1] = value
-    save_file(state, file, metadata={"format": "pt"})
-    return name
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("file", [f"transformer/{WEIGHTS}", f"vae/{WEIGHTS}", "text_encoder_2/model.safetensors"])
-def test_a_damaged_part_is_refused_by_name(spoilt: Path, file: str, value: float) -> None:
-    name = damage(spoilt / file, value)
-    with pytest.raises(UserError, match=f"{(spoilt / file).parent}: {name} holds NaN or infinity"):
-        load(PolicySettings(path=str(spoilt)))
-
-
-def test_a_damaged_bfl_file_is_refused_by_name(tiny_folder: Path, tmp_path: Path) -> None:
-    stock = FluxTransformer2DModel.from_pretrained(tiny_folder / "transformer", local_files_only=True)
+@pytest.mark.parametrize(
+    ("before", "also", "says"),
+    [
+        ("model.diffusion_model.", ("text_encoders.clip_l.x", "vae.x"), "all-in-one checkpoint, with text encoders"),
+        ("model.diffusion_model.", ("conditioner.embedders.x",), "all-in-one checkpoint of another family"),
+        ("lora_unet_", (), "a LoRA, which policy.start takes"),
+        ("transformer_blocks.", (), "a transformer under diffusers' names"),
+        ("", ("double_stream_modulation_img.lin.weight",), "unknown weights, such as double_stream_modulation_img"),
+    ],
+)
+def test_a_file_of_another_kind_is_said(bfl_folder: Path, tmp_path: Path, before: str, also, says: str) -> None:
+    state = {before + key: value for key, value in load_file(bfl_folder / "flux.safetensors").items()}
     file = tmp_path / "flux.safetensors"
-    save_file(bfl_transformer(stock.state_dict()), file)
-    name = damage(file, torch.nan)
-    with pytest.raises(UserError, match=f"flux.safetensors: {name} holds NaN"):
-        read_transformer(file, torch.float32, (4, 6, 6))
+    save_file(state | {key: torch.zeros(1) for key in also}, file)
+    with pytest.raises(UserError, match=f"flux.safetensors: .*{says}"):
+        read_transformer(file, torch.float32)
+
+
+def test_a_bfl_file_that_takes_a_mask(bfl_folder: Path, tmp_path: Path) -> None:
+    file = shutil.copy(bfl_folder / "flux.safetensors", tmp_path)
+    edited("flux.safetensors", "img_in.weight", lambda w: torch.cat((w, w, w), dim=1))(tmp_path)
+    with pytest.raises(UserError, match="takes 96 channels and gives 32: a Fill, Canny or Depth model"):
+        read_transformer(Path(file), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "scheme", "says"),
+    [
+        ("FluxPipeline", "kontext", "is no Kontext model.*policy.position_ids = kontext; set it to d"),
+        ("FluxKontextPipeline", "d", "is FLUX.1 Kontext, but policy.position_ids = d; set it to kontext"),
+        ("FluxPipeline", "d", ""),
+        ("FluxKontextPipeline", "kontext", ""),
+        ("FluxPipeline", "o", ""),
+    ],
+)
+def test_a_base_under_the_other_ones_scheme_is_said(spoilt: Path, capsys, pipeline: str, scheme, says: str) -> None:
+    said("model_index.json", _class_name=pipeline)(spoilt)
+    load(PolicySettings(path=str(spoilt), position_ids=scheme), texts=False)
+    told = capsys.readouterr().err
+    assert re.search(says, told) if says else "position_ids" not in told

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from support.policies import golden_policy
+from support.policies import golden_policy, shake
 from support.tiny_flux import golden
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,10 +23,7 @@ def make(dtype: torch.dtype, seed: int = 1) -> tuple[FluxPolicy, FluxCondition]:
     """The golden transformer in ``dtype`` with an adapter that does something, and a condition of N rows."""
     policy = golden_policy(dtype)
     add_adapter(policy.transformer, rank=4, seed=0)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in policy.trainable_parameters().values():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    shake(policy, seed)
     g = golden("golden_uno/tiny_forward.safetensors")
     rows = torch.arange(N) % 2
     return policy, policy.condition(g["txt"][rows], g["vec"][rows], [g["ref1_latent"][rows]], 3.5)

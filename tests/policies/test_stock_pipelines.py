@@ -9,12 +9,12 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxPipeline
 from PIL import Image
-from support.policies import from_folder
+from support.policies import from_folder, shake
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.policies.adapters.layers import add_adapter, save_adapter
-from cgrpo.policies.flux.geometry import position_ids
+from cgrpo.policies.flux.inputs import position_ids
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.types import Batch
 
@@ -53,10 +53,7 @@ def adapter(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A policy with an adapter that does something, and its file."""
     policy = policy_of(tiny_folder)
     add_adapter(policy.transformer, rank=4, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.trainable_parameters().values():
-            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    shake(policy, 1, 0.3)
     return policy, save_adapter(policy.transformer, tmp_path_factory.mktemp("adapter"), origin=policy.origin)
 
 

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from cgrpo.policies.adapters.files import read_for
 from cgrpo.policies.adapters.keys import State
-from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.adapters.layouts import FLUX
+from cgrpo.policies.base import Policy
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from support.tiny_flux import golden, golden_transformer
 
 Kind = TypeVar("Kind", bound=ReferencedPolicy)
+Kept = TypeVar("Kept", bound=Policy)
 
 GOLDEN = PolicySettings(height=64, width=96, reference_size=32)  # the pictures of the golden vectors
 
@@ -40,13 +42,7 @@ def golden_policy(dtype: torch.dtype = torch.float32) -> FluxPolicy:
 def with_adapter(rank: int = 4, seed: int = 0, lively: bool = True) -> FluxPolicy:
     policy = golden_policy()
     add_adapter(policy.transformer, rank, seed)
-    if lively:  # B is 0 at the start
-        generator = torch.Generator().manual_seed(9)
-        state = adapter_state(policy.transformer)
-        set_adapter_state(
-            policy.transformer, {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in state.items()}
-        )
-    return policy
+    return shake(policy, 9) if lively else policy  # B is 0 at the start
 
 
 def inputs(policy: FluxPolicy) -> tuple[Tensor, Tensor, FluxCondition]:
@@ -76,8 +72,10 @@ def stock_velocity(policy: FluxPolicy, transformer: torch.nn.Module) -> Tensor:
     return v_NLC[:, : x_NLC.shape[1]]
 
 
-def shake(policy: FluxPolicy) -> None:
-    state = adapter_state(policy.transformer)
-    generator = torch.Generator().manual_seed(7)
-    moved = {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
-    set_adapter_state(policy.transformer, moved)
+def shake(policy: Kept, seed: int = 7, by: float = 0.1) -> Kept:
+    """The policy with its trained weights moved away from where they are."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.trainable_parameters().values():
+            parameter += by * torch.randn(parameter.shape, generator=generator)
+    return policy

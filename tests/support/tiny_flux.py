@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
@@ -49,20 +50,39 @@ def word_tokenizer(words: list[str], length: int) -> PreTrainedTokenizerFast:
     )
 
 
+def tiny_transformer(**changes: Any) -> FluxTransformer2DModel:
+    """FLUX's with random weights; ``changes`` of its configuration."""
+    sizes = {
+        "in_channels": 32, "num_layers": 1, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+        "joint_attention_dim": 24, "pooled_projection_dim": 20, "guidance_embeds": True, "axes_dims_rope": (4, 6, 6),
+    }  # fmt: skip
+    return FluxTransformer2DModel(**sizes | changes)  # pyright: ignore
+
+
+def big_headed_transformer(in_channels: int = 32) -> FluxTransformer2DModel:
+    """With heads of 128, from which readers of BFL's files guess the axes."""
+    return tiny_transformer(
+        in_channels=in_channels, num_single_layers=1, attention_head_dim=128, num_attention_heads=1,
+        axes_dims_rope=(16, 56, 56),
+    )  # fmt: skip
+
+
+def tiny_autoencoder(channels: tuple[int, ...], **changes: Any) -> AutoencoderKL:
+    """FLUX's with random weights and a level for each of ``channels``; ``changes`` of its configuration."""
+    levels = len(channels)
+    settings = {
+        "block_out_channels": channels, "latent_channels": 8, "layers_per_block": 1,
+        "down_block_types": ("DownEncoderBlock2D",) * levels, "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "scaling_factor": 0.3611, "shift_factor": 0.1159, "use_quant_conv": False, "use_post_quant_conv": False,
+    }  # fmt: skip
+    return AutoencoderKL(**settings | changes)  # pyright: ignore
+
+
 def build_folder(folder: Path) -> Path:
     torch.manual_seed(0)
-    transformer = FluxTransformer2DModel(
-        in_channels=32, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=24, pooled_projection_dim=20, guidance_embeds=True, axes_dims_rope=(4, 6, 6),
-    )  # fmt: skip
-    transformer.save_pretrained(folder / "transformer")
-    AutoencoderKL(
-        block_out_channels=(8, 8, 16),  # pyright: ignore
-        latent_channels=8, norm_num_groups=4, layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore
-        up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore
-        scaling_factor=0.7, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False,
-    ).save_pretrained(folder / "vae")  # fmt: skip
+    tiny_transformer().save_pretrained(folder / "transformer")
+    vae = tiny_autoencoder((8, 8, 16), norm_num_groups=4, scaling_factor=0.7, shift_factor=0.1)
+    vae.save_pretrained(folder / "vae")
     clip = CLIPTextConfig(
         vocab_size=len(WORDS) + 3, hidden_size=20, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=10, eos_token_id=1, pad_token_id=0, bos_token_id=None,

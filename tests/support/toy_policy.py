@@ -47,10 +47,10 @@ class ToyPolicy(Policy[ToyCondition]):
         self.delta.weight.data.zero_()
 
     @classmethod
-    def make(cls, settings, device="cpu", adapter=None, *, seed=0, cache="", spread=False, called=""):
+    def make(cls, settings, making):
         policy = cls(settings.gain)
-        if adapter is not None:
-            policy.delta.weight.data = load_file(adapter / "toy.safetensors")["delta"]
+        if making.adapter is not None:
+            policy.delta.weight.data = load_file(making.adapter / "toy.safetensors")["delta"]
         return policy
 
     def noise(self, seed):

@@ -16,7 +16,7 @@ from cgrpo.app.sample import sample
 from cgrpo.build import make_policy, make_source
 from cgrpo.config import load_config, override
 from cgrpo.errors import UserError
-from cgrpo.policies.build import make_encoder
+from cgrpo.policies.build import family_of
 from cgrpo.rewards import make_rewards
 from cgrpo.training.loop import make_loop
 from cgrpo.training.runtime import Runtime
@@ -70,4 +70,4 @@ def test_settings_of_its_own(toy, tmp_path):
     with pytest.raises(UserError, match="'toybx'; did you mean|'toybx'; choose one of flux, flux2, toy"):
         load_config("toybox", ["policy.type=toybx"])
     with pytest.raises(UserError, match=r"policy\.type = toy"):
-        make_encoder(cfg.policy, tmp_path, torch.device("cpu"))
+        family_of(cfg.policy).make_encoder(cfg.policy, tmp_path, torch.device("cpu"))

@@ -29,7 +29,7 @@ from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan
 from cgrpo.errors import UserError, page
 from cgrpo.hub import whereabouts
-from cgrpo.policies.build import make_cut, make_encoder
+from cgrpo.policies.build import family_of
 from cgrpo.policies.encodings.store import Encoded
 from cgrpo.rewards.aesthetic import AestheticSettings
 from cgrpo.rewards.dino import DinoSegSettings, SubjectPicture
@@ -80,7 +80,7 @@ def _cut(cfg: Config) -> Callable[[Sequence[str]], dict[str, list[int]]]:
     policy = cfg.policy
     try:
         if policy.path in TOYBOX_POLICIES or whereabouts(policy.path, "folder") != "hub":
-            return make_cut(policy)
+            return family_of(policy).make_cut(policy)
     except UserError:  # a single file, whose parts lie beside it or nowhere; or none
         pass
     return lambda prompts: {}
@@ -97,8 +97,10 @@ def encode_tasks(cfg: Config, out: Path) -> Encoded:
         raise UserError("data.source = 'toybox' draws tasks without end; give a manifest with --set data.source=FILE")
     if isinstance(source, ManifestSource):
         prompts, names = prompts_of(source.tasks)
-        print_cut(make_cut(cfg.policy)(prompts), names)
-    fill = make_encoder(cfg.policy, out, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        print_cut(family_of(cfg.policy).make_cut(cfg.policy)(prompts), names)
+    fill = family_of(cfg.policy).make_encoder(
+        cfg.policy, out, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    )
     starts = range(0, source.size, TASKS_PER_READ)
     batches = (source.batch(range(start, min(start + TASKS_PER_READ, source.size))) for start in starts)
     watched = [make_guard_tasks(cfg)] if cfg.guard.every else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -26,6 +27,27 @@ if TYPE_CHECKING:
     from cgrpo.policies.models import Model
 
 C = TypeVar("C", bound=Condition)
+
+
+@dataclass(frozen=True)
+class Making:
+    """How a policy is made, beside the table ``policy``.
+
+    device    where it computes
+    adapter   a file or folder; None is a fresh one that changes nothing yet
+    seed      of a fresh adapter
+    cache     folder of encodings that ``make_encoder`` filled; the text encoders are not loaded then
+    spread    keep on the CPU what ``shard`` is about to spread over processes
+    called    the base's name in the headers of adapters, where that isn't policy.path
+    """
+
+    device: torch.device | str = "cpu"
+    adapter: Path | None = None
+    seed: int = 0
+    cache: str = ""
+    spread: bool = False
+    called: str = ""
+
 
 Spread = Callable[[Sequence["nn.Module"], Collection["nn.Parameter"]], None]
 """(blocks, whole): spreads the blocks' parameters over the processes, all but those in ``whole``."""
@@ -65,24 +87,8 @@ class Policy(ABC, Generic[C]):
 
     @classmethod
     @abstractmethod
-    def make(
-        cls,
-        settings: PolicySettings,
-        device: torch.device | str = "cpu",
-        adapter: Path | None = None,
-        *,
-        seed: int = 0,
-        cache: str = "",
-        spread: bool = False,
-        called: str = "",
-    ) -> Self:
-        """The base with ``adapter`` (a file or folder), or with a fresh one of ``seed`` that changes nothing yet.
-
-        cache    folder of encodings that ``make_encoder`` filled; the text encoders are not loaded then
-        spread   keep on the CPU what ``shard`` is about to spread over processes
-        called   the base's name in the headers of adapters, where that isn't policy.path
-        Raises UserError naming all that is missing or doesn't fit.
-        """
+    def make(cls, settings: PolicySettings, making: Making) -> Self:
+        """The base of ``settings`` with an adapter. Raises UserError naming all that is missing or doesn't fit."""
 
     @classmethod
     def make_encoder(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from cgrpo.errors import UserError
@@ -18,7 +21,7 @@ from cgrpo.files import reading
 from cgrpo.hub import asset, locate
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
-from cgrpo.text import cure_for, first_bytes, read_text
+from cgrpo.text import cure_for, first_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,10 +29,12 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+_STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_STORED |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``folder``. Raises UserError where there is none."""
+def read_tokenizer(folder: Path, check: Callable[[PreTrainedTokenizerBase], object] = lambda tokenizer: None) -> Any:
+    """The tokenizer in ``folder``. Raises UserError where there is none, and where ``check`` raises anything."""
     from transformers import AutoTokenizer
 
     def load(part: Path) -> PreTrainedTokenizerBase:
@@ -38,44 +43,75 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             raise UserError(f"{part}: holds no tokenizer ({', '.join(_VOCABULARIES)}); copy it there")
         if found == ["spiece.model"] and not is_installed("sentencepiece"):
             raise UserError(f"{part}: its tokenizer is a spiece.model alone; `pip install sentencepiece` to read it")
-        return AutoTokenizer.from_pretrained(part, local_files_only=True)
+        tokenizer_length(part, sys.maxsize)
+        tokenizer = AutoTokenizer.from_pretrained(part, local_files_only=True)
+        if tokenizer.pad_token_id is None:
+            raise UserError(f"{part}: its tokenizer has no pad_token", "name one in tokenizer_config.json")
+        check(tokenizer)
+        return tokenizer
 
-    return _read(folder, load)
+    return _read(folder, load, "copy its files anew")
 
 
-def _read(part: Path, load: Callable[[Path], Part]) -> Part:
-    """``load(part)``; a failure becomes a UserError of one line."""
+def tokenizer_length(folder: Path, most: int) -> int:
+    """Tokens of a prompt that are read, as ``encodings.text.Window`` counts them: ``most``, or what the tokenizer says.
+
+    Raises UserError for a length that is none.
+    """
+    file = folder / "tokenizer_config.json"
+    length = read_settings(file).get("model_max_length") if file.is_file() else None
+    if length is None:
+        return most
+    if isinstance(length, bool) or not isinstance(length, int | float) or not length >= 1:
+        raise UserError(f"{file}: model_max_length = {length!r}", "give the number of tokens that it reads")
+    return int(min(most, length))
+
+
+def _read(part: Path, load: Callable[[Path], Part], cure: str) -> Part:
+    """``load(part)``; whatever the libraries raise at a checkpoint's files becomes a UserError of one line."""
     if not part.is_dir():
         raise UserError(f"{part}: this part of the checkpoint is missing; copy it whole, or say where the part is")
     try:
         return load(part)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         cures = (cure_for(first_bytes(file), "") for file in sorted(part.iterdir()))
-        cure = next(filter(None, cures), "only whole safetensors checkpoints are read")
-        raise UserError(f"{part}: can't be loaded ({reason}); {cure}") from error
+        raise UserError(f"{part}: can't be loaded ({reason})", next(filter(None, cures), cure)) from error
 
 
 def read_weights(
-    part: Path, kind: Any, settings: dict[str, Any], *, also: Collection[str] = (), spare: str = "(?!)"
+    part: Path,
+    kind: Any,
+    dtype: torch.dtype | None,
+    *,
+    also: Collection[str] = (),
+    spare: str = "(?!)",
+    config: Any = None,
 ) -> Any:
     """The model of class ``kind`` in ``part``; its weights are all there, all used, and all of the right shape.
 
-    settings  for its ``from_pretrained``: the dtype, under the name that the library has for it
+    dtype     None: each weight in the precision that it has on disk
     also      other classes that the folder may say it holds
     spare     a regular expression of weights that published checkpoints carry beside this model's
+    config    in place of the folder's own
     Raises UserError naming every fault.
     """
 
     def load(folder: Path) -> Any:
         name = kind.__name__
-        config = json.loads(read_text(folder / "config.json"))
-        found = config.get("_class_name") or (config.get("architectures") or [name])[0]
+        settings = read_settings(folder / "config.json")
+        architectures = settings.get("architectures")
+        found = settings.get("_class_name") or (
+            architectures[0] if architectures and isinstance(architectures, list) else name
+        )
         if found not in (name, *also):
             raise UserError(f"{folder}: holds a {found}, not a {name}; give a checkpoint of that kind")
-        _refuse_two(folder)
-        for file in sorted(folder.glob("*.safetensors")):
+        files = weight_files(folder)
+        for file in files:
             refuse_integers(file)
+        stored = {} if dtype else {key: value for file in files for key, value in stored_dtypes(file).items()}
         with _quiet():
             model, report = kind.from_pretrained(
                 folder,
@@ -84,7 +120,8 @@ def read_weights(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # the report has them all at once
                 low_cpu_mem_usage=True,
-                **settings,
+                dtype=dtype or widest(stored.values()),
+                **({"config": config} if config else {}),
             )
         refuse_misfit(
             folder,
@@ -96,16 +133,41 @@ def read_weights(
             cure="copy the checkpoint anew",
         )
         refuse_not_finite(folder, model.state_dict())
+        for key, parameter in model.named_parameters():
+            parameter.data = parameter.data.to(stored.get(key, parameter.dtype))
         return model
 
-    return _read(part, load)
+    return _read(part, load, "only whole safetensors checkpoints are read")
 
 
-def _refuse_two(folder: Path) -> None:
-    """One file and pieces of another saving lie there: libraries differ over which they take."""
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model's folder that its library reads: not a variant's (``*.fp16.safetensors``).
+
+    Raises UserError where one file and pieces of another saving lie there: libraries differ over which they take.
+    """
     for name in ("model.safetensors", "diffusion_pytorch_model.safetensors"):
-        if (folder / name).is_file() and (folder / f"{name}.index.json").is_file():
-            raise UserError(f"{folder}: holds weights twice, {name} and the pieces of {name}.index.json; move one away")
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            if (folder / name).is_file():
+                raise UserError(f"{folder}: holds weights twice, {name} and the pieces of {index.name}; move one away")
+            pieces = read_settings(index).get("weight_map")
+            return [folder / piece for piece in sorted(set(pieces.values()))] if isinstance(pieces, dict) else []
+        if (folder / name).is_file():
+            return [folder / name]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def stored_dtypes(file: Path) -> dict[str, torch.dtype]:
+    """The precision of each weight in a safetensors file; of floats alone."""
+    with safe_open(file, "pt") as opened:
+        kinds = {key: opened.get_slice(key).get_dtype() for key in opened.keys()}  # noqa: SIM118
+    return {key: _STORED[kind] for key, kind in kinds.items() if kind in _STORED}
+
+
+def widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    """The precision that holds all of them; bfloat16 holds floats of 8 bits."""
+    wide = [torch.bfloat16 if dtype.itemsize == 1 else dtype for dtype in dtypes]
+    return functools.reduce(torch.promote_types, wide or [torch.bfloat16])
 
 
 @contextmanager
@@ -193,6 +255,12 @@ def read_settings(file: Path) -> dict[str, Any]:
         if not isinstance(table, dict):
             raise ValueError("no table")
     return table
+
+
+def model_index(base: Path) -> dict[str, Any]:
+    """What a diffusers folder's model_index.json says; nothing where there is none."""
+    file = base / "model_index.json"
+    return read_settings(file) if file.is_file() else {}
 
 
 def locate_base(settings: PolicySettings) -> Path:

@@ -9,9 +9,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
+from cgrpo.files import reading
 from cgrpo.fingerprint import of_file, of_settings, of_tensors
 from cgrpo.policies.adapters.keys import split_projection
-from cgrpo.policies.checkpoints import read_settings
+from cgrpo.policies.checkpoints import read_settings, weight_files
 
 # What a tokenizer's folder may hold that changes its tokens; other files may lie beside them.
 _TOKENIZER_FILES = (
@@ -51,7 +52,7 @@ def file_fingerprint(path: str | Path) -> str:
     Raises UserError if there is none, or one can't be read.
     """
     path = Path(path)
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = weight_files(path) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: holds no safetensors file; give a file or a folder of shards")
     return of_tensors(pair for file in files for pair in _tensors(file))
@@ -73,16 +74,7 @@ def tokenizer_fingerprint(folder: Path) -> str:
     return of_settings({file.name: of_file(file) for file in files})
 
 
-def tokenizer_length(folder: Path, most: int) -> int:
-    """Tokens of a prompt, as ``encodings.text.Window`` counts them."""
-    path = folder / "tokenizer_config.json"
-    return min(most, read_settings(path).get("model_max_length", most) if path.is_file() else most)
-
-
 def _tensors(file: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                yield key, opened.get_tensor(key)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error}); only safetensors are read") from error
+    with reading(file, "only safetensors are read", SafetensorError), safe_open(file, "pt") as opened:
+        for key in opened.keys():  # noqa: SIM118
+            yield key, opened.get_tensor(key)

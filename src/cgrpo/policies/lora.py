@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
-from cgrpo.hub import locate
+from cgrpo.hub import PARTS, locate
 from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.adapters.layers import (
     active_weights,
@@ -29,12 +29,9 @@ from cgrpo.policies.adapters.layers import (
 )
 from cgrpo.policies.adapters.layouts import Layout
 from cgrpo.policies.base import C, Policy, Spread
-from cgrpo.policies.checkpoints import locate_base
+from cgrpo.policies.checkpoints import locate_base, model_index
 from cgrpo.policies.memory import quantise_blocks, set_checkpointing
 from cgrpo.policies.settings import PolicySettings
-
-# The other parts of a diffusers folder.
-PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "model_index.json")
 
 
 class LoraPolicy(Policy[C]):
@@ -54,8 +51,8 @@ class LoraPolicy(Policy[C]):
 
     @classmethod
     @abstractmethod
-    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
-        """The stock transformer alone, in ``dtype`` on the CPU."""
+    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype | None) -> Any:
+        """The stock transformer alone on the CPU, in ``dtype``; None is each weight's own on disk."""
 
     @classmethod
     def save_whole(cls, settings: PolicySettings, transformer: Any, folder: Path) -> None:
@@ -67,11 +64,12 @@ class LoraPolicy(Policy[C]):
                 "leave policy.autoencoder out",
             )
         transformer.save_pretrained(folder / "transformer")
-        for part in PARTS:
-            if (place / part).is_dir():
-                shutil.copytree(place / part, folder / part)
-            elif (place / part).is_file():
-                shutil.copy(place / part, folder / part)
+        names = model_index(place) or PARTS  # what a stock pipeline loads
+        for part in place.iterdir():
+            if part.name == "model_index.json":
+                shutil.copy(part, folder / part.name)
+            elif part.is_dir() and part.name in names and part.name != "transformer":
+                shutil.copytree(part, folder / part.name)
 
     def prepare(self, settings: PolicySettings, adapter: Path | None, seed: int, *, spread: bool) -> None:
         """Make a freshly loaded base ready to train: start, 8-bit weights, adapter, checkpointing, compilation.
@@ -88,7 +86,7 @@ class LoraPolicy(Policy[C]):
         if start and settings.start_mode == "continue":
             self.begin_with(start, "continue")
         if adapter is not None:
-            self.load_adapter(adapter)
+            self.load_adapter(adapter, base_differs=settings.base_differs)
         elif not (start and settings.start_mode == "continue"):
             self.add_adapter(settings.rank, seed)
         set_checkpointing(self.transformer, settings.checkpointing)
@@ -115,9 +113,10 @@ class LoraPolicy(Policy[C]):
         """A LoRA that trains and, for now, changes nothing. Raises UserError where there already is one."""
         add_adapter(self.transformer, rank, seed, self.layout)
 
-    def load_adapter(self, path: Path) -> None:
-        """The adapter of a file or folder. Raises UserError where it doesn't fit, or was trained on other weights."""
-        load_adapter(self.transformer, path, self.origin, self.layout)
+    def load_adapter(self, path: Path, *, base_differs: bool = False) -> None:
+        """The adapter of a file or folder. Raises UserError where it doesn't fit, or was trained on other weights,
+        unless ``base_differs`` allows that (``files.check_origin``)."""
+        load_adapter(self.transformer, path, self.origin, self.layout, base_differs=base_differs)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The transformer's parameters that require gradients: the adapter's, once one is added."""

@@ -6,9 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
-
 from cgrpo.errors import UserError
 from cgrpo.files import writing
 from cgrpo.hub import locate
@@ -17,7 +14,6 @@ from cgrpo.policies.adapters.files import Origin, check_origin, read_split
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
 from cgrpo.policies.adapters.layouts import refuse_other_family
 from cgrpo.policies.build import family_of
-from cgrpo.policies.checkpoints import locate_transformer
 from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.settings import PolicySettings
@@ -26,11 +22,14 @@ from cgrpo.policies.settings import PolicySettings
 def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | Path) -> Path:
     """Write the whole checkpoint with the adapter merged in, as a diffusers folder that needs nothing of ours.
 
-    ``settings`` name the base, and the start that was merged into it before training, where there was one. The
-    transformer keeps its precision; the other parts of a folder are copied as they are. Raises UserError if the pieces
-    don't belong together.
+    ``settings`` name the base, and the start that was merged into it before training, where there was one.
+    Every weight keeps its precision (8 bits, which can't hold the sum, become bfloat16 where the adapter adds to them);
+    the other parts of a folder are copied as they are. Raises UserError if the pieces don't belong together.
     """
-    split, header = read_split(file)
+    family = family_of(settings)
+    if not issubclass(family, LoraPolicy):
+        raise UserError(f"{settings.path}: adapters of this family can't be merged")
+    split, header = read_split(file, family.layout)
     origin = known_origin(file, header)
     start = locate(settings.start, "file") if settings.start and settings.start_mode == "merge" else None
     if (origin.start_mode == "merge") != (start is not None):
@@ -40,16 +39,13 @@ def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | 
     folder = Path(out_folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new folder")
-    family = family_of(settings)
-    if not issubclass(family, LoraPolicy):
-        raise UserError(f"{settings.path}: adapters of this family can't be merged")
-    transformer = family.load_transformer(settings, _precision(locate_transformer(settings)))
+    transformer = family.load_transformer(settings, None)
     refuse_other_family(file, split, family.layout)
     here = Origin(settings.path, transformer_fingerprint(transformer))
     if start is not None:
         check_start(start, read_split(start)[0], file, origin)
         here = Origin(here.base, here.base_hash, merge_start(transformer, start, family.layout), "merge")
-    check_origin(file, header, here)
+    check_origin(file, header, here, settings.base_differs)
     merge_pairs(transformer, split, file)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
@@ -63,15 +59,3 @@ def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | 
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def _precision(place: Path) -> torch.dtype:
-    """The dtype of the base transformer's weights on disk."""
-    files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                if (dtype := opened.get_slice(key).get_dtype()) in ("F32", "BF16", "F16", "F64"):
-                    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
-                    return names[dtype]
-    return torch.bfloat16  # 8-bit files, or none at all, which loading will tell

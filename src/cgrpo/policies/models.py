@@ -12,8 +12,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from cgrpo import hub
 from cgrpo.hub import asset
-from cgrpo.policies.checkpoints import read_settings
+from cgrpo.policies.checkpoints import read_settings, tokenizer_length
 from cgrpo.policies.encodings.latents import PATCH, LatentCodec
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
@@ -44,24 +45,41 @@ class Model:
             return kind(kind.config_class.from_dict(dict(self.config)))
 
 
-def folder_of(path: str) -> Path:
-    """``path`` on disk, or the toy world's policy; nothing is fetched."""
-    return asset("policy") if path in TOYBOX_POLICIES else Path(path)
+@dataclass(frozen=True)
+class Stock:
+    """Where a family's checkpoints have one of their models.
 
-
-def model_in(
-    folder: Path, stock: str, published: Mapping[str, Any], setting: str, called: str, tokens: int = 0
-) -> Model:
-    """The model that ``folder``/config.json describes; where there is no such folder, the ``published`` one.
-
-    ``setting`` names the folder in ``assumed``, and ``called`` the published model. Raises UserError for a folder
-    without a config.json.
+    stock       its class, as ``Model`` has it
+    folder      of the checkpoint
+    setting     the key of ``policy`` that names another place for it, "" for none
+    tokenizer   folder of a text encoder's tokenizer
+    most        tokens of a prompt, at most
     """
-    if (folder / "vae").is_dir():
-        folder = folder / "vae"
+
+    stock: str
+    folder: str
+    setting: str = ""
+    tokenizer: str = ""
+    most: int = 0
+
+
+def model_of(settings: PolicySettings, part: Stock, published: str) -> Model:
+    """The model that the settings name, by its config.json; where there is no folder, that of the model ``published``.
+
+    Nothing is downloaded, and no weight is read. Raises UserError for a folder without a config.json.
+    """
+    place = getattr(settings, part.setting, "")
+    key, value = (part.setting, place) if place else ("path", settings.path)
+    base = asset("policy") if value in TOYBOX_POLICIES else Path(value)
+    folder = base / (TOYBOX_POLICIES.get(value, "transformer") if part.folder == "transformer" else part.folder)
+    if place and not folder.is_dir():
+        folder = base
+    tokens = tokenizer_length(base if place else base / part.tokenizer, part.most) if part.most else 0
     if folder.is_dir():
-        return Model(stock, read_settings(folder / "config.json"), tokens)
-    return Model(stock, published, tokens, f"{setting} is no local folder: the sizes of {called} are assumed")
+        return Model(part.stock, read_settings(folder / "config.json"), tokens)
+    config = hub.read_settings(f"black-forest-labs/{published}", f"{part.folder}/config.json") or {}
+    why = f"policy.{key} {value!r} is no local folder: the sizes of {published} are assumed"
+    return Model(part.stock, config, tokens, why)
 
 
 class EmptyPolicy(NamedTuple):

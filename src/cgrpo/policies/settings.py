@@ -59,6 +59,8 @@ class PolicySettings(Section):
     """Folder or hub id of a T5 encoder with its tokenizer, in place of the checkpoint's own."""
     start: Place = ""
     """A LoRA to start from, such as UNO's dit_lora.safetensors: a file, a folder, or a file on the hub."""
+    base_differs: bool = False
+    """Take an adapter whose base has another fingerprint: a copy of the same base in another precision, such as fp8."""
     start_mode: Literal["merge", "continue"] = "merge"
     """Merge ``start`` into the base and train a fresh adapter on top (the paper), or train it on; then the frozen
     start, not the bare base, is the reference policy."""

@@ -169,13 +169,20 @@ def header_origin(header: Mapping[str, str]) -> Origin | None:
     return Origin(header.get("base", ""), header["base_hash"], header.get("start_hash", ""), mode)
 
 
-def check_origin(where: object, header: Mapping[str, str], here: Origin) -> None:
-    """Refuse an adapter that was trained on other weights than those here; files that don't tell are accepted."""
+def check_origin(where: object, header: Mapping[str, str], here: Origin, base_differs: bool = False) -> None:
+    """Refuse an adapter that was trained on other weights than those here; files that don't tell are accepted.
+
+    ``base_differs`` is the user's word that the base is the same in another precision; it is reported on stderr.
+    """
     there = header_origin(header)
     if there is None or not here.base_hash:
         return
     if there.base_hash != here.base_hash:
-        raise UserError(f"{where}: trained on {there}, but this base is {here}", "load it on its own base checkpoint")
+        differs = f"{where}: trained on {there}, but this base is {here}"
+        if not base_differs:
+            cure = "load it on its own base checkpoint, or set policy.base_differs=true if this is a copy of it"
+            raise UserError(differs, f"{cure} in another precision")
+        _say(f"{differs}; taken all the same, as policy.base_differs says")
     if there.merged != here.merged:
         raise UserError(
             f"{where}: trained on {there}, but this is {here}",

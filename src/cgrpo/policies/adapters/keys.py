@@ -69,16 +69,20 @@ def split_to_adapter(split: Mapping[str, Tensor]) -> State:
         one, two, three = (pieces[place] for place in range(3))
         if "lora_B" in key:
             fused[key] = torch.cat((one, two, three))
-        elif torch.equal(one, two) and torch.equal(one, three):
+        elif _equal(one, two) and _equal(one, three):
             fused[key] = one
         else:
             raise _split_up(key)
     return fused
 
 
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
 def _split_up(where: str) -> UserError:
     return UserError(
-        f"adapter: q, k and v have different A matrices at {where}: a split adapter, which has no fused form of this "
+        f"adapter: q, k and v have no A matrix in common at {where}: a split adapter, which has no fused form of this "
         "rank",
         "merge it into the base checkpoint instead",
     )
@@ -170,7 +174,7 @@ def _stacks(split: Mapping[str, Tensor], blocks: Blocks, program: str) -> Iterat
 def _share_one(stack: Sequence[Pair | None]) -> bool:
     """Whether all that are there have the same A."""
     first, *others = [pair for pair in stack if pair]
-    return all(torch.equal(down, first[0]) for down, _ in others)
+    return all(_equal(down, first[0]) for down, _ in others)
 
 
 def _stacked(stack: Sequence[Pair | None]) -> Pair:

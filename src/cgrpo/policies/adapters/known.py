@@ -44,6 +44,7 @@ _OTHERS = {  # kinds of adapters that are no B A
     "scale_weight": "a scale of 8-bit numbers", "scaled_fp8": "a scale of 8-bit numbers",
     ".diff": "a full difference of weights", ".bias": "a bias",
 }  # fmt: skip
+_NOTHING = re.compile("(?!)")
 _NUMBER = re.compile(r"(?<=blocks[._])\d+(?=[._])")
 # BFL's layers whose shapes tell FLUX.2, by its ratio of rows to inputs.
 _TELLING = re.compile(r"(?:single_blocks[._]\d+[._](linear[12])|double_blocks[._]\d+[._](?:img|txt)_(mlp[._][02]))$")
@@ -93,7 +94,8 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None, layout: La
         what = "only a text encoder's part" if left_out else "no LoRA matrices"
         raise UserError(f"adapter: holds {what}; is this another file?")
     layers = _layers(_family(modules).blocks, UNO, layout.blocks if layout else {})
-    named = {name: _named(name, layers) for name in modules}
+    targets = re.compile(layout.targets) if layout else _NOTHING
+    named = {name: _named(name, layers, targets) for name in modules}
     layouts = list(dict.fromkeys(layout for layout, _, _ in named.values()))
     if len(layouts) > 1:
         raise UserError(f"adapter: holds two layouts at once, {' and '.join(layouts)}; leave one of them out")
@@ -184,8 +186,11 @@ def _layers(*tables: Blocks) -> dict[str, list[str]]:
     return names
 
 
-def _named(module: str, layers: Mapping[str, list[str]]) -> tuple[str, str, list[str]]:
-    """(layout, the name without prefix, the stock modules that are stacked in it, top to bottom)."""
+def _named(module: str, layers: Mapping[str, list[str]], targets: re.Pattern[str]) -> tuple[str, str, list[str]]:
+    """(layout, the name without prefix, the stock modules that are stacked in it, top to bottom).
+
+    Raises UserError for a module that is none of ``layers``, nor one of the ``targets`` that a family trains.
+    """
     if match := _UNDERSCORES.match(module):
         layout, plain = "kohya", module.removeprefix(match[0])
         layers = {name.replace(".", "_"): parts for name, parts in layers.items()}
@@ -197,6 +202,8 @@ def _named(module: str, layers: Mapping[str, list[str]]) -> tuple[str, str, list
         layout = next((layout for part, layout in named.items() if part in before), "")
     number = _NUMBER.search(plain)
     parts = layers.get(_NUMBER.sub("*", plain, count=1))
+    if parts is None and targets.fullmatch(plain):
+        parts = [plain]
     if parts is None:
         raise _no_layout([module])
     modules = [part.replace("*", number[0]) if number else part for part in parts]

@@ -99,6 +99,8 @@ def merge_pairs(transformer: Any, split: Mapping[str, Tensor], where: object) ->
     )
     for key, (down, up) in deltas.items():
         weight = weights[key]
+        if weight.is_floating_point() and weight.itemsize == 1:  # 8 bits can't hold the sum
+            weight.data = weight.data.bfloat16()
         dtype = torch.promote_types(weight.dtype, torch.float32)
         delta = up.to(weight.device, dtype) @ down.to(weight.device, dtype)
         weight.copy_(weight.to(dtype) + delta)
@@ -185,14 +187,13 @@ def set_adapter_state(transformer: nn.Module, state: Mapping[str, Tensor]) -> No
     Raises UserError naming every missing, surplus and mis-shaped key at once; nothing is copied then.
     """
     own = adapter_state(transformer)
-    faults = {
-        "missing": sorted(own.keys() - state.keys()),
-        "surplus": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
-    }
-    misfits = [f"{len(keys)} {fault} ({', '.join(keys[:3])})" for fault, keys in faults.items() if keys]
-    if misfits:
-        raise UserError(f"adapter doesn't fit the transformer: {'; '.join(misfits)}; is it of another base or rank?")
+    refuse_misfit(
+        "adapter",
+        missing=own.keys() - state.keys(),
+        unknown=state.keys() - own.keys(),
+        misshapen=[key for key in own.keys() & state.keys() if own[key].shape != state[key].shape],
+        cure="is it of another base or rank?",
+    )
     for key, value in own.items():
         value.copy_(state[key])
 
@@ -207,7 +208,12 @@ def save_adapter(transformer: nn.Module, folder: str | Path, *, origin: Origin) 
 
 
 def load_adapter(
-    transformer: Any, path: str | Path, origin: Origin | None = None, layout: Layout = FLUX
+    transformer: Any,
+    path: str | Path,
+    origin: Origin | None = None,
+    layout: Layout = FLUX,
+    *,
+    base_differs: bool = False,
 ) -> dict[str, str]:
     """Load an adapter file into the transformer's adapter; returns the file's header.
 
@@ -216,7 +222,7 @@ def load_adapter(
     """
     state, header = read_for(path, layout)
     if origin is not None:
-        check_origin(path, header, origin)
+        check_origin(path, header, origin, base_differs)
     if not _lora_layers(transformer):
         add_adapter(transformer, _rank(state), 0, layout)
     with naming(path):

@@ -58,7 +58,7 @@ def header_settings(file: Path, header: Mapping[str, str]) -> Settings | None:
         own = {
             key.removeprefix("transformer."): value for key, value in table.items() if key.startswith("transformer.")
         }
-        return _settings(own or {key: value for key, value in table.items() if "." not in key})
+        return _settings(own or {key: value for key, value in table.items() if "." not in key}, file)
 
 
 def config_settings(file: Path) -> Settings | None:
@@ -67,7 +67,7 @@ def config_settings(file: Path) -> Settings | None:
     if not beside.is_file():
         return None
     with reading(beside, "save the adapter anew"):
-        return _settings(_table(beside.read_text(encoding="utf-8-sig")))
+        return _settings(_table(beside.read_text(encoding="utf-8-sig")), beside)
 
 
 def _table(text: str) -> dict[str, Any]:
@@ -77,18 +77,21 @@ def _table(text: str) -> dict[str, Any]:
     return table
 
 
-def _settings(table: Mapping[str, Any]) -> Settings | None:
+def _settings(table: Mapping[str, Any], file: Path) -> Settings | None:
     if not table:
         return None
     if table.get("use_dora"):
-        raise ValueError("it is a DoRA, which is no B A; merge it into its base by its own program")
+        raise UserError(f"{file}: it is a DoRA, which is no B A", "merge it into its base by its own program")
     kind, begun = table.get("peft_type") or "LORA", table.get("init_lora_weights")
     if kind != "LORA":
-        raise ValueError(f"it is of peft's type {kind}, which is no B A; merge it into its base by its own program")
+        raise UserError(
+            f"{file}: it is of peft's type {kind}, which is no B A", "merge it into its base by its own program"
+        )
     if begun not in _PLAIN:
-        raise ValueError(
-            f"it began with {begun}, which takes from the base's weights what it begins with, so that its B A fits no "
-            "plain base; let peft save it as a LoRA (path_initial_model_for_weight_conversion)"
+        raise UserError(
+            f"{file}: it began with {begun}, which takes from the base's weights what it begins with, so that its B A "
+            "fits no plain base",
+            "let peft save it as a LoRA (path_initial_model_for_weight_conversion)",
         )
     try:
         return Settings.model_validate(table)

@@ -61,6 +61,15 @@ class Geometry:
         raise NotImplementedError
 
 
+def grid_ids(size: tuple[int, int], axes: int, number: int, offset: tuple[int, int] = (0, 0)) -> Tensor:
+    """Ids (number, row, column, 0, ...) of one picture's tokens, row by row: float32 [rows * columns, axes]."""
+    ids_HWD = torch.zeros(*size, axes)
+    ids_HWD[..., 0] = number
+    ids_HWD[..., 1] = offset[0] + torch.arange(size[0])[:, None]
+    ids_HWD[..., 2] = offset[1] + torch.arange(size[1])[None, :]
+    return ids_HWD.reshape(-1, axes)
+
+
 class Latents(Protocol):
     """Latents made before: a ``store.EncodingStore``."""
 

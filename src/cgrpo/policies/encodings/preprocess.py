@@ -59,7 +59,7 @@ def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: 
     if rule == "uno-train":
         size = _nearest_bucket(picture.size, _scaled(UNO_BUCKETS, long_side, 512, multiple))
         return picture.resize(size, Image.Resampling.BILINEAR)
-    nearest = _nearest_kontext(picture.size)
+    nearest = kontext_size(picture.size, multiple)
     return picture.resize(_scaled([nearest], long_side, 1024, multiple)[0], Image.Resampling.LANCZOS)
 
 
@@ -124,9 +124,13 @@ def _nearest_bucket(size: Size, buckets: list[Size]) -> Size:
     return min(buckets, key=lambda bucket: abs(bucket[1] / bucket[0] - ratio))
 
 
-def _nearest_kontext(size: Size) -> Size:
-    """The size whose width / height is nearest; of equally near ones the narrowest."""
-    ratio = size[0] / size[1]
+def kontext_size(size: Size, multiple: int) -> Size:
+    """The one of KONTEXT_SIZES whose width / height is nearest to ``size``; of equally near ones the narrowest.
+
+    As in the stock pipeline both sides are floored to ``multiple`` before the ratio is taken.
+    """
+    width, height = (max(side // multiple, 1) for side in size)
+    ratio = width / height
     return min(KONTEXT_SIZES, key=lambda preferred: abs(preferred[0] / preferred[1] - ratio))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -60,3 +62,33 @@ class Window:
         """The prompts that are longer than is read, as numbers, by a name such as "CLIP at 77 tokens"."""
         ids = self.tokenizer([self.wrapped(p) for p in prompts], truncation=False, verbose=False).input_ids
         return {f"{self.name} at {self.length} tokens": [n for n, row in enumerate(ids) if len(row) > self.length]}
+
+
+def cut_prompts(windows: Iterable[Window], prompts: Sequence[str]) -> dict[str, list[int]]:
+    """``Window.cut`` of all ``windows``."""
+    return {name: numbers for window in windows for name, numbers in window.cut(prompts).items()}
+
+
+class TextEncoders(ABC):
+    """Frozen text encoders and their tokenizers, as ``Prompts``. Prompts are cut and padded to a fixed length."""
+
+    def __init__(self, modules: Sequence[Any], windows: tuple[Window, ...]) -> None:
+        self.modules: tuple[Any, ...] = tuple(module.requires_grad_(False).eval() for module in modules)
+        self.windows = windows
+
+    def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
+        return cut_prompts(self.windows, prompts)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """(text_NLC, pooled_NC) of N prompts; a prompt that occurs twice is encoded once."""
+        unique, device = list(dict.fromkeys(prompts)), self.modules[0].device
+        tokens = [window.tokens(unique).to(device) for window in self.windows]
+        with torch.autocast(device.type, enabled=False):
+            text_NLC, pooled_NC = self.states(*tokens)
+        rows = torch.tensor([unique.index(prompt) for prompt in prompts], device=device)
+        return text_NLC[rows], pooled_NC[rows]
+
+    @abstractmethod
+    def states(self, *tokens: BatchEncoding) -> tuple[Tensor, Tensor]:
+        """(text_NLC, pooled_NC) of what each window reads."""

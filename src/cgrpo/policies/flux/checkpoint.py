@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +14,23 @@ from cgrpo.errors import UserError
 from cgrpo.hub import locate
 from cgrpo.policies.checkpoints import (
     check_sizes,
-    load_together,
     locate_autoencoder,
     locate_base,
     locate_transformer,
+    model_index,
+    read_settings,
     read_tokenizer,
     read_weights,
 )
-from cgrpo.policies.fingerprint import tokenizer_length
-from cgrpo.policies.flux.single_file import SCALING, SHIFT, read_autoencoder, read_transformer
-from cgrpo.policies.flux.text import CLIP_LENGTH, T5_LENGTH
-from cgrpo.policies.models import Model, folder_of, model_in
+from cgrpo.policies.flux.inputs import CLIP_LENGTH, T5_LENGTH
+from cgrpo.policies.flux.single_file import SCALING, SHIFT, read_autoencoder, read_transformer, refuse_controlled
+from cgrpo.policies.models import Model, Stock, model_of
 from cgrpo.policies.settings import PolicySettings
-from cgrpo.section import TOYBOX_POLICIES
-from cgrpo.text import read_text
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-TEXT_PARTS = ("clip", "t5", "clip_tokenizer", "t5_tokenizer")
+TEXT_ENCODERS = {"clip": ("clip_tokenizer", CLIP_LENGTH), "t5": ("t5_tokenizer", T5_LENGTH)}
 # Text encoders of whole models are read, too.
 _CLIP = {
     "also": ("CLIPTextModelWithProjection", "CLIPModel"),
@@ -45,35 +44,20 @@ _T5 = {
 }
 
 
-def load_parts(
-    settings: PolicySettings,
-    dtype: torch.dtype,
-    device: torch.device,
-    beside: torch.device,
-    *,
-    transformer: bool = True,
-    texts: bool = True,
-) -> dict[str, Any]:
-    """The stock models: "transformer" on ``device``, "autoencoder" and TEXT_PARTS on ``beside``, as far as asked for.
+def loaders(settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
+    """What loads the stock models onto the CPU, by part; the autoencoder in float32 at least.
 
-    The autoencoder is in float32 (float64 with a float64 transformer).
-    Raises UserError naming all parts at fault, and all of their faults, in one line.
-    """
+    ``dtype`` None leaves each weight as it is on disk."""
     from transformers import CLIPTextModel, T5EncoderModel
 
-    loads: dict[str, Any] = {"autoencoder": lambda: load_autoencoder(settings, dtype).to(beside)}  # pyright: ignore
-    if transformer:
-        loads = {"transformer": lambda: load_transformer(settings, dtype).to(device)} | loads  # pyright: ignore
-    if texts:
-        loads |= {
-            "clip": lambda: read_weights(places(settings, "clip"), CLIPTextModel, {"dtype": dtype}, **_CLIP).to(beside),
-            "t5": lambda: read_weights(places(settings, "t5"), T5EncoderModel, {"dtype": dtype}, **_T5).to(beside),
-            "clip_tokenizer": lambda: read_tokenizer(places(settings, "clip_tokenizer")),
-            "t5_tokenizer": lambda: read_tokenizer(places(settings, "t5_tokenizer")),
-        }
-    parts = load_together(loads)
-    _check_fit(locate_base(settings), parts)
-    return parts
+    return {
+        "transformer": lambda: load_transformer(settings, dtype),
+        "autoencoder": lambda: load_autoencoder(settings, dtype),
+        "clip": lambda: read_weights(places(settings, "clip"), CLIPTextModel, dtype, **_CLIP),
+        "t5": lambda: read_weights(places(settings, "t5"), T5EncoderModel, dtype, **_T5),
+        "clip_tokenizer": lambda: read_tokenizer(places(settings, "clip_tokenizer")),
+        "t5_tokenizer": lambda: read_tokenizer(places(settings, "t5_tokenizer")),
+    }
 
 
 def places(settings: PolicySettings, part: str) -> Path:
@@ -100,31 +84,31 @@ def places(settings: PolicySettings, part: str) -> Path:
     return home / names[part]
 
 
-def load_transformer(settings: PolicySettings, dtype: torch.dtype) -> FluxTransformer2DModel:
-    """The stock transformer in ``dtype`` on the CPU."""
+def load_transformer(settings: PolicySettings, dtype: torch.dtype | None) -> FluxTransformer2DModel:
+    """The stock transformer on the CPU in ``dtype``; None is each weight's own on disk."""
     from diffusers import FluxTransformer2DModel
 
     place = places(settings, "transformer")
     if place.is_file():
         return read_transformer(place, dtype)
-    return read_weights(place, FluxTransformer2DModel, {"torch_dtype": dtype})
+    return read_weights(place, FluxTransformer2DModel, dtype)
 
 
-def load_autoencoder(settings: PolicySettings, dtype: torch.dtype) -> AutoencoderKL:
-    """The stock autoencoder in float32 (float64 where ``dtype`` is that) on the CPU."""
+def load_autoencoder(settings: PolicySettings, dtype: torch.dtype | None) -> AutoencoderKL:
+    """The stock autoencoder on the CPU in float32 (float64 where ``dtype`` is that); None is as in ``loaders``."""
     from diffusers import AutoencoderKL
 
-    place, exact = places(settings, "autoencoder"), torch.promote_types(dtype, torch.float32)
+    place, exact = places(settings, "autoencoder"), torch.promote_types(dtype, torch.float32) if dtype else None
     if place.is_file():
         return read_autoencoder(place, exact)
-    vae = read_weights(place, AutoencoderKL, {"torch_dtype": exact})
+    vae = read_weights(place, AutoencoderKL, exact)
     _refuse_unscaled(place)
     return vae
 
 
 def _refuse_unscaled(vae: Path) -> None:
     """Raises UserError for a scale or shift that the file leaves out: the library's defaults are another family's."""
-    config = json.loads(read_text(vae / "config.json"))
+    config = read_settings(vae / "config.json")
     for key, none in (("scaling_factor", False), ("shift_factor", True)):
         value = config.get(key, "nothing")
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -135,8 +119,26 @@ def _refuse_unscaled(vae: Path) -> None:
             )
 
 
-def _check_fit(where: Path, parts: dict[str, Any]) -> None:
+def check_settings(settings: PolicySettings) -> None:
+    """Report on stderr where a pipeline's kind and policy.position_ids don't go together.
+
+    Raises UserError for a transformer that takes other inputs.
+    """
+    base = locate_base(settings)
+    file = base / "transformer" / "config.json"
+    config = read_settings(file) if file.is_file() else {}
+    refuse_controlled(base, config.get("in_channels"), config.get("out_channels"))
+    schemes = {"FluxPipeline": "d", "FluxKontextPipeline": "kontext"}
+    own = schemes.get(model_index(base).get("_class_name", ""), settings.position_ids)
+    if (own == "kontext") != (settings.position_ids == "kontext"):
+        kind = "FLUX.1 Kontext" if own == "kontext" else "no Kontext model: nothing taught it to look at references so"
+        given = f"policy.position_ids = {settings.position_ids}"
+        print(f"cgrpo: {settings.path}: is {kind}, but {given}; set it to {own}, or give another base", file=sys.stderr)
+
+
+def check_fit(settings: PolicySettings, parts: Mapping[str, Any]) -> None:
     """Raises UserError for parts of different checkpoints, from which nothing sensible would come out."""
+    where = locate_base(settings)
     transformer, clip, t5 = parts.get("transformer"), parts.get("clip"), parts.get("t5")
     if transformer is not None:
         config, latent = transformer.config, parts["autoencoder"].config["latent_channels"]
@@ -181,15 +183,16 @@ def _check_fit(where: Path, parts: dict[str, Any]) -> None:
         )
 
 
-def save_pipeline(settings: PolicySettings, transformer: FluxTransformer2DModel, folder: Path) -> None:
-    """Write ``transformer`` and the settings' other parts into ``folder`` as a FluxPipeline.
+def save_pipeline(
+    settings: PolicySettings, transformer: FluxTransformer2DModel, parts: dict[str, Any], folder: Path
+) -> None:
+    """Write ``transformer`` and the other ``parts`` into ``folder`` as a FluxPipeline.
 
     BFL's files come without a scheduler's settings, which are FLUX.1-dev's or -schnell's.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
-    cpu, scheduler = torch.device("cpu"), locate_base(settings) / "scheduler"
-    parts = load_parts(settings, transformer.dtype, cpu, cpu, transformer=False)
+    scheduler = locate_base(settings) / "scheduler"
     if scheduler.is_dir():
         steps = FlowMatchEulerDiscreteScheduler.from_pretrained(scheduler, local_files_only=True)
     elif transformer.config["guidance_embeds"]:
@@ -202,67 +205,14 @@ def save_pipeline(settings: PolicySettings, transformer: FluxTransformer2DModel,
     FluxPipeline(steps, parts["autoencoder"], *texts, transformer).save_pretrained(folder)  # pyright: ignore
 
 
-# Configurations, for planning: the checkpoint's own, or those of the published models
-
-_DEV_TRANSFORMER = {"guidance_embeds": True}  # the rest is the stock class's default
-_DEV_AUTOENCODER = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-_DEV_CLIP = {
-    "vocab_size": 49408,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 77,
-}
-_DEV_T5 = {
-    "vocab_size": 32128,
-    "d_model": 4096,
-    "d_kv": 64,
-    "d_ff": 10240,
-    "num_layers": 24,
-    "num_heads": 64,
-    "feed_forward_proj": "gated-gelu",
+FLUX_MODELS = {
+    "transformer": Stock("diffusers:FluxTransformer2DModel", "transformer"),
+    "autoencoder": Stock("diffusers:AutoencoderKL", "vae", "autoencoder"),
+    "t5": Stock("transformers:T5EncoderModel", "text_encoder_2", "t5", "tokenizer_2", T5_LENGTH),
+    "clip": Stock("transformers:CLIPTextModel", "text_encoder", "clip", "tokenizer", CLIP_LENGTH),
 }
 
 
 def flux_models(settings: PolicySettings) -> dict[str, Model]:
-    """Transformer, autoencoder, T5 and CLIP by part; nothing is downloaded, and no weight is read."""
-    base, where = folder_of(settings.path), f"policy.path {settings.path!r}"
-    t5, clip = folder_of(settings.t5), folder_of(settings.clip)
-    vae, vae_where = base / "vae", where
-    if settings.autoencoder and settings.path not in TOYBOX_POLICIES:
-        vae, vae_where = folder_of(settings.autoencoder), f"policy.autoencoder {settings.autoencoder!r}"
-    return {
-        "transformer": model_in(
-            base / TOYBOX_POLICIES.get(settings.path, "transformer"),
-            "diffusers:FluxTransformer2DModel",
-            _DEV_TRANSFORMER,
-            where,
-            "FLUX.1-dev",
-        ),
-        "autoencoder": model_in(vae, "diffusers:AutoencoderKL", _DEV_AUTOENCODER, vae_where, "FLUX's autoencoder"),
-        "t5": model_in(
-            t5 if settings.t5 else base / "text_encoder_2",
-            "transformers:T5EncoderModel",
-            _DEV_T5,
-            f"policy.t5 {settings.t5!r}" if settings.t5 else where,
-            "T5-XXL's encoder",
-            tokens=tokenizer_length(t5 if settings.t5 else base / "tokenizer_2", T5_LENGTH),
-        ),
-        "clip": model_in(
-            clip if settings.clip else base / "text_encoder",
-            "transformers:CLIPTextModel",
-            _DEV_CLIP,
-            f"policy.clip {settings.clip!r}" if settings.clip else where,
-            "CLIP ViT-L/14's text encoder",
-            tokens=tokenizer_length(clip if settings.clip else base / "tokenizer", CLIP_LENGTH),
-        ),
-    }
+    """What ``cgrpo plan`` measures."""
+    return {part: model_of(settings, stock, "FLUX.1-dev") for part, stock in FLUX_MODELS.items()}

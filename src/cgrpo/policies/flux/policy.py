@@ -8,29 +8,31 @@ embeddings in full precision whatever the model's dtype (``keep_exact_time``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX, Layout
-from cgrpo.policies.checkpoints import read_tokenizer
+from cgrpo.policies.adapters.layouts import FLUX
+from cgrpo.policies.checkpoints import load_together
 from cgrpo.policies.conditions import ReferencedCondition
-from cgrpo.policies.encodings.latents import LatentCodec
-from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
-from cgrpo.policies.encodings.text import Prompts
-from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, tokenizer_length
-from cgrpo.policies.flux.checkpoint import TEXT_PARTS, flux_models, load_parts, load_transformer, places, save_pipeline
-from cgrpo.policies.flux.geometry import FluxGeometry
-from cgrpo.policies.flux.text import CLIP_LENGTH, T5_LENGTH, PromptEncoder, windows
+from cgrpo.policies.flux.checkpoint import (
+    TEXT_ENCODERS,
+    check_fit,
+    check_settings,
+    flux_models,
+    loaders,
+    places,
+    save_pipeline,
+)
+from cgrpo.policies.flux.inputs import FluxGeometry, FluxPrompts, windows
 from cgrpo.policies.lora import keep_exact_time
-from cgrpo.policies.models import Model
-from cgrpo.policies.referenced import DTYPES, ReferencedPolicy
+from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -54,22 +56,22 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
     settings.guidance is distilled guidance, without effect where the transformer has no guidance embedding.
     """
 
-    layout: ClassVar[Layout] = FLUX
+    layout = FLUX
+    prompts_type = FluxPrompts
+    text_encoders = TEXT_ENCODERS
+    place = staticmethod(places)
+    loaders = staticmethod(loaders)
+    check_settings = staticmethod(check_settings)
+    check_fit = staticmethod(check_fit)
+    windows = staticmethod(windows)
+    models = staticmethod(flux_models)
 
-    def __init__(
-        self,
-        transformer: Any,
-        codec: LatentCodec | None,
-        prompts: Prompts | None,
-        settings: PolicySettings,
-        device: str | torch.device | None = None,
-    ) -> None:
-        super().__init__(transformer, codec, prompts, settings, device)
-        self._takes_guidance: bool = transformer.config["guidance_embeds"]
-        if settings.evaluation_guidance and not self._takes_guidance:
-            scale = settings.evaluation_guidance
+    def set_up(self) -> None:
+        self._takes_guidance: bool = self.transformer.config["guidance_embeds"]
+        if self.settings.evaluation_guidance and not self._takes_guidance:
+            scale = self.settings.evaluation_guidance
             raise UserError(f"policy.evaluation_guidance = {scale:g}: this transformer takes none; leave it out")
-        keep_exact_time(transformer, transformer.time_text_embed)
+        keep_exact_time(self.transformer, self.transformer.time_text_embed)
 
     @classmethod
     def recognises(cls, transformer_class: str, path: str) -> bool:
@@ -81,55 +83,12 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
         return FluxGeometry(pixels, channels, grid, self.settings.position_ids)
 
     @classmethod
-    def load(
-        cls,
-        settings: PolicySettings,
-        device: torch.device,
-        beside: torch.device,
-        store: EncodingStore | None = None,
-        *,
-        transformer: bool = True,
-    ) -> tuple[Any, LatentCodec, Prompts]:
-        dtype = DTYPES[settings.dtype]
-        parts = load_parts(settings, dtype, device, beside, transformer=transformer, texts=store is None)
-        codec = LatentCodec(parts["autoencoder"], settings.reference_latents, store)
-        if store is not None:
-            return parts.get("transformer"), codec, StoredPrompts(store, device)
-        return parts.get("transformer"), codec, PromptEncoder(*(parts[name] for name in TEXT_PARTS))
-
-    @classmethod
-    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
-        return load_transformer(settings, dtype)
-
-    @classmethod
     def save_whole(cls, settings: PolicySettings, transformer: Any, folder: Path) -> None:
         if settings.path.endswith(".safetensors") or settings.autoencoder or settings.clip or settings.t5:
-            save_pipeline(settings, transformer, folder)
+            parts = load_together({k: load for k, load in loaders(settings, None).items() if k != "transformer"})
+            save_pipeline(settings, transformer, parts, folder)
         else:
             super().save_whole(settings, transformer, folder)
-
-    @classmethod
-    def encodings_depend_on(cls, settings: PolicySettings) -> dict[str, Any]:
-        clip, t5 = places(settings, "clip_tokenizer"), places(settings, "t5_tokenizer")
-        return {
-            "clip": part_fingerprint(places(settings, "clip")),
-            "clip_tokenizer": tokenizer_fingerprint(clip),
-            "clip_length": tokenizer_length(clip, CLIP_LENGTH),
-            "t5": part_fingerprint(places(settings, "t5")),
-            "t5_tokenizer": tokenizer_fingerprint(t5),
-            "t5_length": tokenizer_length(t5, T5_LENGTH),
-            "autoencoder": part_fingerprint(places(settings, "autoencoder")),
-        }
-
-    @classmethod
-    def make_cut(cls, settings: PolicySettings) -> Callable[[Sequence[str]], dict[str, list[int]]]:
-        clip, t5 = (read_tokenizer(places(settings, f"{name}_tokenizer")) for name in ("clip", "t5"))
-        both = windows(clip, t5)
-        return lambda prompts: {name: cut for window in both for name, cut in window.cut(prompts).items()}
-
-    @classmethod
-    def models(cls, settings: PolicySettings) -> dict[str, Model]:
-        return flux_models(settings)
 
     def sigmas(self, steps: int, shift: float | str) -> Tensor:
         """The rules known by name are "flux" and "uno" (algorithm.shifted_sigmas)."""

@@ -32,6 +32,14 @@ Model = TypeVar("Model", bound=nn.Module)
 PREFIX = "model.diffusion_model."  # some programs write it before every key
 SCALING, SHIFT = 0.3611, 0.1159  # of the autoencoder's latents; FLUX.1
 
+_OTHER_FILES = {  # by a part of their keys
+    "text_encoders.": "an all-in-one checkpoint, with text encoders and autoencoder in one file",
+    "conditioner.": "an all-in-one checkpoint of another family",
+    "cond_stage_model.": "an all-in-one checkpoint of another family",
+    "lora_": "a LoRA, which policy.start takes",
+    "stream_modulation": "a transformer of FLUX.2",
+    "transformer_blocks.": "a transformer under diffusers' names, which belongs into a folder with its config.json",
+}
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 
 
@@ -113,9 +121,9 @@ def autoencoder_config(shapes: Shapes, norm_groups: int = 32) -> dict[str, objec
 
 
 def read_transformer(
-    file: Path, dtype: torch.dtype, axes: tuple[int, int, int] | None = None
+    file: Path, dtype: torch.dtype | None, axes: tuple[int, int, int] | None = None
 ) -> FluxTransformer2DModel:
-    """A BFL transformer file (flux1-dev.safetensors) as a stock transformer in ``dtype`` on the CPU.
+    """A BFL transformer file (flux1-dev.safetensors) as a stock transformer in ``dtype`` (None: its own) on the CPU.
 
     Tensor by tensor: beyond the model itself, memory for one tensor. Raises UserError naming every
     missing, unknown and mis-shaped tensor at once.
@@ -123,36 +131,50 @@ def read_transformer(
     from diffusers import FluxTransformer2DModel
 
     shapes, prefix = _shapes(file)
-    with _naming(file), torch.device("meta"):
-        model = FluxTransformer2DModel(**transformer_config(shapes, axes))  # pyright: ignore
+    with _naming(file, shapes):
+        config = transformer_config(shapes, axes)
+    refuse_controlled(file, config["in_channels"], config["out_channels"])
+    with _naming(file, shapes), torch.device("meta"):
+        model = FluxTransformer2DModel(**config)  # pyright: ignore
     return _fill(model, transformer_plan(model.state_dict()), file, shapes, prefix, dtype)
 
 
-def read_autoencoder(file: Path, dtype: torch.dtype, norm_groups: int = 32) -> AutoencoderKL:
+def read_autoencoder(file: Path, dtype: torch.dtype | None, norm_groups: int = 32) -> AutoencoderKL:
     """A BFL autoencoder file (ae.safetensors) as a stock AutoencoderKL; see ``read_transformer``."""
     from diffusers import AutoencoderKL
 
     shapes, prefix = _shapes(file)
-    with _naming(file), torch.device("meta"):
+    with _naming(file, shapes), torch.device("meta"):
         model = AutoencoderKL(**autoencoder_config(shapes, norm_groups))  # pyright: ignore
     levels = _count(shapes, r"encoder\.down\.(\d+)\.")
     return _fill(model, autoencoder_plan(model.state_dict(), levels), file, shapes, prefix, dtype)
 
 
+def refuse_controlled(where: Path, channels: object, picture: object) -> None:
+    """Raise a UserError for a transformer that takes more channels than the ``picture``'s, which it gives."""
+    if channels and picture and channels != picture:
+        raise UserError(
+            f"{where}: takes {channels} channels and gives {picture}: a Fill, Canny or Depth model, whose mask or "
+            "control picture no policy here has",
+            "give FLUX.1-dev, FLUX.1-schnell or FLUX.1-Kontext-dev",
+        )
+
+
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Names the file where its shapes make no model."""
+def _naming(file: Path, shapes: Shapes) -> Iterator[None]:
+    """Names the file where its shapes make no model, and says what it looks like."""
     try:
         yield
     except (UserError, ValueError, ZeroDivisionError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        kind = next((kind for part, kind in _OTHER_FILES.items() if any(part in key for key in shapes)), "")
+        reason = kind or " ".join(str(error).split())[:200]
         raise UserError(
             f"{file}: not a FLUX.1 file of its kind ({reason}); give flux1-dev.safetensors as the checkpoint and "
             "ae.safetensors as its autoencoder"
         ) from error
 
 
-def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dtype: torch.dtype) -> Model:
+def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dtype: torch.dtype | None) -> Model:
     own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     expected = {key: (sum(own[part][0] for part in parts), *own[parts[0]][1:]) for key, parts in plan.items()}
     refuse_misfit(
@@ -177,7 +199,7 @@ def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dty
             pieces = whole.split([own[part][0] for part in parts])
             for part, piece in zip(parts, pieces, strict=True):
                 # A copy of its own: views of the mapped file would keep it open, and share memory.
-                state[part] = piece.reshape(own[part]).to(dtype, copy=True)
+                state[part] = piece.reshape(own[part]).to(dtype or piece.dtype, copy=True)
                 refuse_not_finite(file, {key: state[part]})
     model.load_state_dict(state, assign=True)
     return model.eval()

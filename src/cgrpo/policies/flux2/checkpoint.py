@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,54 +14,33 @@ from torch import nn
 from cgrpo.errors import UserError
 from cgrpo.policies.checkpoints import (
     check_sizes,
-    load_together,
     locate_autoencoder,
     locate_base,
+    model_index,
     read_settings,
     read_tokenizer,
     read_weights,
 )
-from cgrpo.policies.fingerprint import tokenizer_length
-from cgrpo.policies.flux2.text import LAYERS, LENGTH
-from cgrpo.policies.models import Model, folder_of, model_in
+from cgrpo.policies.flux2.inputs import LAYERS, LENGTH, windows
+from cgrpo.policies.models import Model, Stock, model_of
 from cgrpo.policies.settings import PolicySettings
 
+TEXT_ENCODERS = {"qwen": ("tokenizer", LENGTH)}
 # Qwen3's layers behind the last that is read, and the head over words
 _SPARE = r"(model\.)?layers\.(2[7-9]|[3-9]\d)\..*|lm_head\.weight"
 
 
-def load_parts(
-    settings: PolicySettings,
-    dtype: torch.dtype,
-    device: torch.device,
-    beside: torch.device,
-    *,
-    transformer: bool = True,
-    texts: bool = True,
-) -> dict[str, Any]:
-    """The stock models: "transformer" on ``device``, "autoencoder", "qwen" and "tokenizer" on ``beside``.
+def loaders(settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
+    """What loads the stock models onto the CPU, by part; the autoencoder in float32 at least.
 
-    The autoencoder is in float32 (float64 with a float64 transformer). Qwen3 has the layers that are read and no last
-    norm. A distilled checkpoint is reported on stderr. Raises UserError naming all parts at fault, and all of their
-    faults, in one line.
+    ``dtype`` None leaves each weight as it is on disk. Qwen3 has the layers that are read and no last norm.
     """
-    loads: dict[str, Any] = {"autoencoder": lambda: load_autoencoder(settings, dtype).to(beside)}
-    if transformer:
-        loads = {"transformer": lambda: load_transformer(settings, dtype).to(device)} | loads
-    if texts:
-        loads |= {
-            "qwen": lambda: _load_qwen(places(settings, "qwen"), dtype).to(beside),
-            "tokenizer": lambda: _load_tokenizer(places(settings, "tokenizer")),
-        }
-    parts, base = load_together(loads), locate_base(settings)
-    if transformer:
-        _check_fit(base, parts)
-        if is_distilled(base):
-            reason = (
-                "guidance has no effect on it, and its few steps are no training schedule; a base checkpoint trains"
-            )
-            print(f"cgrpo: {settings.path}: is step-distilled: {reason}", file=sys.stderr)
-    return parts
+    return {
+        "transformer": lambda: load_transformer(settings, dtype),
+        "autoencoder": lambda: load_autoencoder(settings, dtype),
+        "qwen": lambda: _load_qwen(places(settings, "qwen"), dtype),
+        "tokenizer": lambda: read_tokenizer(places(settings, "tokenizer"), _check_template),
+    }
 
 
 def places(settings: PolicySettings, part: str) -> Path:
@@ -71,46 +51,58 @@ def places(settings: PolicySettings, part: str) -> Path:
     return base / {"qwen": "text_encoder"}.get(part, part)
 
 
-def load_transformer(settings: PolicySettings, dtype: torch.dtype) -> Any:
-    """The stock transformer in ``dtype`` on the CPU."""
+def load_transformer(settings: PolicySettings, dtype: torch.dtype | None) -> Any:
+    """The stock transformer on the CPU in ``dtype``; None is each weight's own on disk."""
     from diffusers import Flux2Transformer2DModel
 
-    return read_weights(places(settings, "transformer"), Flux2Transformer2DModel, {"torch_dtype": dtype})
+    return read_weights(places(settings, "transformer"), Flux2Transformer2DModel, dtype)
 
 
-def load_autoencoder(settings: PolicySettings, dtype: torch.dtype) -> Any:
-    """The stock autoencoder in float32 (float64 where ``dtype`` is that) on the CPU."""
+def load_autoencoder(settings: PolicySettings, dtype: torch.dtype | None) -> Any:
+    """The stock autoencoder on the CPU in float32 (float64 where ``dtype`` is that); None is as in ``loaders``."""
     from diffusers import AutoencoderKLFlux2
 
-    exact = torch.promote_types(dtype, torch.float32)
-    return read_weights(places(settings, "autoencoder"), AutoencoderKLFlux2, {"torch_dtype": exact})
+    exact = torch.promote_types(dtype, torch.float32) if dtype else None
+    return read_weights(places(settings, "autoencoder"), AutoencoderKLFlux2, exact)
 
 
-def is_distilled(base: Path) -> bool:
-    """Whether a folder's model_index.json says so; one without that file is taken for a base model."""
-    index = base / "model_index.json"
-    return index.is_file() and read_settings(index).get("is_distilled") is True
+def check_settings(settings: PolicySettings) -> None:
+    """Report a distilled checkpoint on stderr. Raises UserError for guidance, which it doesn't take."""
+    base = locate_base(settings)
+    if base.is_file():
+        raise UserError(
+            f"{base}: FLUX.2's single files are not read", "give a diffusers folder, or its name on the hub"
+        )
+    if model_index(base).get("is_distilled") is not True:
+        return
+    for key, scale in {"guidance": settings.guidance, "evaluation_guidance": settings.evaluation_guidance}.items():
+        if scale not in (0, 1):
+            fault = f"policy.{key} = {scale:g}: this checkpoint is distilled and takes no guidance"
+            raise UserError(fault, f"set policy.{key}=1")
+    reason = "guidance has no effect on it, and its few steps are no training schedule; a base checkpoint trains"
+    print(f"cgrpo: {settings.path}: is step-distilled: {reason}", file=sys.stderr)
 
 
-def _load_tokenizer(folder: Path) -> Any:
-    tokenizer = read_tokenizer(folder)
+def _check_template(tokenizer: Any) -> None:
     if not tokenizer.chat_template:
-        raise UserError(f"{folder}: its tokenizer has no chat template; copy chat_template.jinja there, too")
-    return tokenizer
+        raise ValueError("it has no chat template: copy chat_template.jinja there, too")
+    (window,) = windows(tokenizer)
+    if "a red cube" not in window.wrapped("a red cube"):
+        raise ValueError("its chat template leaves the prompt out: copy chat_template.jinja anew")
 
 
 def _load_qwen(folder: Path, dtype: torch.dtype) -> Any:
     """Qwen3 up to the last layer that is read: a quarter of its weights stay on disk, and the head over words."""
     from transformers import Qwen3Config, Qwen3Model
 
-    settings: dict[str, Any] = {"dtype": dtype}
+    config = None
     table = read_settings(folder / "config.json")
     if table.get("model_type") == "qwen3":  # read_weights refuses any other
         if table.get("num_hidden_layers", 0) < LAYERS[-1]:
             layers = f"{table.get('num_hidden_layers')} layers and {LAYERS[-1]} are read"
             raise UserError(f"{folder}: has {layers}; give another")
-        settings["config"] = Qwen3Config.from_dict(shortened(table))
-    model = read_weights(folder, Qwen3Model, settings, also=("Qwen3ForCausalLM",), spare=_SPARE)
+        config = Qwen3Config.from_dict(shortened(table))
+    model = read_weights(folder, Qwen3Model, dtype, also=("Qwen3ForCausalLM",), spare=_SPARE, config=config)
     model.norm = nn.Identity()  # it follows Qwen3's own last layer, not this one
     return model
 
@@ -121,8 +113,11 @@ def shortened(table: dict[str, Any]) -> dict[str, Any]:
     return table | {"num_hidden_layers": LAYERS[-1]} | ({"layer_types": types[: LAYERS[-1]]} if types else {})
 
 
-def _check_fit(where: Path, parts: dict[str, Any]) -> None:
+def check_fit(settings: PolicySettings, parts: Mapping[str, Any]) -> None:
     """Raises UserError for parts of different checkpoints, from which nothing sensible would come out."""
+    if "transformer" not in parts:
+        return
+    where = locate_base(settings)
     config, latent = parts["transformer"].config, parts["autoencoder"].config["latent_channels"]
     pairs = {"transformer in_channels and 4 * vae latent_channels": (config["in_channels"], 4 * latent)}
     if "qwen" in parts:
@@ -133,36 +128,15 @@ def _check_fit(where: Path, parts: dict[str, Any]) -> None:
         raise UserError(f"{where}: has a guidance embedding, so it is no FLUX.2-klein; give one of those")
 
 
-# Configurations, for planning: the checkpoint's own, or those of the published models
-
-_KLEIN = {"in_channels": 128, "mlp_ratio": 3.0, "guidance_embeds": False}
-_QWEN = {"vocab_size": 151936, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
-_SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # of the transformer and of Qwen3
-    "FLUX.2-klein-4B": (
-        {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680},
-        {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36},
-    ),
-    "FLUX.2-klein-9B": (
-        {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288},
-        {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36},
-    ),
+FLUX2_MODELS = {
+    "transformer": Stock("diffusers:Flux2Transformer2DModel", "transformer"),
+    "autoencoder": Stock("diffusers:AutoencoderKLFlux2", "vae", "autoencoder"),
+    "qwen": Stock("transformers:Qwen3Model", "text_encoder", "", "tokenizer", LENGTH),
 }
 
 
 def flux2_models(settings: PolicySettings) -> dict[str, Model]:
-    """Transformer, autoencoder and Qwen3, as far as it is read; nothing is downloaded, and no weight is read."""
-    base, where = folder_of(settings.path), f"policy.path {settings.path!r}"
-    name = "FLUX.2-klein-9B" if "9b" in settings.path.lower() else "FLUX.2-klein-4B"
-    transformer, qwen = _SIZES[name]
-    vae, vae_where = base / "vae", where
-    if settings.autoencoder:
-        vae, vae_where = folder_of(settings.autoencoder), f"policy.autoencoder {settings.autoencoder!r}"
-    text = model_in(base / "text_encoder", "transformers:Qwen3Model", _QWEN | qwen, where, name)
-    length = tokenizer_length(base / "tokenizer", LENGTH)
-    return {
-        "transformer": model_in(
-            base / "transformer", "diffusers:Flux2Transformer2DModel", _KLEIN | transformer, where, name
-        ),
-        "autoencoder": model_in(vae, "diffusers:AutoencoderKLFlux2", {}, vae_where, "FLUX.2's autoencoder"),
-        "qwen": replace(text, config=shortened(dict(text.config)), tokens=length),
-    }
+    """What ``cgrpo plan`` measures: of Qwen3, as far as it is read."""
+    called = "FLUX.2-klein-base-9B" if "9b" in settings.path.lower() else "FLUX.2-klein-base-4B"
+    models = {part: model_of(settings, stock, called) for part, stock in FLUX2_MODELS.items()}
+    return models | {"qwen": replace(models["qwen"], config=shortened(dict(models["qwen"].config)))}

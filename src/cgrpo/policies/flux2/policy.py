@@ -7,29 +7,22 @@ embedding in full precision whatever the model's dtype (``keep_exact_time``), an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX2, Layout
-from cgrpo.policies.checkpoints import locate_base, read_tokenizer
+from cgrpo.policies.adapters.layouts import FLUX2
 from cgrpo.policies.conditions import ReferencedCondition, guided
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
-from cgrpo.policies.encodings.store import EncodingStore, StoredPrompts
-from cgrpo.policies.encodings.text import Prompts
-from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, tokenizer_length
-from cgrpo.policies.flux2.checkpoint import flux2_models, is_distilled, load_parts, load_transformer, places
-from cgrpo.policies.flux2.geometry import Flux2Geometry, flux2_sigmas
-from cgrpo.policies.flux2.text import LENGTH, Flux2PromptEncoder, window
+from cgrpo.policies.flux2.checkpoint import TEXT_ENCODERS, check_fit, check_settings, flux2_models, loaders, places
+from cgrpo.policies.flux2.inputs import Flux2Geometry, Flux2Prompts, flux2_sigmas, windows
 from cgrpo.policies.lora import keep_exact_time
-from cgrpo.policies.models import Model
-from cgrpo.policies.referenced import DTYPES, ReferencedPolicy
-from cgrpo.policies.settings import PolicySettings
+from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.types import Batch
 
 NEGATIVE = ""  # the stock pipeline's only negative prompt
@@ -94,23 +87,25 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
     settings.guidance is the scale of classifier-free guidance while training, 1 or more; 1 is off, for half the cost.
     """
 
-    layout: ClassVar[Layout] = FLUX2
-    most_references: ClassVar[int | None] = 10  # FLUX.2's announcement names as many; the stock code has no limit
-    also_encoded: ClassVar[tuple[str, ...]] = (NEGATIVE,)
+    layout = FLUX2
+    most_references = 10  # FLUX.2's announcement names as many; the stock code has no limit
+    also_encoded = (NEGATIVE,)
+    codec_type = Flux2Codec
+    prompts_type = Flux2Prompts
+    text_encoders = TEXT_ENCODERS
+    place = staticmethod(places)
+    loaders = staticmethod(loaders)
+    check_settings = staticmethod(check_settings)
+    check_fit = staticmethod(check_fit)
+    windows = staticmethod(windows)
+    models = staticmethod(flux2_models)
 
-    def __init__(
-        self,
-        transformer: Any,
-        codec: LatentCodec | None,
-        prompts: Prompts | None,
-        settings: PolicySettings,
-        device: str | torch.device | None = None,
-    ) -> None:
-        super().__init__(transformer, codec, prompts, settings, device)
-        for key, scale in {"guidance": settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
+    def set_up(self) -> None:
+        for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
             if scale < 1:
                 raise UserError(f"policy.{key} = {scale:g}: must be 1 (no guidance) or more")
-        keep_exact_time(transformer, transformer.time_guidance_embed, torch.promote_types(self.dtype, torch.float32))
+        precision = torch.promote_types(self.dtype, torch.float32)
+        keep_exact_time(self.transformer, self.transformer.time_guidance_embed, precision)
 
     @classmethod
     def recognises(cls, transformer_class: str, path: str) -> bool:
@@ -119,53 +114,6 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
 
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> Flux2Geometry:
         return Flux2Geometry(pixels, channels, grid)
-
-    @classmethod
-    def load(
-        cls,
-        settings: PolicySettings,
-        device: torch.device,
-        beside: torch.device,
-        store: EncodingStore | None = None,
-        *,
-        transformer: bool = True,
-    ) -> tuple[Any, LatentCodec, Prompts]:
-        if transformer and is_distilled(locate_base(settings)):
-            scales = {"guidance": settings.guidance, "evaluation_guidance": settings.evaluation_guidance or 1}
-            for key, scale in scales.items():
-                if scale != 1:
-                    raise UserError(
-                        f"policy.{key} = {scale:g}: this checkpoint is distilled and takes no guidance",
-                        f"set policy.{key}=1",
-                    )
-        dtype = DTYPES[settings.dtype]
-        parts = load_parts(settings, dtype, device, beside, transformer=transformer, texts=store is None)
-        codec = Flux2Codec(parts["autoencoder"], settings.reference_latents, store)
-        if store is not None:
-            return parts.get("transformer"), codec, StoredPrompts(store, device)
-        return parts.get("transformer"), codec, Flux2PromptEncoder(parts["qwen"], parts["tokenizer"])
-
-    @classmethod
-    def load_transformer(cls, settings: PolicySettings, dtype: torch.dtype) -> Any:
-        return load_transformer(settings, dtype)
-
-    @classmethod
-    def encodings_depend_on(cls, settings: PolicySettings) -> dict[str, Any]:
-        tokenizer = places(settings, "tokenizer")
-        return {
-            "qwen": part_fingerprint(places(settings, "qwen")),
-            "tokenizer": tokenizer_fingerprint(tokenizer),
-            "text_length": tokenizer_length(tokenizer, LENGTH),
-            "autoencoder": part_fingerprint(places(settings, "autoencoder")),
-        }
-
-    @classmethod
-    def make_cut(cls, settings: PolicySettings) -> Callable[[Sequence[str]], dict[str, list[int]]]:
-        return window(read_tokenizer(places(settings, "tokenizer"))).cut
-
-    @classmethod
-    def models(cls, settings: PolicySettings) -> dict[str, Model]:
-        return flux2_models(settings)
 
     def sigmas(self, steps: int, shift: float | str) -> Tensor:
         """The rule known by name is "flux2"."""

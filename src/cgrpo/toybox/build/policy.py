@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast,
 
 from cgrpo.files import json_text
 from cgrpo.policies.encodings.latents import pack
-from cgrpo.policies.flux.geometry import position_ids
+from cgrpo.policies.flux.inputs import position_ids
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 

@@ -1,17 +1,56 @@
-"""How FLUX.2 lays target and reference tokens out, and its stock pipeline's schedule, which depends on that."""
+"""What FLUX.2's transformer takes beside latents: text states, the position ids of target and references, and its stock
+pipeline's schedule, which depends on the tokens."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cgrpo.policies.encodings.latents import Geometry
+from cgrpo.policies.encodings.latents import Geometry, grid_ids
+from cgrpo.policies.encodings.text import TextEncoders, Window
 
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerBase, Qwen3Model
+
+LENGTH = 512  # tokens of a prompt, the chat template's included
+LAYERS = (9, 18, 27)  # the states after so many of Qwen3's layers are what FLUX.2-klein reads
 APART = 10  # between the numbers of two pictures
+
+
+class Flux2Prompts(TextEncoders):
+    """Three layers of Qwen3. Padding is masked within it, and its states are read all the same; nothing is pooled."""
+
+    def __init__(self, qwen: Qwen3Model, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__((qwen,), windows(tokenizer))
+
+    def states(self, *tokens: BatchEncoding) -> tuple[Tensor, Tensor]:
+        (qwen,), (read,) = self.modules, tokens
+        states = qwen(
+            input_ids=read.input_ids, attention_mask=read.attention_mask, output_hidden_states=True, use_cache=False
+        ).hidden_states
+        text_NLC = torch.cat([states[layer] for layer in LAYERS], dim=-1)
+        return text_NLC, text_NLC.new_zeros(len(text_NLC), 0)
+
+
+def windows(tokenizer: PreTrainedTokenizerBase) -> tuple[Window, ...]:
+    """What Qwen3 reads of a prompt: as a user's message, whose answer would begin behind an empty thought."""
+
+    def wrapped(prompt: str) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=False,
+            )
+        )
+
+    return (Window("Qwen3", tokenizer, LENGTH, wrapped),)
 
 
 class Flux2Geometry(Geometry):
@@ -30,22 +69,13 @@ class Flux2Geometry(Geometry):
         """
         numbers = range(0, APART * (len(references) + 1), APART)
         sizes = (self.grid, *references)
-        return torch.cat([_grid(size, number) for size, number in zip(sizes, numbers, strict=True)])
+        return torch.cat([grid_ids(size, 4, number) for size, number in zip(sizes, numbers, strict=True)])
 
     def text_ids(self, count: int) -> Tensor:
         """They differ in the word alone."""
         ids_LD = torch.zeros(count, 4)
         ids_LD[:, 3] = torch.arange(count)
         return ids_LD
-
-
-def _grid(size: tuple[int, int], number: int) -> Tensor:
-    """Ids of one picture, row by row: [rows * columns, 4]."""
-    ids_HWD = torch.zeros(*size, 4)
-    ids_HWD[..., 0] = number
-    ids_HWD[..., 1] = torch.arange(size[0])[:, None]
-    ids_HWD[..., 2] = torch.arange(size[1])[None, :]
-    return ids_HWD.reshape(-1, 4)
 
 
 def flux2_sigmas(steps: int, tokens: int) -> Tensor:

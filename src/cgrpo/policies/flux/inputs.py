@@ -1,4 +1,4 @@
-"""How FLUX.1 lays target and reference tokens out.
+"""What FLUX.1's transformer takes beside latents: text states, and the position ids of target and references.
 
 UNO (arXiv 2504.02160, section 3.3: UnoPE) moves references away on the picture's plane; FLUX.1 Kontext
 (arXiv 2506.15742, section 3) leaves them in place and counts them on the ids' first axis.
@@ -8,12 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from cgrpo.policies.encodings.latents import Geometry, pack
+from cgrpo.policies.encodings.latents import Geometry, grid_ids, pack
+from cgrpo.policies.encodings.text import TextEncoders, Window
 from cgrpo.policies.settings import PositionScheme
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, CLIPTextModel, PreTrainedTokenizerBase, T5EncoderModel
+
+CLIP_LENGTH, T5_LENGTH = 77, 512  # tokens, as in FLUX.1-dev
+
+
+class FluxPrompts(TextEncoders):
+    """CLIP's pooled vector and T5's tokens. No attention mask is used: FLUX was trained with the padding visible."""
+
+    def __init__(
+        self,
+        clip: CLIPTextModel,
+        t5: T5EncoderModel,
+        clip_tokenizer: PreTrainedTokenizerBase,
+        t5_tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        super().__init__((clip, t5), windows(clip_tokenizer, t5_tokenizer))
+
+    def states(self, *tokens: BatchEncoding) -> tuple[Tensor, Tensor]:
+        clip, t5 = self.modules
+        clip_tokens, t5_tokens = tokens
+        pooled_NC = clip(clip_tokens.input_ids).pooler_output
+        return t5(t5_tokens.input_ids).last_hidden_state, pooled_NC
+
+
+def windows(clip_tokenizer: PreTrainedTokenizerBase, t5_tokenizer: PreTrainedTokenizerBase) -> tuple[Window, ...]:
+    """What CLIP and T5 read of a prompt."""
+    return Window("CLIP", clip_tokenizer, CLIP_LENGTH), Window("T5", t5_tokenizer, T5_LENGTH)
 
 
 @dataclass(frozen=True)
@@ -48,20 +79,12 @@ def position_ids(
 
     Returns float32 [L + L_ref, 3]: rotary angles lose their meaning in half precision.
     """
-    grids = [_grid(target, (0, 0))]
+    grids = [grid_ids(target, 3, 0)]
     row, column = target
     for number, size in enumerate(references, 1):
         if scheme == "kontext":
-            grids.append(_grid(size, (0, 0), number))
+            grids.append(grid_ids(size, 3, number))
             continue
-        grids.append(_grid(size, (row if scheme in "dh" else 0, column if scheme in "dw" else 0)))
+        grids.append(grid_ids(size, 3, 0, (row if scheme in "dh" else 0, column if scheme in "dw" else 0)))
         row, column = row + size[0], column + size[1]
     return torch.cat(grids)
-
-
-def _grid(size: tuple[int, int], offset: tuple[int, int], number: int = 0) -> Tensor:
-    """Ids of one picture, row by row: [rows * columns, 3]."""
-    ids_HWD = torch.full((*size, 3), float(number))
-    ids_HWD[..., 1] = offset[0] + torch.arange(size[0])[:, None]
-    ids_HWD[..., 2] = offset[1] + torch.arange(size[1])[None, :]
-    return ids_HWD.reshape(-1, 3)
