@@ -15,11 +15,15 @@ from cgrpo.algorithm import (
     focal_weights,
     gdpo,
     group_advantages,
+    harmonic,
     linear,
+    maximum,
     measured_weights,
+    minimum,
     noise_weights,
     raw_sum,
     reward_weights,
+    sars,
     shifted_sigmas,
     sigmoid_weights,
 )
@@ -219,6 +223,15 @@ def test_emphasis_multiplies_steps_and_groups():
     assert credit.emphasised() == credit
 
 
+@pytest.mark.parametrize("bad", [-0.1, NAN, math.inf])
+@pytest.mark.parametrize("function", [*RIVALS, linear, sars, harmonic, minimum, maximum])
+def test_no_credit_function_takes_weights_that_are_none(function, bad):
+    weights_KR = even()
+    weights_KR[1, 0] = bad
+    with pytest.raises(ValueError, match="weights_KR"):
+        credit_table(random_rewards(), weights_KR, function)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -226,6 +239,16 @@ def test_emphasis_multiplies_steps_and_groups():
         (lambda: batch_normalised(torch.ones(2, 3, 4), torch.ones(4, 3).bool()), "do not fit"),
         (lambda: adaptive_priorities(random_rewards(), 1.5), "penalty"),
         (lambda: noise_weights(torch.tensor([1.0, 0.0])), "K >= 2"),
+        (lambda: noise_weights(shifted_sigmas(4), "ode"), "no noise"),
+        (lambda: noise_weights(shifted_sigmas(4), noise_level=math.inf), "noise_level"),
+        (lambda: noise_weights(torch.tensor([1.0, NAN, 0.0])), "sigma"),
+        (lambda: focal_weights(torch.ones(4, 2), math.inf), "gamma"),
+        (lambda: credit_table(random_rewards(), even()).emphasised(-torch.ones(3)), ">= 0"),
+        (lambda: credit_table(random_rewards(), even()).emphasised(torch.tensor([1.0, NAN, 1.0])), "finite"),
+        (lambda: credit_table(random_rewards(), even()).emphasised(None, torch.ones(1)), r"\[3\]"),
+        (lambda: reward_weights(torch.full((4,), NAN), NAMES), "w_prompt_K"),
+        (lambda: reward_weights(torch.ones(4), [*NAMES, "third"], others={"third": NAN}), "others"),
+        (lambda: reward_weights(torch.ones(4), [*NAMES, "third"], others={"third": math.inf}), "others"),
         (lambda: focal_weights(torch.ones(4), 2.0), "P, G"),
         (lambda: focal_weights(torch.ones(4, 2), -1.0), "gamma"),
         (lambda: measured_weights([0.5, 1.5]), "in \\[0, 1\\]"),

@@ -213,6 +213,9 @@ def test_arithmetic_is_float32_at_least():
         (lambda x, s: sde_transition(x, x, s(0.5), s(-0.1)), "sigma_next"),
         (lambda x, s: sde_transition(x, x, s(0.5).expand(3), s(0.4)), "0-dim"),
         (lambda x, s: sde_transition(x, x, s(0.5), s(0.4), noise_level=0.0), "noise_level"),
+        (lambda x, s: sde_transition(x, x, s(0.5), s(0.4), noise_level=math.inf), "noise_level"),
+        (lambda x, s: sde_transition(x, x, s(0.5), s(0.4), noise_level=math.nan), "noise_level"),
+        (lambda x, s: sde_transition(x, x, s(math.nan), s(0.4)), "sigma_next"),
         (lambda x, s: sde_transition(x, x, s(0.5), s(0.4), "cps", 1.1), "noise_level"),
         (lambda x, s: sde_transition(x, x, s(0.5), s(0.4), "euler"), "unknown kind"),  # type: ignore[arg-type]
         (lambda x, s: gaussian_logp(x, x, s(0.0)), "deterministic"),
@@ -220,6 +223,8 @@ def test_arithmetic_is_float32_at_least():
         (lambda x, s: predict_x0(x, x[:1], s(1.0)), "one shape"),
         (lambda x, s: shifted_sigmas(0), "num_steps"),
         (lambda x, s: shifted_sigmas(4, shift=0.0), "shift"),
+        (lambda x, s: shifted_sigmas(4, shift=math.inf), "shift"),
+        (lambda x, s: shifted_sigmas(4, shift=math.nan), "shift"),
     ],
 )
 def test_wrong_input_is_refused(call, message):

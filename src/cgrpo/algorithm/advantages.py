@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -68,8 +69,8 @@ def synergy(
     _check_PGR(adv_PGR, "adv_PGR")
     if not adv_PGR.isfinite().all():
         raise ValueError("adv_PGR must be finite; group_advantages() turns unscored rewards into 0")
-    if not alpha >= 0:
-        raise ValueError(f"alpha must be >= 0, got {alpha}")
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"alpha must be finite and >= 0, got {alpha}")
     if scored_PG is None:
         scored_PG = torch.ones_like(adv_PGR[..., 0], dtype=torch.bool)
     if scored_PG.shape != adv_PGR.shape[:2] or scored_PG.dtype != torch.bool:

@@ -65,9 +65,14 @@ class Credit:
     def emphasised(self, step_K: Tensor | None = None, group_P: Tensor | None = None) -> Credit:
         """The table times a weight for each step, and for each group; after the clamp, so as a weight of the loss.
 
-        step_K [K], group_P [P], >= 0; None leaves the table as it is.
+        step_K [K], group_P [P], >= 0; None leaves the table as it is. Raises ValueError for other weights.
         """
         table_KPG = self.credit_KPG
+        for weights, length in ((step_K, table_KPG.shape[0]), (group_P, table_KPG.shape[1])):
+            if weights is not None and not (
+                weights.shape == (length,) and (weights >= 0).all() and weights.isfinite().all()
+            ):
+                raise ValueError(f"weights must be [{length}], finite and >= 0, got {weights}")
         if step_K is not None:
             table_KPG = table_KPG * step_K.to(table_KPG)[:, None, None]
         if group_P is not None:

@@ -7,6 +7,7 @@ the velocity is noise - image. There is one representation of time, and it is si
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal
 
 import torch
@@ -26,8 +27,8 @@ def shifted_sigmas(
     """
     if shift in ("flux", "uno"):
         shift = flux_shift(tokens if shift == "flux" else 4 * tokens // 256)
-    if num_steps < 1 or not shift > 0:
-        raise ValueError(f"num_steps must be >= 1 and shift > 0, got {num_steps} and {shift}")
+    if num_steps < 1 or not 0 < shift < math.inf:
+        raise ValueError(f"num_steps must be >= 1 and shift > 0 and finite, got {num_steps} and {shift}")
     s = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
     return (shift * s / (shift * s + (1 - s))).to(dtype)  # so written, s = 1 gives 1 without rounding
 
@@ -68,7 +69,7 @@ def sde_transition(
     s, s_next = _along_batch(sigma, x), _along_batch(sigma_next, x)
     if not ((s_next >= 0) & (s_next < s) & (s <= 1)).all():
         raise ValueError(f"sigmas must satisfy 0 <= sigma_next < sigma <= 1, got {sigma} -> {sigma_next}")
-    if kind != "ode" and not 0 < noise_level <= (1 if kind == "cps" else math.inf):
+    if kind != "ode" and not 0 < noise_level <= (1 if kind == "cps" else sys.float_info.max):
         raise ValueError(f"noise_level {noise_level} is out of range for kind {kind!r}")
     d = s_next - s
     if kind == "ode":

@@ -9,6 +9,7 @@ Its *average* weight depends on how levels are drawn: see ``draw_levels``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -112,8 +113,8 @@ def nft_loss(
     velocity (with gradient), old_velocity (without), x, x0 [N, ...]; sigma, credit [N]; 0 < beta -> [N], in float32
     at least. Raises ValueError outside these ranges.
     """
-    if not beta > 0:
-        raise ValueError(f"beta must be > 0, got {beta}")
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be > 0 and finite, got {beta}")
     _check(velocity, old_velocity, x0, credit)
     dtype = torch.promote_types(velocity.dtype, torch.float32)
     velocity, old, x, x0 = (t.to(dtype) for t in (velocity, old_velocity.detach(), x, x0))

@@ -6,6 +6,8 @@ the policy then learns to point more to winners than to losers, and to the refer
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -58,6 +60,6 @@ def preference_loss(
     if not won.shape == won_reference.shape == lost.shape == lost_reference.shape:
         shapes = f"{list(won.shape)}, {list(won_reference.shape)}, {list(lost.shape)}, {list(lost_reference.shape)}"
         raise ValueError(f"the four errors must have one shape, got {shapes}")
-    if not beta > 0:
-        raise ValueError(f"beta must be > 0, got {beta}")
+    if not 0 < beta < math.inf:
+        raise ValueError(f"beta must be > 0 and finite, got {beta}")
     return softplus(beta / 2 * ((won - won_reference.detach()) - (lost - lost_reference.detach())))

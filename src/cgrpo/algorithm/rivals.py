@@ -9,6 +9,8 @@ what was left out.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -138,7 +140,7 @@ def focal_weights(ease_PG: Tensor, gamma: float = 2.0) -> Tensor:
     ease_PG [P, G], a score whose 1 is perfect, NaN = could not be scored; gamma >= 0 -> w_P [P], mean 1 over the
     groups with any score, 1 for the others and where every group is perfect. Raises ValueError outside these ranges.
     """
-    if ease_PG.ndim != 2 or not gamma >= 0:
+    if ease_PG.ndim != 2 or not 0 <= gamma < math.inf:
         raise ValueError(f"need ease_PG [P, G] and gamma >= 0, got {list(ease_PG.shape)} and {gamma}")
     hard_P = (1 - ease_PG.double().nanmean(dim=1).clamp(0, 1)) ** gamma
     mean = hard_P.nanmean()

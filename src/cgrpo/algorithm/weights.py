@@ -85,7 +85,7 @@ def reward_weights(
         raise ValueError(f"w_prompt_K must be [K] in [0, 1], got {w_prompt_K}")
     if len(set(names)) != len(names) or prompt == identity:
         raise ValueError(f"reward names must differ, got {list(names)} with prompt {prompt!r}, identity {identity!r}")
-    if others and (not all(weight >= 0 for weight in others.values()) or {prompt, identity} & others.keys()):
+    if others and (not all(0 <= weight < math.inf for weight in others.values()) or {prompt, identity} & others.keys()):
         raise ValueError(f"others must be weights >= 0 of rewards beside {prompt!r} and {identity!r}, got {others}")
     constant = {name: torch.full_like(w_prompt_K, weight) for name, weight in (others or {}).items()}
     column = {prompt: w_prompt_K, identity: 1 - w_prompt_K} | constant
