@@ -137,4 +137,4 @@ def draw_front(made: Made, path: Path) -> Shown:
     return Shown(pictures=[path.with_suffix(".png")])
 
 
-FRONT = Exhibit("Every fill in one plane", "beyond the paper", draw_front, FRONT_ROWS)
+FRONT = Exhibit("Every credit function in one plane", "beyond the paper", draw_front, FRONT_ROWS)

@@ -49,7 +49,7 @@ class Surrogate(Section):
 
 
 class GrpoConfig(GroupConfig):
-    """Online reinforcement learning: the paper's method, and all that only fill the credit table in another way."""
+    """Online reinforcement learning: the paper's method, and every other credit function."""
 
     loop = "cgrpo.training.grpo.loop:GRPO"
     health = "Before the first update rollout and replay must agree: the ratio's drift from 1 is rounding alone."
