@@ -2,10 +2,10 @@
 
     python benchmarks/time_to_gain.py ROWS.jsonl... [--plots DIR]
 
-ROWS are benchmarks/sweep.py's, of one kind of machine where seconds are to be compared. Gains are changes of the
-held-out judges against the base, with the 95 % interval over training seeds and subjects together; "until" counts to
-the first evaluation (on the validation split, as often as the list said) at which both judges have gained that much.
-Seconds are of training alone, whatever ran beside.
+ROWS are those of benchmarks/sweep.py (commit b7c3047), of one kind of machine where seconds are to be compared. Gains
+are changes of the held-out judges against the base, with the 95 % interval over training seeds and subjects together.
+"until" counts to the first evaluation (on the validation split, as often as the list said) at which both judges have
+gained that much. Seconds are of training alone, whatever ran beside.
 """
 
 from __future__ import annotations
