@@ -101,7 +101,7 @@ def test_the_command(
 def test_studies_without_ratings_are_refused(scores: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_study(scores, tmp_path / "pairs")
     small_study(scores, tmp_path / "ratings", mode="rating")
-    for folder, told in (("pairs", "--mode rating"), ("ratings", "no rated picture has a score")):
+    for folder, told in (("pairs", "--mode rating"), ("ratings", "no rating counts")):
         assert main(["analyze", "alignment", str(tmp_path / folder), "--out", str(tmp_path / "out")]) == 2
         assert told in capsys.readouterr().err
     empty = evaluated(tmp_path / "none", subjects=2)
