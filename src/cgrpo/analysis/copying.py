@@ -69,8 +69,8 @@ class Treatment:
     @property
     def direction(self) -> Literal["more", "fewer", "unclear"]:
         """What training makes of copies at first: by the drive, or where there are none by a planted one's credit."""
-        told = self.planted if math.isnan(self.early.mean) else self.early
-        return "more" if told.low > 0 else "fewer" if told.high < 0 else "unclear"
+        drive = self.planted if math.isnan(self.early.mean) else self.early
+        return "more" if drive.above() else "fewer" if drive.below() else "unclear"
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Copying(Result):
                 name: {"direction": treatment.direction, **asdict(treatment)}
                 for name, treatment in self.treatments.items()
             },
-            "sars_drive_by_copies_in_group": {str(count): told for count, told in self.by_count.items()},
+            "sars_drive_by_copies_in_group": {str(count): drive for count, drive in self.by_count.items()},
         }
 
     def tables(self) -> list[Table]:
@@ -170,8 +170,8 @@ class Copying(Result):
         legend(middle)
         counts = range(1, self.group_size)
         right.plot(counts, [vote(n, self.group_size) for n in counts], color=THIRD, linewidth=1.6, label="two modes")
-        told = {count: mean for count, (mean, _) in self.by_count.items()}
-        right.plot(list(told), list(told.values()), "o", color=INK, markersize=5, label="measured")
+        measured = {count: mean for count, (mean, _) in self.by_count.items()}
+        right.plot(list(measured), list(measured.values()), "o", color=INK, markersize=5, label="measured")
         right.axhline(0, color=INK, linewidth=0.8)
         right.set_xlabel(f"copies of {self.group_size}")
         legend(right)

@@ -118,7 +118,7 @@ def shaping_against_sum(scores_PG2: Tensor, alpha: float = ALPHA) -> Shaping:
 
 
 def fit_line(plain_PG: Tensor, credit_PG: Tensor) -> Fit:
-    """``credit_PG`` told by shift + slope * ``plain_PG`` with least squares, over all samples alike."""
+    """``credit_PG`` predicted by shift + slope * ``plain_PG`` with least squares, over all samples alike."""
     x, y = plain_PG.flatten(), credit_PG.flatten()
     across, up = x - x.mean(), y - y.mean()
     slope = (across @ up / (across @ across)).item()

@@ -14,7 +14,7 @@ from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.study import pictures
 from cgrpo.study.design import Sources, Task
-from cgrpo.study.manifest import FIRST, SECOND, TIE, Arm, Item, Kind, Mode, Rules
+from cgrpo.study.manifest import FIRST, SECOND, TIE, Arm, Item, ItemKind, Mode, Rules
 from cgrpo.study.pictures import Shelf, Size
 from cgrpo.text import parse_json, read_text
 
@@ -109,7 +109,7 @@ class Gates:
         order = self.rng.permutation(len(self.sources.tasks))
         return [self.sources.tasks[order[n % len(order)]] for n in range(count)]
 
-    def _wrong_subject(self, kind: Kind, task: Task, reference_first: bool, explanation: str) -> Item:
+    def _wrong_subject(self, kind: ItemKind, task: Task, reference_first: bool, explanation: str) -> Item:
         own = self.sources.references[task.subject][0]
         others = self._others(task)
         other = others[int(self.rng.integers(len(others)))]
@@ -124,13 +124,13 @@ class Gates:
 
     def _others(self, task: Task) -> list[Path]:
         own = set(task.subject.split("+"))
-        found = [files[0] for name, files in sorted(self.sources.references.items()) if not own & set(name.split("+"))]
-        if not found:
+        others = [files[0] for name, files in sorted(self.sources.references.items()) if not own & set(name.split("+"))]
+        if not others:
             raise UserError(
                 "tutorial and checks need a second subject; evaluate more than one, or give --checks 0 and "
                 "--tutorial FILE"
             )
-        return found
+        return others
 
     def _same(self, task: Task) -> Item:
         file, picture = self._generated(task)
@@ -144,12 +144,12 @@ class Gates:
         shown = [pictures.damaged(picture, int(self.rng.integers(2**31))), picture]
         arms = [Arm("", None, str(file))] * 2
         gold: dict[str, Any] = {"prompt": SECOND}
-        told = "Both are the same picture, one of them under noise: the second question is about quality, too."
+        why = "Both are the same picture, one of them under noise: the second question is about quality, too."
         if self.mode == "rating":
             shown, arms, gold = shown[:1], arms[:1], {"prompt": (0, 2)}
-            told = "The picture is spoilt by noise: the second question is about quality, too."
+            why = "The picture is spoilt by noise: the second question is about quality, too."
         return self._item(
-            "tutorial", task.prompt, self.sources.references[task.subject], shown, arms, task.subject, gold, told
+            "tutorial", task.prompt, self.sources.references[task.subject], shown, arms, task.subject, gold, why
         )
 
     def _generated(self, task: Task) -> tuple[Path, Any]:
@@ -159,7 +159,7 @@ class Gates:
 
     def _item(
         self,
-        kind: Kind,
+        kind: ItemKind,
         prompt: str,
         references: Sequence[Path],
         shown: Sequence[Any],

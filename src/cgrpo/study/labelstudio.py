@@ -29,7 +29,7 @@ def tasks(study: Study, url: str) -> list[dict[str, Any]]:
         raise UserError(f"--url {url}: pictures can't be served there", "give an address such as http://127.0.0.1:8099")
     items, base = study.by_id(), url.rstrip("/")
     most = _references(study)
-    found = []
+    all_tasks = []
     for slot, shown in enumerate(study.lists, 1):
         for item_id, first_on_left in shown:
             item = items[item_id]
@@ -39,8 +39,8 @@ def tasks(study: Study, url: str) -> list[dict[str, Any]]:
             data = {"item": item.id, "slot": slot, "prompt": item.prompt}
             data |= {f"reference{n}": f"{base}/{name}.png" for n, name in enumerate(references, 1)}
             data |= {name: f"{base}/{picture}.png" for name, picture in zip(_places(study), order, strict=True)}
-            found.append({"data": data})
-    return found
+            all_tasks.append({"data": data})
+    return all_tasks
 
 
 def config(study: Study) -> str:
@@ -53,13 +53,13 @@ def config(study: Study) -> str:
             *((f"Picture {label}".strip(), f'<Image name="{n}" value="${n}"/>') for n, label in _places(study).items()),
         ]
     ]
-    asked = [
+    choices = [
         f"<Header value={quoteattr(question.text)}/>\n"
         f'<Choices name="{question.id}" toName="{next(iter(_places(study)))}" choice="single" showInLine="true" '
         f'required="true">' + "".join(f'<Choice value="{label}"/>' for label in LABELS[study.mode]) + "</Choices>"
         for question in study.questions
     ]
-    parts = ["<View>", '<Header value="$prompt"/>', '<View style="display: flex; gap: 1em">', *row, "</View>", *asked]
+    parts = ["<View>", '<Header value="$prompt"/>', '<View style="display: flex; gap: 1em">', *row, "</View>", *choices]
     return "\n".join([*parts, "</View>"]) + "\n"
 
 
@@ -129,11 +129,11 @@ def _annotations(study: Study, task: Mapping[str, Any]) -> Iterator[tuple[str, l
             for result in annotation["result"]
             if result["type"] == "choices"
         }
-        asked = [question.id for question in study.questions]
-        if annotation.get("was_cancelled") or not given.keys() >= set(asked):
+        questions = [question.id for question in study.questions]
+        if annotation.get("was_cancelled") or not given.keys() >= set(questions):
             yield who, None
             continue
         answered = datetime.fromisoformat(annotation["created_at"])
         shown = answered - timedelta(seconds=float(annotation.get("lead_time") or 0))
         times = shown.isoformat(timespec="milliseconds"), answered.isoformat(timespec="milliseconds")
-        yield who, [Response(0, item, key, given[key], first_on_left, 1, *times) for key in asked]
+        yield who, [Response(0, item, key, given[key], first_on_left, 1, *times) for key in questions]

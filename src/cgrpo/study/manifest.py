@@ -17,7 +17,7 @@ from cgrpo.text import parse_json, read_text
 MANIFEST, PICTURES = "study.json", "pictures"
 FORMAT = 1
 Mode = Literal["pairwise", "rating"]
-Kind = Literal["item", "check", "tutorial"]
+ItemKind = Literal["item", "check", "tutorial"]
 LEFT, TIE, RIGHT = "left", "tie", "right"
 FIRST, SECOND = "first", "second"  # an item's pictures, whatever side they are shown on
 CHOICES: dict[Mode, tuple[str, ...]] = {"pairwise": (LEFT, TIE, RIGHT), "rating": tuple("012345")}
@@ -32,7 +32,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """Where a shown picture comes from: ``method`` "" for photographs; ``source`` its file when the study was made."""
+    """Where a shown picture comes from: ``method`` "" for photos; ``source`` its file when the study was made."""
 
     method: str
     seed: int | None
@@ -50,7 +50,7 @@ class Item:
     """
 
     id: str
-    kind: Kind
+    kind: ItemKind
     prompt: str
     references: tuple[str, ...]
     pictures: tuple[str, ...]
@@ -122,7 +122,7 @@ class Study:
     def by_id(self) -> dict[str, Item]:
         return {item.id: item for item in self.items}
 
-    def of_kind(self, kind: Kind) -> list[Item]:
+    def of_kind(self, kind: ItemKind) -> list[Item]:
         return [item for item in self.items if item.kind == kind]
 
 

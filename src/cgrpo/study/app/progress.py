@@ -99,8 +99,8 @@ class Course:
 
     def valid(self, form: Mapping[str, str]) -> dict[str, str]:
         """The answers in a form that are answers."""
-        asked = {question.id for question in self.study.questions}
-        return {key: value for key, value in form.items() if key in asked and value in self.study.choices}
+        questions = {question.id for question in self.study.questions}
+        return {key: value for key, value in form.items() if key in questions and value in self.study.choices}
 
 
 def progress(study: Study, store: Store) -> dict[str, Any]:

@@ -142,18 +142,18 @@ def _add_tutorial(app: FastAPI, course: Course) -> None:
     @app.post("/r/{token}/tutorial")
     def learn(token: str, form: Form) -> Response:
         rater, answers = _known(course, token), course.valid(form)
-        asked = Lesson(_whole(form.get("attempt")), _whole(form.get("position")))
-        if not rater.consented or asked != course.lesson(rater):  # sent twice, or from an old page
-            seen = course.store.tutorial_answers(rater.number, *asked)
-            return _to(token, f"tutorial/{asked.attempt}/{asked.position}" if seen else "next")
+        sent = Lesson(_whole(form.get("attempt")), _whole(form.get("position")))
+        if not rater.consented or sent != course.lesson(rater):  # sent twice, or from an old page
+            seen = course.store.tutorial_answers(rater.number, *sent)
+            return _to(token, f"tutorial/{sent.attempt}/{sent.position}" if seen else "next")
         if len(answers) < len(course.study.questions):
-            return lesson_page(asked, answers, CHOOSE, 422)
+            return lesson_page(sent, answers, CHOOSE, 422)
         try:
-            course.learn(rater, asked, answers)
+            course.learn(rater, sent, answers)
         except Unavailable as error:
             log.error("study: %s", error)
-            return lesson_page(asked, answers, _not_saved(error), 503)
-        return _to(token, f"tutorial/{asked.attempt}/{asked.position}")
+            return lesson_page(sent, answers, _not_saved(error), 503)
+        return _to(token, f"tutorial/{sent.attempt}/{sent.position}")
 
     @app.get("/r/{token}/tutorial/{attempt}/{position}")
     def explained(token: str, attempt: str, position: str) -> Response:
@@ -164,10 +164,8 @@ def _add_tutorial(app: FastAPI, course: Course) -> None:
         item = course.lessons[lesson.position - 1]
         marks = {key: item.is_right(key, choice, True) for key, choice in answers.items()}
         outcome = course.outcome(rater, lesson.attempt) if lesson.position == total else None
-        values = shown(course.study, item, True, answers)
-        return page(
-            "explained", lesson=lesson, total=total, marks=marks, told=item.explanation, outcome=outcome, **values
-        )
+        values = shown(course.study, item, True, answers) | {"explanation": item.explanation}
+        return page("explained", lesson=lesson, total=total, marks=marks, outcome=outcome, **values)
 
 
 def _add_items(app: FastAPI, course: Course) -> None:
@@ -210,9 +208,9 @@ def _add_items(app: FastAPI, course: Course) -> None:
         try:
             course.store.save(rater.number, item.id, answers, first_on_left, revision)
         except Stale:
-            _, known = course.store.answers(rater.number, item.id)
-            told = "This was answered on another page meanwhile. Save again if the answers below are the right ones."
-            return item_page(rater, number, answers, known, told, 409)
+            _, latest = course.store.answers(rater.number, item.id)
+            notice = "This was answered on another page meanwhile. Save again if the answers below are the right ones."
+            return item_page(rater, number, answers, latest, notice, 409)
         except Unavailable as error:
             log.error("study: %s", error)
             return item_page(rater, number, answers, revision, _not_saved(error), 503)

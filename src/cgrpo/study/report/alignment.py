@@ -47,44 +47,44 @@ def find_alignment(folder: Path, scores: Path | None = None) -> list[Question]:
     if not rows:
         raise UserError(f"{scores or study.source['scores']}: no scores; give the --out of cgrpo evaluate as --scores")
     answers = kept(study, read_answers(folder))
-    found = []
+    results = []
     for question in study.questions:
         ratings = rated(study, answers, question.id)
         if ratings:
-            found.append(align(ratings, rows, question.id, question.id))
-    if not found:
+            results.append(align(ratings, rows, question.id, question.id))
+    if not results:
         raise UserError(f"{folder}: no rating counts; nobody has answered yet, or all raters are excluded")
-    if not any(one.alignments for one in found):
+    if not any(one.alignments for one in results):
         raise UserError(f"{folder}: no rated picture has a score; give the --out of cgrpo evaluate as --scores")
-    return found
+    return results
 
 
 def write_alignment(folder: Path, scores: Path | None, out: Path) -> Path:
     """alignment.json, .md and .html in ``out``; returns the page. Raises UserError."""
-    found = find_alignment(folder, scores)
-    shown = [*map(_table, found), *(_differences(one) for one in found if one.differences), paper_table()]
+    results = find_alignment(folder, scores)
+    shown = [*map(_table, results), *(_differences(one) for one in results if one.differences), paper_table()]
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        table = {"draws": DRAWS, "questions": [asdict(one) for one in found]}
+        table = {"draws": DRAWS, "questions": [asdict(one) for one in results]}
         write_text(out / "alignment.json", json_text(table, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "alignment.md", "\n\n".join([f"# {TITLE}", *(one.markdown() for one in shown)]) + "\n")
-        write_text(out / "alignment.html", _page(found, shown).render())
+        write_text(out / "alignment.html", _page(results, shown).render())
     return out / "alignment.html"
 
 
-def _page(found: Sequence[Question], shown: Sequence[Table]) -> Page:
+def _page(results: Sequence[Question], shown: Sequence[Table]) -> Page:
     words = "Spearman's correlation with the mean rating, and its 95 % interval. Dashed: the most that raters allow."
-    drawn = [plots.svg(_figure(one), one.question, NAMES.get(one.question, one.question)) for one in found]
+    drawn = [plots.svg(_figure(one), one.question, NAMES.get(one.question, one.question)) for one in results]
     first: list[Block] = [Text(words, "muted"), Plots(drawn)]
     sections = [Section("spearman", "At a glance", first)]
     sections += [Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(shown)]
     return Page(TITLE, [], sections, wide=True)
 
 
-def _table(found: Question) -> Table:
+def _table(result: Question) -> Table:
     rows: list[list[str | Cell]] = [
         [
-            Cell(one.metric, dot=found.question),
+            Cell(one.metric, dot=result.question),
             f"{one.pictures}" + (f" ({one.unscored} without)" if one.unscored else ""),
             number(one.pearson, 2, True),
             _span(one.intervals["pearson"]),
@@ -95,19 +95,19 @@ def _table(found: Question) -> Table:
             number(one.within, 2, True),
             _span(one.within_interval) if one.pairs else DASH,
         ]
-        for one in found.alignments
+        for one in result.alignments
     ]
     note = (
-        f"With the mean of {number(found.raters, 1)} ratings a picture. Reliability of that mean "
-        f"{number(found.reliability, 2)}: no correlation with it can be expected above its square root, "
-        f"{number(found.ceiling, 2)}. Intervals of 95 % by {DRAWS} bootstraps over pictures; within prompts: "
+        f"With the mean of {number(result.raters, 1)} ratings a picture. Reliability of that mean "
+        f"{number(result.reliability, 2)}: no correlation with it can be expected above its square root, "
+        f"{number(result.ceiling, 2)}. Intervals of 95 % by {DRAWS} bootstraps over pictures; within prompts: "
         "differences from the mean of the same subject and prompt, bootstrapped over those."
     )
     head = ["Metric", "pictures", "Pearson", "95 %", "Spearman", "95 %", "Kendall", "95 %", "within prompts", "95 %"]
-    return Table(NAMES.get(found.question, found.question).capitalize(), note, head, rows, "lrrrrrrrrr")
+    return Table(NAMES.get(result.question, result.question).capitalize(), note, head, rows, "lrrrrrrrrr")
 
 
-def _differences(found: Question) -> Table:
+def _differences(result: Question) -> Table:
     rows: list[list[str | Cell]] = [
         [
             one.better,
@@ -116,10 +116,10 @@ def _differences(found: Question) -> Table:
             Cell(number(one.difference, 2, True), "rose" if one.interval.low > 0 else ""),
             _span(one.interval),
         ]
-        for one in found.differences
+        for one in result.differences
     ]
     note = "Difference of the two Spearman correlations, on the same bootstrapped pictures."
-    title = f"{NAMES.get(found.question, found.question).capitalize()}: the best beside the others"
+    title = f"{NAMES.get(result.question, result.question).capitalize()}: the best beside the others"
     return Table(title, note, ["Best", "Other", "pictures", "difference", "95 %"], rows, "llrrr")
 
 
@@ -127,8 +127,8 @@ def paper_table() -> Table:
     names = list(dict.fromkeys(name for question in PAPER.values() for name in question))
     rows: list[list[str | Cell]] = []
     for name in names:
-        known = [PAPER[question].get(name, (math.nan, math.nan)) for question in ("identity", "prompt")]
-        rows.append([name, *(number(value, 2) for pair in known for value in pair)])
+        printed = [PAPER[question].get(name, (math.nan, math.nan)) for question in ("identity", "prompt")]
+        rows.append([name, *(number(value, 2) for pair in printed for value in pair)])
     note = "As printed: 200 pictures, three experts, without intervals or the raters' reliability."
     head = ["Reward", "identity: Pearson", "Spearman", "prompt: Pearson", "Spearman"]
     return Table("The paper's Table 6", note, head, rows, "lrrrr")
@@ -138,19 +138,19 @@ def _span(span: Interval) -> str:
     return interval(span.low, span.high, 2)
 
 
-def _figure(found: Question) -> Figure:
-    figure, axes = plots.canvas(NAMES.get(found.question, found.question), (5.2, 1.1 + 0.34 * len(found.alignments)))
+def _figure(result: Question) -> Figure:
+    figure, axes = plots.canvas(NAMES.get(result.question, result.question), (5.2, 1.1 + 0.34 * len(result.alignments)))
     axes.grid(visible=False)
     axes.axvline(0, color=plots.RULE, linewidth=0.8)
-    if math.isfinite(found.ceiling):
-        axes.axvline(found.ceiling, color=plots.MUTED, linewidth=1, linestyle="--")
-    colour = plots.axis_colour(found.question)
-    for row, one in enumerate(found.alignments):
+    if math.isfinite(result.ceiling):
+        axes.axvline(result.ceiling, color=plots.MUTED, linewidth=1, linestyle="--")
+    colour = plots.axis_colour(result.question)
+    for row, one in enumerate(result.alignments):
         span = one.intervals["spearman"]
         axes.plot([span.low, span.high], [row, row], color=colour, linewidth=2)
         axes.plot([one.spearman], [row], "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(found.alignments)), [one.metric for one in found.alignments])
-    axes.set_ylim(len(found.alignments) - 0.5, -0.5)
-    lows = [one.intervals["spearman"].low for one in found.alignments]
+    axes.set_yticks(range(len(result.alignments)), [one.metric for one in result.alignments])
+    axes.set_ylim(len(result.alignments) - 0.5, -0.5)
+    lows = [one.intervals["spearman"].low for one in result.alignments]
     axes.set_xlim(min([-0.1, *filter(math.isfinite, lows)]) - 0.02, 1)
     return figure

@@ -105,17 +105,17 @@ def find(study: Study, raters: Sequence[Rater], responses: Sequence[Response]) -
 
 def _shares(study: Study, votes: Sequence[Vote]) -> list[Shares]:
     pairs = list(itertools.combinations(study.methods, 2))
-    found = (shares(votes, question.id, *pair) for question in study.questions for pair in pairs)
-    return [one for one in found if one is not None]
+    by_pair = (shares(votes, question.id, *pair) for question in study.questions for pair in pairs)
+    return [one for one in by_pair if one is not None]
 
 
 def _means(study: Study, responses: Sequence[Response]) -> list[RatingMean]:
-    found = (
+    means = (
         rating_mean(rated(study, responses, question.id), question.id, method)
         for question in study.questions
         for method in study.methods
     )
-    return [one for one in found if one is not None]
+    return [one for one in means if one is not None]
 
 
 def _agreement(study: Study, responses: Sequence[Response], question: str) -> Agreement:

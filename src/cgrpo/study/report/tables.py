@@ -19,15 +19,15 @@ CLUSTERS = ("items", "subjects", "raters")
 PAPER_ROW = "the paper, Figure 5"
 
 
-def tables(found: Findings) -> list[Table]:
+def tables(findings: Findings) -> list[Table]:
     """In the order in which they are read."""
-    shown = [_shares(found.shares, "Wins, ties and losses", _counted(found))] if found.shares else []
-    shown += [_scale(found)] if found.scale else []
-    shown += [_means(found)] if found.means else []
-    shown += [_agreement(found), _raters(found)]
-    if found.all_shares:
+    shown = [_shares(findings.shares, "Wins, ties and losses", _counted(findings))] if findings.shares else []
+    shown += [_scale(findings)] if findings.scale else []
+    shown += [_means(findings)] if findings.means else []
+    shown += [_agreement(findings), _raters(findings)]
+    if findings.all_shares:
         note = "The same with every rater, for comparison; the rule was fixed before anyone answered."
-        shown.append(_shares(found.all_shares, "Without the exclusion rule", note, paper=False))
+        shown.append(_shares(findings.all_shares, "Without the exclusion rule", note, paper=False))
     return shown
 
 
@@ -49,22 +49,23 @@ def pair_name(one: Shares) -> str:
     return f"{one.method} against {one.baseline}"
 
 
-def _counted(found: Findings) -> str:
-    study = found.study
-    out = sum(one.excluded for one in found.raters)
+def _counted(findings: Findings) -> str:
+    study = findings.study
+    out = sum(one.excluded for one in findings.raters)
     return (
-        f"{found.kept_answers} answers (checks among them) of {len(found.raters) - out} raters; excluded by the rule: "
-        f"{out}. Planned: {study.raters_per_item} raters an item. Win rate: wins and half of the ties. Intervals are "
-        "of 95 %: over items for these subjects, over subjects for others like them, over raters for others like "
-        f"these. p: of a win rate of one half, over subjects, by exact sign flips. With fewer than {FEWEST} of them "
-        "there is no interval. Not corrected for several rows. In the paper Customized-GRPO stands against UNO."
+        f"{findings.kept_answers} answers (checks among them) of {len(findings.raters) - out} raters; excluded by the "
+        f"rule: {out}. Planned: {study.raters_per_item} raters an item. Win rate: wins and half of the ties. "
+        "Intervals are of 95 %: over items for these subjects, over subjects for others like them, over raters for "
+        "others like these. p: of a win rate of one half, over subjects, by exact sign flips. With fewer than "
+        f"{FEWEST} of them there is no interval. Not corrected for several rows. In the paper Customized-GRPO stands "
+        "against UNO."
     )
 
 
-def _shares(found: Sequence[Shares], title: str, note: str, paper: bool = True) -> Table:
+def _shares(comparisons: Sequence[Shares], title: str, note: str, paper: bool = True) -> Table:
     rows: list[list[str | Cell]] = []
-    for question in dict.fromkeys(one.question for one in found):
-        rows += [_row(one) for one in found if one.question == question]
+    for question in dict.fromkeys(one.question for one in comparisons):
+        rows += [_row(one) for one in comparisons if one.question == question]
         if paper and question in PAPER:
             win, tie, loss = PAPER[question]
             shares = [f"{share} %" for share in (win, tie, loss)]
@@ -106,17 +107,17 @@ def _dot(question: str) -> Cell:
     return Cell(NAMES.get(question, question), dot=question)
 
 
-def _scale(found: Findings) -> Table:
+def _scale(findings: Findings) -> Table:
     rows: list[list[str | Cell]] = [
         [_dot(one.question), method, number(strength, 2, True), _span(one.intervals[method], signed=True)]
-        for one in found.scale
+        for one in findings.scale
         for method, strength in sorted(one.strengths.items(), key=lambda pair: -pair[1])
     ]
     note = "Log-strengths of Bradley and Terry's model with ties (Davidson 1970), mean 0; intervals over items."
     return Table("All methods on one scale", note, ["Question", "Method", "strength", "95 %"], rows, "llrr")
 
 
-def _means(found: Findings) -> Table:
+def _means(findings: Findings) -> Table:
     rows: list[list[str | Cell]] = [
         [
             _dot(one.question),
@@ -126,13 +127,13 @@ def _means(found: Findings) -> Table:
             _span(one.over_items),
             _span(one.over_subjects),
         ]
-        for one in found.means
+        for one in findings.means
     ]
     head = ["Question", "Method", "pictures", "mean", "over items", "over subjects"]
     return Table("Mean ratings, 0 to 5", "Intervals of 95 %, by sign flips of items or subjects.", head, rows, "llrrrr")
 
 
-def _agreement(found: Findings) -> Table:
+def _agreement(findings: Findings) -> Table:
     rows: list[list[str | Cell]] = [
         [
             _dot(one.question),
@@ -142,7 +143,7 @@ def _agreement(found: Findings) -> Table:
             number(one.mean, 3),
             number(one.ceiling, 3),
         ]
-        for one in found.agreement
+        for one in findings.agreement
     ]
     note = (
         "Krippendorff's alpha: 1 is perfect, 0 chance; undefined where all answers are equal. Ordinal orders loss, tie "
@@ -153,30 +154,30 @@ def _agreement(found: Findings) -> Table:
     return Table("Agreement", note, head, rows, "lrrrrr")
 
 
-def _raters(found: Findings) -> Table:
-    rules = found.study.rules
+def _raters(findings: Findings) -> Table:
+    rules = findings.study.rules
     rows: list[list[str | Cell]] = [
         [
-            found.origins.get(one.number, str(one.number)),
+            findings.origins.get(one.number, str(one.number)),
             str(one.answered),
             str(one.corrected),
             f"{one.failed} of {one.checks}",
             number(one.seconds, 1),
-            *([_left(found.side_by_rater.get(one.number))] if found.side else []),
+            *([_left(findings.side_by_rater.get(one.number))] if findings.side else []),
             Cell("excluded", "fell") if one.excluded else "",
         ]
-        for one in found.raters
+        for one in findings.raters
     ]
     note = (
         f"Fixed beforehand: more than {rules.failed_at_most} of {rules.checks} checks failed exclude a rater; one who "
         f"answers at random passes with probability {number(rules.chance_to_pass, 3)}."
     )
     head = ["Rater", "pages", "corrected", "checks failed", "seconds a page"]
-    if found.side:
+    if findings.side:
         head.append("left")
         note += (
             " Left: how often that side was chosen where one was, with its exact 95 % interval; by all raters "
-            f"{_left(found.side)} of {found.side['chosen']} times."
+            f"{_left(findings.side)} of {findings.side['chosen']} times."
         )
     return Table("Raters", note, [*head, ""], rows, "l" + "r" * (len(head) - 1) + "l")
 

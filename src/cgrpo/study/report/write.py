@@ -55,10 +55,10 @@ def _verdict(one: Shares) -> str:
     return f"{word}{whom}: win rate {percents(rate)} %, p {p_value(rate.p)}"
 
 
-def report_page(found: Findings) -> Page:
-    study = found.study
-    answered, planned = sum(one.answered for one in found.raters), sum(map(len, study.lists))
-    lead: list[Block] = [*verdicts(found)]
+def report_page(findings: Findings) -> Page:
+    study = findings.study
+    answered, planned = sum(one.answered for one in findings.raters), sum(map(len, study.lists))
+    lead: list[Block] = [*verdicts(findings)]
     if answered < planned:
         lead.append(Text(f"{answered} of {planned} pages are answered; what stands here will change.", "caution"))
     lead.append(
@@ -67,28 +67,28 @@ def report_page(found: Findings) -> Page:
                 ("Pictures of", study.name or "their own"),
                 ("Methods", ", ".join(study.methods)),
                 ("Items", len(study.of_kind("item"))),
-                ("Raters", len(found.raters)),
+                ("Raters", len(findings.raters)),
                 ("Made", study.created[:10]),
             ]
         )
     )
     sections = []
-    if found.shares:
+    if findings.shares:
         words = "Shares of all votes; grey is a tie. The paper's (Customized-GRPO against UNO) are of other pictures."
-        plot = plots.svg(figure5(found.shares), "figure5", "Wins, ties and losses by question")
+        plot = plots.svg(figure5(findings.shares), "figure5", "Wins, ties and losses by question")
         sections.append(Section("figure5", "Figure 5", [Text(words, "muted"), Plots([plot], large=True)]))
-    sections += [Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(tables(found))]
-    asked = Facts([(question.id, question.text) for question in study.questions])
-    sections.append(Section("asked", "What was asked", [asked]))
+    sections += [Section(f"table-{n}", table.title, table.noted()) for n, table in enumerate(tables(findings))]
+    questions = Facts([(question.id, question.text) for question in study.questions])
+    sections.append(Section("asked", "What was asked", [questions]))
     return Page(TITLE, lead, sections, wide=True)
 
 
-def figure5(found: Sequence[Shares]) -> Figure:
+def figure5(comparisons: Sequence[Shares]) -> Figure:
     """A bar a question and pair, the paper's below: wins from the left, then ties, then losses, in percent."""
     bars = []
-    for question in dict.fromkeys(one.question for one in found):
+    for question in dict.fromkeys(one.question for one in comparisons):
         name = NAMES.get(question, question)
-        for one in found:
+        for one in comparisons:
             if one.question == question:
                 bars.append((f"{name}: {pair_name(one)}", [100 * one.share[outcome] for outcome in (WIN, TIE, LOSS)]))
         if question in PAPER:
@@ -140,18 +140,18 @@ def _read(folder: Path) -> tuple[list[Rater], list[Response]]:
 def write_report(folder: Path, out: Path) -> Path:
     """report.json, report.md, report.html and, of comparisons, figure5.png in ``out``; returns the page. Raises
     UserError."""
-    found = read_findings(folder)
+    findings = read_findings(folder)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        table = json_text(found.as_dict(), indent=1, ensure_ascii=False)
+        table = json_text(findings.as_dict(), indent=1, ensure_ascii=False)
         write_text(out / "report.json", table + "\n")
-        write_text(out / "report.md", markdown(found))
-        write_text(out / "report.html", report_page(found).render())
-        if found.shares:
-            save(figure5(found.shares), out / "figure5.png")
+        write_text(out / "report.md", markdown(findings))
+        write_text(out / "report.html", report_page(findings).render())
+        if findings.shares:
+            save(figure5(findings.shares), out / "figure5.png")
     return out / "report.html"
 
 
-def markdown(found: Findings) -> str:
-    parts = [f"# {TITLE}", *(verdict.text for verdict in verdicts(found)), *(one.markdown() for one in tables(found))]
-    return "\n\n".join(parts) + "\n"
+def markdown(findings: Findings) -> str:
+    sentences = [verdict.text for verdict in verdicts(findings)]
+    return "\n\n".join([f"# {TITLE}", *sentences, *(table.markdown() for table in tables(findings))]) + "\n"

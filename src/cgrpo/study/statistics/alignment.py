@@ -82,17 +82,17 @@ def align(rated: Sequence[Rated], rows: Iterable[ScoreRow], question: str, axis:
         if column.axis == axis and row.score is not None:
             scores[column][(row.method, row.subject, row.prompt_index, row.seed)] = row.score
     mean, _ = reliability([one.ratings for one in rated])
-    found = [_align(rated, question, column, known) for column, known in scores.items()]
-    found.sort(key=lambda one: -one.spearman if math.isfinite(one.spearman) else math.inf)
-    columns = {column.label: known for column, known in scores.items()}
-    best = found[0].metric if found else ""
+    alignments = [_align(rated, question, column, by_picture) for column, by_picture in scores.items()]
+    alignments.sort(key=lambda one: -one.spearman if math.isfinite(one.spearman) else math.inf)
+    columns = {column.label: by_picture for column, by_picture in scores.items()}
+    best = alignments[0].metric if alignments else ""
     return Question(
         question,
         float(np.mean([len(one.ratings) for one in rated])) if rated else math.nan,
         mean,
         mean**0.5,
-        found,
-        [_difference(rated, question, best, other.metric, columns) for other in found[1:]],
+        alignments,
+        [_difference(rated, question, best, other.metric, columns) for other in alignments[1:]],
     )
 
 
@@ -101,9 +101,9 @@ def picture_of(item: Item) -> Picture:
     return item.arms[0].method, item.subject, item.prompt_index, item.arms[0].seed
 
 
-def _align(rated: Sequence[Rated], question: str, column: Column, known: Mapping[Picture, float]) -> Alignment:
-    both = [one for one in rated if picture_of(one.item) in known]
-    score_N = np.array([known[picture_of(one.item)] for one in both])
+def _align(rated: Sequence[Rated], question: str, column: Column, score_of: Mapping[Picture, float]) -> Alignment:
+    both = [one for one in rated if picture_of(one.item) in score_of]
+    score_N = np.array([score_of[picture_of(one.item)] for one in both])
     rating_N = np.array([one.mean for one in both])
     drawn_DN = _draws(len(both))
     kinds: dict[str, Correlation] = {"pearson": pearson, "spearman": spearman, "kendall": kendall}
@@ -165,8 +165,8 @@ def _difference(
         spearman(one_N[draw_N], rating_N[draw_N]) - spearman(other_N[draw_N], rating_N[draw_N])
         for draw_N in _draws(len(both))
     ]
-    found = spearman(one_N, rating_N) - spearman(other_N, rating_N)
-    return Difference(question, one, other, len(both), found, percentiles(np.array(drawn), len(both)))
+    difference = spearman(one_N, rating_N) - spearman(other_N, rating_N)
+    return Difference(question, one, other, len(both), difference, percentiles(np.array(drawn), len(both)))
 
 
 def pearson(x_N: Array, y_N: Array) -> float:

@@ -134,8 +134,8 @@ def side_bias(votes: Sequence[Vote]) -> dict[str, Any]:
     chosen = [vote.left for vote in votes if vote.left is not None]
     if not chosen:
         return {"chosen": 0, "left": math.nan, "low": math.nan, "high": math.nan}
-    found = stats.binomtest(sum(chosen), len(chosen))
-    interval = found.proportion_ci(LEVEL)
+    test = stats.binomtest(sum(chosen), len(chosen))
+    interval = test.proportion_ci(LEVEL)
     return {
         "chosen": len(chosen),
         "left": sum(chosen) / len(chosen),
@@ -208,6 +208,6 @@ def _fit(
         slope[-1] = p_V3[:, 1].sum()
         return float(value + RIDGE * parameters @ parameters), slope + 2 * RIDGE * parameters
 
-    found = minimize(loss, np.zeros(count + 1) if start is None else start, jac=True, method="L-BFGS-B").x
-    found[:-1] -= found[:-1].mean()
-    return found
+    best = minimize(loss, np.zeros(count + 1) if start is None else start, jac=True, method="L-BFGS-B").x
+    best[:-1] -= best[:-1].mean()
+    return best
