@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 class Reward(Protocol):
     """Scores pictures; higher is better.
 
-    ``axis`` is what it measures, ``unit`` says what a score means and its range. A subclass says in ``score`` how.
+    ``axis`` is what it measures, ``unit`` says what a score means and its range. A subclass says how in ``score``.
     """
 
     axis: Axis

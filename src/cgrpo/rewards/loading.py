@@ -28,27 +28,27 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
 
     Models are in fp32, frozen, on the CPU.
     ``pooler`` False: a model that has one by default is built without it.
-    Raises UserError when anything is missing or broken, or any weight is missing, left over or of another shape.
+    Raises UserError when anything is missing or broken, or any weight is missing, left over, of another shape or NaN.
     """
-    kind: Any = getattr(transformers, name)
+    cls: Any = getattr(transformers, name)
     if not Path(folder).is_dir():
         raise UserError(f"reward checkpoint {folder}: no such folder", "give the folder of a transformers checkpoint")
-    given: dict[str, Any] = {} if pooler else {"add_pooling_layer": False}
+    options: dict[str, Any] = {} if pooler else {"add_pooling_layer": False}
     try:
-        if not issubclass(kind, PreTrainedModel):
-            loaded = kind.from_pretrained(str(folder), local_files_only=True)
+        if not issubclass(cls, PreTrainedModel):
+            loaded = cls.from_pretrained(str(folder), local_files_only=True)
             if isinstance(loaded, PreTrainedTokenizerBase):
                 _check_tokenizer(Path(folder), loaded)
             return loaded
         with _quiet():
-            model, report = kind.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            model, report = cls.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
                 str(folder),
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # reported with the rest, below
-                **given,
+                **options,
             )
     except Exception as error:  # a broken file or configuration shows in many ways
         reason = " ".join(str(error).split())[:300]
