@@ -90,5 +90,5 @@ def test_an_offloaded_reward_comes_and_goes(pictures) -> None:
     assert torch.equal(reward(image_NHWC, batch), cgrpo.load_reward("clip", "toybox")(image_NHWC, batch))
     assert places == ["cuda", "cpu"]
     with pytest.raises(AttributeError):
-        reward(None, batch)
+        reward("x", batch)  # as long as the batch, but no pictures
     assert places == ["cuda", "cpu"] * 2
