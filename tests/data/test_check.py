@@ -11,7 +11,7 @@ from PIL import Image
 from support.datasets import encoded, pack, scene, write_rows
 
 from cgrpo.data import check_manifest
-from cgrpo.data.check import CheckReport
+from cgrpo.data.report import CheckReport
 from cgrpo.data.suspicion import alike, chatter, placeholder, thumbnail
 
 MINI = Path(__file__).parent / "syncd_mini"

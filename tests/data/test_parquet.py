@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.datasets import png
 
-from cgrpo.data import ManifestSource, check_manifest, columns, read_tasks
+from cgrpo.data import ManifestSource, cache, check_manifest, columns, read_tasks
 from cgrpo.data.archives import is_file, read_bytes
 from cgrpo.data.readers import scan
 from cgrpo.data.tasks import Fault
@@ -164,9 +164,9 @@ def test_scanning_reads_no_picture(tmp_path: Path) -> None:
 def test_any_order_from_blocks_within_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int) -> None:
     """With blocks of a few rows, and room for a few blocks only."""
     monkeypatch.setattr(columns, "BLOCK_BYTES", 2000)
-    monkeypatch.setattr(columns, "KEPT_BYTES", 6000)
-    monkeypatch.setattr(columns, "KEPT_CURSORS", 1)
-    columns.cache_of.cache_clear()
+    monkeypatch.setattr(cache, "KEPT_BYTES", 6000)
+    monkeypatch.setattr(cache, "KEPT_CURSORS", 1)
+    cache.cache_of.cache_clear()
     paths = [record.references[0] for record in read_tasks(many(tmp_path / "x.parquet", 200, row_group_size=group))]
     order = list(range(200))
     for seed in range(3):
@@ -174,8 +174,8 @@ def test_any_order_from_blocks_within_groups(tmp_path: Path, monkeypatch: pytest
         assert [read_bytes(paths[n]) for n in order] == [picture(n) for n in order]
     order.sort()
     assert [read_bytes(paths[n]) for n in order] == [picture(n) for n in order]
-    assert columns.cache_of(os.getpid()).bytes <= 6000
-    columns.cache_of.cache_clear()
+    assert cache.cache_of(os.getpid()).bytes <= 6000
+    cache.cache_of.cache_clear()
 
 
 def test_threads_and_a_fork_amid_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,9 @@ import pytest
 from support.datasets import png, put, write_rows
 
 from cgrpo.data import PairSource, check_manifest, read_tasks
+from cgrpo.data.fields import PICTURES, VALUES
 from cgrpo.data.readers import scan
-from cgrpo.data.tasks import PICTURES, VALUES, Fault, id_of
+from cgrpo.data.tasks import Fault, id_of
 from cgrpo.errors import UserError
 from cgrpo.types import Task
 

@@ -1,8 +1,9 @@
 """Where tasks come from, and in which order and with which noise they come."""
 
-from cgrpo.data.check import CheckReport, Problem, check_manifest
+from cgrpo.data.check import check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
 from cgrpo.data.readers import read_tasks
+from cgrpo.data.report import CheckReport, Problem
 from cgrpo.data.sources import ManifestSource, PairSource, Source, ToyboxSource
 from cgrpo.data.syncd import Rules, filter_syncd, hold_out, write_manifest
 from cgrpo.data.syncd_scores import Scorers

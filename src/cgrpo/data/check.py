@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from cgrpo.data.archives import container, is_file, is_private, length, read_byt
 from cgrpo.data.masks import fit_mask, mask_fault, read_mask
 from cgrpo.data.notes import notes_on
 from cgrpo.data.readers import scan
+from cgrpo.data.report import PROBLEM_KINDS, CheckReport, Problem, ProblemKind
 from cgrpo.data.suspicion import Thumbnail, alike, chatter, thumbnail
 from cgrpo.data.tasks import Fault, LeftOut, Rows
 from cgrpo.errors import UserError
@@ -25,56 +25,10 @@ from cgrpo.fingerprint import of_bytes
 from cgrpo.pictures import opened, read_picture, unread_colours
 from cgrpo.types import Task
 
-ProblemKind = Literal["row", "missing", "broken", "duplicate", "near-duplicate", "chatter", "mask"]
-PROBLEM_KINDS: tuple[ProblemKind, ...] = get_args(ProblemKind)
-
 ONE_COLOUR = "are of one colour, or wholly transparent"
 NOT_SRGB = "say in another way than an ICC profile that they are not sRGB (cICP, gAMA, nclx), which is not read"
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with the row called ``id``, the ``row``-th of the data set (from 0).
-
-    "row": no task, a field is at fault. "missing", "broken": a picture. "duplicate": the id, the whole task, or a
-    picture's content was there before. "near-duplicate": a picture looks like another's (suspicion.py says when).
-    "chatter": the prompt is a chat model's talk. "mask": it is empty, full, of another shape, or can't be read.
-    """
-
-    id: str
-    row: int
-    kind: ProblemKind
-    message: str
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """``pictures`` counts distinct files; ``left_out`` those of the ``rows`` that the set's own quality filter drops.
-
-    ``quick``: no picture was decoded, so nobody looked for damage and likeness. ``notes`` are about the whole set:
-    what is no fault of a row, and may yet not be meant.
-    """
-
-    manifest: str
-    rows: int
-    left_out: int
-    pictures: int
-    quick: bool
-    problems: tuple[Problem, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def counts(self) -> dict[ProblemKind, int]:
-        """Problems by kind, all kinds."""
-        counter = Counter(problem.kind for problem in self.problems)
-        return {kind: counter[kind] for kind in PROBLEM_KINDS}
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        head = {key: value for key, value in vars(self).items() if key != "problems"}
-        return head | {"counts": self.counts, "problems": [asdict(problem) for problem in self.problems]}
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,15 @@ groups of about 100 rows serve best.
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cgrpo.data.cache import cache_of
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 16 << 20  # decoded at a time
-KEPT_BYTES = 64 << 20  # of decoded blocks, over all files of a process
-KEPT_CURSORS = 8  # half-read row groups, likewise
 TEXT_ROWS = 1024  # rows of text read at a time
 BUFFER_BYTES = 1 << 20  # read from disk at a time
 
@@ -213,46 +210,6 @@ class _Cursor:
             count -= len(parts[-1])
             self.row += len(parts[-1])
         return pyarrow.chunked_array(parts)
-
-
-class Cache:
-    """Decoded blocks and half-read row groups of all tables of a process, the least recently used dropped first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._cursors: OrderedDict[tuple[Any, ...], _Cursor] = OrderedDict()
-        self.bytes = 0
-
-    def block(self, key: tuple[Any, ...]) -> Any:
-        with self._lock:
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-            return self._blocks.get(key)
-
-    def keep(self, key: tuple[Any, ...], block: Any) -> None:
-        with self._lock:
-            if key not in self._blocks:
-                self._blocks[key] = block
-                self.bytes += block.nbytes
-            while self.bytes > KEPT_BYTES and len(self._blocks) > 1:
-                self.bytes -= self._blocks.popitem(last=False)[1].nbytes
-
-    def take(self, key: tuple[Any, ...]) -> _Cursor | None:
-        with self._lock:
-            return self._cursors.pop(key, None)
-
-    def put_back(self, key: tuple[Any, ...], cursor: _Cursor) -> None:
-        with self._lock:
-            self._cursors[key] = cursor
-            while len(self._cursors) > KEPT_CURSORS:
-                self._cursors.popitem(last=False)
-
-
-@functools.lru_cache(maxsize=1)
-def cache_of(process: int) -> Cache:
-    """``process``: a forked child must not wait for a lock that a thread of its parent held."""
-    return Cache()
 
 
 def _column(kind: pa.DataType) -> Column:

@@ -20,7 +20,8 @@ from typing import Any
 
 from cgrpo.data.archives import Files
 from cgrpo.data.dialects import dialect_of
-from cgrpo.data.tasks import Entry, Fault, condition_name, names_file
+from cgrpo.data.fields import condition_name, names_file
+from cgrpo.data.tasks import Entry, Fault
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.text import decoded, parse_json

@@ -14,20 +14,9 @@ from typing import Any
 from cgrpo.data.archives import Files, table, within
 from cgrpo.data.columns import Place, Table
 from cgrpo.data.dialects import SUBJECTS200K_VALUES, is_subjects200k, translate_subjects200k
+from cgrpo.data.fields import IMAGES, PICTURES, REFERENCES, TARGETS, VALUES, common_name, condition_name
 from cgrpo.data.parts import each_file, for_training
-from cgrpo.data.tasks import (
-    IMAGES,
-    PICTURES,
-    REFERENCES,
-    TARGETS,
-    VALUES,
-    Entry,
-    Fault,
-    LeftOut,
-    common_name,
-    condition_name,
-    id_of,
-)
+from cgrpo.data.tasks import Entry, Fault, LeftOut, id_of
 from cgrpo.errors import UserError
 
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from cgrpo.data.archives import Files, archive, read_bytes, within
 from cgrpo.data.captions import CAPTIONS
+from cgrpo.data.fields import PICTURES, PROMPTS, common_name, condition_name
 from cgrpo.data.parts import each_file, for_training
-from cgrpo.data.tasks import PICTURES, PROMPTS, Entry, Fault, LeftOut, common_name, condition_name
+from cgrpo.data.tasks import Entry, Fault, LeftOut
 from cgrpo.errors import UserError
 from cgrpo.files import reading
 from cgrpo.pictures import ENDINGS

@@ -13,10 +13,11 @@ from PIL import Image
 from cgrpo.data import manifests
 from cgrpo.data.archives import open_picture
 from cgrpo.data.dialects import translated
+from cgrpo.data.fields import names_file, refuse_address
 from cgrpo.data.masks import mask_of
 from cgrpo.data.order import derive
 from cgrpo.data.readers import chosen, scan
-from cgrpo.data.tasks import Entry, Fault, LeftOut, names_file, refuse_address, task_of
+from cgrpo.data.tasks import Entry, Fault, LeftOut, task_of
 from cgrpo.errors import UserError
 from cgrpo.pictures import Alpha
 from cgrpo.toybox import drawing, world

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgrpo.data.archives import Files
-from cgrpo.data.tasks import Entry, LeftOut, is_unicode, names_file
+from cgrpo.data.fields import is_unicode, names_file
+from cgrpo.data.tasks import Entry, LeftOut
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_text
 from cgrpo.text import is_blank
