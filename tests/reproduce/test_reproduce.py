@@ -159,23 +159,16 @@ def test_a_table_is_trained_once_and_says_what_holds(
     assert [row["name"] for row in board["rows"]] == ["base", "naive"]
     assert board["rows"][1]["change"]["prompt_readback"]["seeds"] == 2 and not board["rows"][1]["older_version"]
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
-    again = tmp_path / "again"
-    assert (
-        main(
-            [
-                *words[: -2 * len(TINY) - 2],
-                "--out",
-                str(again),
-                "--results",
-                str(out / "results"),
-                *words[-2 * len(TINY) :],
-            ]
-        )
-        == 0
-    )
+    again, more = tmp_path / "again", tmp_path / "more"
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    words = ["reproduce", two_rows, "--results", str(out / "results"), *settings]
+    assert main([*words, "--seeds", "2", "--out", str(again)]) == 0
     assert not (again / "runs").exists() and before == {
         path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")
     }
+    capsys.readouterr()
+    assert main([*words, "--seeds", "3", "--finished", "--out", str(more)]) == 0  # the third seed is not trained
+    assert not (more / "runs").exists() and "naive gains prompt following" in capsys.readouterr().out
     assert (again / "reproduce.md").read_text() == (out / "reproduce.md").read_text()
 
 

@@ -24,6 +24,7 @@ def reproduce(
     listed: Annotated[bool, Parameter(name="--list")] = False,
     scale: Literal["toybox", "full"] = "toybox",
     train: bool = False,
+    finished: bool = False,
     worlds: Annotated[Sequence[str], Parameter(name="--world", metavar="NAME")] = (),
     seeds: Many = 3,
     count: Many | None = None,
@@ -43,6 +44,7 @@ def reproduce(
         listed: print which tables, figures and worlds there are
         scale: the toy world, or the real models: commands, memory and hours
         train: full scale: train the rows instead of only printing what they take
+        finished: train nothing; show what finished runs give
         worlds: a toy world in place of the table's own; repeatable
         seeds: runs per row
         count: groups, tasks or rounds that a figure draws (default: each its own)
@@ -81,6 +83,7 @@ def reproduce(
         results=results,
         count=count,
         scale=scale,
+        finished_only=finished,
     )
     shown = reproduced.shown.values()
     boards = [table for board in reproduced.boards for table in board_tables(board)]
@@ -98,11 +101,13 @@ def _print_names() -> None:
     from cgrpo.reproduce import load_table, tables, worlds
     from cgrpo.reproduce.exhibits import EXHIBITS
 
+    width = max(map(len, (*tables(), *EXHIBITS)))
     for name in tables():
         table = load_table(name)
-        print(f"{name:10s} {table.title} ({table.source}), {len(table.rows)} rows; worlds {', '.join(table.worlds)}")
+        rows = f"{len(table.rows)} rows; worlds {', '.join(table.worlds)}"
+        print(f"{name:{width}s} {table.title} ({table.source}), {rows}")
     for name, exhibit in EXHIBITS.items():
-        print(f"{name:10s} {exhibit.title} ({exhibit.source}); worlds {', '.join(exhibit.worlds)}")
+        print(f"{name:{width}s} {exhibit.title} ({exhibit.source}); worlds {', '.join(exhibit.worlds)}")
     print("worlds:")
     for name, settings in worlds().items():
         print(f"  {name} ({' '.join(settings) or 'the default'})")
@@ -126,6 +131,7 @@ cgrpo reproduce table2 table5 --world mild --seeds 1 \\
     --set training.iterations=20 \\
     --out outputs/quick
 cgrpo reproduce figure1 figure2 figure7 gallery --out outputs/tables
+cgrpo reproduce table2 --finished --results results/runs --seeds 5
 cgrpo reproduce table2 --scale full --gpu a100-80gb --gpus 8
 cgrpo reproduce table2 --cluster slurm --cluster-set partition=long \\
     --cluster-set timeout_min=240

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def reproduce(
     results: Sequence[Path] = (),
     count: int | None = None,
     scale: Scale = "toybox",
+    finished_only: bool = False,
 ) -> Reproduced:
     """Train what the tables and figures still lack and write them to ``out``.
 
@@ -87,6 +89,7 @@ def reproduce(
     results    more folders with finished trainings, read alone
     count      groups, tasks or rounds of an exhibit, in place of its own
     scale      "full": the real models, tables alone; ``settings`` say where data and held-out tasks are
+    finished_only   train nothing: show what finished runs give
 
     ``out`` gets results/ (a small file a training, named by content), runs/, figures/, and all of it as reproduce.md,
     .json and .html. An exhibit that lacks a run says which, and the others go on. Raises UserError for an unknown name
@@ -110,6 +113,10 @@ def reproduce(
     finished.check()
     # A seed of every row before the next seed, so that there is a whole table early.
     order = [job for seed in range(seeds) for row in rows for job in row[seed : seed + 1]]
+    if finished_only:
+        order = []
+    elif missing := _missing_runs(order, finished):
+        print(f"{missing}; --finished shows what is there and trains nothing", flush=True)
     where = where or Where()
     at_once = where.at_once(len(order))
     start = where.start(out, scale, at_once)
@@ -126,6 +133,15 @@ def reproduce(
             lacking[place] = str(error)
     write_boards(boards, out, shown, lacking)
     return Reproduced(boards, shown, progress.failed | lacking)
+
+
+def _missing_runs(jobs: Sequence[Job], finished: Results) -> str:
+    """How many runs have no result yet, and how long one took where some have; "" where none lacks."""
+    found = {job.key: finished.find(job.key) for job in jobs}
+    lacking = sum(result is None for result in found.values())
+    seconds = [result["seconds"] for result in found.values() if result is not None]
+    took = f", about {statistics.median(seconds) / 60:.0f} minutes each by those that are there" if seconds else ""
+    return f"{lacking} of {len(found)} runs to train{took}" if lacking else ""
 
 
 def _check_used(settings: Sequence[str], jobs: Sequence[Job]) -> None:
