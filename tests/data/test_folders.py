@@ -78,6 +78,16 @@ def test_a_mask_next_to_its_picture(tmp_path: Path, program: str) -> None:
     assert (task.references[0].name, task.target) == ("a.jpg", None)
 
 
+@pytest.mark.parametrize("name", [*MASKS.values()])
+def test_a_mask_of_no_picture_is_passed_over(tmp_path: Path, name: str) -> None:
+    lost = name.replace("a", "z", 1) if "/" not in name else name.replace("/a.", "/z.")
+    put(tmp_path / "x/set", {"a.jpg": png(), "a.txt": "a toy", lost: png("white")})
+    (task,) = read_tasks(tmp_path / "x")
+    assert (task.references[0].name, task.masks) == ("a.jpg", ())
+    (note,) = [note for note in check_manifest(tmp_path / "x").notes if "passed over" in note]
+    assert note.startswith("1 pictures are passed over") and note.endswith(f"masks of no picture: {Path(lost).name}")
+
+
 def test_a_caption_makes_a_picture_of_a_mask(tmp_path: Path) -> None:
     put(tmp_path, {"dog.png": png(), "dog.txt": "a dog", "dog_mask.png": png(), "dog_mask.txt": "a dog with a mask"})
     assert [(task.id, task.masks) for task in read_tasks(tmp_path)] == [("dog", ()), ("dog_mask", ())]

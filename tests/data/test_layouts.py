@@ -91,6 +91,18 @@ WITH_TARGET: dict[str, Callable[[Path], Path]] = {
                                          "control/a_0.png": "r0.png"}),
     "a control folder below": folder_of({"a.png": TARGET, "a.txt": PROMPT, "control/a_0000.png": "r0.png",
                                          "control/a_0001.png": "r1.png"}),
+    "captions of the references, too": folder_of({"images/a.png": TARGET, "images/a.txt": PROMPT, "control/a.txt": "a",
+                                                  "control/a_0.png": "r0.png", "control/a_0.txt": "a toy",
+                                                  "control/a_1.png": "r1.png", "control/a_1.txt": "a toy"}),
+    "captioned references below": folder_of({"a.png": TARGET, "a.txt": PROMPT, "conditioning_1/a.png": "r0.png",
+                                             "conditioning_1/a.txt": "a toy", "conditioning_2/a.png": "r1.png"}),
+    "before and after": folder_of({"after/a.png": TARGET, "after/a.txt": PROMPT, "before/a_0.png": "r0.png",
+                                   "before/a_0.txt": "a toy", "before/a_1.png": "r1.png"}),
+    "sources in folders of their own": folder_of({"img/10_toy/a.png": TARGET, "img/10_toy/a.txt": PROMPT,
+                                                  "Source Images/10_toy/a_0.png": "r0.png",
+                                                  "Source Images/10_toy/a_0.txt": "a toy",
+                                                  "Source Images/10_toy/a_1.png": "r1.png",
+                                                  "control.txt": "no picture's"}),
     "WebDataset": lambda folder: pack(folder / "x.tar", {"a.ref0.png": PICTURES["r0.png"], "a.ref1.png":
                                       PICTURES["r1.png"], "a.png": PICTURES[TARGET], "a.txt": PROMPT.encode()}),
     "parquet, edit_image": lambda folder: parquet(
@@ -249,14 +261,53 @@ def test_a_shards_lone_picture_that_was_made_from_another(tmp_path: Path) -> Non
         read_tasks(shard)
 
 
-def test_a_target_without_a_picture_in_the_control_folder(tmp_path: Path) -> None:
-    files = {
-        "images/a.png": TARGET,
-        "images/a.txt": "a",
-        "images/b.png": "r1.png",
-        "images/b.txt": "b",
-        "control/a.png": "r0.png",
-    }
-    one, other = scan(folder_of(files)(tmp_path))
-    assert isinstance(one, Task) and isinstance(other, Fault) and "b.png: others have references" in other.message
-    assert "2 pictures are targets" in " ".join(check_manifest(tmp_path, quick=True).notes)
+BESIDE: dict[str, tuple[dict[str, str], dict[str, str]]] = {  # files; each row: its reference, or what is wrong
+    "a target without a reference": (
+        {"images/a.png": TARGET, "images/a.txt": "a", "images/b.png": "r1.png", "images/b.txt": "b",
+         "control/a.png": "r0.png"},
+        {"images/a.png": "control/a.png", "images/b.png": "no picture in control has its name"}),
+    "captions everywhere": (
+        {"images/a.png": TARGET, "images/a.txt": "a", "images/b.png": "r1.png", "images/b.txt": "b",
+         "control/a.png": "r0.png", "control/a.txt": "a", "control/c.png": "r1.png", "control/c.txt": "c"},
+        {"control/c.png": "no picture next to control has its name", "images/a.png": "control/a.png",
+         "images/b.png": "no picture in control has its name"}),
+    "no name in common": (
+        {"after/y.png": TARGET, "after/y.txt": "y", "before/x.png": "r0.png", "before/x.txt": "x"},
+        {"after/y.png": "no picture in before has its name", "before/x.png": "no picture next to before has its name"}),
+    "one reference of two targets": (
+        {"dog/a.png": TARGET, "dog/a.txt": "a", "cat/a.png": "r1.png", "cat/a.txt": "b", "input/a.png": "r0.png",
+         "input/a.txt": "a"},
+        {"cat/a.png": "input/a.png", "dog/a.png": "input/a.png"}),
+    "numbers of the targets": (
+        {"images/a.png": TARGET, "images/a.txt": "a", "images/a_1.png": "r1.png", "images/a_1.txt": "b",
+         "source/a.png": "r0.png", "source/a_1.png": "r1.png"},
+        {"images/a.png": "source/a.png", "images/a_1.png": "source/a_1.png"}),
+    "further down than the references": (
+        {"images/x/y/a.png": TARGET, "images/x/y/a.txt": "a", "control/a.png": "r0.png", "control/a.txt": "a"},
+        {"control/a.png": "no picture next to control", "images/x/y/a.png": "no picture in control has its name"}),
+    "two files of one name": (
+        {"images/a.png": TARGET, "images/a.txt": "a", "images/a.jpg": TARGET, "control/a.jpg": "r0.png",
+         "control/a.png": "r0.png", "control/a.txt": "a"},
+        {"control/a.jpg": "a.png next to it has its name", "images/a.jpg": "a.png next to it has its name",
+         "images/a.png": "control/a.png"}),
+    "a lone folder by such a name": (
+        {"source/a.png": TARGET, "source/a.txt": "a", "reg/1_dog/b.png": "r0.png", "reg/1_dog/b.txt": "b"},
+        {"source/a.png": "source/a.png"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_folders_of_references_beside_their_targets(tmp_path: Path, name: str) -> None:
+    files, expected = BESIDE[name]
+    rows = scan(folder_of(files)(tmp_path))
+    assert [row.id for row in rows] == [picture.rpartition(".")[0] for picture in expected]
+    for row, (picture, says) in zip(rows, expected.items(), strict=True):
+        if isinstance(row, Fault):
+            assert row.message.startswith(f"{tmp_path / picture}: ") and says in row.message
+        else:
+            assert isinstance(row, Task) and row.references == (tmp_path / says,)
+            assert row.target == (None if says == picture else tmp_path / picture)
+    targets = sum(
+        picture != says for row, (picture, says) in zip(rows, expected.items(), strict=True) if isinstance(row, Task)
+    )
+    assert (f"{targets} pictures are targets" in " ".join(check_manifest(tmp_path, quick=True).notes)) == bool(targets)

@@ -4,6 +4,7 @@ The picture is the reference, the text the prompt. Pictures without a caption of
 
     picture-masklabel.png, picture_mask.png, masks/picture.png    its mask (OneTrainer, ai-toolkit)
     control/picture.png, control/picture_0.png, control_1/...     its references; it is the target (ai-toolkit, musubi)
+    before/picture.png next to after/picture.png                  the same; what is in before/ may have captions, too
     006_0.jpg, 006_1.jpg next to 006_prompt.txt                   the references of that prompt (MultiBanana)
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,11 @@ NOT_READ = (".heic", ".heif", ".jxl", ".svg", ".psd", ".dng", ".cr2", ".nef", ".
 _FOREIGN_FOLDERS = ("@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN")  # made by disks and archives
 _LABEL = re.compile(r"(.+?)[-_. ](mask(?:label)?|condlabel|cond|depth|canny|generated)", re.IGNORECASE)
 _MASKS = re.compile(r"masks?(_images)?", re.IGNORECASE)
-_CONTROLS = re.compile(r"(control|conditioning|reference|source)s?(_?images?)?(_?\d+)?", re.IGNORECASE)
+_SOURCES = re.compile(  # folders of what pictures of the same names were made from
+    r"(control(net)?|cond(ition(ing)?)?|ref(erence)?|source|src|input|before|orig(inal)?|kontext|hint|unedited)s?"
+    r"([-_ ]?(image|img|picture|photo)s?)?([-_ ]?\d+)?",
+    re.IGNORECASE,
+)
 _REGULARISATION = re.compile(r"(.+/)?reg(ulari[sz]ation)?(_images)?/\d+_[^/]+/[^/]+", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.+)_(\d{1,4})")
 _REPEATS = re.compile(r"\d+_.+")
@@ -40,14 +45,16 @@ class Neighbours(NamedTuple):
     """The pictures of a folder that are no rows of their own, by what they are to others.
 
     masks        picture -> its mask
-    references   picture -> its references, [] where other pictures of its folder have some
+    references   target -> its references
     prompts      text -> the pictures that are its references
-    passed_over  conditions that are no pictures of the subject, and kohya's regularisation pictures
+    unpaired     target without a reference of its name, or reference without a target -> what to say
+    passed_over  conditions that are no pictures of the subject, kohya's regularisation pictures, masks of no picture
     """
 
     masks: dict[Path, Path]
     references: dict[Path, list[Path]]
     prompts: dict[Path, list[Path]]
+    unpaired: dict[Path, str]
     passed_over: list[Path]
 
     def remarks(self) -> Iterator[str]:
@@ -59,7 +66,10 @@ class Neighbours(NamedTuple):
             yield f"{len(self.references)} pictures are targets, as others of their names next to them are references"
         if self.passed_over:
             first = self.passed_over[0].name
-            yield f"{len(self.passed_over)} pictures are passed over, as conditions or regularisation: {first}"
+            yield (
+                f"{len(self.passed_over)} pictures are passed over, as conditions, regularisation, or masks of no "
+                f"picture: {first}"
+            )
 
     @property
     def all(self) -> set[Path]:
@@ -68,44 +78,95 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(folder: Path, files: Sequence[Path]) -> Neighbours:
-    """Which of the ``files`` in ``folder`` belong to others. A picture with its own caption never does, but kohya's."""
-    texts, near = _texts(files), Neighbours({}, {}, {}, [])
+    """Which of the ``files`` in ``folder`` belong to others.
+
+    A picture with its own caption never does, but kohya's, and what targets of its name were made from.
+    """
+    texts, near = _texts(files), Neighbours({}, {}, {}, {}, [])
     pictures = {path.with_suffix(""): path for path in files if path.suffix.lower() in ENDINGS}
+    for path in list(pictures.values()):
+        if _REGULARISATION.fullmatch(path.relative_to(folder).as_posix()):
+            near.passed_over.append(pictures.pop(path.with_suffix("")))
+    sources = _pair(folder, pictures, texts, near)
+    for path in files:
+        stem = path.with_suffix("")
+        other = pictures.get(stem, path)
+        if other != path and path.suffix.lower() in ENDINGS and (stem in sources or other in near.references):
+            near.unpaired[path] = f"{other.name} next to it has its name"
     places: dict[Path, list[Path]] = {}  # folder -> it and the folders in it, that have captioned pictures
-    for place in {stem.parent for stem in pictures.keys() & texts.keys()}:
+    for place in {stem.parent for stem in (pictures.keys() & texts.keys()) - sources}:
         for parent in (place, place.parent):
             places.setdefault(parent, []).append(place)
-    controls: dict[Path, dict[str, list[tuple[int, Path]]]] = {}
     for stem, path in pictures.items():
         label, number = _LABEL.fullmatch(stem.name), _NUMBERED.fullmatch(stem.name)
-        place = "" if stem.parent == folder else stem.parent.name
         prompt = texts.get(stem.with_name(f"{(label or number or [0, ''])[1]}{_PROMPT}"))
-        if _REGULARISATION.fullmatch(path.relative_to(folder).as_posix()):
-            near.passed_over.append(path)
-        elif stem in texts:
+        is_mask = label is not None and label[2].lower().startswith("mask")
+        if stem in texts or stem in sources:
             continue
-        elif _MASKS.fullmatch(place):
+        if stem.parent != folder and _MASKS.fullmatch(stem.parent.name):
             of = [other / stem.name for other in {stem.parent.parent, *places.get(stem.parent.parent, ())}]
-            near.masks.update({pictures[other]: path for other in of if other in pictures})
-        elif _CONTROLS.fullmatch(place):
-            by_name = controls.setdefault(stem.parent, {})
-            by_name.setdefault(stem.name, []).append((-1, path))
-            if number:
-                by_name.setdefault(number[1], []).append((int(number[2]), path))
+            masked = [pictures[other] for other in of if other in pictures]
+            near.masks.update(dict.fromkeys(masked, path))
+            near.passed_over.extend([] if masked else [path])
         elif prompt and number:
             near.prompts.setdefault(prompt, []).append(path)
-        elif label and label[2].lower().startswith("mask") and stem.with_name(label[1]) in pictures:
+        elif label and is_mask and stem.with_name(label[1]) in pictures:
             near.masks[pictures[stem.with_name(label[1])]] = path
-        elif label and (prompt or stem.with_name(label[1]) in pictures):
+        elif label and (prompt or stem.with_name(label[1]) in pictures or (is_mask and places)):
             near.passed_over.append(path)
-    for control, by_name in sorted(controls.items()):
-        for other in pictures.keys() & texts.keys():
-            if other.parent in places.get(control.parent, ()):
-                names = sorted(by_name.get(other.name, []))
-                near.references.setdefault(pictures[other], []).extend(path for _, path in names)
     for paths in near.prompts.values():
         paths.sort(key=lambda path: int(path.stem.rpartition("_")[2]))
     return near
+
+
+def _pair(folder: Path, pictures: Mapping[Path, Path], texts: Mapping[Path, Path], near: Neighbours) -> set[Path]:
+    """Find the references of targets, by name: images/x/a.png is made from control/x/a.png, control/x/a_0.png, ...
+
+    Every captioned picture below the folder that control/ lies in, but in no such folder itself, is a target. Returns
+    what is in folders of references, by path without ending: none without targets, as of a lone folder control/.
+    """
+    folders = {place: _source_folder(place, folder) for place in {stem.parent for stem in pictures}}
+    sources: dict[Path, list[tuple[Path, Path]]] = {}  # folder that control/ lies in -> control/ and what is in it
+    for stem in pictures:
+        if (source := folders[stem.parent]) and (stem in texts or not _MASKS.fullmatch(stem.parent.name)):
+            sources.setdefault(source.parent, []).append((source, stem))
+    targets: dict[Path, list[Path]] = {}
+    for stem in pictures.keys() & texts.keys():
+        for parent in sources.keys() & set(stem.parents):
+            if stem.parent == parent or not _SOURCES.fullmatch(stem.relative_to(parent).parts[0]):
+                targets.setdefault(parent, []).append(stem)
+    inside = {stem for parent in targets for _, stem in sources[parent]}
+    for parent, stems in targets.items():
+        names = {stem: _names(stem.relative_to(parent)) for stem in stems if stem not in inside}
+        exact = {name for both in names.values() for name in both}
+        by_name: dict[Path, list[tuple[Path, int, Path]]] = {}
+        for source, stem in sources[parent]:
+            name, number = stem.relative_to(source), _NUMBERED.fullmatch(stem.name)
+            if number and name not in exact:
+                by_name.setdefault(name.with_name(number[1]), []).append((source, int(number[2]), pictures[stem]))
+            else:
+                by_name.setdefault(name, []).append((source, -1, pictures[stem]))
+        lacks = f"no picture in {min(source.name for source, _ in sources[parent])} has its name, to be its reference"
+        for stem, both in names.items():
+            if references := next((by_name[name] for name in both if name in by_name), None):
+                near.references[pictures[stem]] = [path for _, _, path in sorted(references)]
+            else:
+                near.unpaired[pictures[stem]] = lacks
+        for source, _, path in [one for name in by_name.keys() - exact for one in by_name[name]]:
+            near.unpaired[path] = f"no picture next to {source.name} has its name, to be its target"
+    return inside
+
+
+def _source_folder(place: Path, folder: Path) -> Path | None:
+    """The innermost folder of references that ``place`` is or lies in, below ``folder``."""
+    names = place.relative_to(folder).parts
+    depth = next((depth for depth in range(len(names), 0, -1) if _SOURCES.fullmatch(names[depth - 1])), 0)
+    return folder.joinpath(*names[:depth]) if depth else None
+
+
+def _names(target: Path) -> tuple[Path, ...]:
+    """The names that a target's references may have in their folder: of images/x/a also x/a."""
+    return (target, *([Path(*target.parts[1:])] if len(target.parts) > 1 else []))
 
 
 def recognises(path: Path) -> bool:
@@ -141,6 +202,9 @@ def read(folder: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
         if picture in others:
             continue
         name = picture.relative_to(folder).with_suffix("").as_posix()
+        if picture in near.unpaired:
+            yield Fault(name, f"{picture}: {near.unpaired[picture]}")
+            continue
         text, ending = texts.get(picture.with_suffix("")), picture.suffix.lower()
         if ending not in ENDINGS:
             if ending in NOT_READ and text:
@@ -155,14 +219,12 @@ def read(folder: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
         if is_blank(prompt):
             next_to_it = picture.with_suffix(".txt").name
             yield Fault(name, f"{picture}: has no prompt; write it into {next_to_it} next to it")
-        elif picture not in near.references:
-            masks = {"masks": [str(near.masks[picture])]} if picture in near.masks else {}
-            yield Entry({"prompt": prompt, "references": [str(picture)]} | masks, str(picture), name, whole_paths)
-        elif references := near.references[picture]:
+        elif references := near.references.get(picture):
             fields = {"prompt": prompt, "references": list(map(str, references)), "target": str(picture)}
             yield Entry(fields, str(picture), name, whole_paths)
         else:
-            yield Fault(name, f"{picture}: others have references of their names in a folder next to them; it has none")
+            masks = {"masks": [str(near.masks[picture])]} if picture in near.masks else {}
+            yield Entry({"prompt": prompt, "references": [str(picture)]} | masks, str(picture), name, whole_paths)
 
 
 def files_in(folder: Path) -> list[Path]:
