@@ -24,7 +24,7 @@ ONE = {"prompt": "a", "image": "0.png"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return put(tmp_path, {f"{n}.png": png() for n in range(3)})
+    return put(tmp_path, {f"{name}.png": png() for name in (0, 1, 2, "x.png,y")})
 
 
 def shown(task: Task, *fields: str) -> dict[str, Any]:
@@ -64,9 +64,21 @@ READ = {
     "the same picture twice": (ONE | {"file_name": "0.png"}, {"references": ["0.png"], "target": None}),
     "a page's address": (ONE | {"source": "https://a.b/photos"}, {"references": ["0.png"], "target": None}),
     "one reference in a text": (ROW | {"references": "a.png"}, {"references": ["a.png"], "target": "t.png"}),
+    "a mask by file name": (ONE | {"mask_file_name": "1.png"}, {"references": ["0.png"], "masks": ["1.png"]}),
+    "a lost mask by file name": (ONE | {"mask_file_name": "lost.png"}, {"masks": ["lost.png"]}),
     "a mask": (ONE | {"mask": "1.png"}, {"references": ["0.png"], "masks": ["1.png"]}),
     "a depth beside a target": (ONE | {"target": "1.png", "depth": "2.png"},
                                 {"references": ["0.png"], "target": "1.png"}),
+    "two names in a text": (ROW | {"references": "x.png,z.png"}, {"references": ["x.png", "z.png"]}),
+    "one name with two endings": (ROW | {"references": "x.png,y.png"}, {"references": ["x.png,y.png"]}),
+    "MagicBrush's": ({"img_id": "7", "turn_index": 1, "source_img": "0.png", "mask_img": "1.png", "instruction": "x",
+                      "target_img": "2.png"}, {"prompt": "x", "references": ["0.png"], "target": "2.png", "masks": []}),
+    "Pico-Banana's": ({"open_image_input_url": "https://a.b/0.png", "text": "x", "output_image": "2.png",
+                       "edit_type": "y", "summarized_text": "z", "local_input_image": "0.png"},
+                      {"prompt": "x", "references": ["0.png"], "target": "2.png"}),
+    "Pico-Banana's, in short": ({"summarized_text": "z", "output_image": "2.png", "local_input_image": "0.png"},
+                                {"prompt": "z", "references": ["0.png"], "target": "2.png"}),
+    "polygons": (ONE | {"segmentation": [[1, 2, 3]], "image_2": None}, {"references": ["0.png"], "masks": []}),
     "a winner and a loser": (ONE | {"winner": "1.png", "loser": "2.png"}, {"references": ["0.png"], "target": None}),
 }  # fmt: skip
 
@@ -112,6 +124,14 @@ REFUSED = {
                              f"conditioning_image {TWO}"),
     "an original that isn't there": (ONE | {"original": "holiday.png"}, f"original {TWO}"),
     "a source's address": (ONE | {"source": "https://a.b/1.png"}, f"source {TWO}"),
+    "a second image that isn't there": (ONE | {"image_2": "lost.png"}, f"image_2 {TWO}"),
+    "a second file name that isn't there": (ONE | {"image_2_file_name": "lost.png"}, f"image_2_file_name {TWO}"),
+    "another image that isn't there": (ONE | {"second_image": "lost.png"}, f"second_image {TWO}"),
+    "a photo that isn't there": (ONE | {"photo2": ["lost.jpg"]}, f"photo2 {TWO}"),
+    "a mask by another name that isn't there": (ONE | {"subjectMask": "lost.png"}, f"subjectMask {TWO}"),
+    "a segmentation that isn't there": (ONE | {"segmentation_path": "lost.png"}, f"segmentation_path {TWO}"),
+    "OmniEdit's": ({"src_img": "0.png", "edited_img": "1.png", "edited_prompt_list": ["a", "b"]},
+                   "it has src_img, edited_img, edited_prompt_list, id, and should have prompt"),
     "two controls": (ONE | {"control": ["1.png", "2.png"]}, f"control {TWO}"),
     "an image and images": (ONE | {"images": ["1.png", "2.png"]}, f"image {TWO}"),
     "two references": ({"prompt": "a", "reference_image": "0.png", "references": ["1.png"]}, f"reference_image {TWO}"),

@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from cgrpo.data.archives import Files, is_file
 from cgrpo.errors import UserError
 from cgrpo.pictures import ENDINGS
 
-PROMPTS = ("prompt", "text", "caption", "instruction", "edit_prompt")
+PROMPTS = ("prompt", "text", "caption", "instruction", "edit_prompt", "summarized_text")
 _PLAIN = ("references", "reference", "image_paths", "reference_images", "reference_image")
 REFERENCES = (
     *_PLAIN,
@@ -21,10 +22,11 @@ REFERENCES = (
     "control_path",  # musubi-tuner's and ai-toolkit's
     "input_paths", "input_images",  # PSRBench's, OmniContext's
     "input_image", "source_image", "original_image",  # of sets after InstructPix2Pix
+    "source_img", "local_input_image",  # MagicBrush's, Pico-Banana's
 )  # fmt: skip
 IMAGES = ("images", "image", "file_names", "file_name", "image_path")
 ONE_IMAGE = ("image", "file_name", "image_path")  # the target next to references
-TARGETS = ("target", "target_image", "image_tgt_path", "output_image", "edited_image")
+TARGETS = ("target", "target_image", "target_img", "image_tgt_path", "output_image", "edited_image")
 MASKS = ("masks", "mask")
 PICTURES = (*REFERENCES, *IMAGES, *TARGETS, *MASKS)
 VALUES = (*PROMPTS, "id", "subject", "item", "mask_threshold", "meta")
@@ -48,6 +50,8 @@ _PICTURE_WORDS = {
     "file", "filename", "filenames", "files", "image", "images", "img", "imgs", "name", "names", "path", "paths",
     "photo", "photos", "pic", "pics", "picture", "pictures",
 }  # fmt: skip
+_MASK_WORDS = {"mask", "masks", "segmentation", "segmentations"}
+_FURTHER = {"another", "b", "c", "other", "second", "third"}
 
 
 def plain(key: str) -> str:
@@ -64,15 +68,19 @@ def common_name(key: str) -> str:
     return match[1] if match and match[1] in REFERENCES else plain(key)
 
 
-def listed(value: Any) -> list[Any]:
-    """What a field of pictures names: one, a list, or a list as a text. {"path": name} is a name, too."""
+def listed(value: Any, files: Files) -> list[Any]:
+    """What a field of pictures names: one, a list, or a list as a text. {"path": name} is a name, too.
+
+    A text that is itself a file's name, such as "a.png,b.png", is that name.
+    """
     if isinstance(value, str):
         if value.lstrip().startswith(("[", "{")):
             with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
                 value = ast.literal_eval(value.strip())
         else:
             parts = [part.strip() for part in re.split("[,;|]", value)]
-            value = parts if all(map(has_picture_ending, parts)) else value
+            if len(parts) > 1 and all(map(has_picture_ending, parts)):
+                value = value if names_file(value) and is_file(files.path(value)) else parts
     items = value if isinstance(value, list) else [value]
     return [
         item["path"] if isinstance(item, dict) and item.get("bytes") is None and "path" in item else item
@@ -91,16 +99,29 @@ def condition_name(field: str) -> Literal["sure", "perhaps", ""]:
 
     sourceImage2 and source_image have the same two words.
     """
-    words = set(re.findall("[a-z]+", re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", field).lower()))
+    words = _words(field)
     role = words - _PICTURE_WORDS
     if not role or not role <= _CONDITION | _PERHAPS or field in VALUES or plain(field) in _PLAIN:
         return ""
     return "sure" if role & _CONDITION or role < words else "perhaps"
 
 
-def picture_files(value: Any) -> list[str]:
+def is_further_picture(field: str) -> bool:
+    """Whether a field by its name holds a second picture, or a mask: image_2, second_image, subject_mask."""
+    words = _words(field)
+    others = words - _FURTHER
+    return bool(words & _MASK_WORDS) or (
+        bool(others) and others <= _PICTURE_WORDS and (words != others or any(map(str.isdecimal, field)))
+    )
+
+
+def _words(field: str) -> set[str]:
+    return set(re.findall("[a-z]+", re.sub("(?<=[a-z0-9])(?=[A-Z])", " ", field).lower()))
+
+
+def picture_files(value: Any, files: Files) -> list[str]:
     """The files of pictures, by their endings, that a field of unknown use names."""
-    named = [item for item in listed(value) if names_file(item) and not _ADDRESS.match(item)]
+    named = [item for item in listed(value, files) if names_file(item) and not _ADDRESS.match(item)]
     return [item for item in named if has_picture_ending(item) and len(item) <= MOST_BYTES]
 
 

@@ -1,7 +1,7 @@
 """A row of a data set and the task that it becomes: all checks of what a row says are here.
 
 Every reader yields rows as ``Entry``. A row is an object; fields.py has the names of its fields:
-    prompt       (or text, caption, instruction, edit_prompt) what to show
+    prompt       (or text, caption, instruction, ...: see PROMPTS) what to show
     references   (or one of REFERENCES, also numbered: control_path_1, control_path_2) the subject's pictures, or one
     image        (or images, file_name, file_names, image_path) the references, if there are none by those names; or
                  else a single one is the target
@@ -33,6 +33,7 @@ from cgrpo.data.fields import (
     TARGETS,
     condition_name,
     has_picture_ending,
+    is_further_picture,
     is_unicode,
     listed,
     names_file,
@@ -87,12 +88,12 @@ def task_of(entry: Entry) -> Task:
     if not isinstance(entry.fields, dict):
         raise UserError(f"{where}: must be an object with prompt and references")
     row = _present({plain(key): value for key, value in entry.fields.items() if plain(key) != key} | entry.fields)
-    row = _with_numbered(row)
+    row = _with_numbered(row, files)
     prompt = next((row[key] for key in PROMPTS if row.get(key) is not None and not _is_empty(row[key])), None)
     if not isinstance(prompt, str) or not is_unicode(prompt):
         raise UserError(f"{where}: prompt is missing, empty or no text{_fields_instead(row, PROMPTS)}")
     references, target = _references_and_target(row, where, files)
-    masks = [] if (masks := _first(row, MASKS)) is None else listed(masks)
+    masks = [] if (masks := _first(row, MASKS)) is None else listed(masks, files)
     if len(masks) not in (0, len(references)) or not all(item is None or names_file(item) for item in masks):
         raise UserError(f"{where}: masks must be a list with one file, or null, for each reference")
     threshold = 127 if row.get("mask_threshold") is None else row["mask_threshold"]
@@ -132,7 +133,7 @@ def _present(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in table.items() if not (isinstance(value, float) and math.isnan(value))}
 
 
-def _with_numbered(row: dict[str, Any]) -> dict[str, Any]:
+def _with_numbered(row: dict[str, Any], files: Files) -> dict[str, Any]:
     """The row with control_path_1, control_path_2, ... as one list under their common name."""
     series: dict[str, list[tuple[int, str]]] = {}
     for key in row:
@@ -141,7 +142,7 @@ def _with_numbered(row: dict[str, Any]) -> dict[str, Any]:
             series.setdefault(match[1], []).append((int(match[2]), key))
     for name, keys in series.items():
         values = [row.get(name), *(row[key] for _, key in sorted(keys))]
-        row = row | {name: [item for value in values if value is not None for item in listed(value)]}
+        row = row | {name: [item for value in values if value is not None for item in listed(value, files)]}
     return row
 
 
@@ -149,10 +150,11 @@ def _references_and_target(row: dict[str, Any], where: str, files: Files) -> tup
     """The references and the target, by name. Raises UserError, also if the row doesn't say which is which."""
     target = _first(row, TARGETS)
     named = next((key for key in (*REFERENCES, *IMAGES) if row.get(key) is not None), None)
-    references = [] if named is None else listed(row[named])
+    references = [] if named is None else listed(row[named], files)
     rivals: Iterable[str] = (*REFERENCES, *TARGETS)
     if named not in REFERENCES:
-        rivals = (*IMAGES, *TARGETS) if target is not None else [key for key in row if key not in NEVER_REFERENCES]
+        others = [key for key in row if plain(key) not in NEVER_REFERENCES]
+        rivals = others if target is None else (*IMAGES, *TARGETS)
     elif target is None:
         target = next((row[key] for key in ONE_IMAGE if isinstance(row.get(key), str)), None)
         rivals = (*rivals, *ONE_IMAGE)
@@ -164,8 +166,9 @@ def _references_and_target(row: dict[str, Any], where: str, files: Files) -> tup
     for item in (*references, *([] if target is None else [target])):
         refuse_address(item, where)
     for key in rivals:
-        others = [item for item in picture_files(row.get(key)) if item not in (*references, target)]
-        there = others and all(is_file(files.path(item)) for item in others)
+        others = [item for item in picture_files(row.get(key), files) if item not in (*references, target)]
+        # A lost file is one, too, where the field's name says that it holds a picture.
+        there = others and (is_further_picture(key) or all(is_file(files.path(item)) for item in others))
         if there or (target is None and named in IMAGES and _is_condition(key, row[key], files)):
             raise UserError(
                 f"{where}: {key} names a picture too ({ascii(others[0] if others else row[key])[:60]}), and the row "
@@ -179,7 +182,7 @@ def _is_condition(field: str, value: Any, files: Files) -> bool:
     kind = "" if isinstance(value, bool) else condition_name(field)
     if not value:  # of an editing set, a row that lacks its source
         return kind == "sure"
-    return kind == "sure" or (kind == "perhaps" and any(_may_be_picture(item, files) for item in listed(value)))
+    return kind == "sure" or (kind == "perhaps" and any(_may_be_picture(item, files) for item in listed(value, files)))
 
 
 def _may_be_picture(value: Any, files: Files) -> bool:
