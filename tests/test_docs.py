@@ -257,7 +257,7 @@ def test_checkpoints_are_as_large_as_told() -> None:
 
 
 def test_the_plan_shown_is_what_the_command_prints() -> None:
-    (shown,) = [text for _, text in blocks((DOCS / "guides" / "hardware.md").read_text()) if text.startswith("grpo on")]
+    (shown,) = [text for _, text in blocks((DOCS / "guides" / "hardware.md").read_text()) if text.startswith("Fits:")]
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert main(["plan", "uno-dinoseg-hpsv3", "--gpus", "8", "--set", "data.cache=encoded"]) == 0
     assert said.getvalue().startswith(shown)

@@ -187,7 +187,7 @@ def test_a_contact_sheet_is_no_picture_of_its_folder(made, data, tmp_path):
     assert of_no_row(made, items) == [] and made / "sheet.png" not in files_in(made)
     Image.new("RGB", (8, 8)).save(tmp_path / "sheet.png")
     save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png")
-    photos, _ = photos_in(tmp_path)
+    photos, _, _ = photos_in(tmp_path)
     assert [photo.name for photo in photos] == ["a.png", "sheet.png"]
     with pytest.raises(UserError, match="holds no photos"):
         (tmp_path / "alone").mkdir()

@@ -63,6 +63,7 @@ def test_all_files_come_from_one_comparison(folder, tmp_path):
     names = {"comparison.json", "tables.md", "tables.tex", "pareto.png", "subjects.png", "index.html"}
     assert {file.name for file in page.parent.iterdir()} == names and page.name == "index.html"
     table = json.loads((page.parent / "comparison.json").read_text())
+    assert [words.startswith("new_50% against base: ") for words in table.pop("verdicts")] == [True]
     alone = compare_methods(read_scores(folder), "base").as_dict()
     assert table == json.loads(json.dumps(alone | {"settings": {"benchmark": "DreamBench, some"} | alone["settings"]}))
     assert "<h1>DreamBench, some: compared with base</h1>" in page.read_text()

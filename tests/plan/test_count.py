@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from cgrpo.config import load_config, parse_config
+from cgrpo.config import load_config
 from cgrpo.errors import UserError
 from cgrpo.hub import asset, read_settings
 from cgrpo.plan.count import count_call
@@ -23,6 +23,7 @@ from cgrpo.plan.policy import CountedPolicy, count_policy
 from cgrpo.plan.rewards import reward_models
 from cgrpo.policies.memory import set_checkpointing
 from cgrpo.policies.settings import Checkpointing, PolicySettings
+from cgrpo.rewards import read_settings as reward_settings
 
 FLUX1 = {"t5 text encoder": 4_762_310_656, "clip text encoder": 123_060_480, "autoencoder": 83_819_683}
 PUBLISHED = {
@@ -70,9 +71,7 @@ def test_published_rewards(path: str) -> None:
     kind = next((kind for start, kind in KINDS.items() if name.startswith(start)), "dino-seg")
     table = {"segmenter": path} if name.startswith(("sam", "grounding")) else {"path": path}
     none = {"masks": "none"} if "dinov2" in name else {}
-    table = {"rewards": {"identity": {"type": kind, **table, **none}}}
-    rewards = {"identity": parse_config(table, "test").rewards["identity"]}
-    model = reward_models(rewards)[-1]
+    model = reward_models({"identity": reward_settings({"type": kind, **table, **none}, "identity")})[-1]
     assert (model.parameters, model.model) == (REWARDS[path][0], path)
     assert model.operations is not None and model.operations / 1e9 == pytest.approx(REWARDS[path][1], abs=0.05)
     assert model.memory == 4 * REWARDS[path][0]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from support import every_reward
 
-from cgrpo.config import parse_config
+from cgrpo.config import load_config, parse_config
 from cgrpo.errors import UserError
 from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.measures import measures
@@ -40,7 +40,8 @@ def rewards(tmp_path_factory, golden_dino_v1) -> dict[str, Reward]:
     """Through a configuration, as a run makes them."""
     settings = every_reward.build(tmp_path_factory.mktemp("rewards"), golden_dino_v1)
     tables = {name: one.model_dump() for name, one in settings.items()}
-    return {**make_rewards(parse_config({"rewards": tables}, "test").rewards), **measures(0.5)}
+    pair = {"identity": tables["dino-seg"], "prompt": tables["clip"]}
+    return {**make_rewards(parse_config({"rewards": pair | tables}, "test").rewards), **measures(0.5)}
 
 
 def pictures(count: int, width: int = 32, height: int = 32) -> torch.Tensor:
@@ -66,8 +67,8 @@ def test_axis_unit_and_chunk(name, rewards):
     [{"type": "aesthetic"}, {"type": "hpsv2"}, {"type": "dino", "masks": "both"}, {"type": "clip-i", "chunk": 0}],
 )
 def test_tables_that_are_not_theirs_are_refused(table):
-    with pytest.raises(UserError, match="rewards"):
-        parse_config({"rewards": {"extra": table}}, "test")
+    with pytest.raises(UserError, match=r"rewards\.extra"):
+        load_config("toybox", [f"rewards.extra.{key}={value}" for key, value in table.items()])
 
 
 @pytest.mark.parametrize("name", NAMES)

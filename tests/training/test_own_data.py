@@ -69,9 +69,9 @@ def test_a_comparison_may_have_tasks_of_its_own_without_any_guard(small_sft, man
 
 def test_targets_of_several_sizes_are_trained_on(small_sft, tmp_path) -> None:
     """Each stretched to the policy's size, on the sheet of samples, too."""
-    for number, size in enumerate([(32, 32), (48, 20), (16, 40)]):
+    for number, size in enumerate([(32, 32), (48, 20), (16, 40), (32, 32)]):
         Image.effect_noise(size, 60).convert("RGB").save(tmp_path / f"{number}.png")
-    table = [{"prompt": "a toy", "references": ["0.png"], "target": f"{number}.png"} for number in range(3)]
+    table = [{"prompt": "a toy", "references": ["3.png"], "target": f"{number}.png"} for number in range(3)]
     (tmp_path / "pairs.json").write_text(json.dumps(table))
     run = train(small_sft(f"data.source={tmp_path / 'pairs.json'}", "guard.every=0"), tmp_path / "run")
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3 and list((run / "samples").glob("*.png"))

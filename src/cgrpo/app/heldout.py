@@ -203,5 +203,6 @@ def finish(
         write_description(record.folder, describe_tasks(cfg, tasks, scorers))
         write_scores(record.folder, score_rows(result, scorers))
     record.write_summary(summary)
-    write_model_card(record.adapter, cfg, summary)
+    if record.adapter.is_dir():  # none where nothing was trained
+        write_model_card(record.adapter, cfg, summary)
     write_report(record.folder, rows, cfg, summary, result, record.checks())

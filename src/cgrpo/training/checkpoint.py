@@ -62,7 +62,7 @@ def _dependent(settings: Mapping[str, Any]) -> dict[str, Any]:
     if settings.get("training", {}).get("schedule", "constant") != "constant":
         length -= {"iterations"}
     kept = {name: table for name, table in settings.items() if name not in ("evaluation", "guard", "logging")}
-    for name, free in (("training", length), ("policy", {"checkpointing", "offload"})):
+    for name, free in (("training", length), ("policy", {"checkpointing", "offload", "base_differs"})):
         kept[name] = _without(kept.get(name, {}), free)
     kept["rewards"] = {name: _without(reward, effort) for name, reward in kept.get("rewards", {}).items()}
     return kept
