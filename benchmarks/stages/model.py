@@ -68,7 +68,7 @@ class RandomSource:
 class RandomReward(Reward):
     axis, unit = "prompt", "random"
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+    def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         return torch.rand(len(images_NHWC))
 
 

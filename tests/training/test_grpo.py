@@ -238,7 +238,9 @@ def test_a_third_reward_carries_its_own_weight(small):
             small(third[0], setting)
 
 
-@pytest.mark.parametrize("function,how", [("never", "NaN for whole groups"), ("constant", "no group two different scores")])
+@pytest.mark.parametrize(
+    "function,how", [("never", "NaN for whole groups"), ("constant", "no group two different scores")]
+)
 def test_a_reward_that_says_nothing_stops_the_run(small, function, how):
     made = trainer(small(f"rewards.style.type=support.exact_rewards:{function}", "training.max_failed_groups=2"))
     run = made.run(0)

@@ -19,7 +19,7 @@ SECONDS = {"iteration": 3.0, "rest": 80.0}  # of the default toy run on two slow
 def coloured(text: str, tone: str, stream: TextIO | None = None) -> str:
     """``text`` in the colour of ``tone`` where ``stream`` is a terminal that has some; see no-color.org."""
     stream = stream or sys.stdout
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or stream is None or not stream.isatty()
     return text if plain or tone not in CODES else f"\033[{CODES[tone]}m{text}\033[0m"
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.conditions import ReferencedCondition
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import require_one_size
 from cgrpo.policies.fingerprint import (
     models_fingerprint,
 )
 from cgrpo.policies.memory import on_device
-from cgrpo.policies.parts import CheckpointPolicy, prepared
+from cgrpo.policies.parts import RC, CheckpointPolicy, prepared
 from cgrpo.types import Batch
-
-RC = TypeVar("RC", bound=ReferencedCondition)
 
 
 class ReferencedPolicy(CheckpointPolicy[RC]):

@@ -30,7 +30,7 @@ POLICIES = Extensions(
 """A name stands for a class of policies, a ``cgrpo.policies.base.Policy``."""
 
 # By torch itself, and by packages that add to it in torch's own way; only the names are used here.
-OWN_COMPILERS = dict.fromkeys(("inductor", "cudagraphs", "eager", "aot_eager"), "torch")
+OWN_COMPILERS: dict[str, str] = dict.fromkeys(("inductor", "cudagraphs", "eager", "aot_eager"), "torch")
 COMPILERS = Extensions("backend of torch.compile", "torch_dynamo_backends", OWN_COMPILERS)
 
 

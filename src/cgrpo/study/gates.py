@@ -51,7 +51,8 @@ class Gates:
     """Makes tutorial and check items out of a study's references and pictures."""
 
     def __init__(self, sources: Sources, shelf: Shelf, size: Size, mode: Mode, rng: np.random.Generator):
-        self.sources, self.shelf, self.size, self.mode, self.rng = sources, shelf, size, mode, rng
+        self.sources, self.shelf, self.size, self.rng = sources, shelf, size, rng
+        self.mode: Mode = mode
 
     def checks(self, count: int) -> list[Item]:
         """The reference itself against another subject's (pairwise), or in turn the one and the other (rating)."""

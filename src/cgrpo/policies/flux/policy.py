@@ -32,6 +32,7 @@ from cgrpo.policies.flux.checkpoint import (
 )
 from cgrpo.policies.flux.inputs import FluxGeometry, FluxPrompts, windows
 from cgrpo.policies.lora import keep_exact_time
+from cgrpo.policies.models import Model
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
@@ -63,8 +64,11 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
     loaders = staticmethod(loaders)
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
-    windows = staticmethod(windows)
-    models = staticmethod(flux_models)
+    windows = staticmethod(windows)  # pyright: ignore[reportAssignmentType] - as many as text_encoders has
+
+    @classmethod
+    def models(cls, settings: PolicySettings) -> dict[str, Model]:
+        return flux_models(settings)
 
     def set_up(self) -> None:
         self._takes_guidance: bool = self.transformer.config["guidance_embeds"]

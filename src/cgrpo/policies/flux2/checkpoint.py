@@ -91,7 +91,7 @@ def _check_template(tokenizer: Any) -> None:
         raise ValueError("its chat template leaves the prompt out: copy chat_template.jinja anew")
 
 
-def _load_qwen(folder: Path, dtype: torch.dtype) -> Any:
+def _load_qwen(folder: Path, dtype: torch.dtype | None) -> Any:
     """Qwen3 up to the last layer that is read: a quarter of its weights stay on disk, and the head over words."""
     from transformers import Qwen3Config, Qwen3Model
 

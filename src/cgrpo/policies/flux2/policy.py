@@ -22,7 +22,9 @@ from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.flux2.checkpoint import TEXT_ENCODERS, check_fit, check_settings, flux2_models, loaders, places
 from cgrpo.policies.flux2.inputs import Flux2Geometry, Flux2Prompts, flux2_sigmas, windows
 from cgrpo.policies.lora import keep_exact_time
+from cgrpo.policies.models import Model
 from cgrpo.policies.referenced import ReferencedPolicy
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
 NEGATIVE = ""  # the stock pipeline's only negative prompt
@@ -97,8 +99,11 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
     loaders = staticmethod(loaders)
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
-    windows = staticmethod(windows)
-    models = staticmethod(flux2_models)
+    windows = staticmethod(windows)  # pyright: ignore[reportAssignmentType] - as many as text_encoders has
+
+    @classmethod
+    def models(cls, settings: PolicySettings) -> dict[str, Model]:
+        return flux2_models(settings)
 
     def set_up(self) -> None:
         for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
