@@ -290,6 +290,14 @@ BESIDE: dict[str, tuple[dict[str, str], dict[str, str]]] = {  # files; each row:
          "control/a.png": "r0.png", "control/a.txt": "a"},
         {"control/a.jpg": "a.png next to it has its name", "images/a.jpg": "a.png next to it has its name",
          "images/a.png": "control/a.png"}),
+    "a source by another name": (
+        {"product/a.png": "r0.png", "product/a.txt": "a", "output/a.png": TARGET, "output/a.txt": "b",
+         "output/b.png": TARGET, "output/b.txt": "b"},
+        {"output/a.png": "product next to output has a picture of its name; call that folder control",
+         "output/b.png": "output/b.png", "product/a.png": "product/a.png"}),
+    "folders in their order": (
+        {"1_after/a.png": TARGET, "1_after/a.txt": "b", "0_before/a.png": "r0.png", "0_before/a.txt": "a"},
+        {"1_after/a.png": "0_before/a.png"}),
     "a lone folder by such a name": (
         {"source/a.png": TARGET, "source/a.txt": "a", "reg/1_dog/b.png": "r0.png", "reg/1_dog/b.txt": "b"},
         {"source/a.png": "source/a.png"}),

@@ -6,7 +6,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from cgrpo.data.archives import is_private
-from cgrpo.data.captions import CAPTIONS, remarks
+from cgrpo.data.captions import remarks
+from cgrpo.data.neighbours import CAPTIONS
 from cgrpo.data.readers import locate
 from cgrpo.data.suspicion import placeholder
 from cgrpo.data.tasks import Rows

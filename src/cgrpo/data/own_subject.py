@@ -9,7 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cgrpo.data.captions import NOT_READ, neighbours
+from cgrpo.data.captions import NOT_READ
+from cgrpo.data.neighbours import neighbours
 from cgrpo.data.suspicion import placeholder
 from cgrpo.errors import UserError
 from cgrpo.files import is_contact_sheet, json_text, reading, write_text, writing

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.data.archives import Files, archive, read_bytes, within
-from cgrpo.data.captions import CAPTIONS
 from cgrpo.data.fields import PICTURES, PROMPTS, common_name, condition_name
+from cgrpo.data.neighbours import CAPTIONS
 from cgrpo.data.parts import each_file, for_training
 from cgrpo.data.tasks import Entry, Fault, LeftOut
 from cgrpo.errors import UserError
