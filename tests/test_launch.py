@@ -1,12 +1,14 @@
-"""How a process begins: whether OpenMP's threads spin."""
+"""How a process begins: whether OpenMP's threads spin, and which folder is its own."""
 
 import os
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-from cgrpo.launch import wait_asleep_if_busy
+from cgrpo.extensions import is_installed
+from cgrpo.launch import run_folder, wait_asleep_if_busy
 
 
 @pytest.mark.parametrize(
@@ -31,3 +33,15 @@ def test_threads_sleep_on_a_busy_machine_alone(
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: used)
     wait_asleep_if_busy()
     assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+def test_runs_of_one_second_have_a_folder_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = {run_folder("toybox") for _ in range(5)}
+    assert len(folders) == 5 and all(folder.is_dir() and folder.parent.name == "outputs" for folder in folders)
+
+
+def test_a_folder_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tracked_here").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert is_installed("torch") and not is_installed("tracked_here") and not is_installed("nothing_of_this_name")

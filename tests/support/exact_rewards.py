@@ -17,6 +17,11 @@ def raises(pictures, batch):
     raise RuntimeError("the scorer is out of order")
 
 
+def interrupted(pictures, batch):
+    """Ctrl-C in the middle of an iteration."""
+    raise KeyboardInterrupt
+
+
 def never(pictures, batch):
     return [float("nan")] * len(pictures)
 

@@ -100,6 +100,12 @@ def test_a_reward_that_raises(capfd, small_arguments, tmp_path):
     assert "out of order" in one_line(capfd, "train", *small_arguments, *fault)
 
 
+def test_ctrl_c_names_the_run_to_resume(capfd, small_arguments, tmp_path):
+    fault = ("--set", "rewards.prompt.type=support.exact_rewards:interrupted", "--out", tmp_path / "my run")
+    assert main(["train", *small_arguments, *map(str, fault)]) == 130
+    assert f"interrupted; cgrpo train --resume '{tmp_path / 'my run'}' continues the run" in capfd.readouterr().err
+
+
 def test_a_reward_that_is_nan_for_whole_groups_stops_with_everything_kept(capfd, small_arguments, tmp_path):
     fault = ("--set", "rewards.prompt.type=support.exact_rewards:never", "--set", "training.max_failed_groups=2")
     line = one_line(capfd, "train", *small_arguments, *fault, "--out", tmp_path / "run")
