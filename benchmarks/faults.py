@@ -31,6 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # several processes share the cores; read when torch is loaded
 from support.warm import Started  # noqa: E402 (the tests' processes, killed as these are)
 
 TIMES = ("seconds", "memory")
