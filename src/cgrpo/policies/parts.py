@@ -22,11 +22,7 @@ from cgrpo.policies.encodings.latents import Geometry, LatentCodec
 from cgrpo.policies.encodings.preprocess import prepare_references
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts, encode_batches
 from cgrpo.policies.encodings.text import Prompts, Window, cut_prompts
-from cgrpo.policies.fingerprint import (
-    part_fingerprint,
-    tokenizer_fingerprint,
-    transformer_fingerprint,
-)
+from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
@@ -128,7 +124,6 @@ class CheckpointPolicy(LoraPolicy[RC]):
 
         Raises UserError naming all parts at fault, and all of their faults, in one line.
         """
-
         if transformer:
             cls.check_settings(settings)
 

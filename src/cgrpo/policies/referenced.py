@@ -14,9 +14,7 @@ from torch import Tensor
 from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import require_one_size
-from cgrpo.policies.fingerprint import (
-    models_fingerprint,
-)
+from cgrpo.policies.fingerprint import models_fingerprint
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.parts import RC, CheckpointPolicy, prepared
 from cgrpo.types import Batch

@@ -85,15 +85,15 @@ def _rows(board: Scoreboard) -> Table:
     notes = [f"Left, the paper's numbers ({columns}); then the change from the base here."] if columns else []
     notes += [] if columns else ["The change from the base."]
     if pictures := sorted({line.pictures for line in board.lines if line.pictures}):
-        notes.append(f"Pictures generated while training, of a seed: {', '.join(f'{n:,}' for n in pictures)}.")
+        notes.append(f"Images generated while training, per seed: {', '.join(f'{n:,}' for n in pictures)}.")
     if drawn := sorted({line.drawn for line in board.lines if line.drawn > 1}):
         many = ", ".join(map(str, drawn))
         notes.append(
-            f"Best of n trains nothing: of n = {many} pictures a task it keeps the one with the greatest sum of both "
+            f"Best of n trains nothing: of n = {many} pictures per task it keeps the one with the greatest sum of both "
             "rewards, each in units of its spread within tasks; so every picture costs n."
         )
     if devices := sorted({name for line in board.lines for name in line.devices}):
-        notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, with other trainings beside.")
+        notes.append(f"Trained on: {', '.join(devices)}; seconds are of training, alongside other runs.")
     if any(line.older for line in board.lines):
         notes.append("* made by another version of the package.")
     if any(line.lacking and line.change and not line.failed for line in board.lines):
