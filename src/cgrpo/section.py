@@ -84,6 +84,15 @@ def settled(section: AnySection, began: Path) -> AnySection:
     return section.model_copy(update=changes)
 
 
+def dotted(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings as config.json has them, by dotted key. An empty table is a value."""
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
 def first_fault(error: ValidationError, known: Iterable[str] = ()) -> str:
     """The first mistake that pydantic found, in one line that names the key; ``known`` keys are for suggestions."""
     first = error.errors()[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, reading
 from cgrpo.fingerprint import of_bytes, of_file
+from cgrpo.section import dotted
 from cgrpo.tensor_files import write_tensors
 
 STATE, INDEX, BEST = "state.safetensors", "index.json", "best"
@@ -42,15 +43,7 @@ def binding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = _dependent(settings)
     for name, free in (("training", {"micro_batch"}), ("sampling", {"batch"})):
         kept[name] = _without(kept.get(name, {}), free)
-    return dict(_flat(kept))
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    return dict(dotted(kept))
 
 
 def _dependent(settings: Mapping[str, Any]) -> dict[str, Any]:

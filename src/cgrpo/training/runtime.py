@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from cgrpo.errors import UserError
 from cgrpo.extensions import is_installed
 from cgrpo.launch import clean_environment
+from cgrpo.section import dotted
 
 
 class Runtime:
@@ -52,7 +53,9 @@ class Runtime:
         run = {"name": folder.absolute().name, "resume": "allow"}
         services = {"wandb": run | {"id": run_id, "dir": str(folder)}, "trackio": run}
         project = "cgrpo" if self._tracker in services else "tracker"
-        self._accelerator.init_trackers(project, dict(_flat(settings)), services)
+        values = {key: value for key, value in dotted(settings) if value not in (None, {})}
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in values.items()}
+        self._accelerator.init_trackers(project, plain, services)  # takes no lists
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         if self._tracker:
@@ -162,12 +165,3 @@ class Runtime:
     def close(self) -> None:
         """End trackers and the process group: one that is left open at exit can end a process by a signal."""
         self._accelerator.end_training()
-
-
-def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, int | float | str | bool]]:
-    """Settings by their whole keys, as trackers take them: no tables, lists as text."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
-        elif value is not None:
-            yield f"{before}{key}", value if isinstance(value, int | float | str) else str(value)
