@@ -16,6 +16,7 @@ from cgrpo.algorithm import (
     linear,
     maximum,
     minimum,
+    one_sided,
     reward_weights,
     sars,
     sigmoid_weights,
@@ -81,6 +82,25 @@ def test_min_and_max_replace_the_sum(function):
     torch.testing.assert_close(credit.bonus_PG, expected_PG)
 
 
+def test_one_sided_keeps_one_quadrant_of_sars():
+    """Where the focal reward gains and the other falls it is SARS's loss; elsewhere nothing, and never a gain."""
+    rewards_PGR = random_rewards(P=4, G=12)
+    identity_PG, prompt_PG = group_advantages(rewards_PGR).unbind(-1)
+    for focal, quadrant_PG in (
+        (0, (identity_PG > 0) & (prompt_PG < 0)),
+        (1, (identity_PG < 0) & (prompt_PG > 0)),
+        (None, torch.zeros(4, 12, dtype=torch.bool)),
+    ):
+        bonus_PG = credit_table(rewards_PGR, tdw(), one_sided, CreditSettings(alpha=0.8, focal=focal)).bonus_PG
+        sars_PG = credit_table(rewards_PGR, tdw(), sars, CreditSettings(alpha=0.8)).bonus_PG
+        torch.testing.assert_close(bonus_PG, torch.where(quadrant_PG, sars_PG, 0.0))
+    # Three rewards, by hand: advantages (1, -0.5, 2) give tanh(1 * -0.5) and 0 of the two others, so half of 0.5 * it.
+    scores_1GR = torch.tensor([[[1.0, -0.5, 2.0], [-1.0, 0.5, -2.0]]], dtype=torch.float64)
+    a = group_advantages(scores_1GR)[0, 0]
+    bonus_PG = credit_table(scores_1GR, torch.ones(1, 3), one_sided).bonus_PG
+    assert bonus_PG[0].tolist() == pytest.approx([0.25 * math.tanh(a[0] * a[1]), 0.0])
+
+
 def test_credit_is_clamped():
     rewards_PGR = torch.zeros(1, 100, 2)
     rewards_PGR[0, 0] = 1.0  # advantage 9.9: one success among a hundred
@@ -91,7 +111,7 @@ def test_credit_is_clamped():
 def test_a_sample_lacking_a_weighted_reward_has_no_credit():
     rewards_PGR = random_rewards(P=1)
     rewards_PGR[0, 4, 0] = NAN
-    for function in (linear, sars, harmonic, minimum, maximum):
+    for function in (linear, sars, harmonic, one_sided, minimum, maximum):
         credit = credit_table(rewards_PGR, tdw(), function)
         assert not credit.credit_KPG[:, 0, 4].any() and not credit.bonus_PG[0, 4]
         assert credit.scored_PG.tolist() == [[True] * 4 + [False, True]]

@@ -44,6 +44,7 @@ def test_sars_votes_with_the_majority_and_the_plain_sum_does_not_vote() -> None:
         assert abs(found.treatments["naive 1:1"].early.mean) < 0.5
         assert found.treatments["naive 1:1.5"].direction == "fewer" == found.treatments["TDW"].direction
         assert found.treatments["inverted TDW"].direction == "more"
+        assert found.treatments["one-sided SARS"].direction == "fewer"
     assert few.by_count[3][0] == pytest.approx(-many.by_count[9][0], abs=0.3)
 
 
@@ -92,7 +93,7 @@ def test_the_copy_worlds_base_is_told_from_the_toy_worlds() -> None:
         cfg = load_config(recipe, ["sampling.rollout_steps=5"])
         found[recipe] = measure_copying(make_subject(cfg, None, split="validation"), groups=8)
         told = found[recipe].as_dict()
-        assert told["verdict"] in found[recipe].tables()[0].note and len(told["credit_functions"]) == 8
+        assert told["verdict"] in found[recipe].tables()[0].note and len(told["credit_functions"]) == 9
         found[recipe].draw("base")
     assert found["copy-forward"].share.mean > 0.05 and found["forward"].share.mean == 0
 

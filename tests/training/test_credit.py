@@ -42,6 +42,17 @@ def test_recentring_and_the_clamp_arrive():
     torch.testing.assert_close(whole, expected.credit_KPG.clamp(-0.25, 0.25))
 
 
+def test_one_sided_guards_against_the_focal_reward():
+    """By name, among the rewards that have weight; without any weight it guards against nothing."""
+    for focal, index in (("identity", 0), ("prompt", 1)):
+        filled_KPG = filled("shaping.type=one-sided", f"shaping.focal_reward={focal}")
+        weights_KR = CreditTable(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR
+        expected = credit_table(scores(), weights_KR, CREDITS.load("one-sided"), CreditSettings(focal=index))
+        torch.testing.assert_close(filled_KPG, expected.credit_KPG)
+    alone = ("weights.type=constant", "weights.prompt=1")
+    torch.testing.assert_close(filled("shaping.type=one-sided", *alone), filled("shaping.type=none", *alone))
+
+
 def test_steps_count_by_their_noise():
     plain_KPG = filled()
     for kind in ("constant", "flow-grpo", "cps"):
@@ -73,7 +84,8 @@ def test_both_methods_train_on_it(small, method, kind):
         (["weights.type=measured"], "weights.measured: 0 weights for sampling.steps = 10"),
         (["weights.type=measured", "weights.measured=[0.5, 0.5]"], "2 weights for sampling.steps = 10"),
         (["weights.type=measured", "weights.measured=[1.5]"], "weights.measured.0"),
-        (["shaping.focal=2", "shaping.focal_reward=style"], "no reward 'style'"),
+        (["shaping.focal=2", "shaping.focal_reward=style"], "reward 'style' is left out"),
+        (["shaping.type=one-sided", "shaping.focal_reward=style"], "reward 'style' is left out"),
         (["shaping.focal=-1"], "shaping.focal"),
         (["shaping.type=gdpo", "shaping.recentre=true"], "recentre needs a bonus"),
         (["shaping.type=squared"], "shaping.type: there is no credit function 'squared'; choose one of tanh, none,"),
@@ -91,6 +103,7 @@ def test_a_title_says_how_the_table_is_filled():
     for recipe, words in {
         "rival-raw-sum": "GRPO: raw sum of the rewards + constant weights 0.5 : 0.5",
         "rival-gdpo": "GRPO: GDPO + constant weights 0.5 : 0.5",
+        "one-sided": "GRPO: one-sided SARS + constant weights 0.5 : 0.5",
         "rival-apex": "GRPO: adaptive priorities (after APEX) + constant weights 0.5 : 0.5",
         "rival-tempflow": "Naive GRPO, weights prompt : identity = 0.5 : 0.5, steps by their noise",
         "rival-focal": "Naive GRPO, weights prompt : identity = 0.5 : 0.5, groups by (1 - identity)^2",

@@ -23,6 +23,7 @@ from cgrpo.algorithm.credit import (
     linear,
     maximum,
     minimum,
+    one_sided,
     sars,
 )
 from cgrpo.algorithm.flow import Kind, flux_shift, gaussian_logp, predict_x0, sde_transition, shifted_sigmas

@@ -24,11 +24,13 @@ class CreditSettings:
     alpha             strength of the synergy bonus, >= 0 (Eq. 11): ``sars``, ``harmonic``
     recentre          take the bonus's mean in each group away: ``sars``, ``harmonic``
     conflict_penalty  how much less an opposed reward counts, 0 .. 1: ``apex``
+    focal             index of the reward whose gain at another's cost is punished, None for no such: ``one_sided``
     """
 
     alpha: float = 0.5
     recentre: bool = False
     conflict_penalty: float = 0.5
+    focal: int | None = 0
 
 
 CreditFunction = Callable[[Tensor, Tensor, CreditSettings], tuple[Tensor, Tensor]]
@@ -98,6 +100,22 @@ def harmonic(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -
     """SARS with the harmonic mean in place of tanh. Table 3. A ``CreditFunction``."""
     adv_PGR = group_advantages(scores_PGR)
     bonus_PG = synergy(adv_PGR, settings.alpha, "harmonic", settings.recentre, scored_mask(scores_PGR))
+    return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
+
+
+def one_sided(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """The one quadrant of SARS that punishes a gain of the focal reward at another's cost. A ``CreditFunction``.
+
+        bonus = alpha * mean over the others of tanh(max(A_focal, 0) * min(A_other, 0))
+
+    With identity as the focal reward it is against copies of the reference, however many of the group are copies; SARS
+    is for them once they are the majority. Beyond the paper.
+    """
+    adv_PGR = group_advantages(scores_PGR)
+    bonus_PG = torch.zeros_like(adv_PGR[..., 0])
+    if settings.focal is not None:
+        lost_PGR = (adv_PGR[..., settings.focal, None].clamp(min=0) * adv_PGR.clamp(max=0)).tanh()
+        bonus_PG = settings.alpha * lost_PGR.sum(dim=-1) / max(adv_PGR.shape[-1] - 1, 1)  # the focal reward's own is 0
     return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
 
 

@@ -16,6 +16,7 @@ CREDITS = Extensions(
         "tanh": "cgrpo.algorithm:sars",
         "none": "cgrpo.algorithm:linear",
         "harmonic": "cgrpo.algorithm:harmonic",
+        "one-sided": "cgrpo.algorithm:one_sided",
         "min": "cgrpo.algorithm:minimum",
         "max": "cgrpo.algorithm:maximum",
         "raw-sum": "cgrpo.algorithm:raw_sum",
@@ -29,9 +30,9 @@ WITH_BONUS = ("tanh", "none", "harmonic")  # "none": a bonus of 0
 class Shaping(Section):
     type: Annotated[str, AfterValidator(CREDITS.check)] = "tanh"
     """The credit function: how the rewards become one credit. By their synergy (Eq. 10-11, Table 3): "tanh" is SARS,
-    "none" is naive GRPO, "min" and "max" replace the sum. Of other papers, without a bonus: "raw-sum" adds scores
-    before it normalises them, "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive
-    priorities."""
+    "none" is naive GRPO, "min" and "max" replace the sum. "one-sided" keeps the part of SARS that punishes a gain of
+    ``focal_reward`` at another's cost. Of other papers, without a bonus: "raw-sum" adds scores before it normalises
+    them, "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive priorities."""
     alpha: Annotated[float, Field(ge=0)] = 0.5
     """Strength of the synergy bonus (the paper: 0.5; the release: 0.4)."""
     recentre: bool = False
@@ -42,7 +43,8 @@ class Shaping(Section):
     """Groups count by (1 - p)^focal, p the mean score of ``focal_reward`` in the group: hard ones more (DyRef: 2). 0 is
     off."""
     focal_reward: str = "identity"
-    """The reward that says how easy a group is; 1 must be its best score."""
+    """The reward that says how easy a group is (1 must be its best score), and the one that "one-sided" guards
+    against."""
 
     @model_validator(mode="after")
     def _recentred_bonus(self) -> Self:
@@ -90,7 +92,7 @@ def _function(shaping: Shaping, weights: Weights) -> str:
     schedules = {"sigmoid": "TDW", "inverted": "inverted TDW", "measured": "measured weights"}
     schedule = schedules.get(weights.type, f"constant weights {ratio}")
     rivals = {"raw-sum": "raw sum of the rewards", "gdpo": "GDPO", "apex": "adaptive priorities (after APEX)"}
-    bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "none": ""} | rivals
+    bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "one-sided": "one-sided SARS", "none": ""} | rivals
     name = bonus.get(shaping.type, shaping.type)
     if shaping.type == "none" and weights.type == "constant":
         return f"weights prompt : identity = {ratio}"

@@ -61,8 +61,9 @@ class GroupConfig(Config):
         measured, steps = self.weights.measured, self.sampling.steps
         if self.weights.type == "measured" and len(measured) != steps:
             raise ValueError(f"weights.measured: {len(measured)} weights for sampling.steps = {steps}; give one a step")
-        if self.shaping.focal and self.shaping.focal_reward not in self.rewards:
-            raise ValueError(f"shaping.focal_reward: no reward {self.shaping.focal_reward!r}; name one of the rewards")
+        looks = self.shaping.focal or self.shaping.type == "one-sided"
+        if looks and self.shaping.focal_reward not in self.rewards:
+            raise ValueError(f"shaping.focal_reward: reward {self.shaping.focal_reward!r} is left out; name one of the rewards")
         return self
 
     def share(self) -> tuple[int, str]:

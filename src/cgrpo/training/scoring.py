@@ -102,9 +102,16 @@ class CreditTable:
     def __init__(self, cfg: GroupConfig, names: Sequence[str], sigmas: Tensor, kind: Kind, noise_level: float):
         self.shaping, self.clamp = cfg.shaping, cfg.training.clamp
         self.function: CreditFunction = CREDITS.load(cfg.shaping.type)
-        self.settings = CreditSettings(cfg.shaping.alpha, cfg.shaping.recentre, cfg.shaping.conflict_penalty)
         prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
         self.weights_KR = reward_weights(prompt_K, names, others=cfg.weights.others)
+        weighted = [name for name, weight_K in zip(names, self.weights_KR.T, strict=True) if weight_K.any()]
+        focal = self.shaping.focal_reward
+        self.settings = CreditSettings(
+            cfg.shaping.alpha,
+            cfg.shaping.recentre,
+            cfg.shaping.conflict_penalty,
+            weighted.index(focal) if focal in weighted else None,
+        )
         self.step_K = noise_weights(sigmas, kind, noise_level) if cfg.weights.by_noise else None
         self.ease = list(names).index(self.shaping.focal_reward) if self.shaping.focal else None
 
