@@ -6,6 +6,8 @@ import torch
 from cgrpo.algorithm import (
     all_steps,
     clipped_surrogate,
+    evaluated_once,
+    firsts,
     gaussian_logp,
     integrate,
     policy_kl,
@@ -122,6 +124,37 @@ def test_without_a_lead_nothing_is_followed():
     asked = []
     assert shared_lead(lambda x, s: asked.append(x), X_NLC, SIGMAS, random_window()).equal(X_NLC.float())
     assert asked == []
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("window", [all_steps(T, N), sliding_window(T, N, start=3, size=2)], ids=["all", "sliding"])
+def test_inputs_that_a_group_shares_are_evaluated_once_with_the_same_gradient(window, dtype, limit):
+    group, counts = 3, [3, 3, *[1] * (int(window.trained_NK.sum()) - N)]
+    bias_P, theta_C, rows = BIAS_N[::group].to(dtype), THETA_C.to(dtype).requires_grad_(), []
+
+    def bound(bias_N):
+        velocity = toy(theta_C, bias_N)
+        return lambda x, sigma: rows.append(len(x)) or velocity(x, sigma)
+
+    start_NLC = X_NLC[::group].to(dtype).repeat_interleave(group, 0)
+    lead_NLC = shared_lead(bound(bias_P), start_NLC[::group], SIGMAS, window).repeat_interleave(group, 0)
+    each, shared = bound(bias_P.repeat_interleave(group)), evaluated_once(bound(bias_P), [group] * 2)
+    plain = rollout(each, lead_NLC, SIGMAS, window, noise, first=window.lead)
+    rows.clear()
+    trace = rollout(each, lead_NLC, SIGMAS, window, noise, first=window.lead, start=shared)
+    assert rows == [2] + [N] * (T - 1 - window.lead)
+    for name in ("x_NLC", "sample_M", "step_M", "before_MLC", "after_MLC", "logp_M"):
+        assert getattr(trace, name).equal(getattr(plain, name))
+
+    bias_M = bias_P[trace.sample_M // group]
+    index_B, credit_B = torch.arange(len(bias_M)), draw(9, len(bias_M), dtype=dtype)
+    found = []
+    for velocity in (bound(bias_M), evaluated_once(bound(firsts(bias_M, counts)), counts)):
+        logp_B, _, _ = replay_logp(velocity, trace, index_B, SIGMAS)
+        assert logp_B.equal(trace.logp_M)
+        found += torch.autograd.grad((credit_B * logp_B).sum(), theta_C)
+    assert rows[-2:] == [len(bias_M), len(bias_M) - N + 2]
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=limit)
 
 
 def test_ode_steps_draw_nothing_and_have_no_log_probability():

@@ -45,13 +45,33 @@ def gradients(made: GRPO, monkeypatch) -> list[torch.Tensor]:
     return caught
 
 
-@pytest.mark.parametrize("batch", [96, 1])  # both prompts sampled together, and one after the other
-def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, watch_scores, batch):
-    made = trainer(small("policy.dtype=float64", "training.updates_per_rollout=1", f"sampling.batch={batch}"))
+def counting(made: GRPO, monkeypatch) -> list[tuple[int, bool]]:
+    """The rows of every evaluation of the velocity, and whether it is for a gradient."""
+    rows, velocity = [], made.policy.velocity
+
+    def counted(x_NLC, sigma_N, cond):
+        rows.append((len(x_NLC), torch.is_grad_enabled()))
+        return velocity(x_NLC, sigma_N, cond)
+
+    monkeypatch.setattr(made.policy, "velocity", counted)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("batch", "window"),
+    [(96, "fraction"), (1, "fraction"), (96, "all")],  # both prompts sampled together, one after the other
+)
+def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, watch_scores, batch, window):
+    settings = ("policy.dtype=float64", "training.updates_per_rollout=1", f"sampling.window.type={window}")
+    made = trainer(small(*settings, f"sampling.batch={batch}"))
     shake(made)
     parts, sample, scores = [], made.sample, watch_scores()
     monkeypatch.setattr(made, "sample", lambda *a: parts.append(sample(*a)) or parts[-1])
+    rows = counting(made, monkeypatch)
     found = gradients(made, monkeypatch)
+    if window == "all":  # 2 prompts x 4 samples: the first of 4 steps is a row per prompt, in the rollout and in replay
+        assert [n for n, graded in rows if not graded] == [2, 8, 8, 8]
+        assert [n for n, graded in rows if graded] == [5, 5, 5, 3]  # 2 + 8 + 8, in micro-batches of 5
 
     assert [part.rows for part in parts] == ([[0, 1]] if batch == 96 else [[0], [1]])
     credit = credit_table(scores[0], made.credit.weights_KR)
@@ -65,7 +85,9 @@ def test_the_update_is_minus_the_gradient_of_equation_7(small, monkeypatch, watc
     expected = torch.autograd.grad(-total, made.parameters)
     size = max(g.abs().max() for g in expected)
     assert size > 0
-    assert max((a - b).abs().max() for a, b in zip(found, expected, strict=True)) < 1e-9 * float(size)
+    # The stock rotary embedding rounds gradients to float32, and a shared backward rounds a group's sum.
+    limit = 1e-7 if window == "all" else 1e-9
+    assert max((a - b).abs().max() for a, b in zip(found, expected, strict=True)) < limit * float(size)
 
 
 def test_ratio_is_one_before_the_first_update_and_moves_after(small):
@@ -119,21 +141,12 @@ def test_every_window_and_sampler_trains(small, kind, sde):
 def test_a_group_takes_the_steps_before_its_window_once(small, monkeypatch):
     cfg = small("sampling.window.type=sliding", "sampling.window.size=2", "training.iterations=2", "sampling.steps=5",
                 "training.prompts_per_iteration=2", "sampling.batch=96")  # fmt: skip
-    made, seen = trainer(cfg), []
-    velocity = made.policy.velocity
-
-    def counted(x_NLC, sigma_N, cond):
-        if not torch.is_grad_enabled():
-            seen.append(x_NLC)
-        return velocity(x_NLC, sigma_N, cond)
-
-    monkeypatch.setattr(made.policy, "velocity", counted)
+    made = trainer(cfg)
+    rows = counting(made, monkeypatch)
     list(made.run(0))
     group = cfg.training.group_size
-    assert [len(x_NLC) for x_NLC in seen] == [2 * group] * 5 + [2] + [2 * group] * 4
-    first_NLC, lead_PLC = seen[0], seen[5]
-    assert first_NLC[group - 1].equal(first_NLC[0]) and not first_NLC[group].equal(first_NLC[0])
-    assert not lead_PLC[0].equal(lead_PLC[1])  # each prompt's own start
+    # The window's first step is still taken from what the group shares.
+    assert [n for n, graded in rows if not graded] == [2] + [2 * group] * 4 + [2, 2] + [2 * group] * 3
 
 
 def test_steps_taken_once_give_the_pictures_of_steps_taken_by_each(small, monkeypatch):

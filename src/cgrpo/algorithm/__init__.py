@@ -49,7 +49,16 @@ from cgrpo.algorithm.rivals import (
     noise_weights,
     raw_sum,
 )
-from cgrpo.algorithm.sampling import Noise, Velocity, integrate, replay_logp, rollout, shared_lead
+from cgrpo.algorithm.sampling import (
+    Noise,
+    Velocity,
+    evaluated_once,
+    firsts,
+    integrate,
+    replay_logp,
+    rollout,
+    shared_lead,
+)
 from cgrpo.algorithm.weights import constant_weights, measured_weights, reward_weights, sigmoid_weights
 from cgrpo.algorithm.windows import Window, all_steps, random_fraction, sliding_window, window_start
 

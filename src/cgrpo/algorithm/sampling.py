@@ -6,7 +6,7 @@ first update, whatever the policy is. A ratio that is not 1 there is an error in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -21,6 +21,29 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 Noise = Callable[[int], Tensor]
 """true step k -> standard normal [N, L, C]"""
+
+
+def evaluated_once(velocity: Velocity, counts: Sequence[int]) -> Velocity:
+    """A velocity that evaluates runs of equal inputs once: ``counts`` are the runs' lengths, in order.
+
+    velocity is bound to the conditions of each run's first input. The result takes x_BLC and sigma_B, B = sum(counts),
+    in which a run's rows are equal, conditions included -> v_BLC. Its gradient is exact: a backward through a run's one
+    evaluation takes the sum of the run's output gradients, summed in one order on every device.
+    """
+    counts = list(counts)
+    if max(counts) == 1:
+        return velocity
+
+    def spread(x_BLC: Tensor, sigma_B: Tensor) -> Tensor:
+        v_ULC = velocity(firsts(x_BLC, counts), firsts(sigma_B, counts))
+        return torch.cat([v_LC.expand(count, -1, -1) for v_LC, count in zip(v_ULC.split(1), counts, strict=True)])
+
+    return spread
+
+
+def firsts(values: Tensor, counts: Sequence[int]) -> Tensor:
+    """The first row of each run of ``counts`` rows."""
+    return torch.cat([run[:1] for run in values.split(list(counts))])
 
 
 @torch.no_grad()
@@ -47,12 +70,13 @@ def rollout(
     kind: Kind = "constant",
     noise_level: float = 0.4,
     first: int = 0,
+    start: Velocity | None = None,
 ) -> Rollout:
     """Draw N samples and keep the transitions that will be trained. Eq. 13; Algorithm 1's sampling phase.
 
     x_NLC [N, L, C] at sigmas[first], 0 <= first <= window.lead; sigmas [K + 1] falling from at most 1 to 0; window for
     N samples and K steps; noise is called for stochastic steps only; kind and noise_level as in sde_transition(),
-    kind not "ode".
+    kind not "ode"; start is the velocity of the first step, where another is cheaper (evaluated_once).
     All arithmetic but the velocity's own is float32, or float64 if x_NLC is.
     -> Rollout with its M pairs ordered by step, then sample. Raises ValueError for shapes or values out of range.
     """
@@ -67,10 +91,11 @@ def rollout(
     sample_M, step_M, before_MLC, after_MLC, logp_M = [], [], [], [], []
     for k, stochastic in enumerate(window.stochastic_K.tolist()[first:], first):
         here_N, next_N = sigmas[k].expand(len(x_NLC)), sigmas[k + 1].expand(len(x_NLC))
+        here = start if k == first and start is not None else velocity
         if not stochastic:
-            x_NLC, _ = _transition(velocity, x_NLC, here_N, next_N, "ode", noise_level)
+            x_NLC, _ = _transition(here, x_NLC, here_N, next_N, "ode", noise_level)
             continue
-        mean_NLC, std_N11 = _transition(velocity, x_NLC, here_N, next_N, kind, noise_level)
+        mean_NLC, std_N11 = _transition(here, x_NLC, here_N, next_N, kind, noise_level)
         noise_NLC = noise(k).to(x_NLC)
         if noise_NLC.shape != x_NLC.shape:  # a broadcast would give the samples of a group the same draw
             raise ValueError(f"noise({k}) must be {list(x_NLC.shape)}, got {list(noise_NLC.shape)}")

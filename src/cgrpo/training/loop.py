@@ -182,6 +182,8 @@ class Part:
     x0_NLC       the finished samples
     sample_M     of the M pairs that are trained, the sample (0 .. N - 1)
     step_M       and the true step whose credit the pair has
+    input_M      which input of the velocity it has, on the CPU: pairs with one number, which follow each other, have
+                 equal latents, level and condition, and share a forward and backward
     """
 
     rows: list[int]
@@ -190,6 +192,7 @@ class Part:
     x0_NLC: Tensor
     sample_M: Tensor
     step_M: Tensor
+    input_M: Tensor
 
 
 P = TypeVar("P", bound=Part)
@@ -198,6 +201,7 @@ P = TypeVar("P", bound=Part)
 class MicroBatch(NamedTuple, Generic[P]):
     """B pairs of a part, with their credit; ``weight`` turns the sum of their losses into a share of the mean.
 
+    ``counts``: how many pairs in a row share each of the velocity's inputs.
     A weight of 0 marks a forward and backward that a process makes only because others still have work.
     """
 
@@ -205,6 +209,7 @@ class MicroBatch(NamedTuple, Generic[P]):
     index_B: Tensor
     credit_B: Tensor
     weight: float
+    counts: list[int]
 
 
 class GroupLoop(Loop[G]):
@@ -238,10 +243,15 @@ class GroupLoop(Loop[G]):
             credit_M = credit.of_pairs(number_M, part.step_M.cpu())
             useful_M = (credit_M != 0) | (kl > 0)
             mine = (useful_M & (sample_M % group % training.updates_per_rollout == update)).nonzero()[:, 0]
-            for index_B in mine.split(training.micro_batch) if len(mine) else ():
-                work.append(MicroBatch(part, index_B.to(part.sample_M.device), credit_M[index_B], 1 / pairs))
+            if not len(mine):
+                continue
+            _, counts_U = part.input_M[mine].unique_consecutive(return_counts=True)  # U: inputs of the velocity
+            runs = counts_U.split(training.micro_batch)
+            for index_B, counts in zip(mine.split([int(run.sum()) for run in runs]), runs, strict=True):
+                pairs_B = index_B.to(part.sample_M.device)
+                work.append(MicroBatch(part, pairs_B, credit_M[index_B], 1 / pairs, counts.tolist()))
         if self.runtime.sharded:
             nothing = torch.zeros(1, dtype=torch.long, device=parts[0].sample_M.device)
-            idle = MicroBatch(parts[0], nothing, torch.zeros(1), 0.0)
+            idle = MicroBatch(parts[0], nothing, torch.zeros(1), 0.0, [1])
             work += [idle] * (self.runtime.largest(len(work)) - len(work))
         return work

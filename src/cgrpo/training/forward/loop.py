@@ -130,6 +130,7 @@ class Forward(GroupLoop[ForwardConfig]):
             x0_NLC,
             sample_M=torch.arange(len(x0_NLC), device=device).repeat(objective.levels),
             step_M=steps_at(sigma_M.cpu(), self.sigmas.to("cpu", sigma_M.dtype)),
+            input_M=torch.arange(len(sigma_M)),
             sigma_M=sigma_M,
             noise_MLC=noise_MLC,
             old_MLC=torch.zeros_like(noise_MLC),

@@ -24,6 +24,8 @@ from cgrpo.algorithm import (
     all_steps,
     clipped_surrogate,
     diagnostics,
+    evaluated_once,
+    firsts,
     policy_kl,
     random_fraction,
     replay_logp,
@@ -93,8 +95,11 @@ class GRPO(GroupLoop[GrpoConfig]):
         x_NLC = shared_lead(lead, start_NLC[::group], self.sigmas, window).repeat_interleave(group, 0)
         velocity = functools.partial(self.policy.velocity, cond=each)
         kind, level = settings.kind, settings.noise_level
-        roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, kind, level, window.lead)
-        return Sampled(rows, positions, each, roll.x_NLC, roll.sample_M, roll.step_M, roll)
+        start = evaluated_once(lead, [group] * len(rows))
+        roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, kind, level, window.lead, start)
+        sample_M, step_M = roll.sample_M.cpu(), roll.step_M.cpu()
+        input_M = step_M * len(each) + torch.where(step_M == window.lead, sample_M - sample_M % group, sample_M)
+        return Sampled(rows, positions, each, roll.x_NLC, roll.sample_M, roll.step_M, input_M, roll)
 
     def window(self, iteration: int, noise: GroupNoise) -> Window:
         """Which steps of an iteration are stochastic, and which of them each sample trains."""
@@ -112,8 +117,8 @@ class GRPO(GroupLoop[GrpoConfig]):
         """The loss of B (sample, step) pairs [B]; ``fresh`` while the policy is still the one that sampled."""
         objective, sampling, roll = self.cfg.objective, self.cfg.sampling, micro.part.roll
         old_logp_B, credit_B = roll.logp_M[micro.index_B], micro.credit_B.to(roll.logp_M)
-        cond_B = micro.part.cond.select(roll.sample_M[micro.index_B])
-        velocity = functools.partial(self.policy.velocity, cond=cond_B)
+        cond_U = micro.part.cond.select(firsts(roll.sample_M[micro.index_B], micro.counts))
+        velocity = evaluated_once(functools.partial(self.policy.velocity, cond=cond_U), micro.counts)
         transitions = (roll, micro.index_B, self.sigmas, sampling.kind, sampling.noise_level)
         logp_B, mean_BLC, std_B11 = replay_logp(velocity, *transitions)
         loss_B = clipped_surrogate(logp_B, old_logp_B, credit_B, objective.clip)
