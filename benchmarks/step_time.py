@@ -141,9 +141,8 @@ def gradient(trainer: GRPO) -> Tensor:
         found.append(torch.cat([p.grad.flatten() for p in trainer.parameters if p.grad is not None]))
         raise InterruptedError
 
-    with patch.object(trainer, "step", step):
-        with suppress(InterruptedError):
-            next(trainer.run(0))
+    with patch.object(trainer, "step", step), suppress(InterruptedError):
+        next(trainer.run(0))
     return found[0]
 
 

@@ -95,8 +95,10 @@ def test_a_manifest_trains(small, tmp_path):
     assert (run / "report.html").exists()
 
 
-def test_a_reward_that_raises(capfd, small_arguments, tmp_path):
-    fault = ("--set", "rewards.prompt.type=support.exact_rewards:raises", "--out", tmp_path / "run")
+@pytest.mark.parametrize("background", ["false", "true"])
+def test_a_reward_that_raises(capfd, small_arguments, tmp_path, background):
+    background = ("--set", f"rewards.prompt.background={background}")
+    fault = ("--set", "rewards.prompt.type=support.exact_rewards:raises", *background, "--out", tmp_path / "run")
     assert "out of order" in one_line(capfd, "train", *small_arguments, *fault)
 
 

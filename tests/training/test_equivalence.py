@@ -75,20 +75,25 @@ def test_two_processes_with_a_sharded_base_give_the_run_of_one(small, small_argu
 
 
 def test_killed_in_mid_iteration_and_resumed_is_uninterrupted_bit_for_bit(small, small_arguments, tmp_path):
-    """The guard's checks and its best adapter included; the killed run got further than its last checkpoint."""
+    """The guard's checks and its best adapter included; the killed run got further than its last checkpoint.
+
+    It is killed while rewards score in the background, of which the whole run has none.
+    """
     settings = (
+        "sampling.batch=4",
         *GUARDED,
         *JUDGED,
         "training.iterations=4",
         "training.checkpoint_every=2",
         "training.learning_rate=0.01",
     )
-    given = [part for setting in settings for part in ("--set", setting)]
+    background = ("rewards.identity.background=true", "rewards.prompt.background=true")
+    given = [part for setting in (*settings, *background) for part in ("--set", setting)]
     whole = train(small(*settings), tmp_path / "whole")
     killed = in_processes(1, "SIGKILL=3", "train", *small_arguments, *given, "--out", str(tmp_path / "killed"))
     assert killed.returncode == -9
     assert checks(tmp_path / "killed").count("\n") == 3 and (tmp_path / "killed" / "checkpoints" / "step-2").exists()
-    again = train(small(*settings), resume=tmp_path / "killed")
+    again = train(small(*settings, *background), resume=tmp_path / "killed")
     assert distance(whole, again) == 0
     states = [(folder / "checkpoints" / "step-4" / "state.safetensors").read_bytes() for folder in (whole, again)]
     assert states[0] == states[1] and len(load(states[0])) > 10

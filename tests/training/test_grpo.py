@@ -1,6 +1,7 @@
 """The trainer: its update is the algorithm's gradient, its checks fire, its numbers are what they say."""
 
 import json
+from threading import Event
 
 import pytest
 import torch
@@ -234,6 +235,28 @@ def test_the_saved_adapter_is_the_trained_one(small, tmp_path):
     assert header["rank"] == "4"
     assert all(torch.equal(value, state[key]) for key, value in adapter_state(policy.transformer).items())
     set_adapter_state(policy.transformer, state)
+
+
+def test_a_reward_in_the_background_scores_while_the_next_group_is_sampled(small):
+    """Each waits for the other: it can only end where they overlap."""
+    made = trainer(small("sampling.batch=4", "rewards.identity.background=true", "training.iterations=1"))
+    reward, sample, scoring, sampled = made.rewards["identity"], made.sample, Event(), Event()
+    score = reward.function
+
+    def wait(pictures, batch):
+        scoring.set()
+        assert sampled.wait(60)
+        return score(pictures, batch)
+
+    def sample_and_wait(number, rows, cond):
+        assert rows == [0] or scoring.wait(60)
+        part = sample(number, rows, cond)
+        if rows == [1]:
+            sampled.set()
+        return part
+
+    reward.function, made.sample = wait, sample_and_wait
+    assert next(made.run(0)).metrics["reward/identity/failed"] == 0
 
 
 def test_a_third_reward_carries_its_own_weight(small):

@@ -29,6 +29,10 @@ class Reward(Protocol):
     axis: Axis
     unit: str
 
+    background: bool = False
+    """Training lets it score in a thread, while the policy samples the next groups: it asks another machine, say, and
+    uses neither the policy's device nor torch's global random state. Its calls never overlap."""
+
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         """Score N pictures (uint8 [N, H, W, 3]), row by row against ``batch`` (N rows).
 
@@ -127,9 +131,10 @@ class FunctionReward(Reward):
 
     unit = "as the function defines it"
 
-    def __init__(self, function: Callable[[list[Image], Batch], object], axis: Axis):
+    def __init__(self, function: Callable[[list[Image], Batch], object], axis: Axis, background: bool = False):
         self.function = function
         self.axis: Axis = axis
+        self.background = background
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         import numpy as np

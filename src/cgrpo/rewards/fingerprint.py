@@ -12,7 +12,7 @@ from cgrpo.fingerprint import of_file, of_tensors, of_text
 from cgrpo.rewards.base import FunctionReward, Offloaded, Reward
 
 COSTS = {"cache", "ledger", "budget", "token_budget", "input_price", "output_price"}
-EFFORT = {"device", "chunk", "concurrency", "timeout", "attempts", "refusals", "backoff", "key_variable"}
+EFFORT = {"device", "background", "chunk", "concurrency", "timeout", "attempts", "refusals", "backoff", "key_variable"}
 
 
 def reward_fingerprint(reward: Reward) -> str:

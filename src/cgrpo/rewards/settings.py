@@ -86,13 +86,16 @@ class FunctionSettings(RewardSettings):
     """"package.module:function", called with (pictures, batch), returns scores."""
     axis: AxisName = "prompt"
     """What it measures, for the reports."""
+    background: bool = False
+    """Score in a thread while the next groups are sampled. For a function that waits for another machine, or computes
+    on the CPU beside a GPU, and draws nothing from torch's global random state."""
 
     def build(self, name: str, device: torch.device | str) -> Reward:
         with failing(f"type {self.type!r} can't be imported"):
             function = resolve(self.type)
         if not callable(function):
             raise UserError(f"type {self.type!r} is no function")
-        return FunctionReward(function, self.axis)
+        return FunctionReward(function, self.axis, self.background)
 
     def missing(self) -> list[str]:
         try:

@@ -51,7 +51,7 @@ def _dependent(settings: Mapping[str, Any]) -> dict[str, Any]:
     # Where and at what pains a reward computes, not what.
     effort = {"url", "token_variable", "timeout", "patience", "on_failure", "chunk", "offload"}
     effort |= {"budget", "token_budget", "input_price", "output_price", "concurrency", "attempts", "refusals"}
-    effort |= {"backoff", "cache", "key_variable"}
+    effort |= {"backoff", "cache", "key_variable", "background"}
     if settings.get("training", {}).get("schedule", "constant") != "constant":
         length -= {"iterations"}
     kept = {name: table for name, table in settings.items() if name not in ("evaluation", "guard", "logging")}

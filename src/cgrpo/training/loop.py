@@ -220,12 +220,20 @@ class GroupLoop(Loop[G]):
         self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
         self.scoring = Scoring(rewards, runtime, cfg.training.group_size, cfg.training.max_failed_groups)
 
-    def decode(self, parts: Sequence[Part]) -> Tensor:
-        """The pictures of all parts, in the order of this process's prompts."""
-        images: dict[int, Tensor] = {}
-        for part in parts:
-            images |= zip(part.rows, self.policy.decode(part.x0_NLC).split(self.cfg.training.group_size), strict=True)
-        return torch.cat([images[row] for row in sorted(images)])
+    def sampled(
+        self, batch: Batch, conds: Sequence[tuple[list[int], Condition]], sample: Callable[[list[int], Condition], P]
+    ) -> tuple[list[P], Tensor]:
+        """The parts that ``sample`` draws, and their pictures in the order of this process's prompts.
+
+        While a part is drawn, rewards in the background score those before it.
+        """
+        group, parts, images = self.cfg.training.group_size, [], {}
+        for rows, cond in conds:
+            parts.append(sample(rows, cond))
+            images_NHWC = self.policy.decode(parts[-1].x0_NLC)
+            self.scoring.begin(rows, images_NHWC, batch.select(rows).repeat(group))
+            images |= zip(rows, images_NHWC.split(group), strict=True)
+        return parts, torch.cat([images[row] for row in sorted(images)])
 
     def micro_batches(self, parts: Sequence[P], credit: Credit, update: int, kl: float) -> list[MicroBatch[P]]:
         """The pairs that this process trains in an update: an equal share of every group's samples.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -30,24 +32,53 @@ from cgrpo.types import Batch
 
 
 class Scoring:
-    """Scores this process's samples with every reward, and gathers those of the others."""
+    """Scores this process's samples with every reward, and gathers those of the others.
+
+    Rewards in the background score part by part, as ``begin`` hands the parts over, and meanwhile the caller may sample
+    on. The others score all samples at once. Scores are kept nowhere: a run that is killed draws them again.
+    """
 
     def __init__(self, rewards: Mapping[str, Reward], runtime: Runtime, group_size: int, limit: int):
         self.rewards, self.runtime, self.group_size = rewards, runtime, group_size
         self.broken = BrokenRewards(list(rewards), limit)
+        self._rows: list[int] = []  # prompts that were handed over, and each reward's scores of them, part by part
+        self._begun: dict[str, list[Future[Tensor]]] = {
+            name: [] for name, reward in rewards.items() if reward.background
+        }
         self._seconds: dict[str, float] = {}
 
+    def begin(self, rows: Sequence[int], images_NHWC: Tensor, batch: Batch) -> None:
+        """Let rewards in the background score the groups of the prompts ``rows``, in order behind earlier ones."""
+        self._rows += rows
+        for name, parts in self._begun.items():
+            before = parts[-1] if parts else None
+            parts.append(_in_thread(lambda name=name, before=before: self._score(name, images_NHWC, batch, before)))
+
     def __call__(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        """Scores [P, G, R] of all processes' samples. Raises UserError for a reward that stays broken."""
-        columns = []
-        for name, reward in self.rewards.items():
-            start = time.perf_counter()
-            columns.append(scored(name, reward, images_NHWC, batch))
-            self._seconds[name] = time.perf_counter() - start
+        """Scores [P, G, R] of all processes' samples. Raises UserError for a reward that stays broken.
+
+        Of this process ``images_NHWC`` and ``batch`` have all samples; ``begin`` has had all of them, too.
+        """
+        own = {name: self._score(name, images_NHWC, batch) for name in self.rewards if name not in self._begun}
+        order = torch.tensor(self._rows, dtype=torch.long).argsort()
+        for name, parts in self._begun.items():
+            own[name] = torch.cat([part.result() for part in parts]).view(-1, self.group_size)[order].flatten()
+            parts.clear()
+        self._rows.clear()
+        columns = [own[name] for name in self.rewards]
         scores_NR = self.runtime.gather(torch.stack(columns, -1).to(self.runtime.device))
         scores_PGR = scores_NR.view(-1, self.group_size, len(columns)).cpu()
         self.broken.watch(scores_PGR)
         return scores_PGR
+
+    def _score(self, name: str, images_NHWC: Tensor, batch: Batch, before: Future[Tensor] | None = None) -> Tensor:
+        """A reward's scores, once it has made those of ``before``; its seconds are noted."""
+        if before:
+            before.result()
+        start = time.perf_counter()
+        scores_N = scored(name, self.rewards[name], images_NHWC, batch)
+        self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - start
+        return scores_N
 
     def numbers(self, scores_PGR: Tensor) -> dict[str, float]:
         """What to log of the last call: over all processes, but seconds and the rewards' own reports of this one."""
@@ -58,10 +89,24 @@ class Scoring:
                 "mean": valid.mean().item() if len(valid) else math.nan,
                 "std": valid.std().item() if len(valid) > 1 else math.nan,
                 "failed": scores_PG.isnan().sum().item(),
-                "seconds": self._seconds.get(name, math.nan),
+                "seconds": self._seconds.pop(name, math.nan),
             }
             numbers |= {f"reward/{name}/{key}": value for key, value in (found | reward.report()).items()}
         return numbers
+
+
+def _in_thread(function: Callable[[], Tensor]) -> Future[Tensor]:
+    """What ``function`` returns or raises, from a thread that does not keep the process from ending."""
+    future: Future[Tensor] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 class BrokenRewards:

@@ -135,6 +135,8 @@ class RemoteReward(Reward):
     References travel once; ``Batch.spec`` never does. ``name`` is what errors call this reward.
     """
 
+    background = True
+
     def __init__(self, name: str, settings: RemoteSettings):
         self.axis: Axis = settings.axis
         self.reward, self.on_failure = settings.reward, settings.on_failure

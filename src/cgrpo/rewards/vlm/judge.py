@@ -37,6 +37,7 @@ class VlmJudge(Reward):
     """
 
     unit = "0 to 4 by our rubric"
+    background = True
 
     def __init__(self, settings: VlmSettings):
         self.settings = settings

@@ -83,13 +83,13 @@ class Forward(GroupLoop[ForwardConfig]):
                 batch = self.source.batch(self.tasks(number))
                 conds = self.encode(batch, self.cfg.sampling.batch // group)
             with self.timer("sample"), self.old.shown():
-                parts = [self.sample(number, rows, cond.repeat(group)) for rows, cond in conds]
+                parts, images_NHWC = self.sampled(batch, conds, functools.partial(self.sample, number))
             with self.timer("reward"):
-                images_NHWC = self.decode(parts)
                 scores_PGR = self.scoring(images_NHWC, batch.repeat(group))  # of all processes
             with self.timer("update"):
                 credit = self.credit(scores_PGR)  # Eq. 8, 10-12
-                numbers, totals = diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR), Totals()
+                totals = Totals(self.runtime.device)
+                numbers = diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
                 credit = credit.below_zero(objective.negative)
                 for part in parts:
                     self.add_old_velocity(part)
@@ -109,6 +109,7 @@ class Forward(GroupLoop[ForwardConfig]):
         """Finished samples, each from its own noise; and the levels and noise that they will be trained at."""
         objective, group, seed = self.cfg.objective, self.cfg.training.group_size, self.cfg.training.seed
         positions, shape, device = [self.positions[row] for row in rows], self.policy.latent_shape, self.runtime.device
+        cond = cond.repeat(group)
         x_NLC = GroupNoise(seed, iteration, positions, group, shape).initial(self.policy.dtype, shared=False).to(device)
         velocity = functools.partial(self.policy.velocity, cond=cond)
         x0_NLC = integrate(velocity, x_NLC, self.grid, self.cfg.sampling.order)
@@ -173,20 +174,20 @@ class Forward(GroupLoop[ForwardConfig]):
 
 
 class Totals:
-    """Running totals of one iteration's updates."""
+    """Running totals of one iteration's updates, on ``device``: no micro-batch waits for a number."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.norms: list[float] = []
-        self.sums = torch.zeros(5, dtype=torch.float64)
+        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
 
     def add(self, loss_B: Tensor, gap_B: Tensor, kl_B: Tensor, credit_B: Tensor) -> None:
         clamped_B = (credit_B.abs() > 1).to(loss_B)
         rows = torch.stack([torch.ones_like(loss_B), loss_B, gap_B.to(loss_B), kl_B, clamped_B])
-        self.sums += rows.double().sum(1).cpu()
+        self.sums += rows.double().sum(1)
 
     def metrics(self, runtime: Runtime) -> dict[str, float]:
         """Means over the pairs of all processes."""
-        pairs, *sums = runtime.gather(self.sums[None].to(runtime.device)).sum(0).tolist()
+        pairs, *sums = runtime.gather(self.sums[None]).sum(0).tolist()
         names = ("loss", "old_gap", "kl", "clamped_share")
         means = {name: value / max(pairs, 1) for name, value in zip(names, sums, strict=True)}
         return means | {"gradient_norm": sum(self.norms) / len(self.norms)}

@@ -67,13 +67,13 @@ class GRPO(GroupLoop[GrpoConfig]):
                 batch = self.source.batch(self.tasks(number))
                 conds = self.encode(batch, self.cfg.sampling.batch // group)
             with self.timer("sample"):
-                parts = [self.sample(number, rows, cond) for rows, cond in conds]
+                parts, images_NHWC = self.sampled(batch, conds, functools.partial(self.sample, number))
             with self.timer("reward"):
-                images_NHWC = self.decode(parts)
                 scores_PGR = self.scoring(images_NHWC, batch.repeat(group))  # of all processes
             with self.timer("update"):
                 credit = self.credit(scores_PGR)  # Eq. 8, 10-12
-                numbers, totals = diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR), Totals()
+                totals = Totals(self.runtime.device)
+                numbers = diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
                 for update in range(self.cfg.training.updates_per_rollout):
                     for micro in self.micro_batches(parts, credit, update, objective.kl):
                         loss_B = self.loss(micro, totals, fresh=update == 0)  # Eq. 7
@@ -135,41 +135,37 @@ class GRPO(GroupLoop[GrpoConfig]):
     def check_ratio(self, totals: Totals) -> None:
         """Before the first update after a rollout every ratio must be 1. Raises UserError on all processes alike."""
         limit = self.cfg.objective.max_ratio_drift
-        if self.runtime.any(totals.drift > limit):
+        drift = totals.drift.item()
+        if self.runtime.any(drift > limit):
             raise UserError(
-                f"rollout and replay disagree: |ratio - 1| reached {totals.drift:.2e} before the first update (limit "
+                f"rollout and replay disagree: |ratio - 1| reached {drift:.2e} before the first update (limit "
                 f"{limit:.0e}); the policy is not deterministic or its precision too low: use policy.dtype = float32, "
                 "or raise objective.max_ratio_drift if the drift is only rounding"
             )
 
 
 class Totals:
-    """Running totals of one iteration's updates."""
+    """Running totals of one iteration's updates, on ``device``: no micro-batch waits for a number."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.norms: list[float] = []
-        self.drift = 0.0  # largest |ratio - 1| before the first update
-        self.pairs = self.clipped = 0
-        self.spread = self.kl = 0.0
+        self.drift = torch.zeros(1, device=device)  # largest |ratio - 1| before the first update
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
 
     def add(self, ratio_B: Tensor, credit_B: Tensor, clip: float, kl_B: Tensor, fresh: bool) -> None:
         away_B = (ratio_B - 1).abs()
         if fresh:
-            self.drift = max(self.drift, away_B.max().item())
+            self.drift = torch.maximum(self.drift, away_B.max().float())
         # Clipped: the ratio has already moved past the range in the direction that the credit asks for.
-        self.clipped += int((((ratio_B - 1) * credit_B.sign()) > clip).sum())
-        self.spread += away_B.sum().item()
-        self.kl += kl_B.sum().item()
-        self.pairs += len(ratio_B)
+        clipped_B = (((ratio_B - 1) * credit_B.sign()) > clip).to(away_B)
+        self.sums += torch.stack([torch.ones_like(away_B), clipped_B, away_B, kl_B]).double().sum(1)
 
     def metrics(self, runtime: Runtime) -> dict[str, float]:
         """Means over the pairs of all processes."""
-        own = torch.tensor([[self.pairs, self.clipped, self.spread, self.kl]], device=runtime.device)
-        pairs, clipped, spread, kl = runtime.gather(own).sum(0).tolist()
-        drift = runtime.gather(torch.tensor([self.drift], device=runtime.device)).max().item()
+        pairs, clipped, spread, kl = runtime.gather(self.sums[None]).sum(0).tolist()
         pairs = max(pairs, 1)
         return {
-            "ratio_drift": drift,
+            "ratio_drift": runtime.gather(self.drift).max().item(),
             "ratio_spread": spread / pairs,
             "clip_share": clipped / pairs,
             "kl": kl / pairs,
