@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cgrpo.app.main import app, commands, main
+from cgrpo.config import recipes
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +46,13 @@ def test_cite_and_help(capsys):
     assert main(["cite"]) == 0
     assert "2510.18263" in capsys.readouterr().out
     assert main([]) == 2
+
+
+def test_recipes_are_listed_with_a_sentence_each(capsys):
+    assert main(["train", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipes())
+    assert all(line.endswith(".") and not line.endswith("Eq.") and len(line) > 50 for line in lines)
 
 
 def test_generated_pages_are_fresh():

@@ -8,7 +8,6 @@ python tools/generate.py
 from __future__ import annotations
 
 import inspect
-import itertools
 import json
 import pkgutil
 import re
@@ -25,7 +24,7 @@ from cyclopts.argument import Argument
 import cgrpo
 from cgrpo.app.main import commands
 from cgrpo.app.options import DEFAULTS
-from cgrpo.config import METHODS, Section, recipes
+from cgrpo.config import METHODS, Section, recipes, sentence
 from cgrpo.config.methods import DEFAULT_METHOD, settings_of
 from cgrpo.extensions import Extensions
 from cgrpo.rewards import REWARDS, FunctionSettings
@@ -148,11 +147,8 @@ def _summary(value: Any) -> str:
 def _recipes() -> Iterator[str]:
     """A row a recipe: its name, the one that it extends, the first sentence of its opening comment."""
     for name, path in sorted(recipes().items()):
-        text = path.read_text(encoding="utf-8")
-        opening = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
-        comment = " ".join(line.strip("# ") for line in opening)
-        base = tomllib.loads(text).get("extends")
-        yield f"| `{name}` | {f'`{base}`' if base else ''} | {re.split(r'(?<=[.]) (?=[A-Z0-9])', comment)[0]} |"
+        base = tomllib.loads(path.read_text(encoding="utf-8")).get("extends")
+        yield f"| `{name}` | {f'`{base}`' if base else ''} | {sentence(path)} |"
 
 
 def _type(kind: Any) -> str:

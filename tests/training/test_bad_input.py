@@ -56,7 +56,8 @@ def test_a_tracker_that_is_not_installed(capfd, monkeypatch, tmp_path):
 
 
 def test_recipe_and_folders(capfd, small, tmp_path):
-    assert "no recipe" in one_line(capfd, "train", "absent")
+    assert "no recipe 'absent'; cgrpo train --list" in one_line(capfd, "train", "absent")
+    assert "did you mean klein?" in one_line(capfd, "train", "klien")
     (tmp_path / "file").write_text("")
     assert "can't be written" in one_line(capfd, "train", "--out", tmp_path / "file" / "run")
     assert "no run directory" in one_line(capfd, "train", "--resume", tmp_path)

@@ -42,7 +42,7 @@ TASKS_PER_READ = 8
 
 def check_data(path: Path, *, root: Path | None = None, quick: bool = False) -> CheckReport:
     """Every problem of a data set, never stopping at the first; ``quick`` opens no picture."""
-    with tqdm(desc="check", unit=" pictures") as bar:
+    with tqdm(desc="check", unit=" pictures", delay=0.5) as bar:
         report = check_manifest(path, root=root, quick=quick, progress=functools.partial(advance, bar))
     if report.left_out:
         rows = f"{report.left_out} of {report.rows} rows"

@@ -21,18 +21,23 @@ def train(
     settings: Settings = (),
     out: Folder | None = None,
     resume: Annotated[Folder | None, Parameter(metavar="RUN")] = None,
-) -> Path:
+    listed: Annotated[bool, Parameter(name="--list")] = False,
+) -> Path | None:
     """Train a policy, compare it with its base, write a report.
 
     Args:
         recipe: a packaged recipe or a TOML file (default: toybox)
         out: run directory (default: outputs/RECIPE-TIME)
         resume: continue the run in this directory
+        listed: print the packaged recipes, a line for each
     """
-    from cgrpo.config import load_config, override
+    from cgrpo.config import load_config, override, recipes, sentence
     from cgrpo.launch import launched, run_folder
     from cgrpo.training.record import RunRecord
 
+    if listed:
+        print(*(f"{name:<20} {sentence(path)}" for name, path in recipes().items()), sep="\n")
+        return None
     if resume is None:
         cfg, name = load_config(recipe or "toybox", settings), Path(recipe or "toybox").stem
         folder = out or run_folder(name)
@@ -48,13 +53,13 @@ def train(
     return run.train(cfg, None if resume else folder, resume=resume, name=name)
 
 
-def show_summary(folder: Path) -> None:
+def show_summary(folder: Path | None) -> None:
     """Print a verdict, base against trained, where the files are, and what to type next."""
     from cgrpo.evaluation.metrics import movement
     from cgrpo.evaluation.pages.report.page import verdict
     from cgrpo.evaluation.show.table import Table, interval, number
 
-    if not (folder / "summary.json").exists():  # another process writes and prints it
+    if folder is None or not (folder / "summary.json").exists():  # a list, or another process prints
         return
     summary = json.loads((folder / "summary.json").read_text())
     metrics, guard = summary["metrics"], summary.get("guard")
@@ -86,6 +91,7 @@ def show_summary(folder: Path) -> None:
 
 EXAMPLES = """\
 cgrpo train
+cgrpo train --list
 cgrpo train naive --set training.seed=1 --out outputs/naive-1
 cgrpo train --resume outputs/naive-1"""
 

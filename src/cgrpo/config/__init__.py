@@ -8,7 +8,7 @@ differences from the defaults; ``--set dotted.key=value`` states more. Imports n
 from cgrpo.config.credit import CREDITS, Shaping, Weights
 from cgrpo.config.groups import GroupConfig, GroupSampling, GroupTraining
 from cgrpo.config.methods import METHODS
-from cgrpo.config.recipes import load_config, override, parse_config, recipes
+from cgrpo.config.recipes import load_config, override, parse_config, recipes, sentence
 from cgrpo.config.run import Config, Sampling, Training
 from cgrpo.section import TOYBOX, Section, settled
 
@@ -29,5 +29,6 @@ __all__ = [
     "override",
     "parse_config",
     "recipes",
+    "sentence",
     "settled",
 ]

@@ -63,7 +63,8 @@ class GroupConfig(Config):
             raise ValueError(f"weights.measured: {len(measured)} weights for sampling.steps = {steps}; give one a step")
         looks = self.shaping.focal or self.shaping.type == "one-sided"
         if looks and self.shaping.focal_reward not in self.rewards:
-            raise ValueError(f"shaping.focal_reward: reward {self.shaping.focal_reward!r} is left out; name one of the rewards")
+            name = self.shaping.focal_reward
+            raise ValueError(f"shaping.focal_reward: reward {name!r} is left out; name one of the rewards")
         return self
 
     def share(self) -> tuple[int, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -29,6 +31,12 @@ def recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
+def sentence(path: Path) -> str:
+    """What a recipe is: the first sentence of its opening comment."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), read_text(path).splitlines())
+    return re.split(r"(?<=[.])(?<!Eq[.]) (?=[A-Z0-9])", " ".join(line.strip("# ") for line in lines))[0]
+
+
 def load_config(recipe: str = TOYBOX, settings: Iterable[str] = ()) -> Config:
     """A recipe (a packaged name or a TOML file) with ``key=value`` settings on top. Raises UserError.
 
@@ -46,7 +54,10 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     try:
         table: dict[str, Any] = tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except FileNotFoundError:
-        raise UserError(f"no recipe {recipe!r}: give a TOML file or one of {', '.join(known)}") from None
+        near = difflib.get_close_matches(recipe, known, 1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        cure = f"{guess}cgrpo train --list shows all; a TOML file works, too"
+        raise UserError(f"no recipe {recipe!r}", cure) from None
     except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, too
         raise UserError(f"recipe {path}: {_not_a_recipe(path, error)}") from error
     base = table.pop("extends", None)
