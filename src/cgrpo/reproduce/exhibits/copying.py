@@ -14,7 +14,18 @@ from cgrpo.build import make_policy
 from cgrpo.errors import UserError
 from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.sampling import ALONE, sample_tasks
-from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, THIRD, legend, name_iterations, panels, save
+from cgrpo.evaluation.show.plots import (
+    IDENTITY,
+    INK,
+    MUTED,
+    PROMPT,
+    SERIES,
+    THIRD,
+    legend,
+    name_iterations,
+    panels,
+    save,
+)
 from cgrpo.files import save_picture
 from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
 from cgrpo.reproduce.results import COPIES
@@ -23,14 +34,10 @@ from cgrpo.rewards.measures import CopyPaste
 from cgrpo.types import Batch
 
 TABLE = "copy"
-CURVES = {
-    "forward naive": PROMPT,
-    "forward 1:1.5": IDENTITY,
-    "forward SARS": THIRD,
-    "GRPO naive": PROMPT,
-    "GRPO full": THIRD,
-}
-NAIVE, OURS = "forward naive", "forward SARS"
+COLOURS = {"naive": PROMPT, "1:1.5": IDENTITY, "SARS": SERIES[2], "TDW": SERIES[4], "full": THIRD}
+PROCESSES = ("forward", "GRPO")
+CURVES = [f"{process} {method}" for process in PROCESSES for method in COLOURS]
+NAIVE, OURS = "forward naive", "forward full"
 TASKS, SIDE, GAP, MARGIN, COLUMNS = 3, 196, 10, 12, 4
 THRESHOLD = 0.9  # where a world counts no copies
 STORED = "copy-pictures.png"
@@ -39,37 +46,39 @@ COPY_RED = (200, 30, 30)
 
 def draw_curves(made: Made, path: Path) -> Shown:
     """Left: share of copies on validation tasks while training, a line per seed. Right: on test tasks, at the end."""
-    titles = ["Copies while training (validation tasks)", "Copies at the end (test tasks)"]
-    figure, (left, right) = panels(titles, (9.6, 3.6))
+    titles = [f"Copies while training, {process}" for process in PROCESSES] + ["Copies at the end (test tasks)"]
+    figure, (*curves, right) = panels(titles, (12.6, 3.6))
     found = {row: made.finished(TABLE, row) for row in CURVES}
     found = {row: [r for r in results if COPIES in r["metrics"]] for row, results in found.items()}
     shown = {row: results for row, results in found.items() if results}
     if not shown:
         raise UserError(f"no run of table {TABLE} ({made.world}) counted copies; run cgrpo reproduce {TABLE} first")
     for place, (row, results) in enumerate(shown.items()):
-        _curves(left, row, results)
+        process, _, method = row.partition(" ")
+        _curves(curves[PROCESSES.index(process)], method, results)
         ends = [_share(result, "trained") for result in results]
-        right.plot(ends, [place] * len(ends), "o", color=CURVES[row], markersize=6, alpha=0.8)
+        right.plot(ends, [place] * len(ends), "o", color=COLOURS[method], markersize=6, alpha=0.8)
     base = _share(next(iter(shown.values()))[0], "base")
     right.axvline(base, color=MUTED, dashes=(4, 3), label=f"base, {base:.2f}")
     right.set_yticks(range(len(shown)), [f"{row} ({len(results)})" for row, results in shown.items()])
     right.invert_yaxis()
     right.set_xlim(left=-0.01)
     right.set_xlabel("share of copies, a dot per seed")
-    left.set_ylim(bottom=0)
-    name_iterations(left)
-    for axes in (left, right):
+    top = max(axes.get_ylim()[1] for axes in curves)
+    for axes in curves:
+        axes.set_ylim(0, top)
+        name_iterations(axes)
+    for axes in (*curves, right):
         legend(axes)
     save(figure, path.with_suffix(".png"))
     return Shown(pictures=[path.with_suffix(".png")])
 
 
-def _curves(axes: Axes, row: str, results: list[dict[str, Any]]) -> None:
-    dashes = (5, 3) if row.startswith("GRPO") else (1, 0)
-    label = row
+def _curves(axes: Axes, method: str, results: list[dict[str, Any]]) -> None:
+    label = method
     for checks in (result["checks"] for result in results if "checks" in result):
         shares = checks["metrics"][COPIES]
-        axes.plot(checks["iterations"], shares, color=CURVES[row], dashes=dashes, marker="o", markersize=3, label=label)
+        axes.plot(checks["iterations"], shares, color=COLOURS[method], marker="o", markersize=3, label=label)
         label = "_"
 
 
@@ -79,8 +88,10 @@ def _share(result: dict[str, Any], arm: str) -> float:
 
 
 def draw_pictures(made: Made, path: Path) -> Shown:
-    """Reference, base, naive and SARS on three test tasks. Of each subject's first task, those with the pictures by
-    naive that are nearest to their reference, of three different prompts. Below the names: copies of all test tasks."""
+    """Reference, base, naive and the full method on three test tasks, and the share of copies of all test tasks.
+
+    Of each subject's first task those where naive's picture is nearest to its reference, of three different prompts.
+    """
     job = made.jobs(TABLE, NAIVE)[0]
     _, tasks = heldout_tasks(job.config)
     batch = tasks.batch.select(range(0, len(tasks.batch), job.config.evaluation.prompts_per_subject))
@@ -105,7 +116,7 @@ def draw_pictures(made: Made, path: Path) -> Shown:
 def _shares(made: Made) -> dict[str, str]:
     """Of the runs that the pictures are of: how many of all test pictures are copies."""
     naive, ours = made.finished(TABLE, NAIVE), made.finished(TABLE, OURS)
-    told = {"base": (naive, "base"), "naive": (naive, "trained"), "SARS": (ours, "trained")}
+    told = {"base": (naive, "base"), "naive": (naive, "trained"), "full": (ours, "trained")}
     return {
         name: f"{100 * _share(results[0], arm):.0f} % are copies" for name, (results, arm) in told.items() if results
     }
@@ -120,14 +131,14 @@ def _stored(made: Made, count: int) -> dict[str, Tensor]:
             side = pixels_HWC.shape[0] // 3
             tiles = pixels_HWC.unflatten(0, (3, side)).unflatten(2, (-1, side)).transpose(1, 2)
             if tiles.shape[1] == count:
-                return dict(zip(("base", "naive", "SARS"), tiles, strict=True))
+                return dict(zip(("base", "naive", "full"), tiles, strict=True))
     return {}
 
 
 def _sampled(made: Made, batch: Batch) -> dict[str, Tensor]:
     """Drawn from the run directories, and stored as one picture: a row per policy, a column per task."""
     found: dict[str, Tensor] = {}
-    for name, row in (("naive", NAIVE), ("SARS", OURS)):
+    for name, row in (("naive", NAIVE), ("full", OURS)):
         job, folder = made.run(TABLE, row)
         policy = make_policy(job.config, adapter=folder / "adapter")
         sigmas = policy.sigmas(job.config.sampling.steps, job.config.sampling.shift)
@@ -142,7 +153,7 @@ def _sampled(made: Made, batch: Batch) -> dict[str, Tensor]:
 
 def picture_sheet(rows: list[tuple[str, list[tuple[Image.Image, bool]]]], shares: dict[str, str]) -> Image.Image:
     """A line of large pictures for each prompt, copies framed in red; ``shares`` stand below the columns' names."""
-    heads = {"reference photo": "", "before training": "base", "naive (plain sum)": "naive", "with SARS": "SARS"}
+    heads = {"reference photo": "", "before training": "base", "naive (plain sum)": "naive", "SARS + TDW": "full"}
     width = 2 * MARGIN + COLUMNS * SIDE + (COLUMNS - 1) * GAP
     top, line = 62, SIDE + 44
     sheet = Image.new("RGB", (width, top + line * len(rows)), "white")
@@ -164,9 +175,7 @@ def picture_sheet(rows: list[tuple[str, list[tuple[Image.Image, bool]]]], shares
     return sheet
 
 
-CURVES_EXHIBIT = Exhibit(
-    "Copies by row and iteration", "beyond the paper", draw_curves, {TABLE: list(CURVES)}, ["copy"]
-)
+CURVES_EXHIBIT = Exhibit("Copies by row and iteration", "beyond the paper", draw_curves, {TABLE: CURVES}, ["copy"])
 PICTURES_EXHIBIT = Exhibit(
-    "Naive copies, SARS draws", "beyond the paper", draw_pictures, {TABLE: [NAIVE, OURS]}, ["copy"]
+    "Naive copies, the full method draws", "beyond the paper", draw_pictures, {TABLE: [NAIVE, OURS]}, ["copy"]
 )
