@@ -53,6 +53,7 @@ def test_the_vote_in_theory() -> None:
     drive = [vote(count, 12) for count in range(1, 12)]
     assert drive[2] == pytest.approx(-6.6, abs=0.2) and drive[8] == pytest.approx(6.6, abs=0.2)
     assert abs(drive[5]) < 0.2 and max(drive[:5]) < 0 < min(drive[6:])
+    assert max(vote(count, 12, "one-sided SARS") for count in range(1, 12)) < 0  # never for copies
 
 
 def test_what_was_not_measured_is_no_all_clear() -> None:

@@ -64,18 +64,17 @@ def credit_by(scores_PG2: Tensor, treatment: CreditRecipe, steps: int) -> Tensor
     return credit_table(scores_PG2, weights_KR, treatment.function, settings).credit_KPG
 
 
-def bonus_drive(scores_PG2: Tensor, copy_PG: Tensor) -> Tensor:
-    """100 times SARS' drive beyond the plain sum's [P]."""
+def bonus_drive(scores_PG2: Tensor, copy_PG: Tensor, name: str = "SARS") -> Tensor:
+    """100 times the drive of SARS, or of one-sided SARS, beyond the plain sum's [P]."""
     beyond_PG = (
-        credit_by(scores_PG2, CREDIT_FUNCTIONS["SARS"], 1)[0]
-        - credit_by(scores_PG2, CREDIT_FUNCTIONS["naive 1:1"], 1)[0]
+        credit_by(scores_PG2, CREDIT_FUNCTIONS[name], 1)[0] - credit_by(scores_PG2, CREDIT_FUNCTIONS["naive 1:1"], 1)[0]
     )
     return 100 * ((copy_PG - copy_PG.mean(1, keepdim=True)) * beyond_PG).mean(1)
 
 
 @cache
-def vote(copies: int, size: int) -> float:
-    """100 times SARS' drive beyond the plain sum, in groups of ``size`` with so many copies, for two modes far apart.
+def vote(copies: int, size: int, name: str = "SARS") -> float:
+    """``bonus_drive`` in theory: in groups of ``size`` with so many copies, for two modes far apart.
 
     A copy has identity 1 and prompt -1, the others 0, with a little normal noise on both.
     """
@@ -83,4 +82,4 @@ def vote(copies: int, size: int) -> float:
     copy_1G[0, :copies] = 1
     noise = torch.randn(GROUPS, size, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     scores_PG2 = NOISE * noise + torch.stack([copy_1G, -copy_1G], -1)
-    return bonus_drive(scores_PG2, copy_1G).mean().item()
+    return bonus_drive(scores_PG2, copy_1G, name).mean().item()
