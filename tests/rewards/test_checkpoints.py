@@ -180,8 +180,8 @@ def test_all_weights_that_do_not_fit_are_named(folder):
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     message = misfit(folder)
     assert "does not fit Dinov2Model" in message
-    assert "5 missing (" in message and "5 left over (surplus.0, surplus.1, surplus.2, ...)" in message
-    assert "1 of another shape (layernorm.weight [7], not [32])" in message
+    assert "lacks 5 weights" in message and "5 unknown weights, such as surplus.0, surplus.1, surplus.2;" in message
+    assert "1 weights of another shape, such as layernorm.weight ([7] instead of [32])" in message
 
 
 def test_broken_files_are_named(folder):

@@ -96,7 +96,7 @@ def test_scores_are_those_of_the_published_network(published, tmp_path, form):
 def test_other_weights_are_refused_and_nothing_written(published, tmp_path):
     state = published.state_dict()
     del state["backbone.ln_post.weight"]
-    for held, says in ((state, "1 missing"), ({"weight": torch.zeros(2)}, "last_layer_style")):
+    for held, says in ((state, "lacks 1 weights"), ({"weight": torch.zeros(2)}, "last_layer_style")):
         torch.save(held, tmp_path / "csd.pth")
         with pytest.raises(UserError, match=says):
             convert_reward(tmp_path / "csd.pth", "csd", tmp_path / "csd.safetensors")

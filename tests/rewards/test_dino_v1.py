@@ -69,13 +69,13 @@ def test_other_networks_are_refused(golden_dino_v1, tiny_dinov2, tmp_path):
     folder = shutil.copytree(golden_dino_v1, tmp_path / "dino")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
-    with pytest.raises(UserError, match="16 missing"):
+    with pytest.raises(UserError, match="lacks 16 weights"):
         load_reward("dino", folder)
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
-    with pytest.raises(UserError, match="16 left over"):
+    with pytest.raises(UserError, match="16 unknown"):
         load_reward("dino", folder)
     (folder / "config.json").write_text(json.dumps(config | {"image_size": 208}))
-    with pytest.raises(UserError, match=r"of another shape \(embeddings.position_embeddings"):
+    with pytest.raises(UserError, match=r"of another shape, such as embeddings.position_embeddings"):
         load_reward("dino", folder)
 
 

@@ -144,8 +144,12 @@ def test_weights_that_do_not_fit_are_named_together(tiny_hpsv3, tmp_path):
     with pytest.raises(UserError) as caught:
         HPSv3(tmp_path / "HPSv3.safetensors", tiny_hpsv3 / "backbone", template=tiny_hpsv3 / "template.txt")
     message = str(caught.value)
-    assert "1 missing (language_model.norm.weight)" in message and "1 left over (language_model.surplus)" in message
-    assert "1 of another shape (rm_head.5.weight [3, 16], not [2, 16])" in message and "\n" not in message
+    assert "lacks 1 weights, such as language_model.norm.weight" in message
+    assert "1 unknown weights, such as language_model.surplus" in message
+    assert (
+        "1 weights of another shape, such as rm_head.5.weight ([3, 16] instead of [2, 16])" in message
+        and "\n" not in message
+    )
     with pytest.raises(UserError, match="absent: no such file; give HPSv3.safetensors"):
         HPSv3(tmp_path / "absent", tiny_hpsv3 / "backbone", template=tiny_hpsv3 / "template.txt")
 

@@ -110,10 +110,10 @@ def test_a_checkpoint_of_another_kind_is_refused(folder, tiny_open_clip, tmp_pat
     message = refusal(
         state | {"visual.attn_pool.probe": torch.zeros(1), "transformer.resblocks.2.ls_1.gamma": state["logit_scale"]}
     )
-    assert "2 left over (text_model.encoder.layers.2.ls_1.gamma, visual.attn_pool.probe)" in message
+    assert "2 unknown weights, such as text_model.encoder.layers.2.ls_1.gamma, visual.attn_pool.probe" in message
     del state["visual.proj"]
-    assert "1 missing (visual_projection.weight)" in refusal(state)
-    assert "1 of another shape (visual_projection.weight [3, 12]" in refusal(
+    assert "lacks 1 weights, such as visual_projection.weight" in refusal(state)
+    assert "of another shape, such as visual_projection.weight ([3, 12]" in refusal(
         state | {"visual.proj": torch.zeros(12, 3)}
     )
     assert "holds more than weights" in refusal([1, 2])

@@ -104,7 +104,9 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
     state = load_file(file)
     state["surplus.weight"] = state.pop("layernorm.weight")
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"1 missing \(layernorm.weight\), 1 left over \(surplus.weight\)"):
+    with pytest.raises(
+        UserError, match=r"lacks 1 weights, such as layernorm.weight; has 1 unknown weights, such as surplus.weight"
+    ):
         make_reward("identity", DinoSegSettings(path=str(tmp_path / "dino")))
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.extensions import is_installed
@@ -22,6 +19,7 @@ from cgrpo.hub import asset, locate
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.text import cure_for, first_bytes
+from cgrpo.weights import read_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,27 +110,16 @@ def read_weights(
         for file in files:
             refuse_integers(file)
         stored = {} if dtype else {key: value for file in files for key, value in stored_dtypes(file).items()}
-        with _quiet():
-            model, report = kind.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # the report has them all at once
-                low_cpu_mem_usage=True,
-                dtype=dtype or widest(stored.values()),
-                **({"config": config} if config else {}),
-            )
-        refuse_misfit(
+        model = read_model(
+            kind,
             folder,
-            missing=report["missing_keys"],
-            unknown=[key for key in report["unexpected_keys"] if not re.fullmatch(spare, key)],
-            misshapen=[
-                f"{key} ({list(there)} instead of {list(here)})" for key, there, here in report["mismatched_keys"]
-            ],
+            dtype or widest(stored.values()),
+            where=folder,
             cure="copy the checkpoint anew",
+            spare=spare,
+            low_cpu_mem_usage=True,
+            **({"config": config} if config else {}),
         )
-        refuse_not_finite(folder, model.state_dict())
         for key, parameter in model.named_parameters():
             parameter.data = parameter.data.to(stored.get(key, parameter.dtype))
         return model
@@ -170,48 +157,6 @@ def widest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     return functools.reduce(torch.promote_types, wide or [torch.bfloat16])
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries' own reports of what did not fit: ours are errors, and name less that doesn't matter."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    levels = [(log, log.get_verbosity()) for log in (diffusers_logging, transformers_logging)]
-    for log, _ in levels:
-        log.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for log, level in levels:
-            log.set_verbosity(level)
-
-
-def refuse_misfit(
-    where: object, missing: Collection[str], unknown: Collection[str], misshapen: Collection[str], cure: str
-) -> None:
-    """Raise a UserError that counts and shows the faults of all three kinds, if there are any."""
-    faults = [
-        f"lacks {len(missing)} weights, such as {_some(missing)}" if missing else "",
-        f"has {len(unknown)} unknown weights, such as {_some(unknown)}" if unknown else "",
-        f"has {len(misshapen)} weights of another shape, such as {_some(misshapen)}" if misshapen else "",
-    ]
-    if any(faults):
-        raise UserError(f"{where}: {'; '.join(filter(None, faults))}; {cure}")
-
-
-def refuse_not_finite(where: object, state: Mapping[str, Tensor]) -> None:
-    """Raise a UserError that names the first tensor with a NaN or an infinity in it; integers are finite."""
-    for key, value in state.items():
-        if not (value.is_floating_point() and value.numel()):
-            continue
-        # The sum of squares would overflow; extremes show both, and need no mask as large as the tensor.
-        wide = value.float() if value.itemsize == 1 else value
-        if not all(extreme.isfinite() for extreme in wide.aminmax()):
-            raise UserError(
-                f"{where}: {key} holds NaN or infinity; it was damaged in training or copying, give another"
-            )
-
-
 def refuse_integers(file: Path) -> None:
     """Raise a UserError where a safetensors file holds weights of whole numbers: read as they are, their scale is lost.
 
@@ -222,10 +167,6 @@ def refuse_integers(file: Path) -> None:
             kind = opened.get_slice(key).get_dtype()
             if kind in ("I8", "U8", "I16", "U16"):
                 raise UserError(f"{file}: {key} holds {kind} numbers, whose scale is unknown; give weights in floats")
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)[:3])
 
 
 def load_together(loads: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cgrpo import hub
 from cgrpo.hub import asset
-from cgrpo.policies.checkpoints import read_settings, tokenizer_length
+from cgrpo.policies.checkpoints import read_settings, read_weights, tokenizer_length
 from cgrpo.policies.encodings.latents import PATCH, LatentCodec
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
@@ -37,12 +37,16 @@ class Model:
 
     def empty(self) -> nn.Module:
         """The model on the meta device: every shape and no memory."""
-        library, _, name = self.stock.partition(":")
-        kind = getattr(importlib.import_module(library), name)
+        kind = _class_of(self.stock)
         with torch.device("meta"):
-            if library == "diffusers":
+            if self.stock.startswith("diffusers:"):
                 return kind.from_config(dict(self.config))
             return kind(kind.config_class.from_dict(dict(self.config)))
+
+
+def _class_of(stock: str) -> Any:
+    library, _, name = stock.partition(":")
+    return getattr(importlib.import_module(library), name)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Stock:
     setting     the key of ``policy`` that names another place for it, "" for none
     tokenizer   folder of a text encoder's tokenizer
     most        tokens of a prompt, at most
+    also, spare   as ``checkpoints.read_weights`` has them
     """
 
     stock: str
@@ -61,6 +66,12 @@ class Stock:
     setting: str = ""
     tokenizer: str = ""
     most: int = 0
+    also: tuple[str, ...] = ()
+    spare: str = "(?!)"
+
+    def read(self, place: Path, dtype: torch.dtype | None, config: Any = None) -> Any:
+        """The model in the folder ``place``, on the CPU; as ``read_weights``."""
+        return read_weights(place, _class_of(self.stock), dtype, also=self.also, spare=self.spare, config=config)
 
 
 def model_of(settings: PolicySettings, part: Stock, published: str) -> Model:

@@ -14,9 +14,17 @@ from PIL.Image import Image
 from torch import nn
 
 from cgrpo.errors import UserError
+from cgrpo.hub import locate
 from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.base import Making
-from cgrpo.policies.checkpoints import load_together, read_tokenizer, tokenizer_length
+from cgrpo.policies.checkpoints import (
+    load_together,
+    locate_autoencoder,
+    locate_base,
+    locate_transformer,
+    read_tokenizer,
+    tokenizer_length,
+)
 from cgrpo.policies.conditions import ReferencedCondition
 from cgrpo.policies.encodings.latents import Geometry, LatentCodec
 from cgrpo.policies.encodings.preprocess import prepare_references
@@ -24,6 +32,7 @@ from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import Prompts, Window, cut_prompts
 from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
+from cgrpo.policies.models import Stock
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -46,6 +55,7 @@ class CheckpointPolicy(LoraPolicy[RC]):
     also_encoded: ClassVar[tuple[str, ...]] = ()  # prompts that are not the tasks', such as a negative one
     codec_type: ClassVar[type[LatentCodec]] = LatentCodec
     prompts_type: ClassVar[Callable[..., Prompts]]  # made of the text parts, in the order of ``loaders``
+    stock: ClassVar[Mapping[str, Stock]]  # its models: "transformer", "autoencoder", and the text encoders
     text_encoders: ClassVar[Mapping[str, tuple[str, int]]]  # (part of its tokenizer, most tokens) of each, by part
 
     def __init__(
@@ -79,18 +89,47 @@ class CheckpointPolicy(LoraPolicy[RC]):
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> Geometry:
         """The family's geometry; arguments as ``Geometry`` has them."""
 
-    @staticmethod
-    @abstractmethod
-    def place(settings: PolicySettings, part: str) -> Path:
-        """Where a part of the checkpoint lies on disk; loads nothing."""
+    @classmethod
+    def place(cls, settings: PolicySettings, part: str) -> Path:
+        """Where a model or a tokenizer of the checkpoint lies on disk; loads nothing."""
+        base = locate_base(settings)
+        home = base if base.is_dir() else base.parent
+        if part == "transformer":
+            return locate_transformer(settings)
+        if part == "autoencoder":
+            place = locate_autoencoder(settings, home / ("vae" if base.is_dir() else "ae.safetensors"))
+            if base.is_file() and not place.exists():
+                raise UserError(f"{place}: missing", "put it there, or set policy.autoencoder")
+            return place
+        encoder = next(name for name, (tokenizer, _) in cls.text_encoders.items() if part in (name, tokenizer))
+        stock = cls.stock[encoder]
+        if elsewhere := getattr(settings, stock.setting, ""):
+            return locate(elsewhere, "folder")
+        return home / (stock.folder if part == encoder else stock.tokenizer)
+
+    @classmethod
+    def read_model(cls, settings: PolicySettings, part: str, dtype: torch.dtype | None) -> Any:
+        """A model of ``stock`` on the CPU, in ``dtype``; None leaves each weight as it is on disk."""
+        return cls.stock[part].read(cls.place(settings, part), dtype)
 
     @staticmethod
-    @abstractmethod
-    def loaders(settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
+    def check_tokenizer(tokenizer: Any) -> None:
+        """Raises anything for a tokenizer that will not do."""
+
+    @classmethod
+    def loaders(cls, settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
         """What loads each part onto the CPU: "transformer", "autoencoder", then what ``prompts_type`` takes.
 
-        ``dtype`` is the transformer's and the text encoders'; None leaves each weight of all parts as it is on disk.
+        ``dtype`` is as ``read_model`` has it. The autoencoder is in float32 at least.
         """
+        exact = torch.promote_types(dtype, torch.float32) if dtype else None
+        dtypes = {"transformer": dtype, "autoencoder": exact, **dict.fromkeys(cls.text_encoders, dtype)}
+        models = {part: functools.partial(cls.read_model, settings, part, own) for part, own in dtypes.items()}
+        tokenizers = {
+            part: lambda part=part: read_tokenizer(cls.place(settings, part), cls.check_tokenizer)
+            for part, _ in cls.text_encoders.values()
+        }
+        return models | tokenizers
 
     @staticmethod
     def check_settings(settings: PolicySettings) -> None:

@@ -14,13 +14,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from cgrpo.errors import UserError
 from cgrpo.files import reading
+from cgrpo.weights import misshapen, read_model, refuse_misfit, refuse_not_finite
 
 Choice = TypeVar("Choice")
-SHOWN = 3  # keys named in an error
+OWN = "give the checkpoint that belongs to the configuration beside it"
 
 
 def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
@@ -40,16 +40,11 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
             if isinstance(loaded, PreTrainedTokenizerBase):
                 _check_tokenizer(Path(folder), loaded)
             return loaded
-        with _quiet():
-            model, report = cls.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-                str(folder),
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # reported with the rest, below
-                **options,
-            )
+        where, cure = f"reward checkpoint {folder} does not fit {name}", OWN
+        model = read_model(cls, Path(folder), torch.float32, where=where, cure=cure, **options)
+        return model.eval().requires_grad_(False)
+    except UserError:
+        raise
     except Exception as error:  # a broken file or configuration shows in many ways
         reason = " ".join(str(error).split())[:300]
         raise UserError(
@@ -57,10 +52,6 @@ def load_pretrained(name: str, folder: Path, *, pooler: bool = True) -> Any:
             "give a complete transformers folder with safetensors weights (`cgrpo rewards convert` makes them of a "
             "pytorch_model.bin)",
         ) from error
-    mismatched = [f"{key} {list(has)}, not {list(needs)}" for key, has, needs in report["mismatched_keys"]]
-    _check(folder, name, report["missing_keys"], report["unexpected_keys"], mismatched)
-    check_finite(folder, model.state_dict())
-    return model.eval().requires_grad_(False)
 
 
 def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -72,17 +63,6 @@ def _check_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     pieces = [folder / name for name in files.values()] or [whole]
     if not (whole.is_file() or all(piece.is_file() for piece in pieces) or any(folder.glob("*.model"))):
         raise ValueError(f"the tokenizer's {whole.name} is missing")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own report of weights that do not fit, which runs over many lines."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 @contextmanager
@@ -107,47 +87,27 @@ def check_fit(
     where: Path, model: str, needed: Mapping[str, Iterable[int]], stored: Mapping[str, Iterable[int]]
 ) -> None:
     """Raise one UserError that names the weights of ``where`` which do not fit ``model``; both are shapes by name."""
-    shapes = {key: (list(stored[key]), list(needed[key])) for key in stored if key in needed}
-    mismatched = [f"{key} {has}, not {needs}" for key, (has, needs) in shapes.items() if has != needs]
-    _check(where, model, needed.keys() - stored.keys(), stored.keys() - needed.keys(), mismatched)
+    both = [(key, list(stored[key]), list(needed[key])) for key in stored if key in needed]
+    refuse_misfit(
+        f"reward checkpoint {where} does not fit {model}",
+        missing=needed.keys() - stored.keys(),
+        unknown=stored.keys() - needed.keys(),
+        misshapen=[misshapen(key, has, needs) for key, has, needs in both if has != needs],
+        cure=OWN,
+    )
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], where: Path, name: str) -> nn.Module:
     """``model`` (on the meta device) with exactly the weights of ``state``, frozen. Raises UserError."""
     check_fit(where, name, shapes(model.state_dict()), shapes(state))
-    check_finite(where, state)
+    refuse_not_finite(where, state)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def check_finite(where: Path, state: Mapping[str, Tensor]) -> None:
-    """Raise a UserError that names the weights of ``where`` with NaN or infinity in them."""
-    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise UserError(
-            f"reward checkpoint {where}: NaN or infinity in {len(broken)} weights ({_few(sorted(broken))})",
-            "fetch or convert the checkpoint again",
-        )
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
     """The shape of each weight by its name."""
     return {key: list(value.shape) for key, value in state.items()}
-
-
-def _check(where: Path, model: str, missing: Iterable[str], extra: Iterable[str], mismatched: Iterable[str]) -> None:
-    groups = {"missing": missing, "left over": extra, "of another shape": mismatched}
-    named = {what: sorted(map(str, keys)) for what, keys in groups.items()}
-    wrong = [f"{len(keys)} {what} ({_few(keys)})" for what, keys in named.items() if keys]
-    if wrong:
-        raise UserError(
-            f"reward checkpoint {where} does not fit {model}; weights {', '.join(wrong)}",
-            "give the checkpoint that belongs to the configuration beside it",
-        )
-
-
-def _few(keys: list[str]) -> str:
-    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
 def model_type(folder: Path) -> str:

@@ -21,8 +21,8 @@ from cgrpo.policies.adapters.keys import State, split_to_adapter
 from cgrpo.policies.adapters.known import Known, read_keys
 from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.adapters.scales import config_settings, header_settings
-from cgrpo.policies.checkpoints import refuse_not_finite
 from cgrpo.tensor_files import write_tensors
+from cgrpo.weights import refuse_not_finite
 
 FILE_NAME = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 PEFT = "base_model.model."  # before the keys that peft saves

@@ -35,7 +35,7 @@ from cgrpo.policies.adapters.files import (
 )
 from cgrpo.policies.adapters.keys import State, adapter_to_stock, pairs, to_split
 from cgrpo.policies.adapters.layouts import FLUX, Layout, refuse_other_family
-from cgrpo.policies.checkpoints import refuse_misfit
+from cgrpo.weights import refuse_misfit
 
 _NAME = "default"
 _REFERENCE = "reference"  # the frozen starting adapter

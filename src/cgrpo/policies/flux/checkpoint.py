@@ -4,109 +4,48 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from cgrpo.errors import UserError
-from cgrpo.hub import locate
-from cgrpo.policies.checkpoints import (
-    check_sizes,
-    locate_autoencoder,
-    locate_base,
-    locate_transformer,
-    model_index,
-    read_settings,
-    read_tokenizer,
-    read_weights,
-)
+from cgrpo.policies.checkpoints import check_sizes, locate_base, model_index, read_settings
 from cgrpo.policies.flux.inputs import CLIP_LENGTH, T5_LENGTH
-from cgrpo.policies.flux.single_file import SCALING, SHIFT, read_autoencoder, read_transformer, refuse_controlled
-from cgrpo.policies.models import Model, Stock, model_of
+from cgrpo.policies.flux.single_file import SCALING, SHIFT, refuse_controlled
+from cgrpo.policies.models import Stock
 from cgrpo.policies.settings import PolicySettings
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-
-TEXT_ENCODERS = {"clip": ("clip_tokenizer", CLIP_LENGTH), "t5": ("t5_tokenizer", T5_LENGTH)}
-# Text encoders of whole models are read, too.
-_CLIP = {
-    "also": ("CLIPTextModelWithProjection", "CLIPModel"),
-    # the picture half and the heads over both; position_ids: a buffer in files of before 2023
-    "spare": r"(vision_model|visual_projection|text_projection)\..*|logit_scale|(.*\.)?position_ids",
-}
-_T5 = {
-    "also": ("T5ForConditionalGeneration", "T5Model"),
-    # the decoder half; embed_tokens: the shared table once more
-    "spare": r"(decoder|lm_head)\..*|encoder\.embed_tokens\.weight",
-}
-
-
-def loaders(settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
-    """What loads the stock models onto the CPU, by part; the autoencoder in float32 at least.
-
-    ``dtype`` None leaves each weight as it is on disk."""
-    from transformers import CLIPTextModel, T5EncoderModel
-
-    return {
-        "transformer": lambda: load_transformer(settings, dtype),
-        "autoencoder": lambda: load_autoencoder(settings, dtype),
-        "clip": lambda: read_weights(places(settings, "clip"), CLIPTextModel, dtype, **_CLIP),
-        "t5": lambda: read_weights(places(settings, "t5"), T5EncoderModel, dtype, **_T5),
-        "clip_tokenizer": lambda: read_tokenizer(places(settings, "clip_tokenizer")),
-        "t5_tokenizer": lambda: read_tokenizer(places(settings, "t5_tokenizer")),
-    }
-
-
-def places(settings: PolicySettings, part: str) -> Path:
-    """Where "transformer", "autoencoder", "clip", "t5" or a tokenizer lies on disk; loads nothing."""
-    base = locate_base(settings)
-    home = base if base.is_dir() else base.parent
-    if part in ("clip", "clip_tokenizer") and settings.clip:
-        return locate(settings.clip, "folder")
-    if part in ("t5", "t5_tokenizer") and settings.t5:
-        return locate(settings.t5, "folder")
-    if part == "transformer":
-        return locate_transformer(settings)
-    if part == "autoencoder":
-        place = locate_autoencoder(settings, home / ("vae" if base.is_dir() else "ae.safetensors"))
-        if base.is_file() and not place.exists():
-            raise UserError(f"{place}: missing", "put it there, or set policy.autoencoder")
-        return place
-    names = {
-        "clip": "text_encoder",
-        "t5": "text_encoder_2",
-        "clip_tokenizer": "tokenizer",
-        "t5_tokenizer": "tokenizer_2",
-    }
-    return home / names[part]
-
-
-def load_transformer(settings: PolicySettings, dtype: torch.dtype | None) -> FluxTransformer2DModel:
-    """The stock transformer on the CPU in ``dtype``; None is each weight's own on disk."""
     from diffusers import FluxTransformer2DModel
 
-    place = places(settings, "transformer")
-    if place.is_file():
-        return read_transformer(place, dtype)
-    return read_weights(place, FluxTransformer2DModel, dtype)
+STOCK = {  # text encoders of whole models are read, too
+    "transformer": Stock("diffusers:FluxTransformer2DModel", "transformer"),
+    "autoencoder": Stock("diffusers:AutoencoderKL", "vae", "autoencoder"),
+    "t5": Stock(
+        "transformers:T5EncoderModel",
+        "text_encoder_2",
+        "t5",
+        "tokenizer_2",
+        T5_LENGTH,
+        also=("T5ForConditionalGeneration", "T5Model"),
+        # the decoder half; embed_tokens: the shared table once more
+        spare=r"(decoder|lm_head)\..*|encoder\.embed_tokens\.weight",
+    ),
+    "clip": Stock(
+        "transformers:CLIPTextModel",
+        "text_encoder",
+        "clip",
+        "tokenizer",
+        CLIP_LENGTH,
+        also=("CLIPTextModelWithProjection", "CLIPModel"),
+        # the picture half and the heads over both; position_ids: a buffer in files of before 2023
+        spare=r"(vision_model|visual_projection|text_projection)\..*|logit_scale|(.*\.)?position_ids",
+    ),
+}
+TEXT_ENCODERS = {"clip": ("clip_tokenizer", CLIP_LENGTH), "t5": ("t5_tokenizer", T5_LENGTH)}
 
 
-def load_autoencoder(settings: PolicySettings, dtype: torch.dtype | None) -> AutoencoderKL:
-    """The stock autoencoder on the CPU in float32 (float64 where ``dtype`` is that); None is as in ``loaders``."""
-    from diffusers import AutoencoderKL
-
-    place, exact = places(settings, "autoencoder"), torch.promote_types(dtype, torch.float32) if dtype else None
-    if place.is_file():
-        return read_autoencoder(place, exact)
-    vae = read_weights(place, AutoencoderKL, exact)
-    _refuse_unscaled(place)
-    return vae
-
-
-def _refuse_unscaled(vae: Path) -> None:
+def refuse_unscaled(vae: Path) -> None:
     """Raises UserError for a scale or shift that the file leaves out: the library's defaults are another family's."""
     config = read_settings(vae / "config.json")
     for key, none in (("scaling_factor", False), ("shift_factor", True)):
@@ -203,16 +142,3 @@ def save_pipeline(
         steps = FlowMatchEulerDiscreteScheduler(shift=1.0)
     texts = (parts[name] for name in ("clip", "clip_tokenizer", "t5", "t5_tokenizer"))
     FluxPipeline(steps, parts["autoencoder"], *texts, transformer).save_pretrained(folder)  # pyright: ignore
-
-
-FLUX_MODELS = {
-    "transformer": Stock("diffusers:FluxTransformer2DModel", "transformer"),
-    "autoencoder": Stock("diffusers:AutoencoderKL", "vae", "autoencoder"),
-    "t5": Stock("transformers:T5EncoderModel", "text_encoder_2", "t5", "tokenizer_2", T5_LENGTH),
-    "clip": Stock("transformers:CLIPTextModel", "text_encoder", "clip", "tokenizer", CLIP_LENGTH),
-}
-
-
-def flux_models(settings: PolicySettings) -> dict[str, Model]:
-    """What ``cgrpo plan`` measures."""
-    return {part: model_of(settings, stock, "FLUX.1-dev") for part, stock in FLUX_MODELS.items()}

@@ -22,17 +22,17 @@ from cgrpo.policies.adapters.layouts import FLUX
 from cgrpo.policies.checkpoints import load_together
 from cgrpo.policies.conditions import ReferencedCondition
 from cgrpo.policies.flux.checkpoint import (
+    STOCK,
     TEXT_ENCODERS,
     check_fit,
     check_settings,
-    flux_models,
-    loaders,
-    places,
+    refuse_unscaled,
     save_pipeline,
 )
 from cgrpo.policies.flux.inputs import FluxGeometry, FluxPrompts, windows
+from cgrpo.policies.flux.single_file import read_autoencoder, read_transformer
 from cgrpo.policies.lora import keep_exact_time
-from cgrpo.policies.models import Model
+from cgrpo.policies.models import Model, model_of
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
@@ -59,16 +59,25 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
 
     layout = FLUX
     prompts_type = FluxPrompts
+    stock = STOCK
     text_encoders = TEXT_ENCODERS
-    place = staticmethod(places)
-    loaders = staticmethod(loaders)
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
     windows = staticmethod(windows)  # pyright: ignore[reportAssignmentType] - as many as text_encoders has
 
     @classmethod
     def models(cls, settings: PolicySettings) -> dict[str, Model]:
-        return flux_models(settings)
+        return {part: model_of(settings, stock, "FLUX.1-dev") for part, stock in STOCK.items()}
+
+    @classmethod
+    def read_model(cls, settings: PolicySettings, part: str, dtype: torch.dtype | None) -> Any:
+        place = cls.place(settings, part)
+        if place.is_file():
+            return (read_transformer if part == "transformer" else read_autoencoder)(place, dtype)
+        model = super().read_model(settings, part, dtype)
+        if part == "autoencoder":
+            refuse_unscaled(place)
+        return model
 
     def set_up(self) -> None:
         self._takes_guidance: bool = self.transformer.config["guidance_embeds"]
@@ -89,7 +98,7 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
     @classmethod
     def save_whole(cls, settings: PolicySettings, transformer: Any, folder: Path) -> None:
         if settings.path.endswith(".safetensors") or settings.autoencoder or settings.clip or settings.t5:
-            parts = load_together({k: load for k, load in loaders(settings, None).items() if k != "transformer"})
+            parts = load_together({k: load for k, load in cls.loaders(settings, None).items() if k != "transformer"})
             save_pipeline(settings, transformer, parts, folder)
         else:
             super().save_whole(settings, transformer, folder)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layouts import FLUX, SWAPPED
-from cgrpo.policies.checkpoints import refuse_integers, refuse_misfit, refuse_not_finite
+from cgrpo.policies.checkpoints import refuse_integers
+from cgrpo.weights import misshapen, refuse_misfit, refuse_not_finite
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -182,7 +183,7 @@ def _fill(model: Model, plan: Plan, file: Path, shapes: Shapes, prefix: str, dty
         missing=expected.keys() - shapes.keys(),
         unknown=shapes.keys() - expected.keys(),
         misshapen=[
-            f"{key} ({list(shapes[key])} instead of {list(shape)})"
+            misshapen(key, shapes[key], shape)
             for key, shape in expected.items()
             # the autoencoder's attention: a 1 x 1 convolution is a matrix
             if key in shapes and shapes[key] not in (shape, (*shape, 1, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,58 +12,25 @@ import torch
 from torch import nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints import (
-    check_sizes,
-    locate_autoencoder,
-    locate_base,
-    model_index,
-    read_settings,
-    read_tokenizer,
-    read_weights,
-)
+from cgrpo.policies.checkpoints import check_sizes, locate_base, model_index, read_settings
 from cgrpo.policies.flux2.inputs import LAYERS, LENGTH, windows
 from cgrpo.policies.models import Model, Stock, model_of
 from cgrpo.policies.settings import PolicySettings
 
+STOCK = {
+    "transformer": Stock("diffusers:Flux2Transformer2DModel", "transformer"),
+    "autoencoder": Stock("diffusers:AutoencoderKLFlux2", "vae", "autoencoder"),
+    "qwen": Stock(
+        "transformers:Qwen3Model",
+        "text_encoder",
+        tokenizer="tokenizer",
+        most=LENGTH,
+        also=("Qwen3ForCausalLM",),
+        # the layers behind the last that is read, and the head over words
+        spare=r"(model\.)?layers\.(2[7-9]|[3-9]\d)\..*|lm_head\.weight",
+    ),
+}
 TEXT_ENCODERS = {"qwen": ("tokenizer", LENGTH)}
-# Qwen3's layers behind the last that is read, and the head over words
-_SPARE = r"(model\.)?layers\.(2[7-9]|[3-9]\d)\..*|lm_head\.weight"
-
-
-def loaders(settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
-    """What loads the stock models onto the CPU, by part; the autoencoder in float32 at least.
-
-    ``dtype`` None leaves each weight as it is on disk. Qwen3 has the layers that are read and no last norm.
-    """
-    return {
-        "transformer": lambda: load_transformer(settings, dtype),
-        "autoencoder": lambda: load_autoencoder(settings, dtype),
-        "qwen": lambda: _load_qwen(places(settings, "qwen"), dtype),
-        "tokenizer": lambda: read_tokenizer(places(settings, "tokenizer"), _check_template),
-    }
-
-
-def places(settings: PolicySettings, part: str) -> Path:
-    """Where "transformer", "autoencoder", "qwen" or "tokenizer" lies on disk; loads nothing."""
-    base = locate_base(settings)
-    if part == "autoencoder":
-        return locate_autoencoder(settings, base / "vae")
-    return base / {"qwen": "text_encoder"}.get(part, part)
-
-
-def load_transformer(settings: PolicySettings, dtype: torch.dtype | None) -> Any:
-    """The stock transformer on the CPU in ``dtype``; None is each weight's own on disk."""
-    from diffusers import Flux2Transformer2DModel
-
-    return read_weights(places(settings, "transformer"), Flux2Transformer2DModel, dtype)
-
-
-def load_autoencoder(settings: PolicySettings, dtype: torch.dtype | None) -> Any:
-    """The stock autoencoder on the CPU in float32 (float64 where ``dtype`` is that); None is as in ``loaders``."""
-    from diffusers import AutoencoderKLFlux2
-
-    exact = torch.promote_types(dtype, torch.float32) if dtype else None
-    return read_weights(places(settings, "autoencoder"), AutoencoderKLFlux2, exact)
 
 
 def check_settings(settings: PolicySettings) -> None:
@@ -83,7 +50,7 @@ def check_settings(settings: PolicySettings) -> None:
     print(f"cgrpo: {settings.path}: is step-distilled: {reason}", file=sys.stderr)
 
 
-def _check_template(tokenizer: Any) -> None:
+def check_template(tokenizer: Any) -> None:
     if not tokenizer.chat_template:
         raise ValueError("it has no chat template: copy chat_template.jinja there, too")
     (window,) = windows(tokenizer)
@@ -91,9 +58,9 @@ def _check_template(tokenizer: Any) -> None:
         raise ValueError("its chat template leaves the prompt out: copy chat_template.jinja anew")
 
 
-def _load_qwen(folder: Path, dtype: torch.dtype | None) -> Any:
+def read_qwen(folder: Path, dtype: torch.dtype | None) -> Any:
     """Qwen3 up to the last layer that is read: a quarter of its weights stay on disk, and the head over words."""
-    from transformers import Qwen3Config, Qwen3Model
+    from transformers import Qwen3Config
 
     config = None
     table = read_settings(folder / "config.json")
@@ -102,7 +69,7 @@ def _load_qwen(folder: Path, dtype: torch.dtype | None) -> Any:
             layers = f"{table.get('num_hidden_layers')} layers and {LAYERS[-1]} are read"
             raise UserError(f"{folder}: has {layers}; give another")
         config = Qwen3Config.from_dict(shortened(table))
-    model = read_weights(folder, Qwen3Model, dtype, also=("Qwen3ForCausalLM",), spare=_SPARE, config=config)
+    model = STOCK["qwen"].read(folder, dtype, config)
     model.norm = nn.Identity()  # it follows Qwen3's own last layer, not this one
     return model
 
@@ -128,15 +95,8 @@ def check_fit(settings: PolicySettings, parts: Mapping[str, Any]) -> None:
         raise UserError(f"{where}: has a guidance embedding, so it is no FLUX.2-klein; give one of those")
 
 
-FLUX2_MODELS = {
-    "transformer": Stock("diffusers:Flux2Transformer2DModel", "transformer"),
-    "autoencoder": Stock("diffusers:AutoencoderKLFlux2", "vae", "autoencoder"),
-    "qwen": Stock("transformers:Qwen3Model", "text_encoder", "", "tokenizer", LENGTH),
-}
-
-
 def flux2_models(settings: PolicySettings) -> dict[str, Model]:
     """What ``cgrpo plan`` measures: of Qwen3, as far as it is read."""
     called = "FLUX.2-klein-base-9B" if "9b" in settings.path.lower() else "FLUX.2-klein-base-4B"
-    models = {part: model_of(settings, stock, called) for part, stock in FLUX2_MODELS.items()}
+    models = {part: model_of(settings, stock, called) for part, stock in STOCK.items()}
     return models | {"qwen": replace(models["qwen"], config=shortened(dict(models["qwen"].config)))}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,15 @@ from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layouts import FLUX2
 from cgrpo.policies.conditions import ReferencedCondition, guided
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
-from cgrpo.policies.flux2.checkpoint import TEXT_ENCODERS, check_fit, check_settings, flux2_models, loaders, places
+from cgrpo.policies.flux2.checkpoint import (
+    STOCK,
+    TEXT_ENCODERS,
+    check_fit,
+    check_settings,
+    check_template,
+    flux2_models,
+    read_qwen,
+)
 from cgrpo.policies.flux2.inputs import Flux2Geometry, Flux2Prompts, flux2_sigmas, windows
 from cgrpo.policies.lora import keep_exact_time
 from cgrpo.policies.models import Model
@@ -94,16 +102,22 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
     also_encoded = (NEGATIVE,)
     codec_type = Flux2Codec
     prompts_type = Flux2Prompts
+    stock = STOCK
     text_encoders = TEXT_ENCODERS
-    place = staticmethod(places)
-    loaders = staticmethod(loaders)
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
+    check_tokenizer = staticmethod(check_template)
     windows = staticmethod(windows)  # pyright: ignore[reportAssignmentType] - as many as text_encoders has
 
     @classmethod
     def models(cls, settings: PolicySettings) -> dict[str, Model]:
         return flux2_models(settings)
+
+    @classmethod
+    def read_model(cls, settings: PolicySettings, part: str, dtype: torch.dtype | None) -> Any:
+        if part == "qwen":
+            return read_qwen(cls.place(settings, part), dtype)
+        return super().read_model(settings, part, dtype)
 
     def set_up(self) -> None:
         for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():

@@ -20,8 +20,9 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import Axis, Reward, to_pictures
 from cgrpo.rewards.hpsv3 import PROMPT, REWARD_TOKEN, read_template
-from cgrpo.rewards.loading import check_finite, check_fit, choose, load_pretrained, reading_weights, shapes
+from cgrpo.rewards.loading import check_fit, choose, load_pretrained, reading_weights, shapes
 from cgrpo.types import Batch
+from cgrpo.weights import refuse_not_finite
 
 Rotary = Literal["reference", "fp32"]
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -167,7 +168,7 @@ def _load(
             name: file.get_tensor(key).to(torch.float32 if name.startswith(HEAD) else dtype)
             for name, key in names.items()
         }
-    check_finite(path, state)
+    refuse_not_finite(path, state)
     head.load_state_dict({k.removeprefix(HEAD): v for k, v in state.items() if k.startswith(HEAD)}, assign=True)
     body.load_state_dict({k: v for k, v in state.items() if not k.startswith(HEAD)}, assign=True)
     _set_rotary(body, config, rotary)
