@@ -185,8 +185,7 @@ def test_latents_do_not_depend_on_what_the_store_lacks(tiny_policy: FluxPolicy, 
 
 
 @pytest.mark.parametrize(
-    "calls,counts",
-    [(1, Encoded(texts_made=2, texts_kept=1, references_made=4)), (2, Encoded(1, 2, 2, 2))],
+    "calls,counts", [(1, Encoded(texts_made=2, texts_kept=1, references_made=4)), (2, Encoded(1, 2, 2, 2))]
 )
 def test_a_killed_run_continues(tiny_policy: FluxPolicy, tmp_path: Path, calls: int, counts: Encoded) -> None:
     with pytest.raises(KeyboardInterrupt):

@@ -85,10 +85,7 @@ def test_velocity_with_lora(case: Case, forward: dict[str, Tensor], references: 
 def test_velocity_without_lora(case: Case, forward: dict[str, Tensor]) -> None:
     cond = condition(case, forward, 2)
     with reference_policy(case.policy.transformer):
-        case.near(
-            case.velocity(forward["img_tokens"], forward["timesteps"], cond),
-            forward["out_nolora.2ref.d"],
-        )
+        case.near(case.velocity(forward["img_tokens"], forward["timesteps"], cond), forward["out_nolora.2ref.d"])
     case.near(case.velocity(forward["img_tokens"], forward["timesteps"], cond), forward["out.2ref.d"])
 
 

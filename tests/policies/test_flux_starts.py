@@ -14,13 +14,7 @@ from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 from torch import Tensor
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.files import (
-    Origin,
-    adapter_fingerprint,
-    check_origin,
-    origin_header,
-    read_split,
-)
+from cgrpo.policies.adapters.files import Origin, adapter_fingerprint, check_origin, origin_header, read_split
 from cgrpo.policies.adapters.keys import to_split
 from cgrpo.policies.adapters.layers import (
     adapter_state,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.golden_models import pictures
+from support.tasks import tasks
 from support.tiny_rewards import golden
 from torch.nn import functional as F
 
@@ -13,9 +14,8 @@ from cgrpo.errors import UserError
 from cgrpo.rewards import convert_reward, load_reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.convert import read_pickled
-from cgrpo.types import Batch
 
-EMPTY = Batch(("0",), ("",), ((),), ("",))
+EMPTY = tasks(prompts=[""])
 V2 = {"0": (1024, None), "2": (128, 1024), "4": (64, 128), "6": (16, 64), "7": (1, 16)}
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import every_reward
 from support.golden_models import pictures
+from support.tasks import tasks
 
 from cgrpo.errors import UserError
 from cgrpo.hub import asset
@@ -16,7 +17,6 @@ from cgrpo.rewards import RewardSettings, load_reward, make_reward, scored
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.convert import convert_folder
 from cgrpo.rewards.dino import DinoEncoder, DinoSeg
-from cgrpo.types import Batch
 
 LOADERS = ["clip", "csd", "image-reward", "hpsv3"]  # a transformers folder, and three of our own
 READERS = ["clip", "siglip2 prompt", "image-reward", "hpsv3"]  # with a tokenizer
@@ -33,8 +33,7 @@ def every(tmp_path_factory, golden_dino_v1) -> dict[str, RewardSettings]:
 def scores(settings: RewardSettings) -> torch.Tensor:
     (reference,) = pictures("ref_0")
     images = to_tensor([picture.resize((32, 32)) for picture in pictures("gen_0", "gen_1")])
-    batch = Batch(("0", "1"), ("a red toy", "a toy"), ((reference,),) * 2, ("toy",) * 2)
-    return scored("x", make_reward("x", settings), images, batch)
+    return scored("x", make_reward("x", settings), images, tasks([(reference,)] * 2, ["a red toy", "a toy"]))
 
 
 # Every type of reward: a checkpoint with a fault is refused in one line that names it, or scores the same.
@@ -213,13 +212,11 @@ def test_old_folders_score_the_same(golden_clip, golden_dino_v1, tmp_path):
     some = pictures("gen_0", "gen_1")
     folder = convert_folder(tmp_path / "clip.bin", tmp_path / "clip", golden_clip)
     assert torch.equal(
-        load_reward("clip-i", folder).encoder.pictures(some),
-        load_reward("clip-i", golden_clip).encoder.pictures(some),
+        load_reward("clip-i", folder).encoder.pictures(some), load_reward("clip-i", golden_clip).encoder.pictures(some)
     )
     folder = convert_folder(tmp_path / "dino.bin", tmp_path / "dino", golden_dino_v1)
     assert torch.equal(
-        load_reward("dino", folder).encoder.pictures(some),
-        load_reward("dino", golden_dino_v1).encoder.pictures(some),
+        load_reward("dino", folder).encoder.pictures(some), load_reward("dino", golden_dino_v1).encoder.pictures(some)
     )
     with pytest.raises(UserError, match="there already"):
         convert_folder(tmp_path / "dino.bin", folder, golden_dino_v1)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from support.golden_models import PROMPTS, golden_tokens, pictures
+from support.tasks import tasks
 from support.tiny_rewards import golden
 from torch.nn import functional as F
 
 from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.types import Batch
 
 
 def test_text_scores_are_openais(golden_clip):
@@ -22,8 +22,7 @@ def test_text_scores_are_openais(golden_clip):
     assert (reward.encoder.pictures(made) - F.normalize(expected["img_gen"], dim=-1)).abs().max() <= 1e-5
     assert (reward.encoder.texts(list(PROMPTS)) - F.normalize(expected["txt"], dim=-1)).abs().max() <= 1e-5
     for row, picture in enumerate(made):
-        batch = Batch(("0", "1", "2"), PROMPTS, ((),) * 3, ("",) * 3)
-        scores = reward(to_tensor([picture] * 3), batch)
+        scores = reward(to_tensor([picture] * 3), tasks(prompts=PROMPTS))
         assert (scores.clamp(min=0) - expected["clip_t"][row]).abs().max() <= 1e-5
 
 
@@ -32,8 +31,7 @@ def test_picture_scores_are_openais(golden_clip):
     reward = load_reward("clip-i", golden_clip)
     one, two = pictures("ref_0", "ref_1")
     for row, picture in enumerate(pictures("gen_0", "gen_1", "gen_2")):
-        batch = Batch(("0", "1", "2", "3"), ("",) * 4, ((one,), (two,), (one, two), ()), ("",) * 4)
-        scores = reward(to_tensor([picture] * 4), batch)
+        scores = reward(to_tensor([picture] * 4), tasks([(one,), (two,), (one, two), ()]))
         assert (scores[:2] - expected["clip_i"][row]).abs().max() <= 1e-5
         assert abs(scores[2] - expected["clip_i_mean_refs"][row]) <= 1e-5 and scores[3].isnan()
 
@@ -47,15 +45,14 @@ def test_references_are_encoded_once(golden_clip):
     encode = reward.encoder.prepare
     reward.encoder.prepare = lambda some: asked.append(len(some)) or encode(some)
     images = to_tensor(pictures("gen_0") * 4)
-    batch = Batch(("0", "1", "2", "3"), ("",) * 4, ((one,), (one.copy(),), (one,), (two,)), ("",) * 4)
+    batch = tasks([(one,), (one.copy(),), (one,), (two,)])
     first = reward(images, batch)
     assert sorted(asked) == [1, 1, 4]
     assert torch.equal(reward(images, batch), first) and sorted(asked) == [1, 1, 4, 4]
 
 
 def test_a_group_is_scored_in_chunks(golden_clip):
-    made, references = pictures("gen_0") * 3, ((pictures("ref_0")[0],),) * 3
-    batch = Batch(("0", "1", "2"), ("",) * 3, references, ("",) * 3)
-    scores = load_reward("clip-i", golden_clip, chunk=2)(to_tensor(made), batch)
+    made, references = to_tensor(pictures("gen_0") * 3), [pictures("ref_0")] * 3
+    scores = load_reward("clip-i", golden_clip, chunk=2)(made, tasks(references))
     assert scores.shape == (3,)
     assert scores.tolist() == pytest.approx([golden("clip_io")["clip_i"][0, 0].item()] * 3, abs=1e-5)

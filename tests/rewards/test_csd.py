@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tasks import noise, tasks
 from torch import nn
 from torch.nn import functional as F
 
@@ -11,7 +12,6 @@ from cgrpo.errors import UserError
 from cgrpo.rewards import convert_reward, load_reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.pixels import CLIP
-from cgrpo.types import Batch
 
 WIDTH, STYLE, SIDE, PATCH, LAYERS = 128, 24, 32, 8, 2
 MEAN, DEVIATION = (torch.tensor(values).view(3, 1, 1) for values in CLIP)
@@ -68,11 +68,6 @@ def published() -> Published:
     return made
 
 
-def pictures(count: int, seed: int) -> list[Image.Image]:
-    noise = np.random.default_rng(seed).integers(0, 255, (count, 64, 48, 3), dtype=np.uint8)
-    return [Image.fromarray(one) for one in noise]
-
-
 def by_hand(some: list[Image.Image]) -> torch.Tensor:
     """48 x 64 to 32 x 42, then the 32 rows from row 5 on."""
     small = [np.asarray(one.resize((32, 42), Image.Resampling.BICUBIC))[5:37] for one in some]
@@ -85,9 +80,9 @@ def test_scores_are_those_of_the_published_network(published, tmp_path, form):
     held = {"model_state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 3}
     torch.save(held if form.endswith("pth") else state, tmp_path / form)
     weights = convert_reward(tmp_path / form, "csd", tmp_path / "csd.safetensors")
-    made, references = pictures(3, 0), pictures(2, 1)
+    made, references = noise(48, 64, 0, 3), noise(48, 64, 1, 2)
     expected = published(by_hand(made)) @ published(by_hand(references)).T
-    batch = Batch(("0", "1", "2"), ("",) * 3, ((references[0],), tuple(references), ()), ("",) * 3)
+    batch = tasks([references[:1], references, ()])
     scores = load_reward("csd", weights, chunk=2)(to_tensor(made), batch)
     assert scores[:2].tolist() == pytest.approx([expected[0, 0].item(), expected[1].mean().item()], abs=1e-5)
     assert scores[2].isnan() and expected.std() > 1e-3

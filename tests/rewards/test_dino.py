@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from support import tiny_rewards
+from support.golden_models import pictures
+from support.tasks import noise, tasks
 from torch.nn import functional as F
 from transformers import (
     BitImageProcessorPil,
@@ -21,25 +23,12 @@ from cgrpo.errors import UserError
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.dino import DinoEncoder, DinoSeg
 from cgrpo.rewards.segmenters import Segmenter
-from cgrpo.types import Batch
 
 GEN, REF = ("gen_0", "gen_1", "gen_2"), ("ref_0", "ref_1")
 
 
-def pictures(names) -> list[Image.Image]:
-    images = tiny_rewards.load_file(tiny_rewards.DATA / "images.safetensors")
-    return [Image.fromarray(images[name].numpy()) for name in names]
-
-
 def scene(seed: int, size: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8))
-
-
-def batch_of(references, masks=None) -> Batch:
-    count = len(references)
-    return Batch(
-        tuple(map(str, range(count))), ("p",) * count, tuple(references), ("toy",) * count, reference_masks=masks
-    )
+    return noise(size, size, seed)[0]
 
 
 class LeftHalf(Segmenter):
@@ -70,7 +59,7 @@ def golden_dino(tmp_path_factory) -> DinoSeg:
 
 def test_pixels_features_and_scores_are_the_releases(golden_dino):
     expected = tiny_rewards.golden("dinov2_io")
-    made, references = pictures(GEN), pictures(REF)
+    made, references = pictures(*GEN), pictures(*REF)
     for row, picture in enumerate(made):
         pixels = golden_dino.encoder.processor(images=[picture], return_tensors="pt")["pixel_values"]
         assert pixels.shape == (1, 3, 224, 224)
@@ -81,14 +70,14 @@ def test_pixels_features_and_scores_are_the_releases(golden_dino):
     assert (features - F.normalize(expected["cls_ref"], dim=-1)).abs().max() <= 1e-5
     for row, picture in enumerate(made):
         for column, reference in enumerate(references):
-            score = golden_dino(to_tensor([picture]), batch_of([(reference,)]))
+            score = golden_dino(to_tensor([picture]), tasks([(reference,)]))
             assert abs(score.item() - expected["score_x100"][row, column].item() / 100) <= 1e-5
 
 
 def test_several_references_are_averaged_and_none_is_no_score(golden_dino):
     expected = tiny_rewards.golden("dinov2_io")["score_x100"][0] / 100
-    images = to_tensor(pictures(GEN[:1]) * 2)
-    scores = golden_dino(images, batch_of([tuple(pictures(REF)), ()]))
+    images = to_tensor(pictures(GEN[0]) * 2)
+    scores = golden_dino(images, tasks([tuple(pictures(*REF)), ()]))
     assert abs(scores[0] - expected.mean()) <= 1e-5 and scores[1].isnan()
     assert golden_dino.report() == {}
 
@@ -102,7 +91,7 @@ def test_masks_say_which_pictures_are_cut_out(tiny_dinov2):
 
     def score(masks, picture, other):
         reward = DinoSeg(DinoEncoder(tiny_dinov2), LeftHalf() if masks != "none" else None, masks=masks)
-        return reward(to_tensor([picture]), batch_of([(other,)])).item()
+        return reward(to_tensor([picture]), tasks([(other,)])).item()
 
     both, reference_only, none = (score(masks, made, reference) for masks in ("both", "reference", "none"))
     assert len({round(both, 4), round(reference_only, 4), round(none, 4)}) == 3
@@ -115,7 +104,7 @@ def test_masks_say_which_pictures_are_cut_out(tiny_dinov2):
 def test_shares_left_whole_are_reported_once(tiny_dinov2):
     dark = Image.new("RGB", (40, 40))
     reward = DinoSeg(DinoEncoder(tiny_dinov2), LeftHalf())
-    batch = batch_of([(scene(1), dark), (scene(1),)])
+    batch = tasks([(scene(1), dark), (scene(1),)])
     reward(to_tensor([dark, scene(2)]), batch)
     assert reward.report() == {"unsegmented": 0.5, "reference_unsegmented": pytest.approx(1 / 3)}
     assert reward.report() == {}
@@ -130,30 +119,30 @@ def test_a_given_mask_comes_before_the_segmenter(tiny_dinov2):
     images, reference = to_tensor([scene(0)]), scene(1)
     segmenter = LeftHalf()
     reward = DinoSeg(DinoEncoder(tiny_dinov2), segmenter, masks="reference")
-    found = reward(images, batch_of([(reference,)]))
+    found = reward(images, tasks([(reference,)]))
     assert segmenter.asked == ["toy"]
-    given = reward(images, batch_of([(reference,)], ((mask,),)))
+    given = reward(images, tasks([(reference,)], masks=((mask,),)))
     assert segmenter.asked == ["toy"] and not torch.allclose(given, found, atol=1e-4)
     alone = DinoSeg(
         DinoEncoder(tiny_dinov2), None, masks="reference"
     )  # the release: a mask beside the reference, or none
-    assert torch.equal(alone(images, batch_of([(reference,)], ((mask,),))), given)
+    assert torch.equal(alone(images, tasks([(reference,)], masks=((mask,),))), given)
     assert alone.report() == {"reference_unsegmented": 0.0}
-    whole = alone(images, batch_of([(reference,)], ((None,),)))
+    whole = alone(images, tasks([(reference,)], masks=((None,),)))
     assert torch.allclose(
-        whole, DinoSeg(DinoEncoder(tiny_dinov2), None, masks="none")(images, batch_of([(reference,)])), atol=1e-6
+        whole, DinoSeg(DinoEncoder(tiny_dinov2), None, masks="none")(images, tasks([(reference,)])), atol=1e-6
     )
     assert alone.report() == {"reference_unsegmented": 1.0}
     with pytest.raises(UserError, match=r"'toy' is \(20, 40\) pixels.*\(40, 40\)"):
-        alone(images, batch_of([(reference,)], ((mask.crop((0, 0, 20, 40)),),)))
+        alone(images, tasks([(reference,)], masks=((mask.crop((0, 0, 20, 40)),),)))
 
 
 def test_batches_carry_their_masks():
     mask = Image.new("L", (2, 2))
-    batch = batch_of([(scene(0),), (scene(1),)], ((mask,), (None,)))
+    batch = tasks([(scene(0),), (scene(1),)], masks=((mask,), (None,)))
     assert batch.repeat(2).reference_masks == ((mask,), (mask,), (None,), (None,))
     assert batch.select(slice(1, 2)).reference_masks == ((None,),)
-    assert batch_of([()]).repeat(2).reference_masks is None
+    assert tasks([()]).repeat(2).reference_masks is None
 
 
 def test_both_needs_a_segmenter(tiny_dinov2):
@@ -196,5 +185,5 @@ def test_other_backbones_are_told_by_their_configuration(tmp_path, model, config
     x = ((torch.tensor(pixels) / 255 - mean) / std).permute(2, 0, 1)[None]
     expected = F.normalize(made.eval()(x).pooler_output, dim=-1)
     assert (reward.encoder.pictures([picture]) - expected).abs().max() < 1e-5
-    score = reward(to_tensor([picture]), batch_of([(picture.convert("RGBA"),)]))
+    score = reward(to_tensor([picture]), tasks([(picture.convert("RGBA"),)]))
     assert score.item() == pytest.approx(1, abs=1e-5)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from support.golden_models import pictures
+from support.tasks import tasks
 from support.tiny_rewards import golden
 from torch.nn import functional as F
 from transformers import ViTImageProcessorPil
@@ -15,7 +16,6 @@ from cgrpo.errors import UserError
 from cgrpo.rewards import Reward, load_reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.pixels import centre_crop
-from cgrpo.types import Batch
 
 GEN, REF = ("gen_0", "gen_1", "gen_2"), ("ref_0", "ref_1")
 
@@ -23,11 +23,6 @@ GEN, REF = ("gen_0", "gen_1", "gen_2"), ("ref_0", "ref_1")
 @pytest.fixture(scope="module")
 def reward(golden_dino_v1) -> Reward:
     return load_reward("dino", golden_dino_v1)
-
-
-def batch_of(*references) -> Batch:
-    count = len(references)
-    return Batch(tuple(map(str, range(count))), ("",) * count, references, ("",) * count)
 
 
 def test_pixels_features_and_scores_are_dreambenchs(reward):
@@ -39,7 +34,7 @@ def test_pixels_features_and_scores_are_dreambenchs(reward):
     assert (reward.encoder.model(pixels).last_hidden_state[:, 0] - expected["cls_gen"]).abs().max() <= 1e-5
     assert (reward.encoder.pictures([one, two]) - F.normalize(expected["cls_ref"], dim=-1)).abs().max() <= 1e-5
     for row, picture in enumerate(made):
-        scores = reward(to_tensor([picture] * 4), batch_of((one,), (two,), (one, two), ()))
+        scores = reward(to_tensor([picture] * 4), tasks([(one,), (two,), (one, two), ()]))
         assert (scores[:2] - expected["score"][row]).abs().max() <= 1e-5
         assert abs(scores[2] - expected["score_mean_refs"][row]) <= 1e-5 and scores[3].isnan()
 
@@ -50,7 +45,7 @@ def test_the_folders_own_processor_would_be_another_number(reward, golden_dino_v
     processor = ViTImageProcessorPil.from_pretrained(golden_dino_v1)
     pixels = processor(images=[made, reference], return_tensors="pt")["pixel_values"]
     squashed = F.normalize(reward.encoder.model(pixels).last_hidden_state[:, 0], dim=-1)
-    score = reward(to_tensor([made]), batch_of((reference,)))
+    score = reward(to_tensor([made]), tasks([(reference,)]))
     assert abs(squashed[0] @ squashed[1] - score).item() > 1e-3
 
 
@@ -81,6 +76,6 @@ def test_other_networks_are_refused(golden_dino_v1, tiny_dinov2, tmp_path):
 
 def test_scores_do_not_depend_on_the_chunk(golden_dino_v1, reward):
     made, reference = pictures("gen_0")[0], pictures("ref_0")[0]
-    batch = batch_of(*((reference,),) * 3)
+    batch = tasks([(reference,)] * 3)
     images = to_tensor([made, made.rotate(90), made.rotate(180)])
     assert torch.allclose(load_reward("dino", golden_dino_v1, chunk=2)(images, batch), reward(images, batch), atol=1e-6)

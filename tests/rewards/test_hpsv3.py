@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support import tiny_rewards
+from support import golden_models, tiny_rewards
+from support.tasks import tasks
 from support.tiny_rewards import DATA, TEMPLATE, golden
 
 from cgrpo.errors import UserError
@@ -14,15 +15,13 @@ from cgrpo.rewards import hpsv3
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.hpsv3 import read_template
 from cgrpo.rewards.hpsv3.reward import HPSv3
-from cgrpo.types import Batch
 
 FACTS = json.loads((DATA / "hpsv3.json").read_text())
 PROMPTS = FACTS["prompts"]
 
 
 def pictures() -> list[Image.Image]:
-    images = load_file(DATA / "images.safetensors")
-    return [Image.fromarray(images[name].numpy()) for name in FACTS["images"]]
+    return golden_models.pictures(*FACTS["images"])
 
 
 def make(folder, **settings) -> HPSv3:
@@ -82,7 +81,7 @@ def test_scores_are_the_official_ones(exact):
     assert (logits - expected["logits_if_mrope_WRONG"]).abs().max() > 0.5  # positions count tokens one by one
     one_by_one = torch.cat([exact.preferences([p], [words]) for p, words in zip(pictures(), PROMPTS, strict=True)])
     assert (one_by_one - expected["logits_one_by_one"]).abs().max() <= 5e-5
-    score = exact(to_tensor(pictures()[:1]), Batch(("0",), (PROMPTS[0],), ((),), ("",)))
+    score = exact(to_tensor(pictures()[:1]), tasks(prompts=PROMPTS[:1]))
     assert score.dtype == torch.float32 and abs(score - expected["logits"][0, 0]) <= 5e-5
 
 
@@ -108,14 +107,14 @@ def test_rows_do_not_depend_on_each_other(tiny_hpsv3):
         to_tensor([Image.new("RGB", (32, 32), c) for c in ("red", "teal", "tan")]),
     )
     prompts = ("a cat", "a very much longer prompt about a dog", "é {x}")
-    scores = reward(images, Batch(("0", "1", "2"), prompts, ((),) * 3, ("",) * 3))
-    alone = [reward(images[n : n + 1], Batch(("0",), prompts[n : n + 1], ((),), ("",))) for n in range(3)]
+    scores = reward(images, tasks(prompts=prompts))
+    alone = [reward(images[n : n + 1], tasks(prompts=prompts[n : n + 1])) for n in range(3)]
     assert torch.allclose(scores, torch.cat(alone), atol=1e-5) and scores.unique().numel() == 3
     clear = Image.fromarray(images[0].numpy()).convert("RGBA")
     clear.putalpha(0)  # no more than its colours counts
     assert torch.allclose(reward.preferences([clear], ["a cat"])[:, 0], alone[0], atol=1e-6)
     with pytest.raises(UserError, match=r"holds the model's own token <\|image_pad\|>"):
-        reward(images[:1], Batch(("0",), ("a <|image_pad|>",), ((),), ("",)))
+        reward(images[:1], tasks(prompts=["a <|image_pad|>"]))
 
 
 def test_a_groups_scores_do_not_depend_on_other_groups_even_in_bf16(tiny_hpsv3):
@@ -124,16 +123,14 @@ def test_a_groups_scores_do_not_depend_on_other_groups_even_in_bf16(tiny_hpsv3):
     prompts = ("a cat",) * 3 + ("a very much longer prompt about a dog",) * 3
 
     def scores(rows: slice) -> torch.Tensor:
-        count = len(prompts[rows])
-        return reward(images[rows], Batch(("0",) * count, prompts[rows], ((),) * count, ("",) * count))
+        return reward(images[rows], tasks(prompts=prompts[rows]))
 
     assert torch.equal(scores(slice(0, 6)), torch.cat((scores(slice(0, 3)), scores(slice(3, 6)))))
 
 
 def test_a_picture_too_narrow_for_the_processor_has_no_score(tiny_hpsv3):
     images_NHWC = torch.zeros(2, 2, 402, 3, dtype=torch.uint8)
-    batch = Batch(("a", "b"), ("a toy", "a cat"), ((), ()), ("", ""))
-    assert make(tiny_hpsv3)(images_NHWC, batch).isnan().all()
+    assert make(tiny_hpsv3)(images_NHWC, tasks(prompts=["a toy", "a cat"])).isnan().all()
 
 
 def test_weights_that_do_not_fit_are_named_together(tiny_hpsv3, tmp_path):

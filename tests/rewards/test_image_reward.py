@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.tasks import noise, tasks
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig
@@ -22,7 +23,6 @@ from cgrpo.rewards.image_reward import (
     make_parts,
     published_blip,
 )
-from cgrpo.types import Batch
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase, *(f"##{x}" for x in string.ascii_lowercase)]
 TEXT, VISION, HEADS, SIDE, PATCH = 16, 24, 2, 32, 16
@@ -166,17 +166,12 @@ def folder(tokenizer, tmp_path_factory):
     return convert_image_reward(place / "ImageReward.pt", place / "reward", tokenizer, CONFIG)
 
 
-def scene(width: int, height: int, seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
-
-
 def test_converted_scores_are_blips(folder):
     reward = make_reward("extra", ImageRewardSettings(path=str(folder), chunk=2))
-    pictures = [scene(70, 50, seed) for seed in range(3)]
+    pictures = [noise(70, 50, seed)[0] for seed in range(3)]
     prompts = (*PROMPTS, PROMPTS[0])  # one short, one cut at 35 tokens
-    batch = Batch(("0", "1", "2"), prompts, ((),) * 3, ("",) * 3)
     expected = [by_hand(weights(), picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
-    assert reward(to_tensor(pictures), batch).tolist() == pytest.approx(expected, abs=2e-5)
+    assert reward(to_tensor(pictures), tasks(prompts=prompts)).tolist() == pytest.approx(expected, abs=2e-5)
     assert np.ptp(expected) > 1e-2
 
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 import torch
 from support.packages import install
+from support.tasks import TWO_BLACK, tasks
 
 from cgrpo.errors import UserError
 from cgrpo.rewards import FunctionReward, make_reward, read_settings, scored
-from cgrpo.types import Batch
 
-IMAGES, BATCH = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), Batch(("0", "1"), ("", ""), ((), ()), ("", ""))
+TWO = tasks(prompts=["", ""])
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ class Odd:
     ],
 )
 def test_scores_in_any_common_form(function):
-    assert scored("x", FunctionReward(function, "prompt"), IMAGES, BATCH).tolist() == [1, 1]
+    assert scored("x", FunctionReward(function, "prompt"), TWO_BLACK, TWO).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_scores_in_any_common_form(function):
 )
 def test_a_function_with_a_fault(function, says):
     with pytest.raises(UserError, match=f"reward 'x' .*{says}"):
-        scored("x", FunctionReward(function, "prompt"), IMAGES, BATCH)
+        scored("x", FunctionReward(function, "prompt"), TWO_BLACK, TWO)
 
 
 HEAD = "from cgrpo.rewards import Reward, RewardSettings\nclass Mine(RewardSettings):\n    type: str = 'mine'\n"
@@ -126,5 +126,5 @@ def test_a_package_with_a_fault(tmp_path, monkeypatch, module, source, says):
     module(source)
     install(tmp_path, monkeypatch, "cgrpo.rewards", {"mine": "mine:Mine"})
     with pytest.raises(UserError, match=says) as caught:
-        scored("x", make_reward("x", read_settings({"type": "mine"}, "here")), IMAGES, BATCH)
+        scored("x", make_reward("x", read_settings({"type": "mine"}, "here")), TWO_BLACK, TWO)
     assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from support import open_clip
+from support.tasks import noise, tasks
 from transformers import CLIPModel
 
 from cgrpo.errors import UserError
@@ -15,19 +16,9 @@ from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.convert import convert_open_clip
 from cgrpo.rewards.pixels import CLIP, padded
-from cgrpo.types import Batch
 
 PROMPTS = ("a dog", "a red toy", "a dog")
 MEAN, DEVIATION = (torch.tensor(values).view(3, 1, 1) for values in CLIP)
-
-
-def scene(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8))
-
-
-def batch_of(prompts) -> Batch:
-    count = len(prompts)
-    return Batch(tuple(map(str, range(count))), tuple(prompts), ((),) * count, ("",) * count)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +42,7 @@ def by_hand(picture: Image.Image, side: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 41), (41, 90), (32, 32), (20, 13)])
 def test_padding_keeps_the_whole_picture(size):
-    picture = scene(*size)
+    (picture,) = noise(*size)
     (x,) = padded([picture], 32)
     assert x.shape == (3, 32, 32)
     assert (x - by_hand(picture, 32)).abs().max() < 1e-5
@@ -61,15 +52,15 @@ def test_padding_keeps_the_whole_picture(size):
 
 def test_converted_scores_are_openclips(folder):
     state = open_clip.weights()
-    pictures = [scene(60, 40), scene(60, 40, 1), scene(60, 40, 2)]
+    pictures = [*noise(60, 40), *noise(60, 40, 1), *noise(60, 40, 2)]
     made = torch.stack([(by_hand(picture, 32) - MEAN) / DEVIATION for picture in pictures])
     words = torch.cat([open_clip.encode_words(state, prompt) for prompt in PROMPTS])
     expected = (open_clip.encode_pixels(state, made) * words).sum(-1)
     reward = load_reward("hpsv2", folder, chunk=2)
-    scores = reward(to_tensor(pictures), batch_of(PROMPTS))
+    scores = reward(to_tensor(pictures), tasks(prompts=PROMPTS))
     assert (scores - expected).abs().max() < 1e-5
     assert expected.std() > 1e-3  # tells pictures apart
-    cropped = load_reward("pickscore", folder, processor="")(to_tensor(pictures), batch_of(PROMPTS))
+    cropped = load_reward("pickscore", folder, processor="")(to_tensor(pictures), tasks(prompts=PROMPTS))
     assert (
         cropped / torch.tensor(4.6).exp() - expected
     ).abs().max() > 1e-3  # the usual CLIP preprocessing would be another number
@@ -79,9 +70,9 @@ def test_pickscore_is_the_models_logit(folder, tiny_open_clip, tmp_path):
     """Weights alone in one folder, preprocessing and tokenizer in another."""
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(folder / name, tmp_path / name)
-    pictures = [scene(40, 40), scene(40, 40, 1)]
+    pictures = [*noise(40, 40), *noise(40, 40, 1)]
     reward = load_reward("pickscore", tmp_path, processor=str(tiny_open_clip))
-    scores = reward(to_tensor(pictures), batch_of(PROMPTS[:2]))
+    scores = reward(to_tensor(pictures), tasks(prompts=PROMPTS[:2]))
     model = CLIPModel.from_pretrained(tmp_path).eval()
     pixels = [
         (torch.tensor(np.asarray(p.resize((32, 32), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 255 - MEAN)

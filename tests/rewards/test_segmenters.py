@@ -128,9 +128,7 @@ def tiny_sam3(tmp_path_factory):
     )
     config = Sam3Config(
         vision_config=Sam3VisionConfig(
-            backbone_config=backbone.to_dict(),
-            fpn_hidden_size=32,
-            backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+            backbone_config=backbone.to_dict(), fpn_hidden_size=32, backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]]
         ).to_dict(),
         text_config=CLIPTextConfig(
             vocab_size=600,

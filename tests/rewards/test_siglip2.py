@@ -1,10 +1,9 @@
 """SigLIP 2's scores on tiny checkpoints in the published layouts, against the stock classes called by hand."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from support import tiny_rewards
+from support.tasks import noise, tasks
 from torch.nn import functional as F
 from transformers import (
     Siglip2Config,
@@ -19,7 +18,6 @@ from transformers import (
 from cgrpo.errors import UserError
 from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import to_tensor
-from cgrpo.types import Batch
 
 PROMPTS = ("a Red dog", "a cat", "a red dog")
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -45,11 +43,6 @@ def folder(request, tmp_path_factory):
     return place
 
 
-def pictures(count: int, height: int = 40) -> list[Image.Image]:
-    noise = np.random.default_rng(height).integers(0, 255, (count, height, 60, 3), dtype=np.uint8)
-    return [Image.fromarray(one) for one in noise]
-
-
 def stock(folder):
     kind = SiglipModel if folder.name.startswith("siglip0") else Siglip2Model
     processor = SiglipImageProcessorPil if kind is SiglipModel else Siglip2ImageProcessorPil
@@ -59,13 +52,13 @@ def stock(folder):
 @torch.no_grad()
 def test_identity_is_the_cosine_with_the_references(folder):
     model, processor = stock(folder)
-    made, references = pictures(3), pictures(2, 50)
+    made, references = noise(60, 40, 40, 3), noise(60, 50, 50, 2)
     x, y = (
         torch.cat([model.get_image_features(**processor(images=[p], return_tensors="pt")).pooler_output for p in some])
         for some in (made, references)
     )
     expected = F.normalize(x, dim=-1) @ F.normalize(y, dim=-1).T
-    batch = Batch(("0", "1", "2"), ("",) * 3, ((references[0],), tuple(references), ()), ("",) * 3)
+    batch = tasks([references[:1], references, ()])
     reward = load_reward("siglip2", folder, chunk=2)
     scores = reward(to_tensor(made), batch)
     assert reward.axis == "identity" and not any("text" in key for key, _ in reward.encoder.model.named_parameters())
@@ -77,16 +70,16 @@ def test_identity_is_the_cosine_with_the_references(folder):
 def test_prompt_is_the_cosine_with_the_text_in_lower_case(folder):
     model, processor = stock(folder)
     tokenizer = Siglip2Tokenizer.from_pretrained(folder)
-    made = pictures(3)
+    made = noise(60, 40, 40, 3)
     x = torch.cat([model.get_image_features(**processor(images=[p], return_tensors="pt")).pooler_output for p in made])
     ids = [tokenizer(text.lower())["input_ids"][:12] for text in PROMPTS]
     padded = torch.tensor([row + [tokenizer.pad_token_id] * (12 - len(row)) for row in ids])
     words = model.get_text_features(padded).pooler_output
     expected = (F.normalize(x, dim=-1) * F.normalize(words, dim=-1)).sum(-1)
     reward = load_reward("siglip2", folder, axis="prompt")
-    scores = reward(to_tensor(made), Batch(("0", "1", "2"), PROMPTS, ((),) * 3, ("",) * 3))
+    scores = reward(to_tensor(made), tasks(prompts=PROMPTS))
     assert reward.axis == "prompt" and (scores - expected).abs().max() < 1e-5
-    same = reward(to_tensor([made[0]] * 3), Batch(("0", "1", "2"), PROMPTS, ((),) * 3, ("",) * 3))
+    same = reward(to_tensor([made[0]] * 3), tasks(prompts=PROMPTS))
     assert abs(same[0] - same[2]) < 1e-6 < abs(same[0] - same[1])
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tasks import TWO_BLACK, tasks
 
 from cgrpo.data import ToyboxSource
 from cgrpo.errors import UserError
@@ -111,8 +112,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
 
 
 def test_the_contract_of_a_score():
-    batch = Batch(("0", "1"), ("a", "b"), ((), ()), ("", ""))
-    images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    batch, images = tasks(prompts=["a", "b"]), TWO_BLACK
     infinite = FunctionReward(lambda pictures, batch: [float("inf"), None], "prompt")
     assert scored("x", infinite, images, batch).isnan().all()
     with pytest.raises(UserError, match="'x' returned scores of shape"):

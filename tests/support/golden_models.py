@@ -22,6 +22,7 @@ from transformers import (
     ViTModel,
 )
 
+from cgrpo.rewards.convert import from_open_clip
 from support.tiny_rewards import DATA, IMAGENET, golden
 
 PROMPTS = tuple(json.loads((DATA / "clip.json").read_text())["prompts_for_tokens"])
@@ -38,36 +39,6 @@ def pictures(*names: str) -> list[Image.Image]:
     return [Image.fromarray(images[name].numpy()) for name in names]
 
 
-def openai_clip_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenAI's weights under transformers' names."""
-    made = {
-        "logit_scale": state["logit_scale"],
-        "text_projection.weight": state["text_projection"].T,
-        "visual_projection.weight": state["visual.proj"].T,
-        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
-        "vision_model.embeddings.class_embedding": state["visual.class_embedding"],
-        "vision_model.embeddings.patch_embedding.weight": state["visual.conv1.weight"],
-        "vision_model.embeddings.position_embedding.weight": state["visual.positional_embedding"],
-    }
-    for old, new in (
-        ("ln_final", "text_model.final_layer_norm"),
-        ("visual.ln_pre", "vision_model.pre_layrnorm"),
-        ("visual.ln_post", "vision_model.post_layernorm"),
-    ):
-        made |= {f"{new}.{part}": state[f"{old}.{part}"] for part in ("weight", "bias")}
-    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
-    names["attn.out_proj"] = "self_attn.out_proj"
-    for old, new in (("transformer", "text_model"), ("visual.transformer", "vision_model")):
-        for layer in range(2):
-            before, after = f"{old}.resblocks.{layer}.", f"{new}.encoder.layers.{layer}."
-            for part in ("weight", "bias"):
-                made |= {f"{after}{b}.{part}": state[f"{before}{a}.{part}"] for a, b in names.items()}
-                thirds = state[f"{before}attn.in_proj_{part}"].chunk(3)
-                made |= {f"{after}self_attn.{x}_proj.{part}": t for x, t in zip("qkv", thirds, strict=True)}
-    return {key: value.contiguous() for key, value in made.items()}
-
-
 def build_openai_clip(folder: Path) -> Path:
     """OpenAI's CLIP, two layers of 64, 24 channels of embedding."""
     width = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}
@@ -76,7 +47,7 @@ def build_openai_clip(folder: Path) -> Path:
     )
     vision = CLIPVisionConfig(**width, num_attention_heads=1, image_size=224, patch_size=32)
     model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24))
-    model.load_state_dict(openai_clip_state(golden("clip_state")))
+    model.load_state_dict(dict(from_open_clip(golden("clip_state"))))
     model.save_pretrained(folder)
     CLIPImageProcessorPil().save_pretrained(folder)
     CLIPTokenizer(vocab={"<|startoftext|>": 510, "<|endoftext|>": 511}, merges=[]).save_pretrained(folder)

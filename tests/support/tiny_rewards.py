@@ -168,13 +168,7 @@ def build_hpsv3(folder: Path) -> Path:
         "video_token_id": ids["<|video_pad|>"],
         "vision_start_token_id": ids["<|vision_start|>"],
         "vision_end_token_id": ids["<|vision_end|>"],
-        "vision_config": {
-            "depth": 1,
-            "embed_dim": 16,
-            "num_heads": 1,
-            "mlp_ratio": 2,
-            "hidden_size": 32,
-        },
+        "vision_config": {"depth": 1, "embed_dim": 16, "num_heads": 1, "mlp_ratio": 2, "hidden_size": 32},
     }
     write_backbone(config, folder / "backbone")
     (folder / "template.txt").write_text(TEMPLATE)

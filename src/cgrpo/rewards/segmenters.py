@@ -100,13 +100,7 @@ class GroundedSam(Segmenter):
     """
 
     def __init__(
-        self,
-        detector: Path,
-        sam: Path,
-        *,
-        threshold: float = 0.25,
-        device: torch.device | str = "cpu",
-        chunk: int = 4,
+        self, detector: Path, sam: Path, *, threshold: float = 0.25, device: torch.device | str = "cpu", chunk: int = 4
     ):
         self.detector = load_pretrained(choose(detector, DETECTORS, "detector"), detector)
         self.detector_pixels = load_pretrained("GroundingDinoImageProcessorPil", detector)

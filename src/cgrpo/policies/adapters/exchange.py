@@ -33,11 +33,7 @@ from cgrpo.policies.adapters.known import times
 
 UNO_NAME = "dit_lora.safetensors"  # of UNO's release
 _FILE_NAMES = {"diffusers": FILE_NAME, "uno": UNO_NAME, "comfyui": "comfyui_lora.safetensors"}
-_WRITERS: dict[str, Callable[[State], State]] = {
-    "diffusers": adapter_to_stock,
-    "uno": to_uno,
-    "comfyui": to_comfyui,
-}
+_WRITERS: dict[str, Callable[[State], State]] = {"diffusers": adapter_to_stock, "uno": to_uno, "comfyui": to_comfyui}
 
 
 def convert_adapter(

@@ -43,10 +43,7 @@ def windows(tokenizer: PreTrainedTokenizerBase) -> tuple[Window, ...]:
     def wrapped(prompt: str) -> str:
         return str(
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
         )
 

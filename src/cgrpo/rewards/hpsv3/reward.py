@@ -12,10 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLImageProcessorPil, Qwen2VLModel
-from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    Qwen2VLRotaryEmbedding,
-    Qwen2VLVisionRotaryEmbedding,
-)
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLRotaryEmbedding, Qwen2VLVisionRotaryEmbedding
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.base import Axis, Reward, to_pictures
@@ -158,10 +155,7 @@ def _load(
     with torch.device("meta"):
         body, head = Qwen2VLModel(config), make_head(config.get_text_config().hidden_size)
     needed = body.state_dict() | {HEAD + key: value for key, value in head.state_dict().items()}
-    with (
-        reading_weights(path, "give HPSv3.safetensors"),
-        safe_open(path, framework="pt", device=str(device)) as file,
-    ):
+    with reading_weights(path, "give HPSv3.safetensors"), safe_open(path, framework="pt", device=str(device)) as file:
         names = {_renamed(key): key for key in file.keys() if not key.startswith(UNUSED)}  # noqa: SIM118
         check_fit(path, "HPSv3", shapes(needed), {name: file.get_slice(k).get_shape() for name, k in names.items()})
         state = {

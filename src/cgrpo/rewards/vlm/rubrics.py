@@ -65,10 +65,7 @@ RESPONSE_FORMATS: dict[Format, dict[str, Any] | None] = {
             "strict": True,
             "schema": {
                 "type": "object",
-                "properties": {
-                    "reason": {"type": "string"},
-                    "score": {"type": "integer", "enum": list(LEVELS)},
-                },
+                "properties": {"reason": {"type": "string"}, "score": {"type": "integer", "enum": list(LEVELS)}},
                 "required": ["reason", "score"],
                 "additionalProperties": False,
             },
