@@ -5,25 +5,22 @@ That links and anchors inside docs/ lead somewhere is what `zensical build --str
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
 import shlex
 import textwrap
 import tomllib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from cyclopts import CycloptsError
 from support.command_line import arguments, parse
+from support.pages import blocks, commands
 
 import cgrpo
-from cgrpo.app.main import app, main
+from cgrpo.app.main import app
 from cgrpo.config import load_config, recipes
-from cgrpo.plan import plan
 from cgrpo.section import TOYBOX_POLICIES
 
 ROOT = Path(__file__).parents[1]
@@ -31,29 +28,6 @@ DOCS = ROOT / "docs"
 INDEX = DOCS / "README.md"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-
-
-def blocks(text: str) -> Iterator[tuple[str, str]]:
-    """(language, content) of every fenced block."""
-    for match in re.finditer(r"^ *```(\w*)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
-        yield match[1], match[2]
-
-
-def commands(text: str) -> Iterator[list[str]]:
-    """The arguments of every cgrpo that a page tells to type, whatever starts it."""
-    for language, content in blocks(text):
-        if language not in ("", "sh", "bash", "console"):
-            continue
-        for line in content.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|;|\|", line):
-                try:
-                    words = shlex.split(part, comments=True)
-                except ValueError:  # a line of a text, not of a shell
-                    continue
-                if words[:1] == ["cgrpo"]:
-                    yield words[1:]
-                elif "-m" in words and words[words.index("-m") + 1 : words.index("-m") + 2] == ["cgrpo"]:
-                    yield words[words.index("-m") + 2 :]
 
 
 def without_code(text: str) -> str:
@@ -198,69 +172,6 @@ def test_code_that_is_no_command_is_whole(page: Path) -> None:
             tomllib.loads(content)
         elif language == "json":
             json.loads(content)
-
-
-def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans: arithmetic."""
-    monkeypatch.chdir(tmp_path)
-    pages = [DOCS / "guides" / name for name in ("own-photos.md", "reproduce.md")]
-    told = {tuple(words) for page in pages for words in commands(page.read_text(encoding="utf-8"))}
-    cheap = sorted(words for words in told if words[0] == "plan")
-    assert len(cheap) == 2
-    for words in cheap:
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            assert main(list(words)) == 0, words
-        assert said.getvalue()
-
-
-ONE_CARD = ["data.cache=encoded", "guard.source=heldout.json"]
-AT_ONCE = ["policy.offload=true", "policy.checkpointing=off", "training.micro_batch=1"]  # as in runs/train.sh
-RUNS = {
-    "`runs/train.sh klein-24gb 1` (2 prompts an iteration, CLIP for HPSv3)": ("klein-24gb", []),
-    "the same, no guidance while training": ("klein-24gb", ["policy.guidance=1", "policy.evaluation_guidance=4"]),
-    "`runs/train.sh uno-24gb 1` (UNO in 8 bits, 2 prompts, CLIP for HPSv3)": ("uno-24gb", []),
-    "`runs/train.sh uno-24gb-short 1`": ("uno-24gb-short", []),
-    "`runs/train.sh klein 1` (8 prompts)": ("klein", AT_ONCE),
-    "`runs/train.sh klein 8` (8 prompts)": ("klein", []),
-    "recipe `klein-forward` (32 prompts)": ("klein-forward", []),
-    "`runs/train.sh uno-dinoseg-hpsv3 1` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", AT_ONCE),
-    "`runs/train.sh uno-dinoseg-hpsv3 8` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", []),
-}
-CARDS = [("rtx-3090-24gb", 1), ("rtx-4090-24gb", 1), ("h100-80gb", 1), ("a100-80gb", 8), ("h100-80gb", 8)]
-
-
-def test_hours_and_memory_are_the_plans() -> None:
-    """docs/guides/hardware.md's table by its columns, and the hours of one card in docs/guides/own-photos.md."""
-    hardware, photos = ((DOCS / "guides" / name).read_text() for name in ("hardware.md", "own-photos.md"))
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in hardware.splitlines() if "GiB |" in line]
-    assert [row[0] for row in table] == list(RUNS)
-    for name, iterations, peak, *hours in table:
-        recipe, settings = RUNS[name]
-        cfg = load_config(recipe, [*ONE_CARD, *settings])
-        found = [plan(cfg, gpu=gpu, gpus=count) for told, (gpu, count) in zip(hours, CARDS, strict=True) if told]
-        assert found and all(each.fits for each in found), name
-        assert iterations == f"{cfg.training.iterations:,}", name
-        assert [f"{each.hours:.0f} h" for each in found] == [told for told in hours if told], name
-        assert peak == f"{max(each.memory.peak for each in found) / 2**30:.1f} GiB", name
-        rows = [line for line in photos.splitlines() if f"`{recipe}`" in line and "hours |" in line]
-        if rows and not settings:
-            for each in found[:2]:  # a 3090, a 4090
-                assert any(re.search(rf"\b{each.hours:.0f}\b", row) and peak in row for row in rows), (name, each.hours)
-
-
-def test_checkpoints_are_as_large_as_told() -> None:
-    """Adapter and both moments of AdamW, four bytes each."""
-    told = " ".join((DOCS / "guides" / "hardware.md").read_text().split())
-    sizes = {"uno-dinoseg-hpsv3": "at rank 512", "klein-24gb": "for `klein-24gb`", "uno-24gb": "for `uno-24gb`"}
-    for recipe, words in sizes.items():
-        assert f"{3 * 4 * plan(load_config(recipe), gpu='a100-80gb').trained / 2**30:.1f} GiB {words}" in told, recipe
-
-
-def test_the_plan_shown_is_what_the_command_prints() -> None:
-    (shown,) = [text for _, text in blocks((DOCS / "guides" / "hardware.md").read_text()) if text.startswith("Fits:")]
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        assert main(["plan", "uno-dinoseg-hpsv3", "--gpus", "8", "--set", "data.cache=encoded"]) == 0
-    assert said.getvalue().startswith(shown)
 
 
 def test_what_is_checked_is_there() -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from support.pages import blocks, commands
 
 from cgrpo.algorithm import window_start
+from cgrpo.app.main import main
 from cgrpo.config import Config, load_config, override, parse_config
 from cgrpo.errors import UserError
-from cgrpo.plan import GPUS, Plan, plan, render
+from cgrpo.plan import GPUS, Plan, measured, plan, render
 from cgrpo.plan.gpus import known_gpu
-from cgrpo.plan.memory import total
-from cgrpo.plan.work import lead_steps
+from cgrpo.plan.memory import GIB, total
+from cgrpo.plan.policy import count_policy
+from cgrpo.plan.rewards import reward_models
+from cgrpo.plan.work import Work, estimate_work, lead_steps
 from cgrpo.training.grpo.settings import GrpoConfig
 
+DOCS = Path(__file__).parents[2] / "docs"
 PAPER = {
     "policy": {
         "path": "black-forest-labs/FLUX.1-dev",
@@ -34,6 +41,7 @@ PAPER = {
             "path": "facebook/dinov2-large",
             "segmenter": "facebook/sam-vit-base",
             "detector": "IDEA-Research/grounding-dino-tiny",
+            "chunk": 12,
         },
         "prompt": {"type": "hpsv3", "path": "MizzenAI/HPSv3", "backbone": "Qwen/Qwen2-VL-7B-Instruct"},
     },
@@ -43,6 +51,12 @@ PAPER = {
 
 def paper(*settings: str) -> Config:
     return override(parse_config(PAPER, "paper"), settings)
+
+
+def work(cfg: Config, gpus: int = 8) -> Work:
+    """A plan's work, without measuring memory."""
+    policy = count_policy(cfg.policy, 1, cfg.training.micro_batch)
+    return estimate_work(cfg, policy, reward_models(cfg.rewards), gpus)
 
 
 def size(found: Plan, name: str) -> int:
@@ -134,7 +148,7 @@ def test_the_24_gb_recipes_fit_with_their_guard(recipe: str) -> None:
 
 
 def test_kl_costs_a_forward_of_the_base_a_pair() -> None:
-    without, with_kl = plan(paper(), gpus=8).work, plan(paper("objective.kl=0.01"), gpus=8).work
+    without, with_kl = work(paper()), work(paper("objective.kl=0.01"))
     extra = with_kl.total - without.total
     assert extra == with_kl.operations["reference policy (kl)"]
     assert extra / 168e12 == pytest.approx(33.0 + 4.6, abs=0.15)
@@ -162,8 +176,9 @@ def test_the_plans_windows_are_the_algorithms(steps: int, size: int, stride: int
 
 
 def test_supervised_runs_have_no_rollout() -> None:
-    found = plan(paper("method=sft", "supervised.batch=16"), gpus=8)
-    assert (found.work.sampling_forwards, found.work.pairs, found.work.updates, found.work.micro_batch) == (0, 2, 1, 2)
+    few = work(paper("method=sft", "supervised.batch=16"))
+    assert (few.sampling_forwards, few.pairs, few.updates, few.micro_batch) == (0, 2, 1, 2)
+    found = plan(paper("method=sft", "supervised.batch=32"), gpus=8)
     assert set(found.memory.phases) == {"encode", "update", "step"}
     assert "rewards" not in found.work.operations
 
@@ -173,14 +188,12 @@ def test_preference_pairs_are_two_or_three_pictures_and_made_once() -> None:
     pairs = ("method=preference", "preference.batch=16")
     found, given = plan(paper(*pairs), gpus=8), plan(paper(*pairs, "preference.pairs=votes.jsonl"), gpus=8)
     assert (found.work.pairs, found.work.updates, found.work.micro_batch) == (6, 1, 3)
-    assert plan(paper(*pairs, "preference.similarity=0"), gpus=8).work.pairs == 4
-    assert found.work.operations["reference policy"] == pytest.approx(
-        2 / 3 * plan(paper(*pairs, "policy.rank=1"), gpus=8).work.operations["training, forward"], rel=1e-3
-    )
+    assert work(paper(*pairs, "preference.similarity=0")).pairs == 4
+    assert found.work.operations["reference policy"] == 2 * 2 * count_policy(paper().policy, 1).base
     making = "making pairs, over the run"
     assert making not in given.work.operations and set(given.memory.phases) == {"encode", "update", "step"}
-    twice = plan(paper(*pairs, "preference.tasks=384", "training.iterations=625"), gpus=8)
-    assert twice.work.operations[making] == pytest.approx(4 * found.work.operations[making])
+    twice = work(paper(*pairs, "preference.tasks=384", "training.iterations=625"))
+    assert twice.operations[making] == pytest.approx(4 * found.work.operations[making])
     assert {"sample", "decode", "reward"} <= set(found.memory.phases)
 
 
@@ -232,8 +245,8 @@ def test_what_is_unknown_is_said() -> None:
     assert found.memory.unknown == ("reward prompt: my.module:score",)
     assert any("my.module:score" in note and "unknown" in note for note in found.notes)
     assert any("FLUX.1-dev are assumed" in note for note in found.notes)
-    notes = plan(paper("policy.t5=own/t5"), gpus=8).notes[:2]
-    assert "FLUX.1-dev are assumed" in notes[0] and "policy.t5 'own/t5'" in notes[1]
+    assumed = count_policy(paper("policy.t5=own/t5").policy, 1).assumed
+    assert "FLUX.1-dev are assumed" in assumed[0] and "policy.t5 'own/t5'" in assumed[1]
     assert "beside 1 of unknown size" in render(found)
     for tasks, told in ((), False), (("guard.source=heldout.json",), True):
         notes = plan(load_config("uno-dinoseg-hpsv3", tasks), gpus=8).notes
@@ -375,3 +388,112 @@ def test_what_guidance_by_a_negative_prompt_costs() -> None:
 def test_kleins_24_gb_recipe_fits_with_room_for_the_guards_scorers(gpu: str) -> None:
     found = plan(load_config("klein-24gb"), gpu=gpu)
     assert found.fits and found.memory.peak < 22 * 2**30
+
+
+# Figures that GPUs left, and what the plan makes of them
+
+
+MEASURED = measured.measured_gpus()
+ONE_PROMPT = load_config("uno-dinoseg-hpsv3", ["training.prompts_per_iteration=1"])
+
+
+def test_a_gpu_was_measured() -> None:
+    assert "h100-80gb" in MEASURED
+
+
+@pytest.mark.parametrize("gpu", MEASURED)
+def test_no_step_beats_the_gpu(gpu: str) -> None:
+    """A share above the large product's own would mean wrong operations or a wrong clock."""
+    ceiling = measured.rows(gpu, "chip", "bf16 product")[0]["tflops"] / GPUS[gpu].tflops
+    steps = measured.rows(gpu, "flux", "rollout step") + measured.rows(gpu, "flux", "replay step")
+    assert len(steps) > 5
+    assert all(0.05 < measured.share(gpu, row) < ceiling for row in steps)
+
+
+@pytest.mark.parametrize("gpu", MEASURED)
+def test_the_plans_memory_is_the_measured_peak(gpu: str) -> None:
+    """Base, adapter, gradients and one micro-batch: within 10 %, as on the CPU. No optimizer or rewards there."""
+    for row in measured.rows(gpu, "flux", "replay step"):
+        settings = [f"policy.checkpointing={row['checkpointing']}", f"training.micro_batch={row['micro_batch']}"]
+        memory = plan(override(ONE_PROMPT, settings), gpu=gpu).memory
+        model = sum(part.size or 0 for part in memory.always if part.name in ("transformer", "adapter"))
+        assert (model + total(memory.phases["update"])) / GIB == pytest.approx(row["peak_gib"], rel=0.1), row
+
+
+def test_hours_come_from_the_gpu_where_it_was_measured() -> None:
+    told = plan(ONE_PROMPT, gpu="h100-80gb")
+    assert told.measured and not plan(ONE_PROMPT, gpu="a100-80gb").measured
+    assert plan(ONE_PROMPT, gpu="a100-80gb").utilisation == 0.4
+    assert plan(ONE_PROMPT, gpu="h100-80gb", utilisation=0.5).utilisation == 0.5
+    rollout = next(row for row in measured.rows("h100-80gb", "flux", "rollout step") if row["batch"] == 12)
+    replay = measured.rows("h100-80gb", "flux", "replay step")
+    used = next(row for row in replay if (row["micro_batch"], row["checkpointing"]) == (4, "full"))
+    by_hand = 25 * rollout["seconds"] + 168 * used["seconds"] / 4
+    other = sum(n for part, n in told.work.operations.items() if part.split(",")[0] not in ("sampling", "training"))
+    assert told.seconds == pytest.approx(by_hand + other / (989e12 * 0.4), rel=1e-6)
+
+
+# What the documentation says
+
+
+def test_commands_that_cost_nothing_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans: arithmetic."""
+    monkeypatch.chdir(tmp_path)
+    pages = [DOCS / "guides" / name for name in ("own-photos.md", "reproduce.md")]
+    told = {tuple(words) for page in pages for words in commands(page.read_text(encoding="utf-8"))}
+    cheap = sorted(words for words in told if words[0] == "plan")
+    assert len(cheap) == 2
+    for words in cheap:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            assert main(list(words)) == 0, words
+        assert said.getvalue()
+
+
+ONE_GPU = ["data.cache=encoded", "guard.source=heldout.json"]
+AT_ONCE = ["policy.offload=true", "policy.checkpointing=off", "training.micro_batch=1"]  # as in runs/train.sh
+RUNS = {
+    "`runs/train.sh klein-24gb 1` (2 prompts an iteration, CLIP for HPSv3)": ("klein-24gb", []),
+    "the same, no guidance while training": ("klein-24gb", ["policy.guidance=1", "policy.evaluation_guidance=4"]),
+    "`runs/train.sh uno-24gb 1` (UNO in 8 bits, 2 prompts, CLIP for HPSv3)": ("uno-24gb", []),
+    "`runs/train.sh uno-24gb-short 1`": ("uno-24gb-short", []),
+    "`runs/train.sh klein 1` (8 prompts)": ("klein", AT_ONCE),
+    "`runs/train.sh klein 8` (8 prompts)": ("klein", []),
+    "recipe `klein-forward` (32 prompts)": ("klein-forward", []),
+    "`runs/train.sh uno-dinoseg-hpsv3 1` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", AT_ONCE),
+    "`runs/train.sh uno-dinoseg-hpsv3 8` (UNO, 8 prompts)": ("uno-dinoseg-hpsv3", []),
+}
+SHOWN_GPUS = [("rtx-3090-24gb", 1), ("rtx-4090-24gb", 1), ("h100-80gb", 1), ("a100-80gb", 8), ("h100-80gb", 8)]
+
+
+def test_hours_and_memory_are_the_plans() -> None:
+    """docs/guides/hardware.md's table by its columns, and the hours of one card in docs/guides/own-photos.md."""
+    hardware, photos = ((DOCS / "guides" / name).read_text() for name in ("hardware.md", "own-photos.md"))
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in hardware.splitlines() if "GiB |" in line]
+    assert [row[0] for row in table] == list(RUNS)
+    for name, iterations, peak, *hours in table:
+        recipe, settings = RUNS[name]
+        cfg = load_config(recipe, [*ONE_GPU, *settings])
+        found = [plan(cfg, gpu=gpu, gpus=count) for told, (gpu, count) in zip(hours, SHOWN_GPUS, strict=True) if told]
+        assert found and all(each.fits for each in found), name
+        assert iterations == f"{cfg.training.iterations:,}", name
+        assert [f"{each.hours:.0f} h" for each in found] == [told for told in hours if told], name
+        assert peak == f"{max(each.memory.peak for each in found) / 2**30:.1f} GiB", name
+        rows = [line for line in photos.splitlines() if f"`{recipe}`" in line and "hours |" in line]
+        if rows and not settings:
+            for each in found[:2]:  # a 3090, a 4090
+                assert any(re.search(rf"\b{each.hours:.0f}\b", row) and peak in row for row in rows), (name, each.hours)
+
+
+def test_checkpoints_are_as_large_as_told() -> None:
+    """Adapter and both moments of AdamW, four bytes each."""
+    told = " ".join((DOCS / "guides" / "hardware.md").read_text().split())
+    sizes = {"uno-dinoseg-hpsv3": "at rank 512", "klein-24gb": "for `klein-24gb`", "uno-24gb": "for `uno-24gb`"}
+    for recipe, words in sizes.items():
+        assert f"{3 * 4 * plan(load_config(recipe), gpu='a100-80gb').trained / 2**30:.1f} GiB {words}" in told, recipe
+
+
+def test_the_plan_shown_is_what_the_command_prints() -> None:
+    (shown,) = [text for _, text in blocks((DOCS / "guides" / "hardware.md").read_text()) if text.startswith("Fits:")]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["plan", "uno-dinoseg-hpsv3", "--gpus", "8", "--set", "data.cache=encoded"]) == 0
+    assert said.getvalue().startswith(shown)

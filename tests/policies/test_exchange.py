@@ -12,7 +12,7 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.policies import from_folder, golden_policy, same, shake, stock_velocity, velocity, with_adapter
+from support.policies import from_folder, golden_policy, same, shake, stock_velocity, stock_with, velocity, with_adapter
 from support.tiny_bfl import bfl_autoencoder, bfl_transformer
 from support.tiny_flux import ACROSS_MACHINES, big_headed_transformer, golden, golden_transformer, tiny_autoencoder
 
@@ -80,9 +80,7 @@ def test_to_uno_and_back(tmp_path: Path) -> None:
 def test_converted_uno_in_a_stock_pipeline(uno: Path, tmp_path: Path) -> None:
     """The reference code's output, through FluxPipeline.load_lora_weights."""
     convert_adapter(uno, "diffusers", tmp_path / "stock")
-    stock = golden_transformer()
-    pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
-    pipeline.load_lora_weights(str(tmp_path / "stock"))
+    stock = stock_with(tmp_path / "stock")
     expected = golden("golden_uno/tiny_forward.safetensors")["out.1ref.d"]
     assert torch.allclose(stock_velocity(golden_policy(), stock), expected, atol=ACROSS_MACHINES)
 
@@ -99,19 +97,12 @@ def test_joined_with_its_start(on_merged: tuple[Path, FluxPolicy], uno: Path, tm
     load_adapter(plain.transformer, joined, Origin("tiny", transformer_fingerprint(plain.transformer)))
     assert torch.allclose(velocity(plain), velocity(policy), atol=1e-4)
     assert not torch.allclose(velocity(golden_policy()), velocity(policy), atol=0.1)
+    if to == "diffusers":
+        assert torch.allclose(stock_velocity(policy, stock_with(joined)), velocity(policy), atol=1e-4)
 
 
 def policy_start(file: Path) -> str:
     return header(file)["start_hash"]
-
-
-def test_joined_in_a_stock_pipeline(on_merged: tuple[Path, FluxPolicy], uno: Path, tmp_path: Path) -> None:
-    file, policy = on_merged
-    convert_adapter(file, "diffusers", tmp_path / "joined", join=uno)
-    stock = golden_transformer()
-    pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
-    pipeline.load_lora_weights(str(tmp_path / "joined"))
-    assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)
 
 
 def test_joined_with_a_start_on_other_layers(tmp_path: Path) -> None:
@@ -131,9 +122,7 @@ def test_joined_with_a_start_on_other_layers(tmp_path: Path) -> None:
     file = save_adapter(policy.transformer, tmp_path / "trained", origin=origin)
     joined = convert_adapter(file, "diffusers", tmp_path / "joined", join=tmp_path / "start.safetensors")
     assert {value.shape[0] for key, value in load_file(joined).items() if "lora_A" in key} == {5}
-    stock = golden_transformer()
-    pipeline = FluxPipeline(None, None, None, None, None, None, stock)  # type: ignore[arg-type]
-    pipeline.load_lora_weights(str(tmp_path / "joined"))
+    stock = stock_with(tmp_path / "joined")
     assert torch.allclose(stock_velocity(policy, stock), velocity(policy), atol=1e-4)
     with pytest.raises(UserError, match="ff.net.2 has no place in UNO's layout"):
         convert_adapter(file, "uno", tmp_path / "u", join=tmp_path / "start.safetensors")

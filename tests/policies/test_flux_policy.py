@@ -35,19 +35,13 @@ def start(policy: Policy, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, *policy.latent_shape, generator=generator), torch.linspace(0.2, 0.9, n)
 
 
-@torch.no_grad()
-def test_shapes_and_types(tiny_policy: FluxPolicy) -> None:
+def test_shapes(tiny_policy: FluxPolicy) -> None:
     policy: Policy = tiny_policy  # the protocol holds
-    cond = policy.encode(TWO)
-    x_NLC, sigma_N = start(policy, 2)
+    cond = tiny_policy.encode(TWO)
     assert policy.latent_shape == (24, 32)
     assert cond.text_NLC.shape == (2, 12, 24) and cond.pooled_NC.shape == (2, 20)
     assert cond.reference_NLC.shape == (2, 12, 32) and cond.ids_LD.shape == (24 + 12, 3)
     assert torch.equal(cond.ids_LD, position_ids((4, 6), [(3, 4)], "d")) and cond.ids_LD.dtype == torch.float32
-    v_NLC = policy.velocity(x_NLC, sigma_N, cond)
-    assert v_NLC.shape == x_NLC.shape and v_NLC.dtype == x_NLC.dtype
-    pictures = policy.decode(x_NLC)
-    assert pictures.shape == (2, 32, 48, 3) and pictures.dtype == torch.uint8
     assert policy.trainable_parameters() == {}
 
 

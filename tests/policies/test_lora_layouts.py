@@ -183,21 +183,6 @@ def test_pefts_own_folder(tiny_folder: Path, tmp_path: Path) -> None:
     check(tiny_folder, fused(tiny_folder, file), merged(tiny_folder, tmp_path / "peft"))
 
 
-def test_onetrainers_names(tiny_folder: Path, tmp_path: Path) -> None:
-    """diffusers' names, with kohya's underscores."""
-    split, _ = read_split(saved(tiny_folder, tmp_path / "stock", r=4, lora_alpha=4))
-    state = {}
-    for key, value in split.items():
-        module, matrix, _ = key.rsplit(".", 2)
-        name = "lora_transformer_" + module.replace(".", "_")
-        state[f"{name}.{'lora_down' if matrix == 'lora_A' else 'lora_up'}.weight"] = value
-        state[f"{name}.alpha"] = torch.tensor(2.0)
-    save_file(state, tmp_path / "a.safetensors")
-    found, _ = read_split(tmp_path / "a.safetensors")
-    assert found.keys() == split.keys()
-    assert all(torch.equal(found[key], split[key] * (0.5 if "lora_B" in key else 1)) for key in split)
-
-
 def test_a_text_encoders_part_is_said(tiny_folder: Path, tmp_path: Path, capsys) -> None:
     kept = load_file(saved(tiny_folder, tmp_path, r=4, lora_alpha=4))
     for number, name in enumerate(("text_encoder.text_model.q", "base_model.model.text_model.q", "text_encoder_2.q")):

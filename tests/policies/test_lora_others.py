@@ -16,6 +16,7 @@ from cgrpo.policies.adapters.files import read_split
 
 MODULE, BFL = "transformer_blocks.0.attn.to_out.0", "double_blocks.0.img_attn.proj"
 KOHYA = "lora_unet_double_blocks_0_img_attn_proj"
+ONETRAINER = "lora_transformer_transformer_blocks_0_attn_to_out_0"  # diffusers' names, with kohya's underscores
 CONFIG = {"r": 2, "lora_alpha": 2}
 DOWN, UP = torch.arange(8.0).reshape(2, 4) + 1, torch.arange(8.0).reshape(4, 2) - 3
 
@@ -38,8 +39,7 @@ KOHYAS = state(KOHYA, ".lora_down.weight", ".lora_up.weight")
     ("tensors", "scale"),
     [
         (state(f"transformer.{MODULE}", ".lora_A.mine.weight", ".lora_B.mine.weight"), 1),  # peft's adapter by name
-        (state(f"transformer._orig_mod.{MODULE}"), 1),  # compiled
-        (state(f"module.transformer.{MODULE}"), 1),  # of several processes
+        (state(ONETRAINER, ".lora_down.weight", ".lora_up.weight") | {f"{ONETRAINER}.alpha": torch.tensor(4.0)}, 2),
         (state(f"base_model.model.diffusion_model.{BFL}"), 1),
         ({key: value[..., None, None] for key, value in KOHYAS.items()}, 1),  # a convolution over one pixel
         (KOHYAS | {f"{KOHYA}.alpha": torch.tensor(4, dtype=torch.int64)}, 2),

@@ -1,8 +1,11 @@
-"""A page that cgrpo wrote, parsed."""
+"""Pages parsed: those that cgrpo writes, and those of the documentation."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -50,3 +53,26 @@ class Page(HTMLParser):
             self._data += data
         elif tag not in ("", "style", "script"):
             self.text += data
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(language, content) of every fenced block."""
+    for match in re.finditer(r"^ *```(\w*)\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        yield match[1], match[2]
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The arguments of every cgrpo that a page tells to type, whatever starts it."""
+    for language, content in blocks(text):
+        if language not in ("", "sh", "bash", "console"):
+            continue
+        for line in content.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;|\|", line):
+                try:
+                    words = shlex.split(part, comments=True)
+                except ValueError:  # a line of a text, not of a shell
+                    continue
+                if words[:1] == ["cgrpo"]:
+                    yield words[1:]
+                elif "-m" in words and words[words.index("-m") + 1 : words.index("-m") + 2] == ["cgrpo"]:
+                    yield words[words.index("-m") + 2 :]

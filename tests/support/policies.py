@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from diffusers import FluxPipeline
 from torch import Tensor
 
 from cgrpo.policies.adapters.files import read_for
@@ -59,6 +60,13 @@ def velocity(policy: FluxPolicy) -> Tensor:
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def stock_with(adapter: Path) -> Any:
+    """The stock transformer of a stock pipeline that has loaded an adapter's file or folder."""
+    pipeline = FluxPipeline(None, None, None, None, None, None, golden_transformer())  # type: ignore[arg-type]
+    pipeline.load_lora_weights(str(adapter))
+    return pipeline.transformer
 
 
 def stock_velocity(policy: FluxPolicy, transformer: torch.nn.Module) -> Tensor:

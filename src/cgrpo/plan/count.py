@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
@@ -142,93 +141,9 @@ class Counted:
 def count_call(model: nn.Module, call: Callable[[], object]) -> Counted:
     """What ``call`` takes, which runs ``model`` on made-up tensors, without gradients."""
     model.eval().requires_grad_(False)
-    with made_up(model) as meter, torch.no_grad(), equal_blocks_once(model, meter):
+    with made_up(model) as meter, torch.no_grad():
         call()
     return Counted(meter.operations, meter.peak)
-
-
-@contextmanager
-def equal_blocks_once(model: nn.Module, meter: Meter) -> Iterator[None]:
-    """Within it, without gradients, equal blocks of a list are run once for inputs of one kind, then counted again.
-
-    Blocks are equal where their parameters' shapes and all their modules' plain settings are.
-    """
-    calls: dict[Any, Any] = {}
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
-    blocks = {block: block.forward for blocks in lists for block in blocks}
-    for block, forward in blocks.items():
-        block.forward = _once(forward, _layout(block), calls, meter)
-    yield
-    for block in blocks:
-        del block.forward
-
-
-def _layout(block: nn.Module) -> tuple[Any, ...]:
-    tensors = [(name, x.shape, x.dtype) for name, x in (*block.named_parameters(), *block.named_buffers())]
-    plain = [
-        (name, type(module), key, value)
-        for name, module in block.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, int | float | str | tuple) and key != "layer_idx"
-    ]
-    return type(block), *tensors, *plain
-
-
-def _once(forward: Callable[..., Any], layout: Any, calls: dict[Any, Any], meter: Meter) -> Callable[..., Any]:
-    """``forward``, run for the first inputs of a kind alone."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        inputs, structure = tree_flatten((args, kwargs))
-        kind = layout, structure, *map(_kind, inputs)
-        if kind in calls:
-            operations, at_work, again = calls[kind]
-            meter.operations += operations
-            meter.peak = max(meter.peak, meter.now + at_work)
-            return again(inputs)
-        operations, now, peak = meter.operations, meter.now, meter.peak
-        meter.peak = now
-        results = forward(*args, **kwargs)
-        calls[kind] = meter.operations - operations, meter.peak - now, _again(results, inputs)
-        meter.peak = max(peak, meter.peak)
-        return results
-
-    return run
-
-
-def _kind(value: Any) -> Any:
-    """What an input has in common with others that cost as much; an object of unknown state is like no other."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype
-    if isinstance(value, np.ndarray):
-        return tuple(value.flat)
-    return value if value is None or isinstance(value, int | float | str | torch.dtype) else object()
-
-
-def _again(results: Any, inputs: list[Any]) -> Callable[[list[Any]], Any]:
-    """How to make results like these of other inputs: views of their memory and of as much new memory."""
-    leaves, structure = tree_flatten(results)
-    places = {_memory(given): place for place, given in enumerate(inputs) if isinstance(given, Tensor)}
-    new: list[tuple[int, torch.dtype]] = []
-    views: list[tuple[int, Any, Any, Any] | None] = []
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor):
-            views.append(None)
-            continue
-        if _memory(leaf) not in places:
-            places[_memory(leaf)] = len(inputs) + len(new)
-            new.append((leaf.untyped_storage().nbytes() // leaf.itemsize, leaf.dtype))
-        views.append((places[_memory(leaf)], leaf.shape, leaf.stride(), leaf.storage_offset()))
-    plain = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-
-    def make(inputs: list[Any]) -> Any:
-        sources = [*inputs, *(torch.empty(size, dtype=dtype) for size, dtype in new)]
-        made = (
-            value if view is None else sources[view[0]].as_strided(*view[1:])
-            for view, value in zip(views, plain, strict=True)
-        )
-        return tree_unflatten(list(made), structure)
-
-    return make
 
 
 def _memory(tensor: Tensor) -> int:

@@ -180,8 +180,13 @@ class CountedPolicy:
     @cached_property
     def base(self) -> int:
         """Operations of one sample's forward without the adapter."""
-        policy, transformer = self.policy
-        return count_call(transformer, lambda: self._velocity(policy, 1)).operations
+
+        def count(empty: EmptyPolicy) -> dict[str, int]:
+            with self._made_up(empty) as meter, empty.policy.reference(), torch.no_grad():
+                self._velocity(empty.policy, 1)
+            return {"base": meter.operations}
+
+        return self._whole(self._each(count))["base"]
 
     @cached_property
     def operations(self) -> Operations:
@@ -281,16 +286,18 @@ def _trained(empty: EmptyPolicy) -> int:
     return sum(parameter.numel() for parameter in empty.policy.trainable_parameters().values())
 
 
-_NO_MATTER = ("checkpointing", "offload", "compile", "quantise", "evaluation_guidance", "guidance_gradient")
-
-
+_NO_MATTER = (
+    "checkpointing", "offload", "compile", "quantise", "guidance", "evaluation_guidance", "guidance_gradient", "start",
+    "start_mode", "base_differs",
+)  # fmt: skip
 _COUNTED: dict[tuple[str, int], CountedPolicy] = {}
 
 
 def count_policy(settings: PolicySettings, references: int, samples: int = 1) -> CountedPolicy:
     """The policy that ``settings`` name, counted once per process whatever else they say."""
-    defaults = {key: PolicySettings.model_fields[key].default for key in _NO_MATTER}
-    settings = settings.model_copy(update=defaults | {"guidance": 1.0})
+    defaults = {key: PolicySettings.model_fields[key].default for key in _NO_MATTER} | {"guidance": 1.0}
+    several = settings.several_size if references > 1 else 0
+    settings = settings.model_copy(update=defaults | {"several_size": several})
     key = settings.model_dump_json(), references
     if key not in _COUNTED:
         _COUNTED[key] = CountedPolicy(settings, references, samples)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cgrpo.hub import Wanted, locate
-from cgrpo.rewards.base import Axis, Reward, to_pictures
+from cgrpo.rewards.base import Axis, to_pictures
 from cgrpo.rewards.clip import ClipEncoder
 from cgrpo.rewards.settings import ModelSettings
+from cgrpo.rewards.similarity import EncoderReward
 from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import Place
 from cgrpo.types import Batch
@@ -57,7 +58,7 @@ class AestheticSettings(ModelSettings):
         return write_weights(state, out)
 
 
-class Aesthetic(Reward):
+class Aesthetic(EncoderReward):
     """LAION's aesthetic score of a picture alone, about 1 to 10; the prompt is not looked at.
 
     Model: OpenAI CLIP ViT-L/14, its unit-length image embedding (768), fp32, then the head in ``head`` (safetensors):
@@ -72,13 +73,9 @@ class Aesthetic(Reward):
         from cgrpo.rewards.loading import load_weights
 
         state = load_weights(head, "give a safetensors file, made once from the .pth by `cgrpo rewards convert`")
-        self.encoder = encoder
         self.version: Version = "v1" if state.keys() == {"weight", "bias"} else "v2"
         self.head = load_head(state, head, self.version, encoder.model.config.projection_dim)
-        self.unit = f"LAION aesthetic {self.version.upper()}, about 1 to 10"
-
-    def to(self, device: torch.device | str) -> None:
-        self.encoder.to(device)
+        super().__init__(encoder, f"LAION aesthetic {self.version.upper()}, about 1 to 10")
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         return self.head(self.encoder.pictures(to_pictures(images_NHWC)))[:, 0]

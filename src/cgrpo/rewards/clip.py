@@ -131,11 +131,11 @@ class ClipEncoder(Encoder):
         self.padded = padded
         self.processor = None if padded else load_pretrained("CLIPImageProcessorPil", beside)
         self.tokenizer = load_pretrained("AutoTokenizer", beside) if texts else None
-        super().__init__(load_pretrained("CLIPModel", folder), chunk)
+        model = load_pretrained("CLIPModel", folder)
         if not texts:
-            del self.model.text_model, self.model.text_projection
-        self.length = self.model.config.text_config.max_position_embeddings
-        self.to(device)
+            del model.text_model, model.text_projection
+        self.length = model.config.text_config.max_position_embeddings
+        super().__init__(model, chunk, device)
 
     def prepare(self, pictures: list[Image]) -> Tensor:
         if self.processor is None:

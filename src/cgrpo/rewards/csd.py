@@ -62,11 +62,9 @@ class CsdEncoder(Encoder):
     def __init__(self, weights: Path, device: torch.device | str, chunk: int):
         from cgrpo.rewards.loading import load_weights
 
-        super().__init__(
-            _load(load_weights(weights, "`cgrpo rewards convert` makes it of CSD's pickle"), weights), chunk
-        )
+        state = load_weights(weights, "`cgrpo rewards convert` makes it of CSD's pickle")
+        super().__init__(_load(state, weights), chunk, device)
         self.side = self.model.config.image_size
-        self.to(device)
 
     def prepare(self, pictures: list[Image]) -> Tensor:
         from cgrpo.rewards.pixels import CLIP, as_floats, centre_crop, normalised

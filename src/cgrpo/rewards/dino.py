@@ -97,8 +97,7 @@ class DinoEncoder(Encoder):
 
         model, processor = choose(folder, BACKBONES, "DINO")
         self.processor = load_pretrained(processor, folder)
-        super().__init__(load_pretrained(model, folder), chunk)
-        self.to(device)
+        super().__init__(load_pretrained(model, folder), chunk, device)
 
     def prepare(self, pictures: list[Image]) -> Tensor:
         return self.processor(images=pictures, return_tensors="pt")["pixel_values"]
@@ -237,8 +236,8 @@ class DinoV1Encoder(Encoder):
     def __init__(self, folder: Path, device: torch.device | str, chunk: int):
         from cgrpo.rewards.loading import choose, load_pretrained
 
-        super().__init__(load_pretrained(choose(folder, {"vit": "ViTModel"}, "DINO"), folder, pooler=False), chunk)
-        self.to(device)
+        model = load_pretrained(choose(folder, {"vit": "ViTModel"}, "DINO"), folder, pooler=False)
+        super().__init__(model, chunk, device)
 
     def prepare(self, pictures: list[Image]) -> Tensor:
         from cgrpo.rewards.pixels import IMAGENET, as_floats, centre_crop, normalised

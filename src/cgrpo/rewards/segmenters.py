@@ -51,16 +51,11 @@ class Segmenter(Protocol):
         """Move the models there."""
 
 
-class SemanticSegmenter(Segmenter):
-    """Any Segformer checkpoint with a closed vocabulary: a phrase is looked up among its class names.
+class _OneModel(Segmenter):
+    """A segmenter of one model, which segments ``chunk`` pictures at a time."""
 
-    A class covering less than ``min_share`` of the picture counts as not found.
-    """
-
-    def __init__(self, folder: Path, *, device: torch.device | str = "cpu", min_share: float = 0.01, chunk: int = 64):
-        self.processor = load_pretrained("SegformerImageProcessorPil", folder)
-        self.model = load_pretrained("SegformerForSemanticSegmentation", folder)
-        self.min_share, self.chunk = min_share, chunk
+    def __init__(self, name: str, folder: Path, device: torch.device | str, chunk: int):
+        self.model, self.chunk = load_pretrained(name, folder), chunk
         self.to(device)
 
     def to(self, device: torch.device | str) -> None:
@@ -68,24 +63,40 @@ class SemanticSegmenter(Segmenter):
         self.model.to(device)
 
     def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        masks: list[np.ndarray | None] = []
+        with torch.no_grad():
+            for first in range(0, len(pictures), self.chunk):
+                rows = slice(first, first + self.chunk)
+                masks += self._segment(pictures[rows], phrases[rows])
+        return masks
+
+    def _segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        """``segment``, for pictures that share a forward."""
+        raise NotImplementedError
+
+
+class SemanticSegmenter(_OneModel):
+    """Any Segformer checkpoint with a closed vocabulary: a phrase is looked up among its class names.
+
+    A class covering less than ``min_share`` of the picture counts as not found.
+    """
+
+    def __init__(self, folder: Path, *, device: torch.device | str = "cpu", min_share: float = 0.01, chunk: int = 64):
+        self.processor = load_pretrained("SegformerImageProcessorPil", folder)
+        self.min_share = min_share
+        super().__init__("SegformerForSemanticSegmentation", folder, device, chunk)
+
+    def _segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
         vocabulary = self.model.config.label2id or {}
         unknown = sorted(set(phrases) - set(vocabulary))
         if unknown:
             raise UserError(f"segmenter: no class named {unknown[0]!r}; it knows {', '.join(sorted(vocabulary))}")
-        masks: list[np.ndarray | None] = []
-        for first in range(0, len(pictures), self.chunk):
-            rows = slice(first, first + self.chunk)
-            masks += self._segment(pictures[rows], [vocabulary[phrase] for phrase in phrases[rows]])
-        return masks
-
-    @torch.no_grad()
-    def _segment(self, pictures: list[Image.Image], classes: list[int]) -> list[np.ndarray | None]:
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
         logits = self.model(pixels.to(self.device)).logits
         masks: list[np.ndarray | None] = []
-        for row, picture, wanted in zip(logits, pictures, classes, strict=True):
+        for row, picture, phrase in zip(logits, pictures, phrases, strict=True):
             full = F.interpolate(row[None], size=picture.size[::-1], mode="bilinear", align_corners=False)[0]
-            mask = (full.argmax(0) == wanted).cpu().numpy()
+            mask = (full.argmax(0) == vocabulary[phrase]).cpu().numpy()
             masks.append(mask if mask.mean() >= self.min_share else None)
         return masks
 
@@ -161,7 +172,7 @@ class GroundedSam(Segmenter):
         return [mask[0, 0].numpy() for mask in masks]
 
 
-class Sam3Segmenter(Segmenter):
+class Sam3Segmenter(_OneModel):
     """SAM 3: the mask of the best-scoring instance of a phrase, one model.
 
     Pictures squashed to the configuration's square (1008) by PIL's bilinear filter, normalised by mean and deviation
@@ -170,28 +181,16 @@ class Sam3Segmenter(Segmenter):
     """
 
     def __init__(self, folder: Path, *, threshold: float = 0.3, device: torch.device | str = "cpu", chunk: int = 4):
-        self.model = load_pretrained("Sam3Model", folder)
+        super().__init__("Sam3Model", folder, device, chunk)
         self.tokenizer = load_pretrained("AutoTokenizer", folder)
         side = self.model.config.image_size
         self.processor = ViTImageProcessorPil(
             size={"height": side, "width": side}, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
         )
-        self.threshold, self.chunk = threshold, chunk
-        self.to(device)
+        self.threshold = threshold
 
-    def to(self, device: torch.device | str) -> None:
-        self.device = device
-        self.model.to(device)
-
-    def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
-        masks: list[np.ndarray | None] = []
-        for first in range(0, len(pictures), self.chunk):
-            rows = slice(first, first + self.chunk)
-            masks += self._segment(pictures[rows], [_named(phrase) for phrase in phrases[rows]])
-        return masks
-
-    @torch.no_grad()
     def _segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        phrases = [_named(phrase) for phrase in phrases]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
         length = self.model.config.text_config.max_position_embeddings
         text = self.tokenizer(phrases, padding="max_length", truncation=True, max_length=length, return_tensors="pt")

@@ -56,14 +56,14 @@ class Siglip2Encoder(Encoder):
     def __init__(self, folder: Path, device: torch.device | str, chunk: int, *, texts: bool):
         from cgrpo.rewards.loading import choose, load_pretrained
 
-        model, processor = choose(folder, MODELS, "SigLIP 2")
+        name, processor = choose(folder, MODELS, "SigLIP 2")
         self.processor = load_pretrained(processor, folder)
         self.tokenizer = load_pretrained("AutoTokenizer", folder) if texts else None
-        super().__init__(load_pretrained(model, folder), chunk)
-        self.length = self.model.config.text_config.max_position_embeddings
+        model = load_pretrained(name, folder)
+        self.length = model.config.text_config.max_position_embeddings
         if not texts:
-            del self.model.text_model
-        self.to(device)
+            del model.text_model
+        super().__init__(model, chunk, device)
 
     def prepare(self, pictures: list[Image]) -> Any:
         return self.processor(images=pictures, return_tensors="pt")

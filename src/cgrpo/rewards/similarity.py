@@ -24,8 +24,9 @@ class Encoder:
 
     model: Any
 
-    def __init__(self, model: Any, chunk: int):
+    def __init__(self, model: Any, chunk: int, device: torch.device | str):
         self.model, self.chunk = model, chunk
+        self.to(device)
 
     def prepare(self, pictures: list[Image]) -> Any:
         """RGB pictures as ``embed`` takes them: pixel values [N, 3, H, W], or anything with ``to``."""
@@ -71,7 +72,17 @@ def _unit_length(rows_NC: Tensor) -> Tensor:
     return F.normalize(rows_NC, dim=-1).cpu()
 
 
-class PictureSimilarity(Reward):
+class EncoderReward(Reward):
+    """A reward whose only model is ``encoder``'s."""
+
+    def __init__(self, encoder: Encoder, unit: str):
+        self.encoder, self.unit = encoder, unit
+
+    def to(self, device: torch.device | str) -> None:
+        self.encoder.to(device)
+
+
+class PictureSimilarity(EncoderReward):
     """Cosine of the embeddings of picture and reference, both whole; its mean over references, NaN with none.
 
     The last 4,096 references are encoded once.
@@ -80,11 +91,8 @@ class PictureSimilarity(Reward):
     axis: Axis = "identity"
 
     def __init__(self, encoder: Encoder, unit: str):
-        self.encoder, self.unit = encoder, unit
+        super().__init__(encoder, unit)
         self._references = EncodeOnce(self._encode_reference)
-
-    def to(self, device: torch.device | str) -> None:
-        self.encoder.to(device)
 
     def _encode_reference(self, picture: Image) -> Tensor:
         return self.encoder.pictures([picture])[0]
@@ -102,17 +110,15 @@ class PictureSimilarity(Reward):
         return torch.stack(scores)
 
 
-class PromptSimilarity(Reward):
+class PromptSimilarity(EncoderReward):
     """Cosine of the embeddings of picture and raw prompt, times ``scale``. The last 4,096 prompts are encoded once."""
 
     axis: Axis = "prompt"
 
     def __init__(self, encoder: Encoder, unit: str, scale: Tensor | float = 1.0):
-        self.encoder, self.unit, self.scale = encoder, unit, scale
+        super().__init__(encoder, unit)
+        self.scale = scale
         self._texts = EncodeOnce(self._encode_prompt)
-
-    def to(self, device: torch.device | str) -> None:
-        self.encoder.to(device)
 
     def _encode_prompt(self, prompt: str) -> Tensor:
         return self.encoder.texts([prompt])[0]
