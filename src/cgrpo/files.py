@@ -39,6 +39,15 @@ def reading(path: Path | str, cure: str = "", *more: type[Exception]) -> Iterato
         raise UserError(f"{path}: can't be read ({reason})", better) from error
 
 
+def read_table(path: Path, cure: str = "") -> dict[str, Any]:
+    """The table of a JSON file. Raises UserError as ``reading``, also for any other value."""
+    with reading(path, cure):
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(table, dict):
+            raise ValueError("no table")
+    return table
+
+
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
     """Turn an OSError within into a UserError that names ``path``."""

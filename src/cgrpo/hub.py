@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cgrpo.errors import UserError
-from cgrpo.files import reading
+from cgrpo.files import read_table
 
 _REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.safetensors)?")
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -89,11 +89,7 @@ def read_settings(path: str | Path, file: str = "config.json") -> dict[str, Any]
     found = place / file if place.is_dir() else _cached(name, file, revision or None)
     if found is None:
         return _published().get(f"{name.rsplit('/', 1)[-1].lower()}/{file}")
-    with reading(found):
-        table = json.loads(found.read_text(encoding="utf-8-sig"))
-    if not isinstance(table, dict):
-        raise UserError(f"{found}: not a JSON table", "give a complete checkpoint folder")
-    return table
+    return read_table(found, "give a complete checkpoint folder")
 
 
 def _cached(name: str, file: str, revision: str | None) -> Path | None:

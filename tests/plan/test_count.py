@@ -259,12 +259,16 @@ def test_counts_are_those_of_real_tensors(tmp_path: Path, name: str, like_cuda: 
 
 
 def test_a_call_is_counted_as_real_tensors_are() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8), nn.LayerNorm(8))
+
     with torch.device("meta"):
-        model = nn.Sequential(nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8), nn.LayerNorm(8))
+        model = make()
     found = count_call(model, lambda: model(torch.empty(5, 8)))
     assert found.operations == 2 * 2 * 5 * 8 * 24
+    real = make()
     with Live() as live, torch.no_grad():
-        model.to_empty(device="cpu")(torch.empty(5, 8))
+        real(torch.empty(5, 8))
     assert found.at_work == live.peak
 
 
@@ -273,7 +277,7 @@ def test_a_folder_without_its_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"transformer/config\.json"):
         count_policy(PolicySettings(path=str(tmp_path), type="flux"), 1)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match=r"config\.json: not a JSON table"):
+    with pytest.raises(UserError, match="config.json: can't be read"):
         read_settings(tmp_path)
 
 

@@ -155,15 +155,14 @@ def test_kl_costs_a_forward_of_the_base_a_pair() -> None:
 
 
 def test_references_and_windows() -> None:
-    found = plan(paper("policy.reference_size=320"), gpus=8, references=2)
-    assert found.tokens.references == 2 * 20 * 20
-    assert plan(paper("sampling.window.type=all"), gpus=8).work.pairs == 12 * 24
-    sliding = plan(paper("sampling.window.type=sliding", "sampling.window.size=4"), gpus=8).work
+    assert count_policy(paper("policy.reference_size=320").policy, 2).tokens.references == 2 * 20 * 20
+    assert work(paper("sampling.window.type=all")).pairs == 12 * 24
+    four = ("sampling.window.type=sliding", "sampling.window.size=4")
+    sliding, wide = work(paper(*four)), work(paper(*four, "sampling.window.stride=9"))
     assert sliding.pairs == 12 * 4
     # T = 25: the window begins at 0 .. 20, at 10 on average; until there a group of 12 is one.
     assert sliding.sampling_forwards == 12 * 15 + 10
-    wide = plan(paper("sampling.window.type=sliding", "sampling.window.size=4", "sampling.window.stride=9"), gpus=8)
-    assert wide.work.sampling_forwards == round(12 * (25 - 47 / 4) + 47 / 4)  # at 0, 9, 18 and 20
+    assert wide.sampling_forwards == round(12 * (25 - 47 / 4) + 47 / 4)  # at 0, 9, 18 and 20
 
 
 @pytest.mark.parametrize(("steps", "size", "stride"), [(25, 4, 1), (25, 4, 9), (10, 3, 1), (10, 9, 2), (8, 2, 3)])
@@ -185,16 +184,17 @@ def test_supervised_runs_have_no_rollout() -> None:
 
 def test_preference_pairs_are_two_or_three_pictures_and_made_once() -> None:
     """Winner, loser and reference; the frozen policy sees the first two. Making them is spread over the run."""
-    pairs = ("method=preference", "preference.batch=16")
-    found, given = plan(paper(*pairs), gpus=8), plan(paper(*pairs, "preference.pairs=votes.jsonl"), gpus=8)
-    assert (found.work.pairs, found.work.updates, found.work.micro_batch) == (6, 1, 3)
-    assert work(paper(*pairs, "preference.similarity=0")).pairs == 4
-    assert found.work.operations["reference policy"] == 2 * 2 * count_policy(paper().policy, 1).base
-    making = "making pairs, over the run"
+    pairs, making = ("method=preference", "preference.batch=16"), "making pairs, over the run"
+    three, twice = work(paper(*pairs)), work(paper(*pairs, "preference.tasks=384", "training.iterations=625"))
+    assert (three.pairs, three.updates, three.micro_batch) == (6, 1, 3)
+    assert three.operations["reference policy"] == 2 * 2 * count_policy(paper().policy, 1).base
+    assert twice.operations[making] == pytest.approx(4 * three.operations[making])
+    two, given = (
+        plan(paper(*pairs, "preference.similarity=0", *more), gpus=8)
+        for more in ((), ("preference.pairs=votes.jsonl",))
+    )
+    assert two.work.pairs == 4 and {"sample", "decode", "reward"} <= set(two.memory.phases)
     assert making not in given.work.operations and set(given.memory.phases) == {"encode", "update", "step"}
-    twice = work(paper(*pairs, "preference.tasks=384", "training.iterations=625"))
-    assert twice.operations[making] == pytest.approx(4 * found.work.operations[making])
-    assert {"sample", "decode", "reward"} <= set(found.memory.phases)
 
 
 def test_the_forward_process_trains_levels_and_asks_the_old_policy() -> None:
@@ -255,8 +255,8 @@ def test_what_is_unknown_is_said() -> None:
 
 def test_the_packages_own_world_is_read_from_its_files() -> None:
     """32 x 32 pixels, 8 a token; 12 text tokens; 6 prompts * 12 samples * 10 steps, int(0.6 * 9) = 5 trained."""
-    found = plan(load_config())
-    assert (found.tokens.target, found.tokens.references, found.tokens.text) == (16, 16, 12)
+    found = plan(load_config(), references=2)
+    assert (found.tokens.target, found.tokens.references, found.tokens.text) == (16, 2 * 16, 12)
     assert (found.work.sampling_forwards, found.work.pairs) == (720, 360)
     assert not any("assumed" in note for note in found.notes)
     assert None not in found.parameters.values()
@@ -271,7 +271,7 @@ def test_the_text() -> None:
 
 
 def test_so_little_work_is_bound_by_latency() -> None:
-    text = render(plan(load_config()))
+    text = render(plan(load_config(), references=2))
     assert "bound by latency" in text and " ms" not in text
 
 

@@ -20,6 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from cgrpo.policies.settings import Checkpointing
+
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)
 
 
@@ -128,6 +130,51 @@ def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[Meter]:
     with meter, patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1"):
         meter.restart()
         yield meter
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one sample."""
+
+    target: int
+    references: int
+    text: int
+
+    @property
+    def all(self) -> int:
+        return self.target + self.references + self.text
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one sample's forward and backward: matrix products, convolutions and attention.
+
+    base      a forward without the adapter
+    forward   with it
+    backward  without what checkpointing computes again
+    again     what checkpointing computes again, by its mode
+    """
+
+    base: int
+    forward: int
+    backward: int
+    again: dict[Checkpointing, int]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes: what a forward keeps for its backward, and the most that is at work beyond that at any time."""
+
+    kept: int
+    at_work: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parameters of one block, and how many of them are the matrices of linear layers."""
+
+    parameters: int
+    matrices: int
 
 
 @dataclass(frozen=True)

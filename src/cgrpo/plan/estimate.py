@@ -8,11 +8,12 @@ from typing import Any
 
 from cgrpo.config import Config, GroupConfig, override
 from cgrpo.errors import UserError
+from cgrpo.plan.count import Tokens
 from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.measured import ASSUMED
 from cgrpo.plan.measured import utilisation as measured_utilisation
 from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
-from cgrpo.plan.policy import CountedPolicy, Tokens, count_policy
+from cgrpo.plan.policy import CountedPolicy, count_policy
 from cgrpo.plan.rewards import RewardModel, has_guard, reward_models
 from cgrpo.plan.work import Work, estimate_work, heldout_forwards
 

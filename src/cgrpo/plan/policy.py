@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
-from cgrpo.plan.count import Counted, Meter, count_call, made_up, parameters
+from cgrpo.plan.count import Activations, Block, Counted, Meter, Operations, Tokens, count_call, made_up, parameters
 from cgrpo.policies.build import family_of
 from cgrpo.policies.encodings.latents import PATCH
 from cgrpo.policies.memory import set_checkpointing
@@ -25,51 +24,6 @@ from cgrpo.policies.settings import Checkpointing, PolicySettings
 from cgrpo.types import Batch
 
 DEPTH = ("num_layers", "num_single_layers")  # diffusers' names for the numbers of blocks of each kind
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens of one sample."""
-
-    target: int
-    references: int
-    text: int
-
-    @property
-    def all(self) -> int:
-        return self.target + self.references + self.text
-
-
-@dataclass(frozen=True)
-class Operations:
-    """Floating-point operations of one sample's forward and backward: matrix products, convolutions and attention.
-
-    base      a forward without the adapter
-    forward   with it
-    backward  without what checkpointing computes again
-    again     what checkpointing computes again, by its mode
-    """
-
-    base: int
-    forward: int
-    backward: int
-    again: dict[Checkpointing, int]
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Bytes: what a forward keeps for its backward, and the most that is at work beyond that at any time."""
-
-    kept: int
-    at_work: int
-
-
-@dataclass(frozen=True)
-class Block:
-    """Parameters of one block, and how many of them are the matrices of linear layers."""
-
-    parameters: int
-    matrices: int
 
 
 class CountedPolicy:
@@ -121,8 +75,6 @@ class CountedPolicy:
             )
             for block in policy.blocks
         ]
-        self._updates: dict[tuple[int, str], dict[str, dict[str, int]]] = {}
-        self._sampling: dict[int, int] = {}
 
     def empty(self, depth: Mapping[str, int]) -> EmptyPolicy:
         """The policy with ``depth`` blocks, without an adapter."""
@@ -205,6 +157,7 @@ class CountedPolicy:
         whole, behind = self._whole(shallow), max(counted["behind"] for counted in shallow.values())
         return Activations(whole["kept"], max(whole["ahead"], behind))
 
+    @cache  # noqa: B019 - counted policies stay as long as the process
     def _update(self, samples: int, mode: Checkpointing) -> dict[str, dict[str, int]]:
         """Of each shallow policy: the operations of a forward and its backward, the bytes that the forward keeps, and
         those at work beyond them in the forward (ahead) and in the backward (behind)."""
@@ -219,18 +172,15 @@ class CountedPolicy:
             behind, backward = meter.peak - kept, meter.operations - forward
             return {"forward": forward, "backward": backward, "kept": kept, "ahead": ahead - kept, "behind": behind}
 
-        if (samples, mode) not in self._updates:
-            self._updates[samples, mode] = self._each(count)
-        return self._updates[samples, mode]
+        return self._each(count)
 
+    @cache  # noqa: B019 - counted policies stay as long as the process
     def sampling(self, samples: int) -> int:
         """Bytes at work in a forward of ``samples`` samples without a backward, without the adapter's copies."""
-        if samples not in self._sampling:
-            empty = self._shallow[""]
-            with self._made_up(empty) as meter, torch.no_grad():
-                self._velocity(empty.policy, samples)
-            self._sampling[samples] = meter.peak - _trained(empty) * self.copied
-        return self._sampling[samples]
+        empty = self._shallow[""]
+        with self._made_up(empty) as meter, torch.no_grad():
+            self._velocity(empty.policy, samples)
+        return meter.peak - _trained(empty) * self.copied
 
     def _velocity(self, policy: Any, samples: int) -> torch.Tensor:
         x_NLC, sigma_N = torch.empty(samples, *policy.latent_shape), torch.empty(samples)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors import safe_open
 
 from cgrpo.errors import UserError
 from cgrpo.extensions import is_installed
-from cgrpo.files import reading
+from cgrpo.files import read_table
 from cgrpo.hub import asset, locate
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
@@ -191,11 +190,7 @@ def check_sizes(where: object, pairs: Mapping[str, tuple[int, int]]) -> None:
 
 def read_settings(file: Path) -> dict[str, Any]:
     """A table of JSON in a checkpoint. Raises UserError where there is none."""
-    with reading(file, "copy the checkpoint anew"):
-        table = json.loads(file.read_text(encoding="utf-8-sig"))
-        if not isinstance(table, dict):
-            raise ValueError("no table")
-    return table
+    return read_table(file, "copy the checkpoint anew")
 
 
 def model_index(base: Path) -> dict[str, Any]:

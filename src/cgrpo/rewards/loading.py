@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cgrpo.errors import UserError
-from cgrpo.files import reading
+from cgrpo.files import read_table, reading
 from cgrpo.weights import misshapen, read_model, refuse_misfit, refuse_not_finite
 
 Choice = TypeVar("Choice")
@@ -113,11 +112,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
 def model_type(folder: Path) -> str:
     """``model_type`` of the folder's config.json. Raises UserError when it can't be read."""
     path = Path(folder) / "config.json"
-    with reading(path, "give the folder of a transformers checkpoint"):
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(table, dict) or "model_type" not in table:
-            raise ValueError("it names no model_type")
-    return str(table["model_type"])
+    return str(read_table(path, "give the folder of a transformers checkpoint").get("model_type", ""))
 
 
 def choose(folder: Path, choices: Mapping[str, Choice], part: str) -> Choice:

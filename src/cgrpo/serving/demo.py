@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from cgrpo.errors import UserError
 from cgrpo.pictures import read_picture
+from cgrpo.rewards.vlm.rubrics import data_url
 
 Draw = Callable[[str, Sequence[Image.Image], Sequence[int]], Mapping[str, Sequence[Image.Image]]]
 """(prompt, references, seeds) -> pictures by the policy's name, one per seed. Raises UserError."""
@@ -64,7 +64,7 @@ def create_demo(title: str, draw: Draw, examples: Sequence[Example]) -> FastAPI:
                 drawn = draw(request.prompt, references, range(request.seed, request.seed + request.count))
         except UserError as error:
             return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"rows": [[name, [_address(one) for one in made]] for name, made in drawn.items()]})
+        return JSONResponse({"rows": [[name, [data_url(one) for one in made]] for name, made in drawn.items()]})
 
     return app
 
@@ -73,15 +73,9 @@ def _page(title: str, examples: Sequence[Example]) -> str:
     room = resources.files("cgrpo")
     text = (room / "serving" / "demo.html.j2").read_text(encoding="utf-8")
     style = (room / "evaluation" / "show" / "page.css").read_text(encoding="utf-8")
-    offered = [{"prompt": one.prompt, "references": [_address(r) for r in one.references]} for one in examples]
+    offered = [{"prompt": one.prompt, "references": [data_url(r) for r in one.references]} for one in examples]
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(text)
     return template.render(title=title, style=style, examples=offered, pixelated=PIXELATED)
-
-
-def _address(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.convert("RGB").save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _read(address: str, number: int) -> Image.Image:
