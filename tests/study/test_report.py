@@ -39,8 +39,9 @@ def test_it_finds_the_preference_and_the_careless(tmp_path: Path, capsys: pytest
     answer(study, tmp_path / "study", careless=(6,))
     out = tmp_path / "out"
     assert main(["study", "report", str(tmp_path / "study"), "--out", str(out)]) == 0
-    assert capsys.readouterr().out.strip() == str(out / "report.html")
     table = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert capsys.readouterr().out.splitlines() == [*table["verdicts"], f"page: {out / 'report.html'}"]
+    assert "secret-method against hidden-base: identity" in table["verdicts"][0]
     assert [one["excluded"] for one in table["raters"]] == [False] * 5 + [True]
     for one, everyone in zip(table["shares"], table["all_shares"], strict=True):
         assert one["votes"] == 120 and everyone["votes"] == 144

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -153,6 +154,11 @@ def report(study: Served, /, *, out: Folder) -> Path:
     return write_report(study, out)
 
 
+def show_report(page: Path) -> None:
+    """Print the verdicts, and where the page is."""
+    print(*json.loads(read_text(page.parent / "report.json"))["verdicts"], f"page: {page}", sep="\n")
+
+
 def export(
     study: Served,
     /,
@@ -284,7 +290,7 @@ app = group(
     "Ask people which pictures are better: pages, answers, statistics.",
     command("create", create, CREATE_EXAMPLES),
     command("serve", serve, SERVE_EXAMPLES),
-    command("report", report, "cgrpo study report study --out study-report", print),
+    command("report", report, "cgrpo study report study --out study-report", show_report),
     command("export", export, EXPORT_EXAMPLES),
     command("import", import_answers, "cgrpo study import study project-1.json"),
     command("backup", backup, "cgrpo study backup study --out study-monday"),

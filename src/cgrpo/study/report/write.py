@@ -143,8 +143,8 @@ def write_report(folder: Path, out: Path) -> Path:
     findings = read_findings(folder)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        table = json_text(findings.as_dict(), indent=1, ensure_ascii=False)
-        write_text(out / "report.json", table + "\n")
+        table = {"verdicts": [verdict.text for verdict in verdicts(findings)]} | findings.as_dict()
+        write_text(out / "report.json", json_text(table, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "report.md", markdown(findings))
         write_text(out / "report.html", report_page(findings).render())
         if findings.shares:
