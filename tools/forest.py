@@ -20,7 +20,9 @@ EFFECTS = {
     "TDW, with SARS": ("table2", "Customized-GRPO", "w/o TDW", ("mild", "conflict", "hard")),
     "both, against naive GRPO": ("table2", "Customized-GRPO", "naive GRPO 1:1", ("mild", "conflict", "hard")),
     "SARS, against naive (forward)": ("copy", "forward SARS", "forward naive", ("copy",)),
-    "SARS, against 1:1.5 (forward)": ("copy", "forward SARS", "forward 1:1.5", ("copy",)),
+    "SARS, against a constant 0.55 (forward)": ("copy", "forward SARS", "forward constant 0.55", ("copy",)),
+    "both, against naive (forward)": ("copy", "forward full", "forward naive", ("copy",)),
+    "both, against naive (GRPO)": ("copy", "GRPO full", "GRPO naive", ("copy",)),
 }
 AXES = ("identity", "prompt")
 SEEDS = range(5)

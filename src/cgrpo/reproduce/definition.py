@@ -30,7 +30,7 @@ HEADLINES = {
     "harmonic": "The harmonic mean lies below tanh on both axes",
     "rpo": "RPO copies the reference: identity up, prompt following down",
     "sft": "SFT is flat: level with the base",
-    "copying": "Beyond the paper: where a base copies its reference, SARS ends it and naive does not (forward process)",
+    "copying": "Beyond the paper: where a base copies its reference, the full method ends it and naive does not",
 }
 
 
