@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cgrpo.evaluation.show.plots import INK, MUTED, axis_colour, panels, save
-from cgrpo.evaluation.statistics import TwoLevel
+from cgrpo.evaluation.statistics.paired import TwoLevel
 from cgrpo.reproduce import Results, jobs_of, load_table, scoreboard
 from cgrpo.reproduce.definition import LEVEL, Claim
 

@@ -63,7 +63,7 @@ def _argument(argument: Argument) -> str:
     notes = [f"one of {', '.join(choices)}"] if choices else []
     if argument.required and argument.index is None:
         notes.append("required")
-    elif default is not None and not argument.required and (shown := DEFAULTS.show_default(default)):
+    elif default is not None and not argument.required and (shown := DEFAULTS.show_default(default)):  # pyright: ignore
         notes.append(f"default: {shown}")
     several = ", one or more" if argument.parameter.consume_multiple else ""
     more = f" ({'; '.join(notes)})" if notes else ""
@@ -113,8 +113,8 @@ EXTENSION_POINTS = (
 
 def api_page() -> str:
     """docs/reference/api.md: every public name, and the classes that other packages build on. mkdocstrings fills it."""
-    names = [name for name in cgrpo.__all__ if name != "__version__"]
-    functions = [name for name in names if name in cgrpo.algorithm.__all__]
+    names = [name for name in cgrpo.__all__ if name != "__version__"]  # pyright: ignore
+    functions = [name for name in names if name in cgrpo.algorithm.__all__]  # pyright: ignore
     parts = [
         "# Python\n",
         "Names of the package `cgrpo`. `import cgrpo` loads nothing heavy: a name is loaded on first use.",

@@ -18,11 +18,13 @@ from cgrpo.data import GroupNoise, ToyboxSource
 from cgrpo.evaluation.show.sheets import grid
 from cgrpo.rewards import make_rewards
 from cgrpo.rewards.base import to_pictures
+from cgrpo.training.grpo.settings import GrpoConfig
 
 GROUP, TASK = 6, 2
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 cfg = cgrpo.load_config("toybox")
+assert isinstance(cfg, GrpoConfig)
 policy, rewards, steps = make_policy(cfg), make_rewards(cfg.rewards), cfg.sampling.steps
 batch = ToyboxSource(0, "validation", cfg.data.dial).batch([TASK])
 noise = GroupNoise(0, 0, [0], GROUP, policy.latent_shape)
