@@ -75,7 +75,7 @@ class SimulatedRater:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("study", type=Path)
     options.add_argument("--scores", type=Path, required=True, help="the --out of cgrpo evaluate")
     options.add_argument("--identity", required=True, metavar="METRIC")
