@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.golden_models import pictures
 from support.tasks import tasks
-from support.tiny_rewards import golden
+from support.tiny_rewards import aesthetic_v2, golden
 from torch.nn import functional as F
 
 from cgrpo.errors import UserError
@@ -16,14 +16,13 @@ from cgrpo.rewards.base import to_tensor
 from cgrpo.rewards.convert import read_pickled
 
 EMPTY = tasks(prompts=[""])
-V2 = {"0": (1024, None), "2": (128, 1024), "4": (64, 128), "6": (16, 64), "7": (1, 16)}
 
 
 def v2_state(width: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     state = {}
-    for number, (out, into) in V2.items():
-        weight = torch.randn(out, into or width, generator=generator) / (into or width) ** 0.5
+    for number, (out, into) in aesthetic_v2(width).items():
+        weight = torch.randn(out, into, generator=generator) / into**0.5
         state |= {f"layers.{number}.weight": weight, f"layers.{number}.bias": torch.randn(out, generator=generator)}
     return state
 
@@ -57,7 +56,7 @@ def test_v2_is_five_layers_without_activations(golden_clip, tmp_path):
     reward = load_reward("aesthetic", golden_clip, head=str(tmp_path / "v2.safetensors"))
     assert "V2" in reward.unit
     x = F.normalize(golden("clip_io")["img_gen"][:1], dim=-1)
-    for number in V2:
+    for number in aesthetic_v2(24):
         x = x @ state[f"layers.{number}.weight"].T + state[f"layers.{number}.bias"]
     assert reward(to_tensor(pictures("gen_0")), EMPTY).item() == pytest.approx(x.item(), abs=1e-4)
 

@@ -1,7 +1,6 @@
 """ImageReward on a tiny checkpoint of the published layout, against BLIP's forward written out."""
 
 import json
-import string
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.tasks import noise, tasks
+from support.tiny_rewards import BERT_LETTERS, aesthetic_v2
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertTokenizer, BlipConfig
@@ -24,7 +24,6 @@ from cgrpo.rewards.image_reward import (
     published_blip,
 )
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase, *(f"##{x}" for x in string.ascii_lowercase)]
 TEXT, VISION, HEADS, SIDE, PATCH = 16, 24, 2, 32, 16
 CONFIG = BlipConfig(
     text_config={
@@ -33,7 +32,7 @@ CONFIG = BlipConfig(
         "intermediate_size": 32,
         "num_hidden_layers": 2,
         "num_attention_heads": HEADS,
-        "vocab_size": len(WORDS),
+        "vocab_size": len(BERT_LETTERS),
         "max_position_embeddings": 40,
     },
     vision_config={
@@ -46,7 +45,7 @@ CONFIG = BlipConfig(
         "layer_norm_eps": 1e-6,
     },
 )
-V2 = {"0": (1024, TEXT), "2": (128, 1024), "4": (64, 128), "6": (16, 64), "7": (1, 16)}
+V2 = aesthetic_v2(TEXT)
 PROMPTS = ("a dog", "red toys on a beach " * 5)
 
 
@@ -87,7 +86,7 @@ def weights() -> dict[str, Tensor]:
         linear(f"{layer}output.dense", TEXT, 32)
         norm(f"{layer}output.LayerNorm", TEXT)
     norm(f"{eye}norm", VISION)
-    state[f"{book}embeddings.word_embeddings.weight"] = torch.randn(len(WORDS), TEXT, generator=generator)
+    state[f"{book}embeddings.word_embeddings.weight"] = torch.randn(len(BERT_LETTERS), TEXT, generator=generator)
     state[f"{book}embeddings.position_embeddings.weight"] = torch.randn(40, TEXT, generator=generator)
     norm(f"{book}embeddings.LayerNorm", TEXT)
     for number, (out, into) in V2.items():
@@ -132,7 +131,7 @@ def by_hand(state, picture: Image.Image, prompt: str) -> float:
         x = x + _linear(state, f"{block}mlp.fc2", hidden)
     seen = _norm(state, f"{eye}norm", x, 1e-6)
     pieces = [piece for word in prompt.split() for piece in (word[0], *(f"##{letter}" for letter in word[1:]))]
-    ids = torch.tensor([WORDS.index(piece) for piece in ("[CLS]", *pieces[:33], "[SEP]")])
+    ids = torch.tensor([BERT_LETTERS.index(piece) for piece in ("[CLS]", *pieces[:33], "[SEP]")])
     y = state[f"{book}embeddings.word_embeddings.weight"][ids]
     y = y + state[f"{book}embeddings.position_embeddings.weight"][: len(ids)]
     y = _norm(state, f"{book}embeddings.LayerNorm", y, 1e-12)
@@ -155,7 +154,7 @@ def by_hand(state, picture: Image.Image, prompt: str) -> float:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bert")
-    BertTokenizer(vocab={word: n for n, word in enumerate(WORDS)}).save_pretrained(folder)
+    BertTokenizer(vocab={word: n for n, word in enumerate(BERT_LETTERS)}).save_pretrained(folder)
     return folder
 
 

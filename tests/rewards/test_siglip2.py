@@ -6,11 +6,9 @@ from support import tiny_rewards
 from support.tasks import noise, tasks
 from torch.nn import functional as F
 from transformers import (
-    Siglip2Config,
     Siglip2ImageProcessorPil,
     Siglip2Model,
     Siglip2Tokenizer,
-    SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
 )
@@ -20,27 +18,12 @@ from cgrpo.rewards import load_reward
 from cgrpo.rewards.base import to_tensor
 
 PROMPTS = ("a Red dog", "a cat", "a red dog")
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-TEXT = {**SIZES, "vocab_size": 300, "max_position_embeddings": 12, "projection_size": 32}
-PATCHES = {"siglip": {"image_size": 32, "patch_size": 8}, "siglip2": {"num_patches": 16, "patch_size": 8}}
 
 
 @pytest.fixture(scope="module", params=["siglip", "siglip2"])
 def folder(request, tmp_path_factory):
     """A fixed resolution is SiglipModel, as google/siglip2-so400m-patch14-384 is published; NaFlex Siglip2Model."""
-    place, vision = tmp_path_factory.mktemp(request.param), {**SIZES, **PATCHES[request.param]}
-    if request.param == "siglip":
-        model = SiglipModel(SiglipConfig(vision_config=vision, text_config=TEXT))
-        SiglipImageProcessorPil(size={"height": 32, "width": 32}, resample=2).save_pretrained(place)
-    else:
-        model = Siglip2Model(Siglip2Config(vision_config=vision, text_config=TEXT))
-        Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16).save_pretrained(place)
-    tiny_rewards.randomise(model, 0.2)
-    model.save_pretrained(place)
-    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *map(chr, range(97, 123)), "▁", "A", "R"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    Siglip2Tokenizer(vocab=vocabulary, padding_side="left").save_pretrained(place)
-    return place
+    return tiny_rewards.build_siglip(tmp_path_factory.mktemp(request.param), naflex=request.param == "siglip2")
 
 
 def stock(folder):

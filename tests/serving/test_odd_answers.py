@@ -6,9 +6,9 @@ import http.server
 import threading
 
 import pytest
+from support.reward_server import connect
 
 from cgrpo.errors import UserError
-from cgrpo.rewards.remote import RemoteSettings
 from cgrpo.rewards.remote.client import Transport
 from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.client import Endpoint
@@ -16,7 +16,7 @@ from cgrpo.rewards.vlm.client import Endpoint
 
 def refused(url: str) -> str:
     with pytest.raises(UserError) as error:
-        RemoteSettings(url=url, reward="x", axis="prompt", patience=0, token_variable="TOKEN").build("mine", "cpu")
+        connect(url, patience=0, token_variable="TOKEN")
     assert "\n" not in str(error.value)
     return str(error.value)
 

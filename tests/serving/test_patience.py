@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import httpx
 import pytest
-import torch
+from support.reward_server import connect
+from support.tasks import TWO_BLACK, tasks
 
 from cgrpo.errors import UserError
 from cgrpo.rewards import FunctionReward
-from cgrpo.rewards.remote import RemoteSettings
 from cgrpo.rewards.remote.client import Transport
 from cgrpo.rewards.remote.wire import Health
-from cgrpo.types import Batch
 
 HEALTH = Health(ready=True, protocol=1, rewards={}, versions={}, max_body=1).model_dump_json()
 
@@ -99,10 +98,8 @@ def test_nobody_answers(serving, capsys, on_failure):
         return [1.0] * len(pictures)
 
     running = serving({"x": FunctionReward(ones, "prompt")})
-    remote = RemoteSettings(url=running.url, reward="x", axis="prompt", patience=0.2, on_failure=on_failure).build(
-        "x", "cpu"
-    )
-    images, batch = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), Batch(("0", "1"), ("", ""), ((), ()), ("", ""))
+    remote = connect(running.url, patience=0.2, on_failure=on_failure)
+    images, batch = TWO_BLACK, tasks(prompts=["", ""])
     assert remote(images, batch).tolist() == [1, 1]
     running.stop()
     if on_failure == "stop":
@@ -118,7 +115,5 @@ def test_nobody_answers(serving, capsys, on_failure):
 
 
 def test_a_server_that_was_never_there_is_a_mistake():
-    with pytest.raises(UserError, match=r"^reward 'x' at http://127.0.0.1:9: no answer for 0 s"):
-        RemoteSettings(url="http://127.0.0.1:9", reward="x", axis="prompt", patience=0, on_failure="nan").build(
-            "x", "cpu"
-        )
+    with pytest.raises(UserError, match=r"^reward 'mine' at http://127.0.0.1:9: no answer for 0 s"):
+        connect("http://127.0.0.1:9", patience=0, on_failure="nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.server
 import io
 import json
@@ -13,18 +14,16 @@ import httpx
 import pytest
 import torch
 from PIL import Image
+from support import reward_server
+from support.tasks import TWO_BLACK, tasks
 
 from cgrpo.app.rewards import serve
 from cgrpo.config import parse_config
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_picture
 from cgrpo.rewards import FunctionReward, scored
-from cgrpo.rewards.remote import RemoteSettings
-from cgrpo.rewards.remote.client import RemoteReward
-from cgrpo.types import Batch
 
-IMAGES = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
-BATCH = Batch(("0", "1"), ("", ""), ((), ()), ("", ""))
+BATCH = tasks(prompts=["", ""])
 
 
 def ones(pictures, batch):
@@ -47,13 +46,12 @@ def rewards(function=ones):
     return {"x": FunctionReward(function, "prompt")}
 
 
-def connect(url: str, reward: str = "x", **settings) -> RemoteReward:
-    return RemoteSettings(url=url, reward=reward, **{"axis": "prompt", "patience": 0, **settings}).build("mine", "cpu")
+connect = functools.partial(reward_server.connect, patience=0)
 
 
 def refused(*arguments, **settings) -> str:
     with pytest.raises(UserError) as error:
-        connect(*arguments, **settings)(IMAGES, BATCH)
+        connect(*arguments, **settings)(TWO_BLACK, BATCH)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -63,7 +61,7 @@ def test_another_server_than_was_asked_for(serving):
     assert "no reward 'y' there; it has x" in refused(url, "y")
     assert "measures prompt there, not identity; set its axis" in refused(url, axis="identity")
     assert "is checkpoint" in refused(url, checkpoint="0" * 64)
-    assert connect(url)(IMAGES, BATCH).tolist() == [1, 1]
+    assert connect(url)(TWO_BLACK, BATCH).tolist() == [1, 1]
 
 
 def test_a_server_that_comes_back_with_another_checkpoint(serving):
@@ -72,7 +70,7 @@ def test_a_server_that_comes_back_with_another_checkpoint(serving):
     first.stop()
     serving(rewards(twos), first.port)
     with pytest.raises(UserError, match=r"came back with checkpoint .* would mix"):
-        remote(IMAGES, BATCH)
+        remote(TWO_BLACK, BATCH)
 
 
 def test_no_reward_server_at_all():
@@ -96,7 +94,7 @@ def test_no_reward_server_at_all():
 def test_a_reward_that_fails_is_never_a_score(serving, caplog):
     assert "mine" in refused(serving(rewards(broken)).url)
     with pytest.raises(UserError, match="reward 'x' failed: RuntimeError: out of order$"):
-        connect(serving(rewards(broken)).url, on_failure="nan")(IMAGES, BATCH)
+        connect(serving(rewards(broken)).url, on_failure="nan")(TWO_BLACK, BATCH)
     assert "returned scores of shape" in refused(serving(rewards(short)).url)
 
 
@@ -110,7 +108,7 @@ def test_token(serving, monkeypatch):
     answer = httpx.post(f"{running.url}/score", content=b"never read", headers={"authorization": "Bearer secret"})
     assert answer.status_code == 401
     monkeypatch.setenv("TOKEN", "secret ü\n")
-    assert connect(running.url, token_variable="TOKEN")(IMAGES, BATCH).tolist() == [1, 1]
+    assert connect(running.url, token_variable="TOKEN")(TWO_BLACK, BATCH).tolist() == [1, 1]
     open_to_all = serving(rewards()).url
     assert all(httpx.get(f"{open_to_all}/{page}").status_code == 404 for page in ("docs", "redoc", "openapi.json"))
 
@@ -227,4 +225,4 @@ def test_an_address_is_no_secret_and_no_file():
 
 def test_scored_passes_a_remote_error_on_as_one_line(serving):
     with pytest.raises(UserError, match="^reward 'mine' at http.*: reward 'x' failed: RuntimeError: out of order$"):
-        scored("mine", connect(serving(rewards(broken)).url), IMAGES, BATCH)
+        scored("mine", connect(serving(rewards(broken)).url), TWO_BLACK, BATCH)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.reward_server import connect
+from support.tasks import tasks as tasks_of
 
 from cgrpo.config import parse_config
 from cgrpo.data import ToyboxSource
@@ -89,9 +91,7 @@ def test_noise_pictures_of_any_shape_and_text_arrive_as_they_are(serving):
 
     picture = Image.fromarray(images[0].numpy())
     batch = Batch(("a", "b", "ü"), ("", "ein Hüt\n", "\U0001f431"), ((picture,), (), ()), ("", "x", ""), spec=(1, 2, 3))
-    remote = RemoteSettings(
-        url=serving({"keep": FunctionReward(keep, "prompt")}).url, reward="keep", axis="prompt"
-    ).build("x", "cpu")
+    remote = connect(serving({"x": FunctionReward(keep, "prompt")}).url)
     scores = remote(images, batch)
     assert scores[0] == torch.tensor(0.1) and scores[1:].isnan().all()
     pictures, arrived = seen[0]
@@ -105,7 +105,7 @@ def test_references_travel_once_and_again_when_forgotten(serving, local, tasks, 
     images, batch = tasks
     expected = scored("identity", local[0]["identity"], images, batch)
     running = serving(local[1])
-    remote = RemoteSettings(url=running.url, reward="identity", axis="identity").build("identity", "cpu")
+    remote = connect(running.url, "identity", "identity")
     sent = bodies(remote, monkeypatch)
     for _ in range(2):
         assert equal(remote(images, batch), expected)
@@ -115,9 +115,7 @@ def test_references_travel_once_and_again_when_forgotten(serving, local, tasks, 
     assert equal(remote(images, batch), expected)
     assert [len(message["sent"]) for message in sent] == [7, 0, 0, 7]
 
-    tiny = RemoteSettings(url=serving(local[1], remembered=5000).url, reward="identity", axis="identity").build(
-        "identity", "cpu"
-    )
+    tiny = connect(serving(local[1], remembered=5000).url, "identity", "identity")
     sent = bodies(tiny, monkeypatch)
     for _ in range(2):
         assert equal(tiny(images, batch), expected)
@@ -139,9 +137,9 @@ def test_requests_queue_and_are_scored_one_at_a_time(serving):
     results: dict[int, list[float]] = {}
 
     def client(value: int) -> None:
-        remote = RemoteSettings(url=url, reward="slow", axis="prompt").build("slow", "cpu")
+        remote = connect(url, "slow")
         images = torch.full((2, 4, 4, 3), value, dtype=torch.uint8)
-        results[value] = remote(images, Batch(("0", "1"), ("", ""), ((), ()), ("", ""))).tolist()
+        results[value] = remote(images, tasks_of(prompts=["", ""])).tolist()
 
     threads = [threading.Thread(target=client, args=(value,)) for value in range(4)]
     for thread in threads:
@@ -163,16 +161,16 @@ def test_who_gave_up_in_the_queue_is_not_scored(serving):
 
     url = serving({"wait": FunctionReward(wait, "prompt")}).url
     images = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
-    first = RemoteSettings(url=url, reward="wait", axis="prompt").build("x", "cpu")
-    hasty = RemoteSettings(url=url, reward="wait", axis="prompt", timeout=0.3, patience=0).build("x", "cpu")
-    thread = threading.Thread(target=first, args=(images, Batch(("0",), ("first",), ((),), ("",))))
+    first = connect(url, "wait")
+    hasty = connect(url, "wait", timeout=0.3, patience=0)
+    thread = threading.Thread(target=first, args=(images, tasks_of(prompts=["first"])))
     thread.start()
     begun.wait(10)
     with pytest.raises(UserError, match="no answer for 0 s .ReadTimeout"):
-        hasty(images, Batch(("0",), ("hasty",), ((),), ("",)))
+        hasty(images, tasks_of(prompts=["hasty"]))
     go_on.set()
     thread.join()
-    first(images, Batch(("0",), ("last",), ((),), ("",)))
+    first(images, tasks_of(prompts=["last"]))
     assert scored_prompts == ["first", "last"]
 
 
@@ -185,9 +183,7 @@ def test_several_calls_are_reported_by_their_pictures(serving):
         ones.share = float(len(pictures) == 3)
         return [1.0] * len(pictures)
 
-    remote = RemoteSettings(url=serving({"x": Counted(ones, "prompt")}).url, reward="x", axis="prompt").build(
-        "x", "cpu"
-    )
+    remote = connect(serving({"x": Counted(ones, "prompt")}).url)
     for count in (1, 3):
         rows = ("",) * count
         remote(torch.zeros(count, 4, 4, 3, dtype=torch.uint8), Batch(rows, rows, ((),) * count, rows))
@@ -196,13 +192,9 @@ def test_several_calls_are_reported_by_their_pictures(serving):
 
 def test_the_identity_settings_are_told_apart_by_the_checkpoint(serving, local):
     running = serving(local[0])
-    remote = RemoteSettings(url=running.url, reward="identity", axis="identity").build("x", "cpu")
-    same = RemoteSettings(url=running.url, reward="identity", axis="identity", checkpoint=remote.checkpoint).build(
-        "x", "cpu"
-    )
+    remote = connect(running.url, "identity", "identity")
+    same = connect(running.url, "identity", "identity", checkpoint=remote.checkpoint)
     assert same.checkpoint == remote.checkpoint and len(remote.checkpoint) == 64
     other = serving({"identity": make_reward("identity", DinoSegSettings(masks="reference"))})
     with pytest.raises(UserError, match="is checkpoint .* there, not"):
-        RemoteSettings(url=other.url, reward="identity", axis="identity", checkpoint=remote.checkpoint).build(
-            "x", "cpu"
-        )
+        connect(other.url, "identity", "identity", checkpoint=remote.checkpoint)

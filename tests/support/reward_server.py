@@ -1,13 +1,19 @@
-"""Run by the remote tests: a reward server that can be made to die in the middle of a request."""
+"""Clients of a reward server; and, run by the remote tests, a server that can be made to die amid a request."""
 
 import os
 import signal
 from pathlib import Path
 
 from cgrpo.rewards import FunctionReward
+from cgrpo.rewards.remote import RemoteSettings
+from cgrpo.rewards.remote.client import RemoteReward
 from cgrpo.serving import listen, run
 from cgrpo.serving.server import create_app
 from support import exact_rewards
+
+
+def connect(url: str, reward: str = "x", axis: str = "prompt", **settings) -> RemoteReward:
+    return RemoteSettings(url=url, reward=reward, axis=axis, **settings).build("mine", "cpu")  # pyright: ignore
 
 
 class Mortal(FunctionReward):

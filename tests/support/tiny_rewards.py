@@ -28,6 +28,13 @@ from transformers import (
     SamModel,
     SamPromptEncoderConfig,
     SamVisionConfig,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    Siglip2Tokenizer,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
     SwinConfig,
 )
 
@@ -42,6 +49,8 @@ QWEN_TOKENS = [
     "<|image_pad|>",
     "<|video_pad|>",
 ]
+BERT_LETTERS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *string.ascii_lowercase]
+BERT_LETTERS += [f"##{letter}" for letter in string.ascii_lowercase]
 TEMPLATE = "How good is this for: {text_prompt}? <|Reward|>\n"
 
 
@@ -137,6 +146,28 @@ def build_sam(folder: Path) -> Path:
         size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_size={"longest_edge": 16}, **IMAGENET
     ).save_pretrained(folder)
     return _save(SamModel(config), folder, 0.4)
+
+
+def build_siglip(folder: Path, *, naflex: bool = False) -> Path:
+    """SigLIP on pictures of 32 pixels or, with their own aspect ratio, SigLIP 2 on 16 patches; letters for words."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 300, "max_position_embeddings": 12, "projection_size": 32}
+    if naflex:
+        vision = {**sizes, "num_patches": 16, "patch_size": 8}
+        model = Siglip2Model(Siglip2Config(vision_config=vision, text_config=text))
+        Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    else:
+        vision = {**sizes, "image_size": 32, "patch_size": 8}
+        model = SiglipModel(SiglipConfig(vision_config=vision, text_config=text))
+        SiglipImageProcessorPil(size={"height": 32, "width": 32}, resample=2).save_pretrained(folder)
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *string.ascii_lowercase, "▁", "A", "R"]
+    Siglip2Tokenizer(vocab={word: n for n, word in enumerate(words)}, padding_side="left").save_pretrained(folder)
+    return _save(model, folder, 0.2)
+
+
+def aesthetic_v2(width: int) -> dict[str, tuple[int, int]]:
+    """(outputs, inputs) of the layers of LAION's V2 head by their numbers, on embeddings of ``width`` channels."""
+    return {"0": (1024, width), "2": (128, 1024), "4": (64, 128), "6": (16, 64), "7": (1, 16)}
 
 
 def qwen_tokenizer() -> Qwen2Tokenizer:

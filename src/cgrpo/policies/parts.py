@@ -32,7 +32,7 @@ from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts
 from cgrpo.policies.encodings.text import Prompts, Window, cut_prompts
 from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
-from cgrpo.policies.models import Stock
+from cgrpo.policies.models import Model, Stock, model_of
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -56,6 +56,7 @@ class CheckpointPolicy(LoraPolicy[RC]):
     codec_type: ClassVar[type[LatentCodec]] = LatentCodec
     prompts_type: ClassVar[Callable[..., Prompts]]  # made of the text parts, in the order of ``loaders``
     stock: ClassVar[Mapping[str, Stock]]  # its models: "transformer", "autoencoder", and the text encoders
+    published: ClassVar[str] = ""  # whose sizes ``models`` assumes where the checkpoint is no local folder
     text_encoders: ClassVar[Mapping[str, tuple[str, int]]]  # (part of its tokenizer, most tokens) of each, by part
 
     def __init__(
@@ -106,6 +107,10 @@ class CheckpointPolicy(LoraPolicy[RC]):
         if elsewhere := getattr(settings, stock.setting, ""):
             return locate(elsewhere, "folder")
         return home / (stock.folder if part == encoder else stock.tokenizer)
+
+    @classmethod
+    def models(cls, settings: PolicySettings) -> dict[str, Model]:
+        return {part: model_of(settings, stock, cls.published) for part, stock in cls.stock.items()}
 
     @classmethod
     def read_model(cls, settings: PolicySettings, part: str, dtype: torch.dtype | None) -> Any:

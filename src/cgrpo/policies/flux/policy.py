@@ -32,7 +32,6 @@ from cgrpo.policies.flux.checkpoint import (
 from cgrpo.policies.flux.inputs import FluxGeometry, FluxPrompts, windows
 from cgrpo.policies.flux.single_file import read_autoencoder, read_transformer
 from cgrpo.policies.lora import keep_exact_time
-from cgrpo.policies.models import Model, model_of
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
@@ -60,14 +59,11 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
     layout = FLUX
     prompts_type = FluxPrompts
     stock = STOCK
+    published = "FLUX.1-dev"
     text_encoders = TEXT_ENCODERS
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
     windows = staticmethod(windows)  # pyright: ignore[reportAssignmentType] - as many as text_encoders has
-
-    @classmethod
-    def models(cls, settings: PolicySettings) -> dict[str, Model]:
-        return {part: model_of(settings, stock, "FLUX.1-dev") for part, stock in STOCK.items()}
 
     @classmethod
     def read_model(cls, settings: PolicySettings, part: str, dtype: torch.dtype | None) -> Any:
