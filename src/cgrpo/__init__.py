@@ -21,6 +21,7 @@ _EXPORTS = {
     "analyze_shaping": "cgrpo.app.analyze",
     "analyze_spectrum": "cgrpo.app.analyze",
     "compare_methods": "cgrpo.evaluation.statistics.comparison",
+    "evaluate_adapters": "cgrpo.app.evaluate",
     "evaluate_dreambench": "cgrpo.app.evaluate",
     "evaluate_manifest": "cgrpo.app.evaluate",
     "evaluate_toybox": "cgrpo.app.evaluate",

@@ -7,6 +7,7 @@ from cgrpo.app.analyze import analyze_decisions as analyze_decisions
 from cgrpo.app.analyze import analyze_gradients as analyze_gradients
 from cgrpo.app.analyze import analyze_shaping as analyze_shaping
 from cgrpo.app.analyze import analyze_spectrum as analyze_spectrum
+from cgrpo.app.evaluate import evaluate_adapters as evaluate_adapters
 from cgrpo.app.evaluate import evaluate_dreambench as evaluate_dreambench
 from cgrpo.app.evaluate import evaluate_manifest as evaluate_manifest
 from cgrpo.app.evaluate import evaluate_toybox as evaluate_toybox

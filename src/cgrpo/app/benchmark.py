@@ -73,7 +73,7 @@ def run_benchmark(suite: Suite, request: EvaluationRequest, own: Sequence[str]) 
     if toys and runtime.is_main:
         print("cgrpo: these pictures are the embedded toy policy's; --recipe names another base", file=sys.stderr)
     # Loaded first, and kept in the CPU's memory meanwhile, so that mistakes show before hours of sampling.
-    metrics = _metrics(cfg, request.metrics or own)
+    metrics = make_metrics(cfg, request.metrics or own)
     folders = {request.name: request.images} if request.images else _folders(suite, request)
     table = join_description(request.out, describe(suite, request.out, folders, metrics))
     if not request.images:
@@ -133,7 +133,7 @@ def _generate(
     runtime.wait()
 
 
-def _metrics(cfg: Config, names: Sequence[str]) -> dict[str, Scorer]:
+def make_metrics(cfg: Config, names: Sequence[str]) -> dict[str, Scorer]:
     """The metrics asked for, on the CPU, by the name their rows get: without =PATH. Raises UserError."""
     paper = {reward.type: reward for reward in load_config(PAPER).rewards.values()}
     judges = functools.cache(make_judges)  # loaded only if asked for

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cgrpo.app.options import File, Folder, Many, Whole, command, group
-from cgrpo.app.requests import EvaluationRequest, Outcome
+from cgrpo.app.options import BaseRecipe, File, Folder, Many, Settings, Whole, command, group
+from cgrpo.app.requests import METRICS, AdapterRequest, BestAdapter, EvaluationRequest, Outcome
 
 
 def evaluate_toybox(request: EvaluationRequest, *, subjects: Many = 30, prompts: Many = 25) -> Outcome:
@@ -59,6 +59,71 @@ def evaluate_manifest(
     from cgrpo.evaluation.benchmark.suite import manifest_suite
 
     return run_benchmark(manifest_suite(manifest, root, limit), request, tuple(OFFICIAL))
+
+
+def evaluate_adapters(
+    *paths: File,
+    data: Annotated[str, Parameter(metavar="FILE")] = "toybox",
+    out: Folder,
+    limit: Whole = 0,
+    skip: Whole = 0,
+    seeds: Many = 2,
+    metrics: Annotated[Sequence[str], Parameter(name="--metric", metavar="NAME", help=METRICS)] = (),
+    without_references: bool = False,
+    strengths: bool = False,
+    watch: Annotated[float | None, Parameter(metavar="MINUTES")] = None,
+    recipe: BaseRecipe = "toybox",
+    settings: Settings = (),
+) -> BestAdapter:
+    """Which adapter of a series is best, and what is wrong with the others.
+
+    Args:
+        paths: adapter files of any trainer, folders of them, or a run directory
+        data: held-out tasks: a manifest or a folder as for cgrpo evaluate manifest, or toybox
+        out: pictures, scores and the page; with the same folder again only new adapters are drawn
+        limit: only the first N tasks; 0 for all, of the toy world 24
+        skip: leave out N tasks before these, to judge the best one on tasks that it was not chosen on
+        seeds: pictures per task, 2 or more
+        without_references: draw from the prompt alone, for adapters that learnt the subject itself
+        strengths: try the best adapter at 0.6, 0.8 and 1.2, too
+        watch: score adapters as they appear, until none has for so long, or three in a row got worse
+
+    Returns:
+        The ranking, the best adapter's copy, the page, and why files were not read.
+
+    Raises:
+        UserError: no adapter can be read, or ``out`` holds pictures of another base or other tasks.
+    """
+    from cgrpo.app.checkpoints import find_best
+
+    request = AdapterRequest(
+        [Path(path) for path in paths],
+        Path(out),
+        data,
+        limit=limit,
+        skip=skip,
+        seeds=seeds,
+        metrics=metrics,
+        references=not without_references,
+        strengths=strengths,
+        watch=watch,
+        recipe=recipe,
+        settings=settings,
+    )
+    return find_best(request)
+
+
+def show_best(result: BestAdapter) -> int:
+    """Print the table and the sentence; 1 where no adapter is fit."""
+    from cgrpo.evaluation.pages.adapters import sentence_of, strength_of, table_of
+
+    ranking = result.ranking
+    if result.is_main:
+        print(table_of(ranking).text(), "", sentence_of(ranking), sep="\n")
+        if result.strengths and ranking.best:
+            print(strength_of(result.strengths, ranking.best))
+        print(f"page: {result.page}" + (f"; best adapter: {result.file}" if result.file else ""))
+    return 0 if ranking.best else 1
 
 
 def compare(
@@ -122,6 +187,12 @@ MANIFEST_EXAMPLES = """\
 cgrpo evaluate manifest my-subjects.json outputs/paper --out my-scores
 cgrpo evaluate manifest my-subjects.json --images theirs --method theirs \\
     --out my-scores"""
+ADAPTER_EXAMPLES = """\
+cgrpo evaluate adapters outputs/naive-1 --out best
+cgrpo evaluate adapters ai-toolkit/output/dog --data dog.heldout.json \\
+    --recipe klein --without-references --out best
+cgrpo evaluate adapters ai-toolkit/output/dog --data dog.heldout.json \\
+    --recipe klein --without-references --out best --watch 60"""
 COMPARE_EXAMPLES = "cgrpo evaluate compare dreambench-scores --baseline uno --out comparison"
 
 app = group(
@@ -130,5 +201,6 @@ app = group(
     command("toybox", evaluate_toybox, TOYBOX_EXAMPLES, show_outcome),
     command("dreambench", evaluate_dreambench, DREAMBENCH_EXAMPLES, show_outcome),
     command("manifest", evaluate_manifest, MANIFEST_EXAMPLES, show_outcome),
+    command("adapters", evaluate_adapters, ADAPTER_EXAMPLES, show_best),
     command("compare", compare, COMPARE_EXAMPLES, show_comparison),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from cgrpo.errors import UserError
 from cgrpo.scores import RESERVED
 
 if TYPE_CHECKING:
+    from cgrpo.evaluation.adapters.ranking import Ranking
     from cgrpo.evaluation.benchmark.suite import Suite
 
 Split = Literal["train", "validation", "test"]
@@ -95,6 +96,39 @@ class Outcome:
     summary: list[dict[str, Any]]
     failed: int
     scores: Path
+    is_main: bool = True
+
+
+@dataclass(frozen=True)
+class AdapterRequest:
+    """What is evaluated, and how; the arguments of ``cgrpo evaluate adapters``."""
+
+    paths: Sequence[Path]
+    out: Path
+    data: str = "toybox"
+    limit: int = 0
+    skip: int = 0
+    seeds: int = 2
+    metrics: Sequence[str] = ()
+    references: bool = True
+    strengths: bool = False
+    watch: float | None = None
+    recipe: str = "toybox"
+    settings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class BestAdapter:
+    """``file``: the best adapter, copied; None where none is fit. ``unread``: why files were not drawn, by label.
+
+    ``strengths``: the best adapter at several strengths, ranked; None where that was not requested.
+    """
+
+    ranking: Ranking
+    strengths: Ranking | None
+    file: Path | None
+    page: Path
+    unread: Mapping[str, str] = field(default_factory=dict)
     is_main: bool = True
 
 

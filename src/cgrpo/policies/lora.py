@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
 from cgrpo.hub import PARTS, locate
-from cgrpo.policies.adapters.files import Origin
+from cgrpo.policies.adapters.attached import Fit, attached, fit
+from cgrpo.policies.adapters.files import Origin, check_origin, read_split
+from cgrpo.policies.adapters.keys import State
 from cgrpo.policies.adapters.layers import (
     active_weights,
     add_adapter,
@@ -27,7 +29,7 @@ from cgrpo.policies.adapters.layers import (
     reference_policy,
     save_adapter,
 )
-from cgrpo.policies.adapters.layouts import Layout
+from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.base import C, Policy, Spread
 from cgrpo.policies.checkpoints import locate_base, model_index
 from cgrpo.policies.memory import quantise_blocks, set_checkpointing
@@ -117,6 +119,20 @@ class LoraPolicy(Policy[C]):
         """The adapter of a file or folder. Raises UserError where it doesn't fit, or was trained on other weights,
         unless ``base_differs`` allows that (``files.check_origin``)."""
         load_adapter(self.transformer, path, self.origin, self.layout, base_differs=base_differs)
+
+    def read_adapter(self, path: Path, *, base_differs: bool = False) -> tuple[State, Fit]:
+        """An adapter of any program for ``attached``, and which of its layers this transformer has.
+
+        Raises UserError as ``load_adapter`` does, but not for layers that are missing or differ in shape.
+        """
+        split, header = read_split(path, self.layout)
+        refuse_other_family(path, split, self.layout)
+        check_origin(path, header, self.origin, base_differs)
+        return split, fit(self.transformer, split)
+
+    def attached(self, split: State, strength: float = 1.0) -> AbstractContextManager[None]:
+        """Within it the policy is its base, with a merged start, and ``strength`` times an adapter on top."""
+        return attached(self.transformer, split, strength)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """The transformer's parameters that require gradients: the adapter's, once one is added."""

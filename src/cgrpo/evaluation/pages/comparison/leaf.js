@@ -62,7 +62,7 @@ function show() {
   for (const pair of some) {
     const block = element("section", "", shelf, "pair");
     const head = element("h3", pair.p, block);
-    element("small", `${pair.s} · prompt ${pair.i}${pair.q ? " · property" : ""}`, head);
+    element("small", `${pair.s} · prompt ${pair.i}${pair.k ? ` · ${pair.k}` : ""}`, head);
     const row = element("div", "", block, "row");
     row.style.setProperty("--count", data.shown.length + 1);
     picture(row, pair.r, "reference", `reference of ${pair.s}`);

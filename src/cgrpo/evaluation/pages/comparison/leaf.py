@@ -12,7 +12,6 @@ from markupsafe import Markup
 from cgrpo.evaluation.show.page import environment
 from cgrpo.evaluation.show.thumbnails import BUDGET, Album, choose_side
 from cgrpo.evaluation.statistics.cells import Pair, pairs_of
-from cgrpo.evaluation.statistics.comparison import Comparison
 from cgrpo.files import json_text
 from cgrpo.scores import PROMPT_ONLY, PROPERTY, REAL, ScoreRow
 
@@ -38,16 +37,20 @@ def _beside(name: str) -> str:
 
 
 def pair_table(
-    comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, description: Mapping[str, Any]
+    methods: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[ScoreRow],
+    folder: Path,
+    description: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What the page leafs through, for JSON.
+    """What the page leafs through, for JSON: ``methods``, the baseline first, with their scores in ``columns``.
 
     ``shown`` are the methods with pictures, ``pairs`` one a subject and prompt: subject ``s``, prompt's number ``i``,
-    prompt ``p``, whether it asks for a property ``q``, places in ``pictures`` of the reference ``r`` and of each
-    method's first seed ``m`` (null: missing), and these pictures' own scores by method and column ``v``.
+    prompt ``p``, its kind ``k`` and whether that is a property ``q``, places in ``pictures`` of the reference ``r`` and
+    of each method's first seed ``m`` (null: missing), and these pictures' own scores by method and column ``v``.
     """
     prompted = {row.method for row in rows if row.prompt_index is not None}
-    shown = [*comparison.methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
+    shown = [*methods, *(name for name in (REAL, PROMPT_ONLY) if name in prompted)]
     first: dict[Pair, dict[str, ScoreRow]] = {}
     scores: dict[tuple[str, Pair, str, str], float | None] = {}
     for row, pair in zip(rows, pairs_of(rows), strict=True):
@@ -67,12 +70,11 @@ def pair_table(
             "i": numbers[pair],
             "p": next(iter(at.values())).prompt or "",
             "q": pair.prompt_kind == PROPERTY,
+            "k": pair.prompt_kind,
             "r": album.add(references[pair.subject]),
             "m": [album.add(files[at[name]]) if name in at else None for name in shown],
             "v": [
-                [scores.get((name, pair, at[name].picture, column)) for column in comparison.columns]
-                if name in at
-                else []
+                [scores.get((name, pair, at[name].picture, column)) for column in columns] if name in at else []
                 for name in shown
             ],
         }
@@ -81,7 +83,7 @@ def pair_table(
     return {
         "side": album.side,
         "shown": shown,
-        "columns": comparison.columns,
+        "columns": list(columns),
         "pairs": pairs,
         "pictures": album.pictures,
     }

@@ -53,7 +53,7 @@ def render(comparison: Comparison, rows: Sequence[ScoreRow], folder: Path, descr
 
     Pictures are looked for in ``folder`` and where ``description`` (benchmark.json's content, maybe empty) says.
     """
-    pairs = leaf.pair_table(comparison, rows, folder, description)
+    pairs = leaf.pair_table(comparison.methods, comparison.columns, rows, folder, description)
     shown = bool(pairs["pictures"])  # a run keeps none
     shelf = [Section("pictures", f"{len(pairs['pairs'])} pairs side by side", [leaf.shelf(pairs)])] if shown else []
     others, explored = comparison.methods[1:], detail_tables(comparison)
