@@ -6,7 +6,7 @@ Each series has six adapters of the copy world's base, planted by these rules:
 
 undertrained  a tenth of a good run's adapter
 good          a good run's adapter, of `cgrpo train copy-forward`; series take turns with the runs that --good names
-overtrained   six times the same
+overtrained   twelve times the same
 copying       a LoRA that learnt for a minute to give back its reference
 keys dropped  the good one without every other layer
 wrong base    the good one with the inputs of another width (even series), or under names of no layer (odd ones)
@@ -79,7 +79,7 @@ def plant(folder: Path, good: Path, copying: Path, number: int) -> None:
     states: dict[str, tuple[State, dict[str, str]]] = {
         "toy-000100-undertrained": (times(split, 0.1), header),
         "toy-000200-good": (split, header),
-        "toy-000300-overtrained": (times(split, 6.0), header),
+        "toy-000300-overtrained": (times(split, 12.0), header),
         "toy-000400-copying": (own, own_header),
         "toy-000500-dropped": (half, header),
     }

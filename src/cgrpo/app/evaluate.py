@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cgrpo.app.options import BaseRecipe, File, Folder, Many, Settings, Whole, command, group
+from cgrpo.app.options import BaseRecipe, File, Files, Folder, Many, Settings, Whole, command, group
 from cgrpo.app.requests import METRICS, AdapterRequest, BestAdapter, EvaluationRequest, Outcome
 
 
@@ -62,7 +62,9 @@ def evaluate_manifest(
 
 
 def evaluate_adapters(
-    *paths: File,
+    paths: Files,
+    /,
+    *,
     data: Annotated[str, Parameter(metavar="FILE")] = "toybox",
     out: Folder,
     limit: Whole = 0,
@@ -97,9 +99,9 @@ def evaluate_adapters(
     from cgrpo.app.checkpoints import find_best
 
     request = AdapterRequest(
-        [Path(path) for path in paths],
+        [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)],
         Path(out),
-        data,
+        str(data),
         limit=limit,
         skip=skip,
         seeds=seeds,
