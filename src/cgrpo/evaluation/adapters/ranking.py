@@ -23,7 +23,7 @@ from cgrpo.evaluation.adapters.pictures import PLAIN
 from cgrpo.evaluation.adapters.series import BASE
 from cgrpo.evaluation.sampling import FLAT
 from cgrpo.evaluation.statistics.cells import Cells, Pair, gather, pair_means
-from cgrpo.evaluation.statistics.paired import Clusters, cluster, paired_difference
+from cgrpo.evaluation.statistics.paired import Clusters, Unit, cluster, paired_difference
 from cgrpo.files import without_nan
 from cgrpo.scores import Column, ScoreRow
 from cgrpo.statistics import LEVEL, Interval
@@ -92,7 +92,7 @@ class Ranking:
 
     best: str | None
     adapters: list[Assessment]
-    unit: str
+    unit: Unit
     clusters: int
     tasks: int
     metrics: dict[str, list[str]] = field(default_factory=dict)

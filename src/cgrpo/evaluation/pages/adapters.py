@@ -30,7 +30,7 @@ def sentence_of(ranking: Ranking) -> str:
     best = ranking[ranking.best]
     gains = ", ".join(f"{axis} {words_of(gain)}" for axis, gain in best.gains.items())
     others = [name for name in ranking.tied if name != best.name]
-    apart = f"; not told apart from it: {', '.join(others)}" if others else "; every other one is surely behind it"
+    apart = f"; not told apart from it: {', '.join(others)}" if others else "; every other fit one is surely behind it"
     sure = "" if best.total.above() else ", but it is not surely better than the base"
     return f"{best.name} is best{sure}: {gains} against the base{apart if len(ranking.adapters) > 1 else ''}."
 
@@ -54,23 +54,16 @@ def line_of(one: Assessment, ranking: Ranking) -> str:
 def table_of(ranking: Ranking) -> Table:
     """A row per adapter, in the order of the series."""
     axes = [axis for axis in AXES if axis in ranking.metrics]
-    head = [
-        "Adapter",
-        *(f"{axis} [95 %]" for axis in axes),
-        "Sum",
-        "Behind the best",
-        "Copy-paste",
-        "Diversity",
-        "Verdict",
-    ]
+    head = ["Adapter", "Verdict", *(f"{axis} [95 %]" for axis in axes), "Sum", "Behind the best"]
+    head += ["Copy-paste", "Diversity"]
     rows = [
         [
             one.name,
+            _verdict(one, ranking),
             *(_cell(one.gains[axis]) for axis in axes),
             number(one.total.value, 2, signed=True),
             _cell(one.behind) if one.behind else DASH,
             *(number(one.measures[name].value, 2, signed=True) for name in ("copy_paste", "diversity")),
-            _verdict(one, ranking),
         ]
         for one in ranking.adapters
     ]
@@ -78,7 +71,7 @@ def table_of(ranking: Ranking) -> Table:
         f"{RULE} Intervals are over {ranking.clusters} {ranking.unit}: {MEANING[ranking.unit]}. Behind the best: at "
         "95 % for all pairs together."
     )
-    return Table("Ranking", note, head, rows, "l" + "r" * (len(head) - 2) + "l")
+    return Table("Ranking", note, head, rows, "ll" + "r" * (len(head) - 2))
 
 
 def faults_of(ranking: Ranking, unread: Mapping[str, str]) -> Table:
@@ -111,7 +104,7 @@ def write_page(
     wrong = faults_of(ranking, unread)
     sections = [
         Section("ranking", "Ranking", [*table_of(ranking).noted(), Plots([_curve(ranking)])]),
-        *([Section("wrong", wrong.title, wrong.noted())] if wrong.rows else []),
+        *([Section("faults", wrong.title, wrong.noted())] if wrong.rows else []),
         Section("pictures", f"{len(pairs['pairs'])} prompts side by side", [leaf.shelf(pairs)]),
     ]
     page = Page(
@@ -119,7 +112,7 @@ def write_page(
         lead,
         sections,
         wide=True,
-        links=tuple((section.id, section.title) for section in sections),
+        links=tuple((section.id, section.id.capitalize()) for section in sections),
         style=leaf.style(),
         script=enlarging() + leaf.script(pairs),
     )
