@@ -25,7 +25,7 @@ from cgrpo.reproduce import (
 HERE = Path(__file__).parent
 STORED = HERE.parent / "results"
 FIRST = ("table2", "rivals")  # the others follow by name
-SEEDS = {"table2": 5, "rivals": 5}  # others have three
+SEEDS = {"table2": 5, "rivals": 5, "copy": 5}  # others have three
 
 
 def boards() -> list[Scoreboard]:
