@@ -95,14 +95,15 @@ def dotted(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, An
 
 def first_fault(error: ValidationError, known: Iterable[str] = ()) -> str:
     """The first mistake that pydantic found, in one line that names the key; ``known`` keys are for suggestions."""
-    first = error.errors()[0]
+    # An unknown word is more likely the mistake than a missing one.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     key, message, given = key_of(first["loc"]), first["msg"].removeprefix("Value error, "), first["input"]
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, list(known), 1, 0.5)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else f"; see {page('reference/config')}")
     if first["type"] == "reward_type":
         return f"{key}.type: {message}".removeprefix(".")
-    got = "" if isinstance(given, dict | Section) else f", got {json.dumps(given, default=str)}"
+    got = "" if isinstance(given, dict | list | Section) else f", got {json.dumps(given, default=str)}"
     return f"{key + ': ' if key else ''}{message}{got}"
 
 

@@ -14,8 +14,7 @@ from cgrpo.app.main import main
 from cgrpo.app.reproduction import Reproduced, reproduce
 from cgrpo.build import make_policy
 from cgrpo.reproduce import Results, jobs_of, load_table
-from cgrpo.reproduce.exhibits import EXHIBITS, rows_of
-from cgrpo.reproduce.exhibits.made import Made
+from cgrpo.reproduce.exhibits import EXHIBITS, TableRuns, rows_of
 
 TINY = [
     "training.iterations=2",
@@ -105,7 +104,7 @@ def test_what_is_compared_has_the_same_seeds(tmp_path: Path) -> None:
     there = [*jobs[names[0]], *jobs[names[1]], jobs[names[2]][1]]
     for job in there:
         (tmp_path / f"{job.key}.json").write_text(json.dumps(fake(job, 0.0)))
-    made = Made("mild", (0, 1), (), Results(tmp_path), tmp_path)
-    assert made.shared({"table2": names}) == (1,)
-    assert made.shared({"table2": names[:2]}) == made.shared({"table2": names[3:]}) == (0, 1)
-    assert [line.lacking for line in made.board("table2", names[:3], (1,)).lines] == ["", "", ""]
+    runs = TableRuns("mild", (0, 1), (), Results(tmp_path), tmp_path)
+    assert runs.shared_seeds({"table2": names}) == (1,)
+    assert runs.shared_seeds({"table2": names[:2]}) == runs.shared_seeds({"table2": names[3:]}) == (0, 1)
+    assert [line.lacking for line in runs.board("table2", names[:3], (1,)).lines] == ["", "", ""]

@@ -15,7 +15,7 @@ from cgrpo.app.main import main
 from cgrpo.app.reproduction import reproduce
 from cgrpo.launch import Training
 from cgrpo.reproduce import Cluster, Results, jobs_of, load_table
-from cgrpo.reproduce.jobs import Process
+from cgrpo.reproduce.jobs import Submitted
 
 TABLE = """
 title = "Two rows"
@@ -97,7 +97,7 @@ def wait_for(found: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def ended(process: Process) -> int | None:
+def ended(process: Submitted) -> int | None:
     wait_for(lambda: process.poll() is not None)
     return process.poll()
 

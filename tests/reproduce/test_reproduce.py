@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from cgrpo.app.reproduction import full_scale, reproduce, write_boards
 from cgrpo.errors import UserError
 from cgrpo.launch import Training
 from cgrpo.reproduce import Results, jobs_of, load_table, scoreboard, tables, worlds
-from cgrpo.reproduce.jobs import Start
 from cgrpo.rewards import make_rewards
 
 TINY = [
@@ -77,7 +76,7 @@ class Forked(Started):
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings are forked from here, not submitted: the libraries are loaded."""
 
-    def cluster(kind: str, folder: Path, settings: Sequence[str], threads: int) -> Start:
+    def cluster(kind: str, folder: Path, settings: Sequence[str], threads: int) -> Callable[[Training], Forked]:
         return lambda training: Forked(training, threads)
 
     monkeypatch.setattr("cgrpo.app.reproduction.Cluster", cluster)

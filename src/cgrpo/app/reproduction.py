@@ -28,8 +28,7 @@ from cgrpo.reproduce import (
     tables,
 )
 from cgrpo.reproduce.definition import Scale
-from cgrpo.reproduce.exhibits import EXHIBITS, Exhibit, Made, Shown, rows_of
-from cgrpo.reproduce.jobs import Start
+from cgrpo.reproduce.exhibits import EXHIBITS, Drawing, Exhibit, TableRuns, rows_of
 
 FULL = "full"  # in a world's place at full scale, which has but one
 
@@ -52,7 +51,7 @@ class Where:
     def at_once(self, runs: int) -> int:
         return self.side_by_side or (max(1, runs) if self.cluster == "slurm" else 1)
 
-    def start(self, out: Path, scale: Scale, at_once: int) -> Start:
+    def start(self, out: Path, scale: Scale, at_once: int) -> Cluster:
         """Raises UserError. On this machine the cores are divided between the trainings' processes."""
         if self.cluster == "slurm":
             return Cluster("slurm", out / "cluster", self.parameters, self.gpus if scale == "full" else 0)
@@ -65,7 +64,7 @@ class Reproduced:
     """Tables, exhibits by name and world, and why trainings (by key) or exhibits (by name) failed."""
 
     boards: list[Scoreboard]
-    shown: dict[str, Shown]
+    shown: dict[str, Drawing]
     failed: dict[str, str]
 
 
@@ -127,8 +126,8 @@ def reproduce(
         place = f"{name}-{world}"
         try:
             (out / "figures").mkdir(parents=True, exist_ok=True)
-            made = Made(world, range(seeds), settings, finished, out / "runs", count)
-            shown[place] = EXHIBITS[name].draw(made, out / "figures" / place)
+            runs = TableRuns(world, range(seeds), settings, finished, out / "runs", count)
+            shown[place] = EXHIBITS[name].draw(runs, out / "figures" / place)
         except UserError as error:
             lacking[place] = str(error)
     write_boards(boards, out, shown, lacking)
@@ -137,11 +136,11 @@ def reproduce(
 
 def _missing_runs(jobs: Sequence[Job], finished: Results) -> str:
     """How many runs have no result yet, and how long one took where some have; "" where none lacks."""
-    found = {job.key: finished.find(job.key) for job in jobs}
-    lacking = sum(result is None for result in found.values())
-    seconds = [result["seconds"] for result in found.values() if result is not None]
+    results = {job.key: finished.find(job.key) for job in jobs}
+    lacking = sum(result is None for result in results.values())
+    seconds = [result["seconds"] for result in results.values() if result is not None]
     took = f", about {statistics.median(seconds) / 60:.0f} minutes each by those that are there" if seconds else ""
-    return f"{lacking} of {len(found)} runs to train{took}" if lacking else ""
+    return f"{lacking} of {len(results)} runs to train{took}" if lacking else ""
 
 
 def _check_used(settings: Sequence[str], jobs: Sequence[Job]) -> None:
@@ -183,7 +182,7 @@ def _parts(exhibit: Exhibit) -> list[Table]:
 def write_boards(
     boards: Sequence[Scoreboard],
     out: Path,
-    shown: Mapping[str, Shown] | None = None,
+    shown: Mapping[str, Drawing] | None = None,
     lacking: Mapping[str, str] | None = None,
 ) -> None:
     """reproduce.md, reproduce.json and reproduce.html in ``out``, each whole or not at all; exhibits by name, and why

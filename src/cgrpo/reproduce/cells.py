@@ -25,7 +25,7 @@ SURE = 0.05  # p-value, adjusted for the number of a table's claims
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table as found.
+    """A row of the table, as its runs came out.
 
     change      by metric: mean over seeds and subjects, against the base; empty where nothing was trained
     seconds     of training, the seeds' median: one may have shared its machine
@@ -113,8 +113,8 @@ def scoreboard(
     failed: Mapping[str, str] | None = None,
 ) -> Scoreboard:
     """What the finished trainings say; rows that lack some say why. ``failed``: reasons by key."""
-    found = {name: [results.find(job.key) for job in row] for name, row in jobs.items()}
-    finished = {name: _alike([result for result in row if result]) for name, row in found.items()}
+    by_row = {name: [result for job in row if (result := results.find(job.key))] for name, row in jobs.items()}
+    finished = {name: _alike(row) for name, row in by_row.items()}
     judges = _judges(next((result for row in finished.values() for result in row), None))
     lines = tuple(_line(row, jobs.get(row.name, ()), finished.get(row.name, []), failed or {}) for row in table.rows)
     claims = judge([(claim, _gap(claim, finished, judges)) for claim in table.claims])
@@ -154,8 +154,8 @@ def _gaps(finished: Sequence[dict[str, Any]], metric: str) -> Tensor:
 
 
 def _arm(finished: Sequence[dict[str, Any]], metric: str, arm: str) -> Tensor:
-    found = [[to_float(score) for score in result["metrics"][metric][arm]] for result in finished]
-    return torch.tensor(found, dtype=torch.float64)
+    scores = [[to_float(score) for score in result["metrics"][metric][arm]] for result in finished]
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def _scored(gap_SJ: Tensor) -> Tensor:
@@ -170,8 +170,8 @@ def _measured(result: dict[str, Any]) -> dict[str, int]:
 
 def _pictures(result: dict[str, Any]) -> int | None:
     if result["config"]["method"] == "preference":
-        made = result["config"]["preference"]
-        return None if made["pairs"] else made["tasks"] * made["candidates"]
+        pairs = result["config"]["preference"]
+        return None if pairs["pairs"] else pairs["tasks"] * pairs["candidates"]
     settings = result["config"]["training"]
     group = settings.get("group_size")
     return group and result["iterations"] * settings["prompts_per_iteration"] * group
@@ -190,12 +190,12 @@ def _gap(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges:
     return two_level(_scored(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing)))
 
 
-def judge(found: Sequence[tuple[Claim, TwoLevel | None]]) -> tuple[Judged, ...]:
+def judge(gaps: Sequence[tuple[Claim, TwoLevel | None]]) -> tuple[Judged, ...]:
     """Verdicts on a table's claims in one world, p-values adjusted for their number by Holm."""
-    enough = [gap.p if gap is not None and gap.seeds >= FEWEST else math.nan for _, gap in found]
+    enough = [gap.p if gap is not None and gap.seeds >= FEWEST else math.nan for _, gap in gaps]
     return tuple(
         Judged(claim, "not run" if gap is None else verdict_of(claim, gap, p), gap, p)
-        for (claim, gap), p in zip(found, holm(enough), strict=True)
+        for (claim, gap), p in zip(gaps, holm(enough), strict=True)
     )
 
 

@@ -39,17 +39,18 @@ def headlines(boards: Sequence[Scoreboard]) -> Table:
 def every_claim(boards: Sequence[Scoreboard]) -> Table:
     """Every claim of which something was trained in some world; the note counts the others."""
     worlds = _worlds(boards)
-    found: dict[tuple[str, str], dict[str, Judged]] = {}
+    claims: dict[tuple[str, str], dict[str, Judged]] = {}
     for board in boards:
         for judged in board.claims:
-            found.setdefault((board.table.title, judged.claim.says), {})[board.world] = judged
+            claims.setdefault((board.table.title, judged.claim.says), {})[board.world] = judged
     rows, lacking = [], Counter[str]()
-    for (title, says), told in found.items():
-        if all(judged.difference is None for judged in told.values()):
+    for (title, says), by_world in claims.items():
+        if all(judged.difference is None for judged in by_world.values()):
             lacking[title] += 1
             continue
-        claim = next(iter(told.values())).claim
-        rows.append([says, title, compared(claim.row, claim.against), *(_one(told.get(world)) for world in worlds)])
+        claim = next(iter(by_world.values())).claim
+        cells = (_claim_cell(by_world.get(world)) for world in worlds)
+        rows.append([says, title, compared(claim.row, claim.against), *cells])
     note = "Every difference is that of the column beside the claim, in this order."
     if lacking:
         few = (f"{title} ({count} claim{'' if count == 1 else 's'})" for title, count in lacking.items())
@@ -66,7 +67,7 @@ def claims_table(board: Scoreboard) -> Table:
             judged.claim.axis,
             compared(judged.claim.row, judged.claim.against),
             signed(judged.difference),
-            _toned(judged.verdict if judged.difference else UNTRAINED),
+            Cell(judged.verdict, TONES.get(judged.verdict, "")) if judged.difference else UNTRAINED,
             str(judged.difference.seeds) if judged.difference else DASH,
         ]
         for judged in board.claims
@@ -97,36 +98,32 @@ def _worlds(boards: Sequence[Scoreboard]) -> list[str]:
 
 
 def _part(boards: Sequence[Scoreboard], headline: str, world: str) -> list[Judged]:
-    return [
-        judged
-        for board in boards
-        for judged in board.claims
-        if board.world == world and judged.claim.headline == headline
-    ]
+    claims = [judged for board in boards if board.world == world for judged in board.claims]
+    return [judged for judged in claims if judged.claim.headline == headline]
 
 
 def _headline(judged: Sequence[Judged]) -> str | Cell:
-    told = [one for one in judged if one.difference is not None]
+    decided = [one for one in judged if one.difference is not None]
     if not judged:
         return DASH
-    if not told:
+    if not decided:
         return UNTRAINED
-    verdict = _whole(told)
-    seeds = sorted({one.difference.seeds for one in told if one.difference})
+    verdict = _joined(decided)
+    seeds = sorted({one.difference.seeds for one in decided if one.difference})
     if len(judged) <= SHORT:
-        words = [f"{one.claim.axis} {signed(one.difference)}" for one in told]
+        words = [f"{one.claim.axis} {signed(one.difference)}" for one in decided]
     else:
         kinds = {"holds": "as told", "does not hold": "reversed"} | {word: word for word in UNDECIDED}
-        counts = Counter(one.verdict for one in told)
+        counts = Counter(one.verdict for one in decided)
         words = [f"{counts[kind]} {word}" for kind, word in kinds.items() if counts[kind]]
-        words[0] = f"of {len(told)} claims {words[0]}" if len(told) > 1 else words[0]
+        words[0] = f"of {len(decided)} claims {words[0]}" if len(decided) > 1 else words[0]
     words[-1] += f" ({'-'.join(map(str, seeds))} seed{'' if seeds == [1] else 's'})"
-    rest = f"; {len(judged) - len(told)} {UNTRAINED}" if len(told) < len(judged) else ""
+    rest = f"; {len(judged) - len(decided)} {UNTRAINED}" if len(decided) < len(judged) else ""
     return Cell(f"{verdict}: {', '.join(words)}{rest}", TONES.get(verdict, ""))
 
 
-def _whole(told: Sequence[Judged]) -> str:
-    verdicts = {one.verdict for one in told}
+def _joined(decided: Sequence[Judged]) -> str:
+    verdicts = {one.verdict for one in decided}
     if "does not hold" in verdicts:
         return "does not hold"
     if len(verdicts) == 1:
@@ -134,14 +131,10 @@ def _whole(told: Sequence[Judged]) -> str:
     return "in part" if "holds" in verdicts else "unclear"
 
 
-def _one(judged: Judged | None) -> str | Cell:
+def _claim_cell(judged: Judged | None) -> str | Cell:
     if judged is None:
         return DASH
     if judged.difference is None:
         return UNTRAINED
     seeds = f"{judged.difference.seeds} seed{'s' if judged.difference.seeds > 1 else ''}"
     return Cell(f"{judged.verdict}: {signed(judged.difference)}, {seeds}", TONES.get(judged.verdict, ""))
-
-
-def _toned(verdict: str) -> Cell:
-    return Cell(verdict, TONES.get(verdict, ""))

@@ -11,6 +11,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from cgrpo.config import Section
 from cgrpo.errors import UserError
+from cgrpo.files import reading
+from cgrpo.section import first_fault
 from cgrpo.text import is_blank, read_text
 
 Scale = Literal["toybox", "full"]
@@ -121,19 +123,12 @@ def tables() -> dict[str, Path]:
 def load_table(name: str) -> Table:
     """A table by name or from a TOML file. Raises UserError."""
     path = tables().get(name, Path(name))
+    with reading(path, "", RecursionError):
+        table = {"name": path.stem, **tomllib.loads(read_text(path))}
     try:
-        table = tomllib.loads(read_text(path).replace("\r\n", "\n"))
-        return Table.model_validate({"name": path.stem, **table})
-    except FileNotFoundError:
-        raise UserError(f"no table {name!r}: give one of {', '.join(tables())}, or a TOML file") from None
+        return Table.model_validate(table)
     except ValidationError as error:
-        # A word that is not known is more likely the mistake than one that is missing.
-        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"table {path}: {place + ': ' if place else ''}{first['msg']}") from None
-    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits, too
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"table {path}: {reason}") from error
+        raise UserError(f"table {path}: {first_fault(error, Table.model_fields)}") from None
 
 
 def worlds() -> dict[str, tuple[str, ...]]:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, reading, write_text
@@ -40,34 +40,19 @@ class Progress:
 
     total: int
     done: int = 0
-    running: dict[str, str] = field(default_factory=dict)
+    running: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         failed = f", {len(self.failed)} failed" if self.failed else ""
-        return f"{self.done} of {self.total} trainings done, {len(self.running)} running{failed}"
-
-
-class Process(Protocol):
-    """A training that was started."""
-
-    def poll(self) -> int | None:
-        """The exit code; None while it runs."""
-        ...
-
-    def stop(self) -> None:
-        """Nobody waits for it any more."""
-        ...
-
-
-Start = Callable[[Training], Process]
+        return f"{self.done} of {self.total} trainings done, {self.running} running{failed}"
 
 
 def run_jobs(
     jobs: Iterable[Job],
     results: Results,
     runs: Path,
-    start: Start,
+    start: Callable[[Training], Submitted],
     side_by_side: int = 1,
     say: Callable[[str], None] = print,
     gpus: int = 1,
@@ -80,20 +65,21 @@ def run_jobs(
     wanted = {job.key: job for job in jobs}
     waiting = [job for job in wanted.values() if results.find(job.key) is None]
     progress = Progress(total=len(wanted), done=len(wanted) - len(waiting))
-    started: dict[str, tuple[Job, Process, float]] = {}
+    started: dict[str, tuple[Job, Submitted, float]] = {}
     say(str(progress))
     try:
         while waiting or started:
             while waiting and len(started) < side_by_side:
                 job = waiting.pop(0)
                 started[job.key] = (job, start(_training(job, runs / job.key, gpus)), time.monotonic())
-                progress.running[job.key] = job.label
+                progress.running += 1
             time.sleep(POLL)
             for key, (job, process, began) in list(started.items()):
                 code = process.poll()
                 if code is None:
                     continue
-                del started[key], progress.running[key]
+                del started[key]
+                progress.running -= 1
                 _end(job, code, results, runs / key, progress)
                 what = f"failed: {progress.failed[key]}" if key in progress.failed else "done"
                 say(f"{job.label}: {what} ({time.monotonic() - began:.0f} s); {progress}")
@@ -158,7 +144,7 @@ class Cluster:
         except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(f"--cluster {kind}: {str(error).splitlines()[0]}") from error
 
-    def __call__(self, training: Training) -> Process:
+    def __call__(self, training: Training) -> Submitted:
         training = replace(training, threads=self.threads)
         if self.kind == "local":
             variables = {name: os.environ.get(name) for name in self._variables}
@@ -187,6 +173,7 @@ class Submitted:
         self._job, self._run, self._ends = job, run, ends
 
     def poll(self) -> int | None:
+        """The exit code; None while it runs."""
         if not self._job.done():
             return None
         error = self._job.exception()
@@ -197,6 +184,7 @@ class Submitted:
         return 1
 
     def stop(self) -> None:
+        """Nobody waits for it any more."""
         if self._ends:
             self._job.cancel()
 

@@ -12,7 +12,7 @@ from cgrpo.evaluation.show.plots import IDENTITY, MUTED, Spot, canvas, draw_plan
 from cgrpo.evaluation.show.table import DASH, Table, number
 from cgrpo.reproduce.cells import Line, Scoreboard
 from cgrpo.reproduce.claims import UNTRAINED, claims_table, every_claim, headlines, signed
-from cgrpo.reproduce.exhibits.made import Shown
+from cgrpo.reproduce.exhibits.base import Drawing
 
 
 def board_tables(board: Scoreboard) -> list[Table]:
@@ -21,7 +21,7 @@ def board_tables(board: Scoreboard) -> list[Table]:
 
 
 def board_page(
-    boards: Sequence[Scoreboard], shown: Mapping[str, Shown] | None = None, lacking: Mapping[str, str] | None = None
+    boards: Sequence[Scoreboard], shown: Mapping[str, Drawing] | None = None, lacking: Mapping[str, str] | None = None
 ) -> Page:
     """All scoreboards on one page, a section each, then exhibits by name, and why some are lacking."""
     sections = [
@@ -33,7 +33,7 @@ def board_page(
         for board in boards
     ]
     sections += [
-        Section(name, name.replace("-", ", "), _exhibited(name, found)) for name, found in (shown or {}).items()
+        Section(name, name.replace("-", ", "), _exhibited(name, drawing)) for name, drawing in (shown or {}).items()
     ]
     sections += [
         Section(name, name.replace("-", ", "), [Text(why, "caution")]) for name, why in (lacking or {}).items()
@@ -52,10 +52,10 @@ def board_page(
     return Page("The paper's tables", lead, sections, wide=True, links=[(s.id, s.title) for s in sections])
 
 
-def _exhibited(name: str, shown: Shown) -> list[Block]:
+def _exhibited(name: str, drawing: Drawing) -> list[Block]:
     """Tables, and pictures within the page."""
-    blocks: list[Block] = [block for table in shown.tables for block in table.noted()]
-    for file in shown.pictures:
+    blocks: list[Block] = [block for table in drawing.tables for block in table.noted()]
+    for file in drawing.pictures:
         code = base64.b64encode(file.read_bytes()).decode("ascii")
         picture = '<img src="data:image/png;base64,{}" alt="{}" style="max-width: 100%; height: auto">'
         blocks.append(Markup(picture).format(code, name))
@@ -118,11 +118,11 @@ def _counted(line: Line) -> str:
 
 def _plane(board: Scoreboard) -> str:
     """Where each row lies; the base is the origin."""
-    found = [(line, [line.change[name] for name in board.judges.values()]) for line in board.lines if line.change]
-    if len(board.judges) < 2 or not found:
+    changes = [(line, [line.change[name] for name in board.judges.values()]) for line in board.lines if line.change]
+    if len(board.judges) < 2 or not changes:
         return ""
     spots = [Spot((0.0, 0.0), MUTED, "s", note="base")]
-    spots += [Spot((there.mean, up.mean), IDENTITY, note=line.row.name) for line, (there, up) in found]
+    spots += [Spot((across.mean, up.mean), IDENTITY, note=line.row.name) for line, (across, up) in changes]
     name = f"{board.table.name}-{board.world}"
     drawn, axes = canvas("Change from the base, means over seeds", (7.5, 5))
     draw_plane(axes, spots, "identity judge", "prompt judge")

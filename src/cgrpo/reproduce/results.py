@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from cgrpo import __version__
 from cgrpo.config import parse_config
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, write_text
+from cgrpo.files import json_text, reading, write_text
 from cgrpo.reproduce.runs import Job, content_key
 from cgrpo.scores import ScoreRow, read_scores
+from cgrpo.section import first_fault
 from cgrpo.text import parse_json, read_text
 from cgrpo.training.record import RunRecord
 
@@ -44,7 +45,7 @@ class Measured(BaseModel):
 
 
 class Finished(BaseModel):
-    """What of a result is read again."""
+    """The parts of a result that are read again."""
 
     model_config = ConfigDict(strict=True)
 
@@ -59,18 +60,13 @@ class Finished(BaseModel):
 
 def _read(file: Path) -> dict[str, Any]:
     """A result, its configuration as this version reads it. Raises UserError for a file that is none, or cut off."""
-    try:
+    with reading(file, "delete it to train that run again"):
         table = parse_json(read_text(file))
-        Finished.model_validate(table)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        reason = f"{place + ': ' if place else ''}{first['msg']}"
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    else:
-        return table | {"config": parse_config(table["config"], f"result {file}").model_dump(mode="json")}
-    raise UserError(f"result {file}: {reason}; delete it to train that run again")
+        try:
+            Finished.model_validate(table)
+        except ValidationError as error:
+            raise ValueError(first_fault(error)) from None
+    return table | {"config": parse_config(table["config"], f"result {file}").model_dump(mode="json")}
 
 
 class Results:
@@ -85,21 +81,21 @@ class Results:
         self._broken: dict[str, UserError] = {}
 
     @cached_property
-    def _found(self) -> dict[str, dict[str, Any]]:
+    def _by_key(self) -> dict[str, dict[str, Any]]:
         """Results by their keys; the first folder's count first."""
-        found = {}
+        by_key = {}
         for folder in (*reversed(self.also), self.folder):
             for file in sorted(folder.glob("*.json")):
                 try:
                     result = _read(file)
-                    found[content_key(parse_config(result["config"], "result"))] = result
+                    by_key[content_key(parse_config(result["config"], "result"))] = result
                 except UserError as error:  # not a result, or one with settings that this version has not
                     self._broken[file.stem] = error
-        return found
+        return by_key
 
     def find(self, key: str) -> dict[str, Any] | None:
         """A finished training's result; None where there is none. Raises UserError if its file can't be read."""
-        result = self._found.get(key)
+        result = self._by_key.get(key)
         if result is None and key in self._broken:
             raise self._broken[key]
         return result
@@ -107,7 +103,7 @@ class Results:
     def check(self) -> None:
         """Raises UserError for a folder to be read that holds no result: all would be trained again."""
         for folder in self.also:
-            if not Results(folder)._found:
+            if not Results(folder)._by_key:
                 deeper = folder / "results"
                 place = deeper if deeper.is_dir() else "the folder results/ of an earlier --out"
                 raise UserError(f"--results {folder}: no finished training is there; give {place}")
@@ -117,7 +113,7 @@ class Results:
         result = result_of(job, run)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.folder / f"{job.key}.json", json_text(result) + "\n")
-        self._found[job.key] = result
+        self._by_key[job.key] = result
         return result
 
 
@@ -142,8 +138,8 @@ def result_of(job: Job, run: Path) -> dict[str, Any]:
 
 def _device(run: Path) -> str:
     """Where it was trained, a cluster's node perhaps; this machine's where an earlier version's run does not say."""
-    told = json.loads((run / "environment.json").read_text()).get("device")
-    return told or (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
+    device = json.loads((run / "environment.json").read_text()).get("device")
+    return device or (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
 
 
 def _by_subject(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -161,10 +157,10 @@ def _by_subject(run: Path, metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _means(rows: Sequence[ScoreRow]) -> dict[str, list[float]]:
     """Each arm's mean score on each subject, NaN where it has none."""
-    found: dict[str, dict[str, list[float]]] = {"base": {}, "trained": {}}
+    scores: dict[str, dict[str, list[float]]] = {"base": {}, "trained": {}}
     for row in rows:
-        found[row.method].setdefault(row.subject, []).extend([] if row.score is None else [row.score])
-    return {arm: [_mean(found[arm].get(subject, ())) for subject in found["base"]] for arm in found}
+        scores[row.method].setdefault(row.subject, []).extend([] if row.score is None else [row.score])
+    return {arm: [_mean(of_arm.get(subject, ())) for subject in scores["base"]] for arm, of_arm in scores.items()}
 
 
 def _checks(run: Path) -> dict[str, Any]:
@@ -172,12 +168,10 @@ def _checks(run: Path) -> dict[str, Any]:
     checks = RunRecord(run).checks()
     if not checks:
         return {}
-    means = {
-        name: [
-            round(mean, DIGITS) for mean in (metric["base"], *(check["metrics"][name]["trained"] for check in checks))
-        ]
-        for name, metric in checks[0]["metrics"].items()
-    }
+    means = {}
+    for name, metric in checks[0]["metrics"].items():
+        by_check = (metric["base"], *(check["metrics"][name]["trained"] for check in checks))
+        means[name] = [round(mean, DIGITS) for mean in by_check]
     return {"checks": {"iterations": [0, *(check["iteration"] for check in checks)], "metrics": means}}
 
 

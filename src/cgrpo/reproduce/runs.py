@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cgrpo.config import Config, load_config
+from cgrpo.config.methods import keys
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_settings
 from cgrpo.reproduce.definition import Row, Scale, Table, worlds
@@ -45,13 +46,11 @@ def job(recipe: str, settings: Sequence[str], seed: int, label: str, every: int 
 
 def content_key(cfg: Config) -> str:
     """By everything that decides the held-out scores: the settings, the length, and what is evaluated."""
-    settings = cfg.model_dump(mode="json")
-    length = settings["training"]["iterations"]
-    # Settings that came later count where they say something: earlier runs keep their names.
-    silent = ("batch",) if cfg.evaluation.source else ("batch", "source", "tasks")
-    silent += () if cfg.evaluation.copies else ("copies",)
-    evaluation = {k: v for k, v in settings["evaluation"].items() if k not in silent}
-    return of_settings([config_fingerprint(settings), length, evaluation])[:16]
+    settings, unused = cfg.model_dump(mode="json"), {"batch"}
+    unused |= set() if cfg.evaluation.source else {"source", "tasks"}  # the toy world's own tasks
+    unused |= set() if cfg.evaluation.copies else {"copies"}
+    evaluation = {name: value for name, value in settings["evaluation"].items() if name not in unused}
+    return of_settings([config_fingerprint(settings), settings["training"]["iterations"], evaluation])[:16]
 
 
 def jobs_of(
@@ -63,7 +62,7 @@ def jobs_of(
     last, so that ``world`` and ``settings`` change what the rows have in common alone.
     """
     common = (*(_world(world) if scale == "toybox" else ()), *settings)
-    found: dict[str, list[Job]] = {}
+    jobs: dict[str, list[Job]] = {}
     for row in table.rows:
         settled = _best_of(row) if scale == "toybox" else ()
         if row.only in (None, scale) and (row.train or settled):
@@ -74,17 +73,17 @@ def jobs_of(
             fits = [s for s in common if not (settled and s.startswith("training."))]
             own = row.settings(scale)
             whole = (*[s for s in own if s.startswith("method=")], *_fitting(fits, recipe, own), *own, *settled)
-            found[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})", table.checks) for seed in seeds]
-    _check_compared(table, found)
-    return found
+            jobs[row.name] = [job(recipe, whole, seed, f"{row.name} ({world})", table.checks) for seed in seeds]
+    _check_compared(table, jobs)
+    return jobs
 
 
 def _check_compared(table: Table, rows: Mapping[str, Sequence[Job]]) -> None:
     """Rows are compared on the same held-out tasks. Raises UserError."""
-    asked = {name: _tasks(jobs[0].config) for name, jobs in rows.items() if jobs}
-    for name, tasks in asked.items():
-        first, wanted = next(iter(asked.items()))
-        if tasks != wanted:
+    evaluated = {name: _tasks(jobs[0].config) for name, jobs in rows.items() if jobs}
+    for name, tasks in evaluated.items():
+        first = next(iter(evaluated))
+        if tasks != evaluated[first]:
             raise UserError(
                 f"table {table.name}: rows {first} and {name} are evaluated on other tasks, and can't be compared; "
                 "set evaluation.* alike in all rows"
@@ -100,21 +99,18 @@ def _best_of(row: Row) -> tuple[str, ...]:
 
 
 def _world(name: str) -> tuple[str, ...]:
-    known = worlds()
-    if name not in known:
-        raise UserError(f"no world {name!r}: give one of {', '.join(known)}")
-    return known[name]
+    if name not in worlds():
+        raise UserError(f"no world {name!r}: give one of {', '.join(worlds())}")
+    return worlds()[name]
 
 
 def _fitting(common: Sequence[str], recipe: str, own: Sequence[str]) -> list[str]:
     """What of the common settings the row has: a baseline without sampling noise takes none, and one with another
     reward none of the common one's."""
-    from cgrpo.config.methods import keys
-
     method = [s for s in own if s.startswith("method=")]
     known = keys(load_config(recipe, method).method)
     replaced = tuple(s.partition("type=")[0] for s in own if s.startswith("rewards.") and ".type=" in s)
-    fits = [setting for setting in common if _known(_key(setting), known)]
+    fits = [setting for setting in common if _is_setting(_key(setting), known)]
     return [setting for setting in fits if not (replaced and setting.startswith(replaced))]
 
 
@@ -122,5 +118,5 @@ def _key(setting: str) -> str:
     return setting.partition("=")[0].strip()
 
 
-def _known(key: str, known: Sequence[str]) -> bool:
+def _is_setting(key: str, known: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in known) or key.startswith("rewards.")

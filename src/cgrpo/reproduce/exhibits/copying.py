@@ -10,24 +10,11 @@ from matplotlib.axes import Axes
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from cgrpo.build import make_policy
 from cgrpo.errors import UserError
 from cgrpo.evaluation.heldout import heldout_tasks
-from cgrpo.evaluation.sampling import ALONE, sample_tasks
-from cgrpo.evaluation.show.plots import (
-    IDENTITY,
-    INK,
-    MUTED,
-    PROMPT,
-    SERIES,
-    THIRD,
-    legend,
-    name_iterations,
-    panels,
-    save,
-)
+from cgrpo.evaluation.show.plots import IDENTITY, INK, MUTED, PROMPT, SERIES, THIRD, legend, name_iterations, panels
 from cgrpo.files import save_picture
-from cgrpo.reproduce.exhibits.made import Exhibit, Made, Shown
+from cgrpo.reproduce.exhibits.base import Drawing, Exhibit, TableRuns, sample_runs, saved
 from cgrpo.reproduce.results import COPIES
 from cgrpo.rewards.base import to_pictures, to_tensor
 from cgrpo.rewards.measures import CopyPaste
@@ -44,15 +31,14 @@ STORED = "copy-pictures.png"
 COPY_RED = (200, 30, 30)
 
 
-def draw_curves(made: Made, path: Path) -> Shown:
+def draw_curves(runs: TableRuns, path: Path) -> Drawing:
     """Left: share of copies on validation tasks while training, a line per seed. Right: on test tasks, at the end."""
     titles = [f"Copies while training, {process}" for process in PROCESSES] + ["Copies at the end (test tasks)"]
     figure, (*curves, right) = panels(titles, (12.6, 3.6))
-    found = {row: made.finished(TABLE, row) for row in CURVES}
-    found = {row: [r for r in results if COPIES in r["metrics"]] for row, results in found.items()}
-    shown = {row: results for row, results in found.items() if results}
+    results = {row: [r for r in runs.finished(TABLE, row) if COPIES in r["metrics"]] for row in CURVES}
+    shown = {row: of_row for row, of_row in results.items() if of_row}
     if not shown:
-        raise UserError(f"no run of table {TABLE} ({made.world}) counted copies; run cgrpo reproduce {TABLE} first")
+        raise UserError(f"no run of table {TABLE} ({runs.world}) counted copies; run cgrpo reproduce {TABLE} first")
     for place, (row, results) in enumerate(shown.items()):
         process, _, method = row.partition(" ")
         _curves(curves[PROCESSES.index(process)], method, results)
@@ -70,8 +56,7 @@ def draw_curves(made: Made, path: Path) -> Shown:
         name_iterations(axes)
     for axes in (*curves, right):
         legend(axes)
-    save(figure, path.with_suffix(".png"))
-    return Shown(pictures=[path.with_suffix(".png")])
+    return saved(figure, path)
 
 
 def _curves(axes: Axes, method: str, results: list[dict[str, Any]]) -> None:
@@ -87,16 +72,16 @@ def _share(result: dict[str, Any], arm: str) -> float:
     return sum(shares) / len(shares)
 
 
-def draw_pictures(made: Made, path: Path) -> Shown:
+def draw_pictures(runs: TableRuns, path: Path) -> Drawing:
     """Reference, base, naive and the full method on three test tasks, and the share of copies of all test tasks.
 
     Of each subject's first task those where naive's picture is nearest to its reference, of three different prompts.
     """
-    job = made.jobs(TABLE, NAIVE)[0]
+    job = runs.jobs(TABLE, NAIVE)[0]
     _, tasks = heldout_tasks(job.config)
     batch = tasks.batch.select(range(0, len(tasks.batch), job.config.evaluation.prompts_per_subject))
-    made_NHWC = _stored(made, len(batch)) or _sampled(made, batch)
-    near = {name: CopyPaste()(images_NHWC, batch) for name, images_NHWC in made_NHWC.items()}
+    drawn_NHWC = _stored(runs, len(batch)) or _sampled(runs, batch)
+    near = {name: CopyPaste()(images_NHWC, batch) for name, images_NHWC in drawn_NHWC.items()}
     nearest = near["naive"].argsort(descending=True, stable=True).tolist()
     chosen: dict[str, int] = {}
     for n in nearest:
@@ -105,26 +90,26 @@ def draw_pictures(made: Made, path: Path) -> Shown:
     rows = []
     for prompt, n in list(chosen.items())[:TASKS]:
         shown = [(batch.references[n][0], False)]
-        for name, images_NHWC in made_NHWC.items():
+        for name, images_NHWC in drawn_NHWC.items():
             shown.append((to_pictures(images_NHWC[n][None])[0], near[name][n].item() > threshold))
         rows.append((prompt, shown))
     file = path.with_suffix(".png")
-    save_picture(picture_sheet(rows, _shares(made)), file)
-    return Shown(pictures=[file])
+    save_picture(picture_sheet(rows, _shares(runs)), file)
+    return Drawing(pictures=[file])
 
 
-def _shares(made: Made) -> dict[str, str]:
+def _shares(runs: TableRuns) -> dict[str, str]:
     """Of the runs that the pictures are of: how many of all test pictures are copies."""
-    naive, ours = made.finished(TABLE, NAIVE), made.finished(TABLE, OURS)
-    told = {"base": (naive, "base"), "naive": (naive, "trained"), "full": (ours, "trained")}
+    naive, ours = runs.finished(TABLE, NAIVE), runs.finished(TABLE, OURS)
+    arms = {"base": (naive, "base"), "naive": (naive, "trained"), "full": (ours, "trained")}
     return {
-        name: f"{100 * _share(results[0], arm):.0f} % are copies" for name, (results, arm) in told.items() if results
+        name: f"{100 * _share(results[0], arm):.0f} % are copies" for name, (results, arm) in arms.items() if results
     }
 
 
-def _stored(made: Made, count: int) -> dict[str, Tensor]:
-    """The pictures that an earlier call left beside the results, by row; empty where there are none."""
-    for folder in (made.results.folder, *made.results.also):
+def _stored(runs: TableRuns, count: int) -> dict[str, Tensor]:
+    """The pictures that an earlier call stored with the results, by policy; {} without any."""
+    for folder in (runs.results.folder, *runs.results.also):
         if (folder / STORED).is_file():
             with Image.open(folder / STORED) as strip:
                 pixels_HWC = to_tensor([strip.convert("RGB")])[0]
@@ -135,20 +120,13 @@ def _stored(made: Made, count: int) -> dict[str, Tensor]:
     return {}
 
 
-def _sampled(made: Made, batch: Batch) -> dict[str, Tensor]:
+def _sampled(runs: TableRuns, batch: Batch) -> dict[str, Tensor]:
     """Drawn from the run directories, and stored as one picture: a row per policy, a column per task."""
-    found: dict[str, Tensor] = {}
-    for name, row in (("naive", NAIVE), ("full", OURS)):
-        job, folder = made.run(TABLE, row)
-        policy = make_policy(job.config, adapter=folder / "adapter")
-        sigmas = policy.sigmas(job.config.sampling.steps, job.config.sampling.shift)
-        if not found:
-            with policy.reference():
-                found["base"] = sample_tasks(policy, sigmas, batch, job.config.evaluation.batch, ALONE)
-        found[name] = sample_tasks(policy, sigmas, batch, job.config.evaluation.batch, ALONE)
-    strip_HWC = torch.cat([images_NHWC.transpose(0, 1).flatten(1, 2) for images_NHWC in found.values()])
-    save_picture(to_pictures(strip_HWC[None])[0], made.results.folder / STORED)
-    return found
+    folders = {name: runs.run_folders(TABLE, row)[0] for name, row in (("naive", NAIVE), ("full", OURS))}
+    pictures = sample_runs(folders, batch)
+    strip_HWC = torch.cat([images_NHWC.transpose(0, 1).flatten(1, 2) for images_NHWC in pictures.values()])
+    save_picture(to_pictures(strip_HWC[None])[0], runs.results.folder / STORED)
+    return pictures
 
 
 def picture_sheet(rows: list[tuple[str, list[tuple[Image.Image, bool]]]], shares: dict[str, str]) -> Image.Image:
