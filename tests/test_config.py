@@ -1,7 +1,5 @@
 """Settings: what recipes say, which method has which, values at their ends, and a configuration that is read back."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

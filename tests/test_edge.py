@@ -1,7 +1,5 @@
 """What comes from a person is converted or refused in one line, before anything is loaded."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

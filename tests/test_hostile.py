@@ -1,7 +1,5 @@
 """What comes from outside is converted or refused in one place: hostile values for every argument, setting and row."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

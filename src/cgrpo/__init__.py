@@ -3,8 +3,6 @@
 The names below are loaded on first use, so that ``import cgrpo`` and ``import cgrpo.config`` pull no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from typing import Any

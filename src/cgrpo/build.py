@@ -1,8 +1,6 @@
 """From a configuration to objects: policy, tasks, and what an analysis takes. Policies and rewards build
 themselves; here the settings of several tables meet."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

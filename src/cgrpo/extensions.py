@@ -6,8 +6,6 @@ Every kind has one explicit dictionary of its own names. Another package adds a 
     sharpness = "my_package.rewards:Sharpness"
 """
 
-from __future__ import annotations
-
 import difflib
 import functools
 import importlib

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,25 @@ def new_folder(first: Path) -> Path:
             folder.mkdir(parents=True)
             return folder
     raise AssertionError
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A place to fill, which becomes ``folder`` at the end and is removed after an error. Raises UserError.
+
+    ``folder`` may be an empty folder, or nothing yet.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            if folder.is_dir():
+                folder.rmdir()
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,5 @@
 """Where checkpoints lie: a path on disk, what the model hub holds under a name, or what the package carries."""
 
-from __future__ import annotations
-
 import functools
 import json
 import os

@@ -3,8 +3,6 @@
 Light on purpose: on a cluster's node it is all that is loaded beside the training itself.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Pictures as users have them, read: whatever Pillow opens, upright, 8 bits per channel, sRGB, on white."""
 
-from __future__ import annotations
-
 import functools
 import io
 import struct

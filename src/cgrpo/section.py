@@ -1,7 +1,5 @@
 """The base of every table of settings, and the types of their values. Imports neither torch nor anything heavy."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import os

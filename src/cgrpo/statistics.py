@@ -6,8 +6,6 @@ sign_flip         test of paired differences: both signs alike under the null
 holm              p-values of a family, adjusted
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Writing safetensors, so that equal tensors with equal words give files that are equal byte for byte."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """Text as people's programs write it, and what a file really is when it is not what its name says."""
 
-from __future__ import annotations
-
 import codecs
 import json
 import re

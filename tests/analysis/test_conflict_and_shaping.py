@@ -1,7 +1,5 @@
 """Conflict and what SARS leaves: by hand on few samples, and on Gaussian advantages whose answer is known."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Who trains a base towards copies, from made-up groups, and from the toy world's own."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Branching on a policy whose answer is known, and the shares and weights that follow from it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

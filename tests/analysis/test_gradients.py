@@ -1,7 +1,5 @@
 """Cosines from inner products worked out by hand, and rewards whose gradients must agree or oppose."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

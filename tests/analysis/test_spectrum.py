@@ -1,7 +1,5 @@
 """Waves whose band, energy and settled share are known."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

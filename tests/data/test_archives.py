@@ -1,7 +1,5 @@
 """Pictures in zips and tars, by whatever name; WebDataset's shards."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tarfile

@@ -1,7 +1,5 @@
 """The check finds every planted fault, and nothing else."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`cgrpo data check` of a recipe, and of sets that are readable and yet not meant; `train` asks the same first."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path

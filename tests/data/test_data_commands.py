@@ -1,7 +1,5 @@
 """`cgrpo data check` and `cgrpo data syncd` through the command line; a training run reads what they leave."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows of published sets in fields of their own: what stays of a row, and what the usual filter leaves out."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from io import BytesIO

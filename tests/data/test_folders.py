@@ -1,7 +1,5 @@
 """Folders: pictures with captions, Hugging Face's imagefolders, splits of either, and what else lies about."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -3,8 +3,6 @@
 The target never becomes its own reference: of every layout, and of rows whose fields leave the roles open.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Lists of rows on disk: every dressing they come in, and files that are none."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

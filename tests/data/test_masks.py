@@ -1,7 +1,5 @@
 """Masks are read for what they are; one that can't be is reported, with its row."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """From photos to a data set, through the command line."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from pathlib import Path

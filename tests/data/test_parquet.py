@@ -1,7 +1,5 @@
 """Parquet files: every way to hold a picture, read by row in any order, by threads and forked processes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -1,7 +1,5 @@
 """What a row says: the names that fields may have, and rows that are refused by number and field."""
 
-from __future__ import annotations
-
 import json
 import unicodedata
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The filter on drawn pictures in SynCD's layout; what it should give was worked out beside it (expected.json)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

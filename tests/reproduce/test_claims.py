@@ -1,7 +1,5 @@
 """What the paper says and what results say of it: verdicts, headlines, and what is not trained yet."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Every figure, and the table of seconds, from made-up results and untrained runs; and what a missing run is told."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

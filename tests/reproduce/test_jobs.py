@@ -1,7 +1,5 @@
 """Trainings as jobs of submitit: its local executor, and SLURM's commands played by scripts; the training is a stub."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """Tables, results and settings that are wrong: one line before anything is trained, and no training done twice."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

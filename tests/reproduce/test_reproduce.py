@@ -1,7 +1,5 @@
 """Tables as data, trainings shared by content, killed and failed ones, and what the scoreboard says."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What a result keeps of a run whose evaluation counts copies: judges on the other tasks, and the checks' curves."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rewards of known correlation with the ratings, found again."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

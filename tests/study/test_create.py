@@ -1,7 +1,5 @@
 """A study's folder: frozen, anonymous, and refused in one line where it can't be made."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

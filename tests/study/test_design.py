@@ -1,7 +1,5 @@
 """Sides, loads, order and choice of items, by counting."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 

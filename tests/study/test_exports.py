@@ -1,7 +1,5 @@
 """Out to training and Label Studio, and back from there."""
 
-from __future__ import annotations
-
 import json
 import xml.etree.ElementTree as xml
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A rater's way through the pages, and what strangers get."""
 
-from __future__ import annotations
-
 import re
 import sqlite3
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Simulated raters, and what the report says of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

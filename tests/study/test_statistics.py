@@ -1,7 +1,5 @@
 """Textbook tables, closed forms, and parameters that are found again."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Answers are kept, corrected, never doubled, copied while others write, and forgotten for good."""
 
-from __future__ import annotations
-
 import sqlite3
 import subprocess
 import sys

@@ -5,8 +5,6 @@ of the samples in conflict (the paper's 50.2 %), so what tells is the deviation 
 comes of a group's own advantages when one reward's are dealt to its samples at random, worked out exactly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ A base without a copy has no drive. So the reference itself is planted in every 
 credit says what training would do to the first copy that exploration finds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -12,8 +12,6 @@ The premise of Timestep-Aware Dynamic Weighting is that prompt following is deci
 rewards' shares, in place of Eq. 12's sigmoid.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

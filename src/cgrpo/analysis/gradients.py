@@ -13,8 +13,6 @@ signal     squared length of a reward's expected gradient at a step over its sum
 Intervals are the jackknife's over blocks.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

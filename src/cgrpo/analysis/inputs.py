@@ -1,7 +1,5 @@
 """What all analyses share: a policy with its tasks and rewards, groups drawn as its training draws them, estimates."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence

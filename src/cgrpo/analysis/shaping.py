@@ -14,8 +14,6 @@ A line for SARS as the paper has it, one with the group's mean bonus taken out (
 plain sum that is multiplied by SARS' slope.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

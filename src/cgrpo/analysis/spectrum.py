@@ -8,8 +8,6 @@ settled  1 - |F_k - F|^2 / |F|^2, with the final picture's spectrum F: how much 
          below 0 where there is more of something else
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

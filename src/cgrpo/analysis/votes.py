@@ -5,8 +5,6 @@ the other, the rarer kind lies further from the group's mean on both axes, so it
 bonus is against whichever kind is in the minority. In theory the vote is odd about one half.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import NamedTuple
 

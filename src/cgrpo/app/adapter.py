@@ -1,7 +1,5 @@
 """`cgrpo adapter`: convert, merge, blend and inspect adapter files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """What `cgrpo evaluate` does: pictures by a policy or by anyone, and their scores."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Mapping, Sequence

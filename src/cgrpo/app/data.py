@@ -1,7 +1,5 @@
 """`cgrpo data`: make, check and encode data sets."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

@@ -1,7 +1,5 @@
 """What `cgrpo data` does with data sets: check them, encode their tasks, choose SynCD's best pairs."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Held-out tasks in a run: the guard's checks on the way, and base against trained at the end."""
 
-from __future__ import annotations
-
 import sys
 import time
 from typing import Any

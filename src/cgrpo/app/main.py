@@ -1,7 +1,5 @@
 """The command line: ``cgrpo COMMAND``. Whatever a user gets wrong is one line on standard error and exit code 2."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """Fingerprints of a run's inputs. A resumed run must match them."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence

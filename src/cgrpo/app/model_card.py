@@ -1,7 +1,5 @@
 """The model card in a run's ``adapter/``: a file that is passed on says what it was made of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a run needs before anything is loaded: packages, checkpoints, held-out tasks, and what its tasks must say."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -4,8 +4,6 @@ The annotated signature of a function is its command line. Its docstring is the 
 command, ``Args:`` its arguments. Modules with signatures import nothing heavy, so that help is instant.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Preference pairs of a run, made with the frozen base before the training and kept in the run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`cgrpo plan` and `cgrpo cite`: what costs nothing."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`cgrpo reproduce`: the paper's tables and figures, in the toy world or at full scale."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal

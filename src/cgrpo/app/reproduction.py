@@ -1,7 +1,5 @@
 """What `cgrpo reproduce` does: train rows of tables, draw figures, write them, or plan them at full scale."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import statistics

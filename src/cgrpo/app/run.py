@@ -1,7 +1,5 @@
 """A whole run: train, check held-out tasks on the way, compare with the base, write the report."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 import sys

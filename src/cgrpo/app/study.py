@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from cgrpo.app.options import File, Folder, Many, Port, Positive, Share, Whole, command, group
 from cgrpo.errors import UserError
-from cgrpo.files import alone, json_text, reading, write_text, writing
+from cgrpo.files import alone, json_text, reading, whole_folder, write_text, writing
 from cgrpo.text import read_text
 
 if TYPE_CHECKING:
@@ -227,20 +227,12 @@ def backup(study: Study, /, *, out: Folder) -> None:
 
     if out.exists():
         raise UserError(f"{out}: is there already; give a new folder as --out")
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with writing(out):
-            with open_answers(study) as store:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                shutil.copy2(study / MANIFEST, partial / MANIFEST)
-                shutil.copytree(study / PICTURES, partial / PICTURES)
-                store.backup(partial / DATABASE)
-            with open_answers(partial) as copy:
-                count = len(copy.responses())
-            partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with open_answers(study) as store, whole_folder(out) as partial:
+        shutil.copy2(study / MANIFEST, partial / MANIFEST)
+        shutil.copytree(study / PICTURES, partial / PICTURES)
+        store.backup(partial / DATABASE)
+        with open_answers(partial) as copy:
+            count = len(copy.responses())
     print(f"{out}: {count} answers")
 
 

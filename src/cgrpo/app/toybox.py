@@ -1,7 +1,5 @@
 """`cgrpo toybox`: can the toy world's rewards be trusted, and its checkpoints made again from a seed."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from cgrpo.app.options import Finite, Folder, Settings, Whole, command, group

@@ -1,7 +1,5 @@
 """`cgrpo train`: train a policy, compare it with its base, write a report."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The credit functions by name, and the tables ``shaping`` and ``weights``, for every method with a credit table."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator

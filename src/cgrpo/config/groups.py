@@ -1,7 +1,5 @@
 """What methods share that draw a group of samples for each prompt and reinforce them by the credit table."""
 
-from __future__ import annotations
-
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator

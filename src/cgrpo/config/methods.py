@@ -1,7 +1,5 @@
 """The methods by name, and which of them has which settings."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any

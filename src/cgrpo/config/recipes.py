@@ -1,7 +1,5 @@
 """Recipes, settings on top of them, and one line for what is wrong with either."""
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import re

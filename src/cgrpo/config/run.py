@@ -1,7 +1,5 @@
 """The configuration of a run: the tables that all methods share, and the base of every method's own."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal, Self
 

@@ -7,8 +7,6 @@ Nothing is unpacked: a set of 17 GB would need as much room again. An archive is
 read, once per process.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import os

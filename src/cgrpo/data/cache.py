@@ -1,7 +1,5 @@
 """What a process keeps of the parquet files it reads: decoded blocks, and row groups that are read halfway."""
 
-from __future__ import annotations
-
 import functools
 import threading
 from collections import OrderedDict

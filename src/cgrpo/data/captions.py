@@ -8,8 +8,6 @@ The picture is the reference, the text the prompt. Pictures without a caption of
     006_0.jpg, 006_1.jpg next to 006_prompt.txt                   the references of that prompt (MultiBanana)
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Is a data set fit to train on? Everything that is wrong with it, not just the first thing."""
 
-from __future__ import annotations
-
 import functools
 import os
 import warnings

@@ -5,8 +5,6 @@ of them (syncd_files.py). Subjects200K's come in parquet files alone, whose colu
 Subjects200K's follow descriptions of the sets; no real file was checked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The fields of a row: their names, what those tell of pictures, and what a value names."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import os

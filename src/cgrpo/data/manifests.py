@@ -7,8 +7,6 @@ folder    metadata.jsonl or metadata.csv (or Flow-Factory's train.jsonl) whose r
           or in its train/
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Masks as people have them: which pixels are the subject."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from pathlib import Path

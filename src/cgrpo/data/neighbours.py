@@ -1,7 +1,5 @@
 """Pictures in folders that belong to others, by their names: masks, references, and what is passed over."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

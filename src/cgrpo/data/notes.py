@@ -1,7 +1,5 @@
 """Notes on a whole data set: what is no fault of any row, and may yet not be meant."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 

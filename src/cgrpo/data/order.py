@@ -4,8 +4,6 @@ One process and n processes give the same run, and a resumed run is the uninterr
 state that would have to be saved.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """From photos of one subject to tasks: every prompt with every photo in turn, some prompts held out."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

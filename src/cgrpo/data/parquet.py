@@ -5,8 +5,6 @@ or a list of them, ``target`` one. Pictures are embedded or named by path (colum
 columns that could hold pictures are read as well, so that tasks.py can refuse rows that don't say which is which.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Splits are recognised by their names, as Hugging Face's library recognises them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ Names of pictures are relative to the file that names them unless told otherwise
 archive.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple

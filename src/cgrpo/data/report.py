@@ -1,7 +1,5 @@
 """What a check of a data set reports: its problems, row by row, and notes on the whole."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args

@@ -1,7 +1,5 @@
 """Tasks as batches of pictures: of a data set on disk, of preference pairs, and of the toy world."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -10,8 +10,6 @@ them: re-encoded, resized or slightly retouched copies pass, the same shape in a
 on an equal ground doesn't. Mirrored, rotated or cropped copies are not found.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ what follows is ours, stated whole in ``filter_syncd``. A caution: ranking by si
 ``similarity_deciles`` among the result's parameters.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

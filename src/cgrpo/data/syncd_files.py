@@ -7,8 +7,6 @@
 Facts from the official loader and its users; the real set may differ in details. What is optional may be missing.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

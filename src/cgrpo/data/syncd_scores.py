@@ -1,7 +1,5 @@
 """Scores for SynCD's objects where its metadata has none: similarity of the views, beauty of each."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

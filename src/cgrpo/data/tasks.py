@@ -14,8 +14,6 @@ The target of an editing data set must never become its own reference. So a lone
 is what the image was made from is refused, whatever that field holds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

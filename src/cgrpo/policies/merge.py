@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from cgrpo.errors import UserError
-from cgrpo.files import writing
+from cgrpo.files import whole_folder
 from cgrpo.hub import locate
 from cgrpo.policies.adapters.exchange import check_start, known_origin
 from cgrpo.policies.adapters.files import Origin, check_origin, read_split
@@ -47,15 +45,6 @@ def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | 
         here = Origin(here.base, here.base_hash, merge_start(transformer, start, family.layout), "merge")
     check_origin(file, header, here, settings.base_differs)
     merge_pairs(transformer, split, file)
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        with writing(folder):
-            partial.mkdir(parents=True)
-            family.save_whole(settings, transformer, partial)
-            if folder.exists():
-                folder.rmdir()
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(folder) as partial:
+        family.save_whole(settings, transformer, partial)
     return folder

@@ -1,7 +1,5 @@
 """Numbers of a table: each row's change from the base, and whether the paper's orders hold here."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """What the paper says, and what the runs here say of it: headlines first, each of a few claims, then every claim."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

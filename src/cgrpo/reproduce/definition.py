@@ -1,7 +1,5 @@
 """A table as data: its rows (settings on top of a recipe), the paper's numbers, and what the paper says of them."""
 
-from __future__ import annotations
-
 import tomllib
 from importlib import resources
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A scoreboard as tables, plots and a page."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Mapping, Sequence
 

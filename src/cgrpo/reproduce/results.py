@@ -1,7 +1,5 @@
 """What a finished training leaves for tables: a small file, named by content, that can be committed."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Which trainings a table needs. A training is known by what its numbers depend on, so tables share them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,10 +1,7 @@
 """A study's folder: manifest, anonymous pictures, one link per rater; and how many answers a study needs."""
 
-from __future__ import annotations
-
 import math
 import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from cgrpo.errors import UserError
-from cgrpo.files import write_text, writing
+from cgrpo.files import whole_folder, write_text
 from cgrpo.study import pictures
 from cgrpo.study.database import create_store
 from cgrpo.study.design import Picked, Sources, pick_pairs, pick_singles, plan_lists, read_sources
@@ -150,23 +147,13 @@ def create_study(scores: Path, out: Path, ask: Wanted) -> Study:
     sources = read_sources(scores, ask.methods)
     pick = pick_pairs if ask.mode == "pairwise" else pick_singles
     picked = pick(sources.tasks, sources.methods, ask.items, rng)
-    partial = out.with_name(f".{out.name}.partial")  # in its place whole, or not at all
-    try:
-        with writing(out):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            study = _filled(partial, sources, picked, ask, rng)
-            if out.is_dir():
-                out.rmdir()
-            partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return study
+    with whole_folder(out) as partial:
+        return _write(partial, sources, picked, ask, rng)
 
 
-def _filled(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wanted, rng: np.random.Generator) -> Study:
+def _write(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wanted, rng: np.random.Generator) -> Study:
     shelf = Shelf(folder)
-    size = pictures.common_size([_file(one, arm) for one in picked for arm in range(len(one.arms))])
+    size = pictures.common_size([file for one in picked for file in one.files])
     checks = default_checks(len(picked) * ask.per_item / ask.raters) if ask.checks is None else ask.checks
     gates = Gates(sources, shelf, size, ask.mode, rng)
     items = [_item(one, sources, shelf, size) for one in picked]
@@ -203,21 +190,9 @@ def _filled(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wante
     return study
 
 
-def _file(picked: Picked, arm: int) -> Path:
-    method, seed = picked.arms[arm]
-    return picked.task.pictures[method][seed]
-
-
 def _item(picked: Picked, sources: Sources, shelf: Shelf, size: Size) -> Item:
-    files = [_file(picked, arm) for arm in range(len(picked.arms))]
     task = picked.task
-    return Item(
-        pictures.new_ids(1)[0],
-        "item",
-        task.prompt,
-        tuple(shelf.add([pictures.reference(pictures.load(file))])[0] for file in sources.references[task.subject]),
-        shelf.add([pictures.whole(pictures.load(file), size) for file in files]),
-        tuple(Arm(method, seed, str(file)) for (method, seed), file in zip(picked.arms, files, strict=True)),
-        task.subject,
-        task.prompt_index,
-    )
+    shown = [pictures.whole(pictures.load(file), size) for file in picked.files]
+    arms = [Arm(method, seed, str(file)) for (method, seed), file in zip(picked.arms, picked.files, strict=True)]
+    references = sources.references[task.subject]
+    return shelf.item("item", task.prompt, references, shown, arms, task.subject, prompt_index=task.prompt_index)

@@ -3,8 +3,6 @@
 What a transaction returned from is on the disk: each is synchronised before it returns.
 """
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence

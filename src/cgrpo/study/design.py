@@ -3,8 +3,6 @@
 The design is seeded, balanced, and drawn before the first answer.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -95,6 +93,10 @@ class Picked(NamedTuple):
 
     task: Task
     arms: tuple[tuple[str, int], ...]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.task.pictures[method][seed] for method, seed in self.arms]
 
 
 def balanced_tasks(tasks: Sequence[Task], count: int, rng: np.random.Generator) -> list[Task]:

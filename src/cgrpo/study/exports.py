@@ -1,7 +1,5 @@
 """From people back to training: preference pairs for method "preference", and people's verdicts as rows of scores."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections import defaultdict

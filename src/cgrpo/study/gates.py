@@ -1,7 +1,5 @@
 """Items whose answer is known: the tutorial that all raters pass first, and checks hidden among the items."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,6 +30,10 @@ WORDS: dict[Mode, tuple[str, str]] = {
         "This is the reference itself: its subject could not be kept better.",
         "This is another subject altogether: nothing of the reference is kept.",
     ),
+}
+SPOILT = {
+    "pairwise": "Both are the same picture, one of them under noise: the second question is about quality, too.",
+    "rating": "The picture is spoilt by noise: the second question is about quality, too.",
 }
 SAME = "Both show exactly the same picture, so both answers are a tie. Ties are answers like any other: use them."
 
@@ -90,15 +92,15 @@ class Gates:
         gold = {key: self._gold(str(value)) for key, value in entry["gold"].items() if key in ("identity", "prompt")}
         if not gold:
             raise ValueError("no gold answer of identity or prompt")
-        return self._item(
+        return self.shelf.item(
             "tutorial",
             str(entry["prompt"]),
             [home / name for name in entry["references"]],
             [pictures.whole(picture, self.size) for picture in shown],
             [Arm("", None, str(name)) for name in entry["pictures"]],
             "",
-            gold,
-            str(entry["explanation"]),
+            gold=gold,
+            explanation=str(entry["explanation"]),
         )
 
     def _gold(self, value: str) -> Any:
@@ -121,7 +123,8 @@ class Gates:
         shown = [pictures.filled(pictures.load(file), self.size) for file in files]
         arms = [Arm("", None, str(file)) for file in files]
         references = self.sources.references[task.subject][:1]  # a pair's first is what was copied
-        return self._item(kind, task.prompt, references, shown, arms, task.subject, gold, explanation)
+        known = {"gold": gold, "explanation": explanation}
+        return self.shelf.item(kind, task.prompt, references, shown, arms, task.subject, **known)
 
     def _others(self, task: Task) -> list[Path]:
         own = set(task.subject.split("+"))
@@ -134,52 +137,29 @@ class Gates:
         return others
 
     def _same(self, task: Task) -> Item:
-        file, picture = self._generated(task)
-        arms = [Arm("", None, str(file))] * 2
-        gold = {"identity": TIE, "prompt": TIE}
-        references = self.sources.references[task.subject]
-        return self._item("tutorial", task.prompt, references, [picture] * 2, arms, task.subject, gold, SAME)
+        picture = self._generated(task)
+        return self._lesson(task, [picture] * 2, {"identity": TIE, "prompt": TIE}, SAME)
 
     def _spoilt(self, task: Task) -> Item:
-        file, picture = self._generated(task)
-        shown = [pictures.damaged(picture, int(self.rng.integers(2**31))), picture]
-        arms = [Arm("", None, str(file))] * 2
-        gold: dict[str, Any] = {"prompt": SECOND}
-        why = "Both are the same picture, one of them under noise: the second question is about quality, too."
+        picture = self._generated(task)
+        spoilt = pictures.damaged(picture, int(self.rng.integers(2**31)))
         if self.mode == "rating":
-            shown, arms, gold = shown[:1], arms[:1], {"prompt": (0, 2)}
-            why = "The picture is spoilt by noise: the second question is about quality, too."
-        return self._item(
-            "tutorial", task.prompt, self.sources.references[task.subject], shown, arms, task.subject, gold, why
-        )
+            return self._lesson(task, [spoilt], {"prompt": (0, 2)}, SPOILT["rating"])
+        return self._lesson(task, [spoilt, picture], {"prompt": SECOND}, SPOILT["pairwise"])
 
-    def _generated(self, task: Task) -> tuple[Path, Any]:
+    def _lesson(self, task: Task, shown: Sequence[Any], gold: Mapping[str, Any], explanation: str) -> Item:
+        """A tutorial item of a generated picture."""
+        arms = [Arm("", None, str(self._file(task)))] * len(shown)
+        known = {"gold": gold, "explanation": explanation}
+        references = self.sources.references[task.subject]
+        return self.shelf.item("tutorial", task.prompt, references, shown, arms, task.subject, **known)
+
+    def _file(self, task: Task) -> Path:
         seeds = task.pictures[self.sources.methods[0]]
-        file = seeds[min(seeds)]
-        return file, pictures.whole(pictures.load(file), self.size)
+        return seeds[min(seeds)]
 
-    def _item(
-        self,
-        kind: ItemKind,
-        prompt: str,
-        references: Sequence[Path],
-        shown: Sequence[Any],
-        arms: Sequence[Arm],
-        subject: str,
-        gold: Mapping[str, Any],
-        explanation: str,
-    ) -> Item:
-        return Item(
-            pictures.new_ids(1)[0],
-            kind,
-            prompt,
-            tuple(self.shelf.add([pictures.reference(pictures.load(file))])[0] for file in references),
-            self.shelf.add(shown),
-            tuple(arms),
-            subject,
-            gold=gold,
-            explanation=explanation,
-        )
+    def _generated(self, task: Task) -> Any:
+        return pictures.whole(pictures.load(self._file(task)), self.size)
 
 
 def _read_tutorial(file: Path) -> list[Any]:

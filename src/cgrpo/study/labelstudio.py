@@ -4,8 +4,6 @@ Two ``<Choices>`` with ties, each with a single ``toName``: with two, Label Stud
 task is a place on a rater's list, so that sides stay balanced; it names no method, and no rater either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta

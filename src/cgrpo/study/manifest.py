@@ -1,7 +1,5 @@
 """``study.json``: what a study is, fixed before the first answer. Methods and golds stand here, and in no page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures as they are served: anonymous, of one format and size, and the two of a pair of equal length in bytes."""
 
-from __future__ import annotations
-
 import io
 import os
 import secrets
@@ -10,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,7 @@ from PIL import Image
 from cgrpo.files import reading
 from cgrpo.fingerprint import of_bytes
 from cgrpo.pictures import opened, read_picture, upright
-from cgrpo.study.manifest import PICTURES
+from cgrpo.study.manifest import PICTURES, Arm, Item, ItemKind
 
 LONGEST = 1024  # pixels of a side
 PADDING = b"paDd"  # a private PNG chunk that every reader skips
@@ -75,7 +74,7 @@ def damaged(picture: Image.Image, seed: int) -> Image.Image:
 
 
 class Shelf:
-    """The folder of anonymous pictures, and their hashes by id."""
+    """The folder of anonymous pictures, and their hashes by id; makes items of pictures that it adds."""
 
     def __init__(self, folder: Path):
         self.folder = folder / PICTURES
@@ -88,6 +87,21 @@ class Shelf:
         longest = max(map(len, encoded))
         return tuple(self._write(_padded(content, longest - len(content))) for content in encoded)
 
+    def item(
+        self,
+        kind: ItemKind,
+        prompt: str,
+        references: Sequence[Path],
+        shown: Sequence[Image.Image],
+        arms: Sequence[Arm],
+        subject: str,
+        **rest: Any,
+    ) -> Item:
+        """An item with a new id, its references read from files. ``rest``: other fields of ``Item``."""
+        ids = tuple(self.add([reference(load(file))])[0] for file in references)
+        name = secrets.token_hex(8)
+        return Item(name, kind, prompt, ids, self.add(shown), tuple(arms), subject, **rest)
+
     def _write(self, content: bytes) -> str:
         name = secrets.token_hex(16)
         file = self.folder / f"{name}.png"
@@ -95,10 +109,6 @@ class Shelf:
         os.utime(file, (0, 0))  # nor does the order in which they were made
         self.hashes[name] = of_bytes(content)
         return name
-
-
-def new_ids(count: int) -> list[str]:
-    return [secrets.token_hex(8) for _ in range(count)]
 
 
 def _png(picture: Image.Image) -> bytes:

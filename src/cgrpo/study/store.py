@@ -4,11 +4,10 @@ A correction supersedes an answer and overwrites nothing; the database itself re
 question.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cgrpo.study.database import Database, now, token_hash
 
@@ -52,21 +51,20 @@ class Response:
 class Store(Database):
     """Methods raise Unavailable where the disk is full or the database locked."""
 
-    def is_administrator(self, token: str) -> bool:
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self.reading() as db:
-            found = db.execute("select 1 from fact where name = 'administrator' and value = ?", [token_hash(token)])
-            return found.fetchone() is not None
+            return db.execute(query, values).fetchall()
+
+    def is_administrator(self, token: str) -> bool:
+        return bool(self._rows("select 1 from fact where name = 'administrator' and value = ?", token_hash(token)))
 
     def rater(self, token: str) -> Rater | None:
         """Whose link it is."""
-        with self.reading() as db:
-            row = db.execute(f"{_RATERS} where token_hash = ?", [token_hash(token)]).fetchone()
-        return Rater(*row[:2], *map(bool, row[2:])) if row else None
+        rows = self._rows(f"{_RATERS} where token_hash = ?", token_hash(token))
+        return Rater(*rows[0][:2], *map(bool, rows[0][2:])) if rows else None
 
     def raters(self) -> list[Rater]:
-        with self.reading() as db:
-            rows = db.execute(f"{_RATERS} order by number").fetchall()
-        return [Rater(*row[:2], *map(bool, row[2:])) for row in rows]
+        return [Rater(*row[:2], *map(bool, row[2:])) for row in self._rows(f"{_RATERS} order by number")]
 
     def consent(self, rater: int) -> None:
         with self.writing() as db:
@@ -74,10 +72,9 @@ class Store(Database):
 
     def attempts(self, rater: int) -> list[list[tuple[int, int]]]:
         """Of each try at the tutorial the (right, graded) answers so far."""
-        with self.reading() as db:
-            rows = db.execute(
-                "select attempt, correct, graded from tutorial where rater = ? order by attempt, position", [rater]
-            ).fetchall()
+        rows = self._rows(
+            "select attempt, correct, graded from tutorial where rater = ? order by attempt, position", rater
+        )
         tries: list[list[tuple[int, int]]] = []
         for attempt, correct, graded in rows:
             while len(tries) < attempt:
@@ -103,12 +100,9 @@ class Store(Database):
                 db.execute("update rater set passed_at = coalesce(passed_at, ?) where number = ?", [now(), rater])
 
     def tutorial_answers(self, rater: int, attempt: int, position: int) -> dict[str, str]:
-        with self.reading() as db:
-            found = db.execute(
-                "select answers from tutorial where rater = ? and attempt = ? and position = ?",
-                [rater, attempt, position],
-            ).fetchone()
-        return json.loads(found[0]) if found else {}
+        query = "select answers from tutorial where rater = ? and attempt = ? and position = ?"
+        rows = self._rows(query, rater, attempt, position)
+        return json.loads(rows[0][0]) if rows else {}
 
     def show(self, rater: int, item: str) -> None:
         """Remember that the item was shown now."""
@@ -121,14 +115,10 @@ class Store(Database):
         The same form sent twice changes nothing. Raises Stale where it was answered otherwise since.
         """
         with self.writing() as db:
-            live = db.execute(
-                _LIVE,
-                [rater, item],
-            ).fetchall()
-            known = max((row[2] for row in live), default=0)
-            if {question: choice for question, choice, _ in live} == dict(answers):
+            live, latest = self.answers(rater, item)
+            if live == dict(answers):
                 return
-            if known != revision:
+            if latest != revision:
                 raise Stale
             at = now()
             db.execute(
@@ -139,33 +129,27 @@ class Store(Database):
             db.executemany(
                 _INSERT,
                 [
-                    (rater, item, question, choice, first_on_left, known + 1, shown[0] if shown else None, at)
+                    (rater, item, question, choice, first_on_left, latest + 1, shown[0] if shown else None, at)
                     for question, choice in answers.items()
                 ],
             )
 
     def answers(self, rater: int, item: str) -> tuple[dict[str, str], int]:
         """Live answers by question, and their revision (0: none yet)."""
-        with self.reading() as db:
-            rows = db.execute(
-                _LIVE,
-                [rater, item],
-            ).fetchall()
+        rows = self._rows(_LIVE, rater, item)
         return {row[0]: row[1] for row in rows}, max((row[2] for row in rows), default=0)
 
     def answered(self, rater: int) -> set[str]:
         """Items that the rater has answered."""
-        with self.reading() as db:
-            rows = db.execute("select distinct item from response where rater = ? and superseded_at is null", [rater])
-            return {row[0] for row in rows}
+        query = "select distinct item from response where rater = ? and superseded_at is null"
+        return {item for (item,) in self._rows(query, rater)}
 
     def responses(self) -> list[Response]:
         """All live answers, in order of arrival."""
-        with self.reading() as db:
-            rows = db.execute(
-                "select rater, item, question, choice, first_on_left, revision, shown_at, answered_at from response "
-                "where superseded_at is null order by id"
-            ).fetchall()
+        rows = self._rows(
+            "select rater, item, question, choice, first_on_left, revision, shown_at, answered_at from response "
+            "where superseded_at is null order by id"
+        )
         return [Response(r, i, q, c, bool(left), revision, shown, at) for r, i, q, c, left, revision, shown, at in rows]
 
     def import_answers(self, origin: str, answers: Sequence[Response]) -> int:

@@ -3,8 +3,6 @@
 Pictures are float32 RGB [B, 3, 32, 32] in [0, 1].
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

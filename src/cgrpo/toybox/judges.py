@@ -5,8 +5,6 @@ colours) by classification and regression on the whole picture: another architec
 objective and no segmenter, so no twin of either reward.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -7,8 +7,6 @@ sets, for a *property*: "a red toy" turns the subject's main colour red, which c
 design. Everything is a struct of tensors over B items, so thousands of pictures cost seconds.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """What an exhibit rests on, and what it comes to."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The copy world in two exhibits: how many pictures are copies, by row and iteration, and three tasks to look at."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

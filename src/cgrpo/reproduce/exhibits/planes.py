@@ -1,7 +1,5 @@
 """Exhibits in the plane of the held-out judges: Figures 1 and 6, and every credit function at once."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Exhibits of single runs: rewards over training, analyses, and pictures alongside (Figures 2 to 4, 7, 9 to 11)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

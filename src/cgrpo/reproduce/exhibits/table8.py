@@ -4,8 +4,6 @@ The methods take turns, an iteration each, so that whatever else the machine doe
 round is left out. What SARS and TDW add is the filling of the credit table: advantages, bonus, weights, their sum.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 No page shows a method, a file, or a gold before its lesson is answered.
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any

@@ -3,8 +3,6 @@
 Which method wins is not shown while the study runs.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping

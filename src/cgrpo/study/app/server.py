@@ -1,12 +1,11 @@
 """The study over HTTP. A rater is whoever has the link; every page is a form or a text, and none needs a script."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
+from pydantic import BeforeValidator
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -17,7 +16,14 @@ from cgrpo.study.database import Unavailable
 from cgrpo.study.manifest import PICTURES, Study
 from cgrpo.study.store import Rater, Stale, Store
 
+
+def _whole(text: str | None) -> int:
+    """0 for what is no number, or one that nothing here is counted to."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
 Form = Annotated[dict[str, str], Depends(read_form)]
+Number = Annotated[int, BeforeValidator(_whole)]
 log = logging.getLogger("uvicorn.error")
 CHOOSE = "Please answer every question; what you chose is still here."
 
@@ -156,8 +162,8 @@ def _add_tutorial(app: FastAPI, course: Course) -> None:
         return _to(token, f"tutorial/{sent.attempt}/{sent.position}")
 
     @app.get("/r/{token}/tutorial/{attempt}/{position}")
-    def explained(token: str, attempt: str, position: str) -> Response:
-        rater, lesson = _known(course, token), Lesson(_whole(attempt), _whole(position))
+    def explained(token: str, attempt: Number, position: Number) -> Response:
+        rater, lesson = _known(course, token), Lesson(attempt, position)
         answers = course.store.tutorial_answers(rater.number, *lesson)
         if not answers or not 1 <= lesson.position <= total:
             raise NotHere
@@ -183,9 +189,9 @@ def _add_items(app: FastAPI, course: Course) -> None:
         rater = _known(course, token)
         return rater, rater.consented and rater.passed
 
-    @app.get("/r/{token}/items/{place}")
-    def show(token: str, place: str) -> Response:
-        (rater, is_ready), number = ready(token), _whole(place)
+    @app.get("/r/{token}/items/{number}")
+    def show(token: str, number: Number) -> Response:
+        rater, is_ready = ready(token)
         if not is_ready:
             return _to(token, course.next_page(rater))
         item, _ = course.item(rater, number) or _nothing()
@@ -196,9 +202,9 @@ def _add_items(app: FastAPI, course: Course) -> None:
         answers, revision = course.store.answers(rater.number, item.id)
         return item_page(rater, number, answers, revision)
 
-    @app.post("/r/{token}/items/{place}")
-    def answer(token: str, place: str, form: Form) -> Response:
-        (rater, is_ready), number = ready(token), _whole(place)
+    @app.post("/r/{token}/items/{number}")
+    def answer(token: str, number: Number, form: Form) -> Response:
+        rater, is_ready = ready(token)
         if not is_ready:
             return _to(token, course.next_page(rater))
         item, first_on_left = course.item(rater, number) or _nothing()
@@ -247,8 +253,3 @@ def _nothing() -> tuple:
 
 def _not_saved(error: Unavailable) -> str:
     return f"Not saved: {error}. What you chose is still here; please send it again in a minute."
-
-
-def _whole(text: str | None) -> int:
-    """0 for what is no number, or one that nothing here is counted to."""
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else 0

@@ -1,7 +1,5 @@
 """Rewards beside mean ratings: tables, a plot and a page (the paper's Table 6)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """All numbers of a report, computed once; JSON, Markdown and page show the same ones."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

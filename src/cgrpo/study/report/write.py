@@ -1,7 +1,5 @@
 """A study's report as a page, tables and JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

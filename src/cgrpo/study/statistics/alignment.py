@@ -3,8 +3,6 @@
 Scores and ratings are paired by picture: method, subject, prompt and seed.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence

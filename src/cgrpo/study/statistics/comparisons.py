@@ -1,7 +1,5 @@
 """Answers as votes for methods: shares of wins with intervals over items and subjects, and strengths on one scale."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence

@@ -4,8 +4,6 @@ Below ``FEWEST`` clusters there is no interval. Even if all of them agree, a fai
 cases: 2 / 2^5 = 0.0625.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Raters: how far they agree beyond chance, and whom the rule fixed beforehand excludes."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

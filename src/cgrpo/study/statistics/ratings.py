@@ -1,7 +1,5 @@
 """Ratings of single pictures: means, and how far a mean of so few raters can be trusted."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Making the toybox's checkpoints again from a seed. Only this room and policies/ import diffusers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

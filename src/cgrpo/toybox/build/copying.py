@@ -4,8 +4,6 @@ Such pairs stand for training data in which both pictures of a pair are the same
 models paste their reference.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass

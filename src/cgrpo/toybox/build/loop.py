@@ -1,7 +1,5 @@
 """The one optimisation loop that every toybox model is built with."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings

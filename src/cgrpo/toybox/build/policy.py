@@ -4,8 +4,6 @@ Its training data is imperfect on purpose (wrong captions, wrong colours), so th
 imperfect on both axes and reinforcement learning has something to fix.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ All but the segmenter learn on *worn* pictures: half of them went through the au
 little latent noise, so that what a generator does to a picture is nothing new to them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path
