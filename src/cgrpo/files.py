@@ -92,20 +92,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` in one move, so that a kill leaves the old file or the new. Raises OSError."""
-    with _partial(path) as partial:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+    with partial_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """A place next to ``path`` to write to first. It is removed after an error, such as a full disk."""
+def partial_file(path: Path) -> Iterator[Path]:
+    """A file next to ``path`` to write first, which then takes its place; after an error, such as a full disk, it goes."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink()
@@ -165,9 +164,8 @@ def save_picture(picture: Image, path: Path) -> None:
     mark = PngInfo()
     if path.name == CONTACT_SHEET:
         mark.add_text(*_MARK)
-    with _partial(path) as partial:
+    with partial_file(path) as partial:
         picture.save(partial, format="PNG", pnginfo=mark)
-        os.replace(partial, path)
 
 
 def is_contact_sheet(path: Path) -> bool:

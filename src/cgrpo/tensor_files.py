@@ -5,12 +5,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save, save_file
 from torch import Tensor
+
+from cgrpo.files import partial_file
 
 WORDS = "__metadata__"  # the header's entry for what is no tensor
 
@@ -20,27 +21,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], words: Mapping[str,
 
     Tensors may be of any device and layout, and share memory. Raises OSError.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(_plain(tensors), partial, metadata=_given(words))
-        with partial.open("r+b") as file:
-            head = _sorted(file.read(int.from_bytes(file.read(8), "little")))
-            file.seek(8)
-            file.write(head)
-        os.replace(partial, path)
+        with partial_file(path) as partial:
+            save_file(_plain(tensors), partial, metadata=_given(words))
+            with partial.open("r+b") as file:
+                head = _sorted(file.read(int.from_bytes(file.read(8), "little")))
+                file.seek(8)
+                file.write(head)
     except SafetensorError as error:  # the library has a class of its own for a full disk
-        _remove(partial)
         match = re.search(r"os error (\d+)", str(error))
         code = int(match[1]) if match else errno.EIO
         raise OSError(code, os.strerror(code) if match else str(error), str(path)) from error
-    except BaseException:
-        _remove(partial)
-        raise
-
-
-def _remove(partial: Path) -> None:
-    with suppress(OSError):
-        partial.unlink()
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], words: Mapping[str, str] | None = None) -> bytes:

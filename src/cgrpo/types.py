@@ -14,7 +14,7 @@ Every tensor with more than one axis carries its axes in its name:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -45,8 +45,8 @@ class Task:
     @property
     def subject_id(self) -> str:
         """Which subject it shows, from ``meta``; "" where nothing is said, and its references tell."""
-        told = self.meta.get("subject_id")
-        return "" if told is None else str(told)
+        subject = self.meta.get("subject_id")
+        return "" if subject is None else str(subject)
 
 
 @dataclass(frozen=True)
@@ -85,16 +85,8 @@ class Batch:
         return self._pick([row for row in range(len(self)) for _ in range(times)])
 
     def _pick(self, rows: Sequence[int]) -> Batch:
-        """The tasks numbered ``rows``, in that order."""
-        return Batch(
-            ids=tuple(self.ids[row] for row in rows),
-            prompts=tuple(self.prompts[row] for row in rows),
-            references=tuple(self.references[row] for row in rows),
-            subjects=tuple(self.subjects[row] for row in rows),
-            spec=None if self.spec is None else tuple(self.spec[row] for row in rows),
-            reference_masks=None if self.reference_masks is None else tuple(self.reference_masks[row] for row in rows),
-            subject_ids=None if self.subject_ids is None else tuple(self.subject_ids[row] for row in rows),
-        )
+        columns = (getattr(self, one.name) for one in fields(self))
+        return Batch(*(None if column is None else tuple(column[row] for row in rows) for column in columns))
 
 
 class Condition(Protocol):

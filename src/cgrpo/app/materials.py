@@ -68,7 +68,6 @@ def beginning(record: RunRecord) -> dict[str, str]:
 
 
 def _fingerprints(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:
-    """The fingerprint of each input, by the setting that names it."""
     inputs = {}
     if isinstance(source, PairSource) and isinstance(cfg, PreferenceConfig):
         tasks = [*source.tasks, *source.losing]

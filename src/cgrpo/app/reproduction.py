@@ -173,7 +173,6 @@ def _split_names(names: Sequence[str]) -> tuple[list[Table], list[str]]:
 
 
 def _parts(exhibit: Exhibit) -> list[Table]:
-    """The rows of tables that an exhibit needs."""
     return [rows_of(table, rows) for table, rows in exhibit.rows.items()]
 
 

@@ -119,7 +119,6 @@ def _chosen(cfg: Config, names: Sequence[str], given: Mapping[str, bool]) -> dic
 
 
 def _settings(cfg: Config, name: str) -> RewardSettings:
-    """The settings of a reward that is named as in the recipe, by its type, or as TYPE=PATH."""
     from cgrpo.rewards import REWARDS, read_settings
 
     if name in cfg.rewards:
@@ -137,7 +136,6 @@ def _scores(
     prompt: str,
     subject: str,
 ) -> list[dict[str, float]]:
-    """Each picture's scores by reward; pictures of one size are scored together."""
     from cgrpo.rewards import scored
     from cgrpo.rewards.base import to_tensor
     from cgrpo.types import Batch

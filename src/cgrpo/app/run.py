@@ -60,7 +60,6 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
 
 
 def _run(record: RunRecord, cfg: Config, runtime: Runtime, *, resumed: bool, name: str) -> None:
-    """The run in ``record``, from loading its models to its report."""
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
     began = beginning(record) if resumed else {"recipe": name}
     name = began.get("recipe", record.folder.name)
@@ -163,7 +162,6 @@ def _iterate(
 
 
 def _write_iteration(record: RunRecord, cfg: Config, done: Iteration, metrics: Mapping[str, float], last: bool) -> None:
-    """One iteration's numbers, and now and then its pictures."""
     record.write({"iteration": done.number, **metrics})
     if last or done.number % cfg.logging.samples_every == 0:
         sheet = sample_sheet(done.images_NHWC, done.batch, len(done.images_NHWC) // len(done.batch))
@@ -172,7 +170,6 @@ def _write_iteration(record: RunRecord, cfg: Config, done: Iteration, metrics: M
 
 
 def _save(record: RunRecord, cfg: Config, policy: Policy, trainer: Loop[Any], iteration: int) -> None:
-    """A checkpoint of the whole state, and the adapter."""
     save_checkpoint(
         record.checkpoints,
         iteration,

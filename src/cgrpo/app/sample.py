@@ -105,7 +105,6 @@ def sample(
 
 
 def _as_settings(steps: str | None, shift: str | None, guidance: str | None, size: str | None) -> list[str]:
-    """The settings that the shortcuts stand for."""
     values = {
         "sampling.steps": steps,
         "sampling.shift": shift,

@@ -1,5 +1,6 @@
 """The methods by name, and which of them has which settings."""
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -59,17 +60,14 @@ def foreign(table: Mapping[str, Any], method: str, prefix: str = "") -> Iterator
 
 def without_foreign(table: Mapping[str, Any], method: str) -> dict[str, Any]:
     """``table`` without what only other methods have; what nobody has stays, to be refused."""
-    strange = set(foreign(table, method))
-
-    def own(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
-        for name, value in part.items():
-            key = prefix + name
-            if key not in strange:
-                kept[name] = own(value, key + ".") if isinstance(value, Mapping) and _is_table(key, method) else value
-        return kept
-
-    return own(table, "")
+    kept = copy.deepcopy(dict(table))
+    for key in foreign(table, method):
+        *parents, last = key.split(".")
+        part = kept
+        for parent in parents:
+            part = part[parent]
+        del part[last]
+    return kept
 
 
 def _is_table(key: str, method: str) -> bool:

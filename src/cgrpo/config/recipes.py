@@ -134,7 +134,6 @@ def override(cfg: Config, settings: Iterable[str]) -> Config:
 
 
 def _texts(settings: Iterable[str]) -> dict[str, str]:
-    """The settings' values as they were written, by key."""
     read = (setting.partition("=") for setting in settings)
     return {key.strip(): text for key, _, text in read}
 
@@ -211,7 +210,6 @@ def _setting(setting: str) -> tuple[str, Any, str]:
 
 
 def _apply(table: dict[str, Any], key: str, value: Any, setting: str) -> None:
-    """Set a dotted key in a nested table."""
     *parents, last = key.split(".")
     for parent in parents:
         table = table.setdefault(parent, {})

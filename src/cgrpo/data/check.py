@@ -100,7 +100,6 @@ def _tasks(rows: Rows) -> Iterator[tuple[int, Task]]:
 
 
 def _files(task: Task) -> Iterator[tuple[str, Path]]:
-    """The files of a task with what they are to it."""
     yield from (("reference", path) for path in task.references)
     if task.target is not None:
         yield "target", task.target

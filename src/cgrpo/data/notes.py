@@ -43,7 +43,6 @@ def notes_on(path: Path, rows: Rows) -> Iterator[str]:
 
 
 def _names(prompt: str, subject: str) -> bool:
-    """Whether a prompt has a word of the subject's."""
     words = subject.lower().split()
     return any(word in prompt.lower() for word in ([word for word in words if len(word) > 2] or words))
 

@@ -58,7 +58,6 @@ def _samples(shard: Path) -> Iterator[Entry | Fault]:
 
 
 def _fields(shard: Path, key: str, where: str, files: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """What the sample's json, text and pictures say. Raises UserError."""
     parts = dict(files)
     if len(parts) < len(files):
         raise UserError(f"{where}: has two files whose names differ in their case alone", "leave one out")

@@ -125,7 +125,6 @@ class PairSource(ManifestSource):
 
 
 def _pair(entry: Entry) -> tuple[Task, Path, Path]:
-    """A task, its winner and its loser. Raises UserError."""
     task = task_of(entry)
     for name in ("winner", "loser"):
         if not names_file(entry.fields.get(name)):

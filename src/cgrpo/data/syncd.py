@@ -129,7 +129,6 @@ def _check(top: int, shares: Mapping[str, float] | None) -> None:
 
 
 def _candidate(item: SyncdObject, rules: Rules, metadata: Path) -> Candidate | None:
-    """None if no pair of it passes."""
     similarity, aesthetics = _scores(item, metadata)
     pairs = rules.pairs(item, similarity, aesthetics)
     if not pairs:
@@ -182,7 +181,6 @@ def _scores(item: SyncdObject, metadata: Path) -> tuple[dict[Pair, float], tuple
 
 
 def _ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The candidates with their scores, best first."""
     similarity = percentile_ranks([candidate.similarity for candidate in candidates])
     aesthetic = percentile_ranks([candidate.aesthetic for candidate in candidates])
     scored = [replace(one, score=(s + a) / 2) for one, s, a in zip(candidates, similarity, aesthetic, strict=True)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -57,28 +57,24 @@ def score_objects(
     """
     cached = _read_cache(cache)
     done, unreadable, waiting = [], [], []
-    writer = _open_cache(cache)
-    try:
-        for number, item in enumerate(objects):
-            try:
-                key = _key(item, files, scorers.name)
-                entry = cached.get(key)
-                if entry is None:
-                    waiting.append((key, item, *_pictures(item, files)))
-                else:
-                    done.append(_with_scores(item, entry))
-            except UserError as error:
-                unreadable.append(f"{item.folder}: {error}")
-            if waiting and (len(waiting) == OBJECTS_PER_CALL or number == len(objects) - 1):
-                for entry, scored in _score(waiting, scorers):
-                    _append(writer, entry)
-                    done.append(scored)
-                waiting = []
-            if progress is not None:
-                progress(number + 1, len(objects))
-    finally:
-        if writer is not None:
-            writer.close()
+    _append(cache, [])  # one that can't be written shows now
+    for number, item in enumerate(objects):
+        try:
+            key = _key(item, files, scorers.name)
+            entry = cached.get(key)
+            if entry is None:
+                waiting.append((key, item, *_pictures(item, files)))
+            else:
+                done.append(_with_scores(item, entry))
+        except UserError as error:
+            unreadable.append(f"{item.folder}: {error}")
+        if waiting and (len(waiting) == OBJECTS_PER_CALL or number == len(objects) - 1):
+            entries = list(_score(waiting, scorers))
+            _append(cache, entries)
+            done += [_with_scores(one[1], entry) for one, entry in zip(waiting, entries, strict=True)]
+            waiting = []
+        if progress is not None:
+            progress(number + 1, len(objects))
     return done, unreadable
 
 
@@ -94,7 +90,7 @@ def _pictures(item: SyncdObject, files: Files) -> tuple[list[Image.Image], list[
     return pictures, masks
 
 
-def _score(waiting: list[Waiting], scorers: Scorers) -> Iterator[tuple[dict[str, Any], SyncdObject]]:
+def _score(waiting: list[Waiting], scorers: Scorers) -> Iterator[dict[str, Any]]:
     """The scores of all waiting objects in one call of each model. Raises UserError for scores that aren't finite."""
     pictures = [picture for _, _, some, _ in waiting for picture in some]
     masks = [mask for _, _, _, some in waiting for mask in some]
@@ -109,8 +105,7 @@ def _score(waiting: list[Waiting], scorers: Scorers) -> Iterator[tuple[dict[str,
         scores = dict(zip(stems, (round(aesthetics[row], DECIMALS) for row in rows), strict=True))
         if not all(math.isfinite(value) for value in (*itertools.chain(*table), *scores.values())):
             raise UserError(f"SynCD object {item.folder}: a score isn't finite", f"check the scorers {scorers.name!r}")
-        entry = {"key": key, "folder": item.folder, "dino_scores": table, "aesthetics_scores": scores}
-        yield entry, _with_scores(item, entry)
+        yield {"key": key, "folder": item.folder, "dino_scores": table, "aesthetics_scores": scores}
 
 
 def _with_scores(item: SyncdObject, entry: dict[str, Any]) -> SyncdObject:
@@ -139,18 +134,10 @@ def _read_cache(path: Path | None) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _open_cache(path: Path | None) -> TextIO | None:
-    if path is None:
-        return None
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-        if file.tell():  # at the end: what was cut short must not swallow the next entry
-            file.write("\n")
-        return file
-
-
-def _append(file: TextIO | None, entry: dict[str, Any]) -> None:
-    if file is not None:
-        file.write(json_text(entry) + "\n")
-        file.flush()
+def _append(path: Path | None, entries: Sequence[dict[str, Any]]) -> None:
+    """Add entries on lines of their own: one that a kill cut short must not swallow the next."""
+    if path is not None:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(f"\n{json_text(entry)}\n" for entry in entries)

@@ -51,7 +51,6 @@ def board_page(
 
 
 def _exhibited(name: str, drawing: Drawing) -> list[Block]:
-    """Tables, and pictures within the page."""
     blocks: list[Block] = [block for table in drawing.tables for block in table.noted()]
     for file in drawing.pictures:
         code = base64.b64encode(file.read_bytes()).decode("ascii")

@@ -148,7 +148,6 @@ class Gates:
         return self._lesson(task, [spoilt, picture], {"prompt": SECOND}, SPOILT["pairwise"])
 
     def _lesson(self, task: Task, shown: Sequence[Any], gold: Mapping[str, Any], explanation: str) -> Item:
-        """A tutorial item of a generated picture."""
         arms = [Arm("", None, str(self._file(task)))] * len(shown)
         known = {"gold": gold, "explanation": explanation}
         references = self.sources.references[task.subject]
