@@ -100,7 +100,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def partial_file(path: Path) -> Iterator[Path]:
-    """A file next to ``path`` to write first, which then takes its place; after an error, such as a full disk, it goes."""
+    """A file next to ``path`` to write first, which then takes its place. It is removed after an error."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgrpo import __version__
-from cgrpo.app.options import Folder, Fraction, Many, Several, command, group
+from cgrpo.app.options import Finite, Folder, Fraction, Many, Several, command, group
 from cgrpo.app.requests import DEFAULT_ANALYSIS, AnalysisRequest
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, write_text, writing
