@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cgrpo.algorithm import constant_weights, credit_table, reward_weights
-from cgrpo.analysis.copying import Groups, copying, measure_copying
+from cgrpo.analysis.copying import CopyGroups, copying, measure_copying
 from cgrpo.analysis.votes import CREDIT_FUNCTIONS, credit_by, vote
 from cgrpo.app.main import main
 from cgrpo.build import make_subject
@@ -16,14 +16,14 @@ from cgrpo.config import load_config
 from cgrpo.errors import UserError
 
 
-def groups(copies: list[int], size: int = 12, up: float = 1.0, down: float = 1.0) -> Groups:
+def groups(copies: list[int], size: int = 12, up: float = 1.0, down: float = 1.0) -> CopyGroups:
     """Groups with so many copies each, which have ``up`` more identity and ``down`` less prompt following."""
     rng = torch.Generator().manual_seed(1)
     copy_PG = (torch.arange(size) < torch.tensor(copies)[:, None]).double()
     noise_PG2 = 0.05 * torch.randn(len(copies), size, 2, generator=rng, dtype=torch.float64)
     scores_PG2 = noise_PG2 + torch.stack([up * copy_PG, -down * copy_PG], -1)
     planted_P2 = torch.tensor([[up, -down]], dtype=torch.float64).expand(len(copies), 2)
-    return Groups(scores_PG2, 0.6 + 0.35 * copy_PG, planted_P2)
+    return CopyGroups(scores_PG2, 0.6 + 0.35 * copy_PG, planted_P2)
 
 
 def test_shares_and_the_variance_within_groups() -> None:

@@ -14,7 +14,7 @@ from cgrpo.scores import ScoreRow
 from cgrpo.study.manifest import Arm, Item
 from cgrpo.study.statistics import alignment
 from cgrpo.study.statistics.alignment import align, kendall, pearson, spearman
-from cgrpo.study.statistics.ratings import Rated
+from cgrpo.study.statistics.raters import RatedPicture
 from cgrpo.study.store import Store
 
 
@@ -42,7 +42,7 @@ def test_the_reward_that_sees_more_is_found_and_the_ceiling_told(monkeypatch: py
         ease = rng.normal()
         for n in (2 * task, 2 * task + 1):
             quality = ease + rng.normal()
-            rated.append(Rated(item(n, task), tuple(quality + rng.normal(0, 1, 3))))
+            rated.append(RatedPicture(item(n, task), tuple(quality + rng.normal(0, 1, 3))))
             rows += [
                 row(n, task, "fine", quality + rng.normal(0, 0.7)),
                 row(n, task, "coarse", ease + rng.normal(0, 0.3)),
@@ -63,7 +63,7 @@ def test_the_reward_that_sees_more_is_found_and_the_ceiling_told(monkeypatch: py
 
 def test_missing_scores_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alignment, "DRAWS", 20)
-    rated = [Rated(item(n, n), (float(n % 5), 1.0)) for n in range(10)]
+    rated = [RatedPicture(item(n, n), (float(n % 5), 1.0)) for n in range(10)]
     rows = [row(n, n, "half", float(n) if n < 6 else None) for n in range(10)]
     (one,) = align(rated, rows, "identity", "identity").alignments
     assert (one.pictures, one.unscored, one.pairs) == (6, 4, 0) and math.isnan(one.within)

@@ -10,8 +10,7 @@ from cgrpo.statistics import sign_flip
 from cgrpo.study.manifest import TIE
 from cgrpo.study.statistics.comparisons import LOSS, WIN, Vote, davidson, shares, side_bias
 from cgrpo.study.statistics.intervals import FEWEST, percentiles, rate_interval, typical_values
-from cgrpo.study.statistics.raters import krippendorff_alpha
-from cgrpo.study.statistics.ratings import reliability
+from cgrpo.study.statistics.raters import krippendorff_alpha, reliability
 
 # Krippendorff's own example, 4 observers and 12 units (Computing Krippendorff's Alpha-Reliability, 2011).
 UNITS = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cgrpo.app.main import main
-from cgrpo.app.study import backup, forget, open_answers
+from cgrpo.app.study import backup, forget
 from cgrpo.errors import UserError
 from cgrpo.study.database import DATABASE, Unavailable
 from cgrpo.study.manifest import Study
-from cgrpo.study.store import Response, Stale, Store
+from cgrpo.study.store import Response, Stale, Store, open_store
 
 Made = tuple[Study, Path, list[str]]
 A, B = {"identity": "left", "prompt": "tie"}, {"identity": "right", "prompt": "tie"}
@@ -159,7 +159,7 @@ def test_backup_while_serving(store: Store, made: Made, tmp_path: Path, capsys: 
     backup(made[1], out=tmp_path / "copy")
     assert "copy: 2 answers" in capsys.readouterr().out
     store.save(2, made[0].items[0].id, A, True, 0)
-    with open_answers(tmp_path / "copy") as copy:
+    with open_store(tmp_path / "copy") as copy:
         assert [one.rater for one in copy.responses()] == [1, 1]
     assert not (tmp_path / "copy" / "links.txt").exists()
     with pytest.raises(UserError, match="is there already"):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cgrpo.scores import ScoreRow, write_scores
-from cgrpo.study.create import Wanted, create_study
+from cgrpo.study.create import StudyRequest, create_study
 from cgrpo.study.manifest import Item, Study
 
 SIDE = 24
@@ -58,7 +58,7 @@ def evaluated(
 
 def small_study(scores: Path, out: Path, **changed: object) -> tuple[Study, list[str]]:
     """12 items, 4 raters, 2 an item, 2 checks; returns the study and the tokens, the administrator's first."""
-    ask = Wanted(**{"items": 12, "raters": 4, "per_item": 2, "checks": 2} | changed)  # type: ignore[arg-type]
+    ask = StudyRequest(**{"items": 12, "raters": 4, "per_item": 2, "checks": 2} | changed)  # type: ignore[arg-type]
     study = create_study(scores, out, ask)
     return study, tokens(out)
 

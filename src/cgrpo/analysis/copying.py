@@ -31,12 +31,12 @@ from cgrpo.rewards.measures import CopyPaste
 
 THRESHOLD = 0.9
 EARLY = 0.3  # share of the steps that "early" means: where a picture's layout, and so a copy, is decided
-FOUND = "found, all steps"
+SAMPLED = "found, all steps"
 FEW = 0.005  # a smaller share of copies gives no drive worth an interval
 
 
 @dataclass(frozen=True)
-class Groups:
+class CopyGroups:
     """What was drawn of P groups of G samples.
 
     scores_PG2   identity and prompt, NaN where one could not be scored
@@ -73,7 +73,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Copying(Result):
-    """What was found over groups.
+    """Numbers over groups.
 
     share       of samples that are copies
     border      of samples just below the threshold: above 0.02 the threshold cuts through a mode
@@ -157,10 +157,10 @@ class Copying(Result):
         left.set_xlabel("1 - mean absolute difference")
         legend(left)
         names = list(self.treatments)
-        for shift, colour, label in ((-0.2, THIRD, FOUND), (0.2, MUTED, "planted, early steps")):
-            found = [t.credit if label == FOUND else t.planted for t in self.treatments.values()]
+        for shift, colour, label in ((-0.2, THIRD, SAMPLED), (0.2, MUTED, "planted, early steps")):
+            credits = [t.credit if label == SAMPLED else t.planted for t in self.treatments.values()]
             places = [place + shift for place in range(len(names))]
-            bars = [0 if math.isnan(one.mean) else one.mean for one in found]
+            bars = [0 if math.isnan(one.mean) else one.mean for one in credits]
             middle.barh(places, bars, 0.4, color=colour, label=label)
         middle.set_yticks(range(len(names)), names)
         middle.invert_yaxis()
@@ -197,8 +197,8 @@ def measure_copying(inputs: AnalysisInputs, groups: int = 96, threshold: float =
         )
         for place, group in enumerate(drawn.numbers):
             rows[group] = (drawn.scores_PGR[place][:, columns], near_PG[place], planted_PR[place][columns])
-    found = (torch.stack([rows[group][part] for group in range(groups)]).double() for part in range(3))
-    return copying(Groups(*found), cfg.sampling.steps, threshold)
+    parts = (torch.stack([rows[group][part] for group in range(groups)]).double() for part in range(3))
+    return copying(CopyGroups(*parts), cfg.sampling.steps, threshold)
 
 
 def _stretched(references: tuple[Any, ...], like: Image.Image) -> Image.Image:
@@ -206,15 +206,17 @@ def _stretched(references: tuple[Any, ...], like: Image.Image) -> Image.Image:
     return references[0].convert("RGB").resize(like.size) if references else like
 
 
-def copying(drawn: Groups, steps: int, threshold: float = THRESHOLD) -> Copying:
+def copying(drawn: CopyGroups, steps: int, threshold: float = THRESHOLD) -> Copying:
     """From scores and nearness; ``steps`` of the credit table. Groups of tasks without a reference are left out.
 
     Raises UserError where no sample has a reference and both scores.
     """
-    known_P = ~drawn.near_PG.isnan().any(1)
-    drawn = Groups(drawn.scores_PG2[known_P], drawn.near_PG[known_P], drawn.planted_P2[known_P])
+    referenced_P = ~drawn.near_PG.isnan().any(1)
+    drawn = CopyGroups(drawn.scores_PG2[referenced_P], drawn.near_PG[referenced_P], drawn.planted_P2[referenced_P])
     if drawn.scores_PG2.isnan().any(-1).all():
-        raise UserError(f"of {len(known_P)} groups no sample has a reference and the scores of {' and '.join(PAIR)}")
+        raise UserError(
+            f"of {len(referenced_P)} groups no sample has a reference and the scores of {' and '.join(PAIR)}"
+        )
     copy_PG = (drawn.near_PG > threshold).double()
     share_P = copy_PG.mean(1)
     share = share_P.mean().item()

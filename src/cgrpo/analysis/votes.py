@@ -50,16 +50,16 @@ CREDIT_FUNCTIONS = {
 }
 
 
-def credit_by(scores_PG2: Tensor, treatment: CreditRecipe, steps: int) -> Tensor:
+def credit_by(scores_PG2: Tensor, recipe: CreditRecipe, steps: int) -> Tensor:
     """The credit table [K, P, G] of identity's and prompt's scores."""
     weights_K = (
-        sigmoid_weights(steps, 0.7, 0.3, treatment.inverted)
-        if treatment.prompt is None
-        else constant_weights(steps, treatment.prompt)
+        sigmoid_weights(steps, 0.7, 0.3, recipe.inverted)
+        if recipe.prompt is None
+        else constant_weights(steps, recipe.prompt)
     )
     weights_KR = reward_weights(weights_K, PAIR).to(scores_PG2)
-    settings = CreditSettings(recentre=treatment.recentre)
-    return credit_table(scores_PG2, weights_KR, treatment.function, settings).credit_KPG
+    settings = CreditSettings(recentre=recipe.recentre)
+    return credit_table(scores_PG2, weights_KR, recipe.function, settings).credit_KPG
 
 
 def bonus_drive(scores_PG2: Tensor, copy_PG: Tensor, name: str = "SARS") -> Tensor:

@@ -6,10 +6,9 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,9 +16,6 @@ from cgrpo.app.options import File, Folder, Many, Port, Positive, Share, Whole, 
 from cgrpo.errors import UserError
 from cgrpo.files import alone, json_text, reading, whole_folder, write_text, writing
 from cgrpo.text import read_text
-
-if TYPE_CHECKING:
-    from cgrpo.study.store import Store
 
 Study = Annotated[Folder, Parameter(help="folder that cgrpo study create wrote")]
 Served = Annotated[Folder, Parameter(help="folder that cgrpo study create wrote; it may be served meanwhile")]
@@ -61,13 +57,13 @@ def create(
         url: where raters reach the server, for the links
         seed: seed of the design
     """
-    from cgrpo.study.create import CONSENT, LINKS, Wanted, create_study, power_line
+    from cgrpo.study.create import CONSENT, LINKS, StudyRequest, create_study, power_line
 
     text = CONSENT
     if consent is not None:
         with reading(consent, "give a text file as --consent"):
             text = read_text(consent).strip()
-    ask = Wanted(
+    ask = StudyRequest(
         methods=methods,
         mode=mode,
         items=items,
@@ -111,8 +107,9 @@ def serve(study: Study, /, *, host: str = "127.0.0.1", port: Port = 8421) -> Non
     check_installed("cgrpo study serve")
     from cgrpo.study.app.server import create_app
     from cgrpo.study.manifest import PICTURES, changed_pictures, read_study
+    from cgrpo.study.store import open_store
 
-    with open_answers(study) as store, alone(study) as free:
+    with open_store(study) as store, alone(study) as free:
         if not free:
             raise UserError(f"{study} is served already", "stop that server first")
         manifest = read_study(study)
@@ -126,21 +123,6 @@ def serve(study: Study, /, *, host: str = "127.0.0.1", port: Port = 8421) -> Non
             if host not in ("127.0.0.1", "localhost", "::1"):
                 print("cgrpo: links travel unencrypted; put a server with TLS in front", file=sys.stderr, flush=True)
             run(create_app(manifest, store), bound, host, str(study))
-
-
-@contextmanager
-def open_answers(study: Path) -> Iterator[Store]:
-    """A study's answers. Raises UserError where they can't be read or written."""
-    from cgrpo.study.database import DATABASE, Unavailable
-    from cgrpo.study.store import Store
-
-    store = Store(study)
-    try:
-        yield store
-    except Unavailable as error:
-        raise UserError(f"{study / DATABASE}: {error}; nothing was changed", error.cure) from None
-    finally:
-        store.close()
 
 
 def report(study: Served, /, *, out: Folder) -> Path:
@@ -180,6 +162,7 @@ def export(
     from cgrpo.study.exports import write_pairs, write_ratings
     from cgrpo.study.manifest import read_study
     from cgrpo.study.statistics.raters import kept
+    from cgrpo.study.store import open_store
 
     manifest = read_study(study)
     if to == "label-studio":
@@ -190,7 +173,7 @@ def export(
             write_text(out / "config.xml", labelstudio.config(manifest))
         print(f"{out}: {len(tasks)} tasks; serve {study / 'pictures'} at {url}, with CORS allowed")
         return
-    with open_answers(study) as store:
+    with open_store(study) as store:
         answers = kept(manifest, store.responses())
     if to == "pairs":
         pairs = write_pairs(manifest, study, answers, question, out)
@@ -208,8 +191,9 @@ def import_answers(study: Study, file: File, /) -> None:
     """
     from cgrpo.study import labelstudio
     from cgrpo.study.manifest import read_study
+    from cgrpo.study.store import open_store
 
-    with open_answers(study) as store:
+    with open_store(study) as store:
         imported = labelstudio.import_export(read_study(study), store, file)
     print(f"{imported.answers} new answers of {imported.raters} raters; {imported.skipped} annotations skipped")
 
@@ -224,14 +208,15 @@ def backup(study: Study, /, *, out: Folder) -> None:
     """
     from cgrpo.study.database import DATABASE
     from cgrpo.study.manifest import MANIFEST, PICTURES
+    from cgrpo.study.store import open_store
 
     if out.exists():
         raise UserError(f"{out}: is there already; give a new folder as --out")
-    with open_answers(study) as store, whole_folder(out) as partial:
+    with open_store(study) as store, whole_folder(out) as partial:
         shutil.copy2(study / MANIFEST, partial / MANIFEST)
         shutil.copytree(study / PICTURES, partial / PICTURES)
         store.backup(partial / DATABASE)
-        with open_answers(partial) as copy:
+        with open_store(partial) as copy:
             count = len(copy.responses())
     print(f"{out}: {count} answers")
 
@@ -246,10 +231,11 @@ def forget(
         link: the rater's link, or its last part; instead of a number
     """
     from cgrpo.study.create import LINKS
+    from cgrpo.study.store import open_store
 
     if (rater is None) == (not link):
         raise UserError("say whom to forget, either by --rater or by --link")
-    with open_answers(study) as store:
+    with open_store(study) as store:
         token = (re.search("[0-9a-f]{48}", link) or [link])[0]
         rows = [row for row in store.raters() if row.number == rater] if rater else [store.rater(token)]
         if not rows or rows[0] is None:

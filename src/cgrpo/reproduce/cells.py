@@ -12,7 +12,7 @@ from torch import Tensor
 from cgrpo import __version__
 from cgrpo.evaluation.statistics.paired import TwoLevel, two_level
 from cgrpo.files import to_float
-from cgrpo.reproduce.definition import AXES, FEWEST, LEVEL, Claim, Row, Table
+from cgrpo.reproduce.definition import AXES, FEWEST, LEVEL, Claim, Table, TableRow
 from cgrpo.reproduce.results import COPIES, Results
 from cgrpo.reproduce.runs import Job
 from cgrpo.statistics import holm
@@ -22,7 +22,7 @@ SURE = 0.05  # p-value, adjusted for the number of a table's claims
 
 
 @dataclass(frozen=True)
-class Line:
+class RowResult:
     """A row of the table, as its runs came out.
 
     change      by metric: mean over seeds and subjects, against the base; empty where nothing was trained
@@ -34,7 +34,7 @@ class Line:
     older       whether any of it was made by another version of the package
     """
 
-    row: Row
+    row: TableRow
     change: dict[str, TwoLevel]
     seconds: float | None
     pictures: int | None
@@ -51,7 +51,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedClaim:
     """A claim of the paper's, and what the runs here say: ``row`` - ``against`` on its axis' judge.
 
     p   of no difference, adjusted for all claims of the table that have enough seeds (Holm); NaN for the others
@@ -70,8 +70,8 @@ class Scoreboard:
     table: Table
     world: str
     seeds: tuple[int, ...]
-    lines: tuple[Line, ...]
-    claims: tuple[Judged, ...]
+    lines: tuple[RowResult, ...]
+    claims: tuple[JudgedClaim, ...]
     judges: dict[str, str]  # axis -> the judge's name
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,18 +131,22 @@ def _judges(result: dict[str, Any] | None) -> dict[str, str]:
     return {axis: name for axis in AXES for name, m in metrics if m["role"] == "judge" and m["axis"] == axis}
 
 
-def _line(row: Row, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], failed: Mapping[str, str]) -> Line:
+def _line(
+    row: TableRow, jobs: Sequence[Job], finished: Sequence[dict[str, Any]], failed: Mapping[str, str]
+) -> RowResult:
     reasons = [failed[job.key] for job in jobs if job.key in failed]
     lacking = ""
     if len(finished) < len(jobs):
         lacking = reasons[0] if reasons else f"{len(finished)}/{len(jobs)}"
     if not finished:
-        return Line(row, {}, None, None, lacking, False, failed=bool(reasons))
+        return RowResult(row, {}, None, None, lacking, False, failed=bool(reasons))
     change = {name: two_level(_scored(_gaps(finished, name))) for name in finished[0]["metrics"]}
     seconds = median(result["seconds"] for result in finished)
     older = any(result["version"] != __version__ for result in finished)
     devices = tuple(dict.fromkeys(result["device"] for result in finished))
-    return Line(row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1, bool(reasons))
+    return RowResult(
+        row, change, seconds, _pictures(finished[0]), lacking, older, devices, row.best_of or 1, bool(reasons)
+    )
 
 
 def _gaps(finished: Sequence[dict[str, Any]], metric: str) -> Tensor:
@@ -188,11 +192,11 @@ def _gap(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges:
     return two_level(_scored(gaps.get(claim.row, nothing) - gaps.get(claim.against, nothing)))
 
 
-def judge(gaps: Sequence[tuple[Claim, TwoLevel | None]]) -> tuple[Judged, ...]:
+def judge(gaps: Sequence[tuple[Claim, TwoLevel | None]]) -> tuple[JudgedClaim, ...]:
     """Verdicts on a table's claims in one world, p-values adjusted for their number by Holm."""
     enough = [gap.p if gap is not None and gap.seeds >= FEWEST else math.nan for _, gap in gaps]
     return tuple(
-        Judged(claim, "not run" if gap is None else verdict_of(claim, gap, p), gap, p)
+        JudgedClaim(claim, "not run" if gap is None else verdict_of(claim, gap, p), gap, p)
         for (claim, gap), p in zip(gaps, holm(enough), strict=True)
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
 from cgrpo.evaluation.statistics.paired import TwoLevel
-from cgrpo.reproduce.cells import Judged, Scoreboard
+from cgrpo.reproduce.cells import JudgedClaim, Scoreboard
 from cgrpo.reproduce.definition import FEWEST, HEADLINES, LEVEL
 
 RULE = (
@@ -37,7 +37,7 @@ def headlines(boards: Sequence[Scoreboard]) -> Table:
 def every_claim(boards: Sequence[Scoreboard]) -> Table:
     """Every claim of which something was trained in some world; the note counts the others."""
     worlds = _worlds(boards)
-    claims: dict[tuple[str, str], dict[str, Judged]] = {}
+    claims: dict[tuple[str, str], dict[str, JudgedClaim]] = {}
     for board in boards:
         for judged in board.claims:
             claims.setdefault((board.table.title, judged.claim.says), {})[board.world] = judged
@@ -95,12 +95,12 @@ def _worlds(boards: Sequence[Scoreboard]) -> list[str]:
     return list(dict.fromkeys(board.world for board in boards))
 
 
-def _part(boards: Sequence[Scoreboard], headline: str, world: str) -> list[Judged]:
+def _part(boards: Sequence[Scoreboard], headline: str, world: str) -> list[JudgedClaim]:
     claims = [judged for board in boards if board.world == world for judged in board.claims]
     return [judged for judged in claims if judged.claim.headline == headline]
 
 
-def _headline(judged: Sequence[Judged]) -> str | Cell:
+def _headline(judged: Sequence[JudgedClaim]) -> str | Cell:
     decided = [one for one in judged if one.difference is not None]
     if not judged:
         return DASH
@@ -120,7 +120,7 @@ def _headline(judged: Sequence[Judged]) -> str | Cell:
     return Cell(f"{verdict}: {', '.join(words)}{rest}", TONES.get(verdict, ""))
 
 
-def _joined(decided: Sequence[Judged]) -> str:
+def _joined(decided: Sequence[JudgedClaim]) -> str:
     verdicts = {one.verdict for one in decided}
     if "does not hold" in verdicts:
         return "does not hold"
@@ -129,7 +129,7 @@ def _joined(decided: Sequence[Judged]) -> str:
     return "in part" if "holds" in verdicts else "unclear"
 
 
-def _claim_cell(judged: Judged | None) -> str | Cell:
+def _claim_cell(judged: JudgedClaim | None) -> str | Cell:
     if judged is None:
         return DASH
     if judged.difference is None:

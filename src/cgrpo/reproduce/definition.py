@@ -37,7 +37,7 @@ HEADLINES = {
 Printed = Annotated[float | None, BeforeValidator(lambda value: None if value == "-" else value)]
 
 
-class Row(Section):
+class TableRow(Section):
     name: str
     set: tuple[str, ...] = ()
     """Settings on top of the table's recipe."""
@@ -82,7 +82,7 @@ class Table(Section):
     columns: tuple[str, ...]
     """The paper's."""
     recipe: dict[Scale, str]
-    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    rows: Annotated[tuple[TableRow, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     worlds: Annotated[tuple[str, ...], Field(min_length=1)] = ("mild",)
     """The embedded worlds it is run in, unless told otherwise; the first is the headline."""

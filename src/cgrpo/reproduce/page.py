@@ -8,7 +8,7 @@ from markupsafe import Markup
 from cgrpo.evaluation.show.page import Block, Page, Plots, Section, Text
 from cgrpo.evaluation.show.plots import IDENTITY, MUTED, Spot, canvas, draw_plane, svg
 from cgrpo.evaluation.show.table import DASH, Table, number
-from cgrpo.reproduce.cells import Line, Scoreboard
+from cgrpo.reproduce.cells import RowResult, Scoreboard
 from cgrpo.reproduce.claims import UNTRAINED, claims_table, every_claim, headlines, signed
 from cgrpo.reproduce.exhibits.base import Drawing
 
@@ -103,11 +103,11 @@ def _rows(board: Scoreboard) -> Table:
     return Table(f"{board.table.title} ({board.table.source}), {board.world}", " ".join(notes), head, rows, align)
 
 
-def _paper(board: Scoreboard, line: Line) -> Sequence[float | None]:
+def _paper(board: Scoreboard, line: RowResult) -> Sequence[float | None]:
     return line.row.paper or [None] * len(board.table.columns)
 
 
-def _counted(line: Line) -> str:
+def _counted(line: RowResult) -> str:
     if line.lacking:
         return line.lacking
     return str(next(iter(line.change.values())).seeds) if line.change else DASH

@@ -8,7 +8,7 @@ from cgrpo.config import Config, load_config
 from cgrpo.config.methods import keys
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_settings
-from cgrpo.reproduce.definition import Row, Scale, Table, worlds
+from cgrpo.reproduce.definition import Scale, Table, TableRow, worlds
 from cgrpo.training.checkpoint import config_fingerprint
 
 # Of a run that only a table asks for: nobody watches it. Its guard changes nothing, so only a table that shows the
@@ -92,7 +92,7 @@ def _tasks(cfg: Config) -> dict[str, Any]:
     return cfg.evaluation.model_dump(mode="json", exclude={"batch", "best_of"})
 
 
-def _best_of(row: Row) -> tuple[str, ...]:
+def _best_of(row: TableRow) -> tuple[str, ...]:
     return ("training.iterations=0", f"evaluation.best_of={row.best_of}") if row.best_of else ()
 
 

@@ -16,7 +16,7 @@ from cgrpo.errors import UserError
 from cgrpo.files import whole_folder, write_text
 from cgrpo.study import pictures
 from cgrpo.study.database import create_store
-from cgrpo.study.design import Picked, Sources, pick_pairs, pick_singles, plan_lists, read_sources
+from cgrpo.study.design import PickedTask, Sources, pick_pairs, pick_singles, plan_lists, read_sources
 from cgrpo.study.gates import Gates, default_checks, rules
 from cgrpo.study.manifest import Arm, Item, Mode, Question, Shown, Study, write_study
 from cgrpo.study.pictures import Shelf, Size
@@ -109,7 +109,7 @@ whoever sent you the link."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StudyRequest:
     """What ``create`` is asked. checks: None for 5 % of a rater's items, 5 at least; tutorial: a file of items, or None
     for four made from the pictures; url: where raters will reach the server, for the links."""
 
@@ -127,7 +127,7 @@ class Wanted:
     seed: int = 0
 
 
-def create_study(scores: Path, out: Path, ask: Wanted) -> Study:
+def create_study(scores: Path, out: Path, ask: StudyRequest) -> Study:
     """Draw and freeze a study of what ``cgrpo evaluate`` wrote to ``scores``, in the new folder ``out``.
 
     There: study.json, pictures/, the database answers.sqlite, and links.txt with the raters' links and the
@@ -151,7 +151,9 @@ def create_study(scores: Path, out: Path, ask: Wanted) -> Study:
         return _write(partial, sources, picked, ask, rng)
 
 
-def _write(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wanted, rng: np.random.Generator) -> Study:
+def _write(
+    folder: Path, sources: Sources, picked: Sequence[PickedTask], ask: StudyRequest, rng: np.random.Generator
+) -> Study:
     shelf = Shelf(folder)
     size = pictures.common_size([file for one in picked for file in one.files])
     checks = default_checks(len(picked) * ask.per_item / ask.raters) if ask.checks is None else ask.checks
@@ -190,7 +192,7 @@ def _write(folder: Path, sources: Sources, picked: Sequence[Picked], ask: Wanted
     return study
 
 
-def _item(picked: Picked, sources: Sources, shelf: Shelf, size: Size) -> Item:
+def _item(picked: PickedTask, sources: Sources, shelf: Shelf, size: Size) -> Item:
     task = picked.task
     shown = [pictures.whole(pictures.load(file), size) for file in picked.files]
     arms = [Arm(method, seed, str(file)) for (method, seed), file in zip(picked.arms, picked.files, strict=True)]

@@ -88,7 +88,7 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
 PICTURES_A_PROMPT = 2  # of a rating study: without two there is no correlation within prompts
 
 
-class Picked(NamedTuple):
+class PickedTask(NamedTuple):
     """A task, and the (method, seed) of each picture that is asked about."""
 
     task: Task
@@ -109,7 +109,7 @@ def balanced_tasks(tasks: Sequence[Task], count: int, rng: np.random.Generator) 
     return [task for turn in rounds for task in turn if task is not None][:count]
 
 
-def pick_pairs(tasks: Sequence[Task], methods: Sequence[str], count: int, rng: np.random.Generator) -> list[Picked]:
+def pick_pairs(tasks: Sequence[Task], methods: Sequence[str], count: int, rng: np.random.Generator) -> list[PickedTask]:
     """``count`` comparisons of two methods, each pair of methods as often (to one), subjects balanced.
 
     A task is asked about anew, with another pair of methods, only when all tasks were. Raises UserError.
@@ -131,17 +131,19 @@ def pick_pairs(tasks: Sequence[Task], methods: Sequence[str], count: int, rng: n
         # Pairs of methods rotate along the tasks: one further each round of subjects, so that no subject keeps one
         # pair, and one further each lap, so that no task meets a pair twice.
         chosen = pairs[start[(place + place // subjects + lap) % len(pairs)]]
-        picked.append(Picked(task, tuple((method, _seed(task, method, rng)) for method in chosen)))
+        picked.append(PickedTask(task, tuple((method, _seed(task, method, rng)) for method in chosen)))
     return picked
 
 
-def pick_singles(tasks: Sequence[Task], methods: Sequence[str], count: int, rng: np.random.Generator) -> list[Picked]:
+def pick_singles(
+    tasks: Sequence[Task], methods: Sequence[str], count: int, rng: np.random.Generator
+) -> list[PickedTask]:
     """``count`` single pictures, up to two of a task, of different methods or seeds. Raises UserError."""
     picked = []
     for task in balanced_tasks(tasks, len(tasks), rng):
         all_arms = [(method, seed) for method in methods for seed in sorted(task.pictures[method])]
         for place in rng.permutation(len(all_arms))[:PICTURES_A_PROMPT]:
-            picked.append(Picked(task, (all_arms[place],)))
+            picked.append(PickedTask(task, (all_arms[place],)))
     if count > len(picked):
         raise UserError(f"--items {count}: {len(picked)} pictures (two of a prompt at most) are there")
     return picked[:count]

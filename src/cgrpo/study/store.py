@@ -5,11 +5,14 @@ question.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from cgrpo.study.database import Database, now, token_hash
+from cgrpo.errors import UserError
+from cgrpo.study.database import DATABASE, Database, Unavailable, now, token_hash
 
 IMPORTED = 1000  # raters from elsewhere are numbered from here on, so that none takes a forgotten one's number
 _RATERS = "select number, origin, consented_at is not null, passed_at is not null from rater"
@@ -182,3 +185,15 @@ class Store(Database):
         with self.reading() as db:  # or the log would keep them until it is next folded in
             db.execute("pragma wal_checkpoint(truncate)")
         return count
+
+
+@contextmanager
+def open_store(folder: Path) -> Iterator[Store]:
+    """A study's answers. Raises UserError where they can't be read or written."""
+    store = Store(folder)
+    try:
+        yield store
+    except Unavailable as error:
+        raise UserError(f"{folder / DATABASE}: {error}; nothing was changed", error.cure) from None
+    finally:
+        store.close()

@@ -16,7 +16,7 @@ from cgrpo.evaluation.show.plots import (
     legend,
     panels,
 )
-from cgrpo.reproduce.cells import Line
+from cgrpo.reproduce.cells import RowResult
 from cgrpo.reproduce.exhibits.base import Drawing, Exhibit, TableRuns, saved, seeds_in_words
 
 FIGURE1_ROWS = {
@@ -121,7 +121,7 @@ def draw_front(runs: TableRuns, path: Path) -> Drawing:
     return saved(figure, path)
 
 
-def _noted(line: Line) -> str:
+def _noted(line: RowResult) -> str:
     return line.row.name + (f" ({line.lacking} seeds)" if line.lacking else "")
 
 

@@ -17,9 +17,8 @@ from cgrpo.statistics import Interval
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.tables import NAMES
 from cgrpo.study.report.write import read_answers
-from cgrpo.study.statistics.alignment import DRAWS, Question, align
-from cgrpo.study.statistics.raters import kept
-from cgrpo.study.statistics.ratings import rated
+from cgrpo.study.statistics.alignment import DRAWS, QuestionAlignment, align
+from cgrpo.study.statistics.raters import kept, rated
 
 # Table 6: Pearson and Spearman with the mean rating of three experts, 200 pictures. Identity, prompt following.
 PAPER = {
@@ -35,7 +34,7 @@ PAPER = {
 TITLE = "Which reward sees what people see"
 
 
-def find_alignment(folder: Path, scores: Path | None = None) -> list[Question]:
+def find_alignment(folder: Path, scores: Path | None = None) -> list[QuestionAlignment]:
     """Of a rating study in ``folder`` and the rows in ``scores`` (default: those that it was made from), by question;
     questions without an answer are left out. Raters whom the rule excludes don't count. Raises UserError."""
     study = read_study(folder)
@@ -70,7 +69,7 @@ def write_alignment(folder: Path, scores: Path | None, out: Path) -> Path:
     return out / "alignment.html"
 
 
-def _page(results: Sequence[Question], shown: Sequence[Table]) -> Page:
+def _page(results: Sequence[QuestionAlignment], shown: Sequence[Table]) -> Page:
     words = "Spearman's correlation with the mean rating, and its 95 % interval. Dashed: the most that raters allow."
     drawn = [plots.svg(_figure(one), one.question, NAMES.get(one.question, one.question)) for one in results]
     first: list[Block] = [Text(words, "muted"), Plots(drawn)]
@@ -79,7 +78,7 @@ def _page(results: Sequence[Question], shown: Sequence[Table]) -> Page:
     return Page(TITLE, [], sections, wide=True)
 
 
-def _table(result: Question) -> Table:
+def _table(result: QuestionAlignment) -> Table:
     rows: list[list[str | Cell]] = [
         [
             Cell(one.metric, dot=result.question),
@@ -105,7 +104,7 @@ def _table(result: Question) -> Table:
     return Table(NAMES.get(result.question, result.question).capitalize(), note, head, rows, "lrrrrrrrrr")
 
 
-def _differences(result: Question) -> Table:
+def _differences(result: QuestionAlignment) -> Table:
     rows: list[list[str | Cell]] = [
         [
             one.better,
@@ -136,7 +135,7 @@ def _span(span: Interval) -> str:
     return interval(span.low, span.high, 2)
 
 
-def _figure(result: Question) -> Figure:
+def _figure(result: QuestionAlignment) -> Figure:
     figure, axes = plots.canvas(NAMES.get(result.question, result.question), (5.2, 1.1 + 0.34 * len(result.alignments)))
     axes.grid(visible=False)
     axes.axvline(0, color=plots.RULE, linewidth=0.8)

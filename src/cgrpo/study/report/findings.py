@@ -9,18 +9,19 @@ from cgrpo.errors import UserError
 from cgrpo.files import without_nan
 from cgrpo.statistics import LEVEL
 from cgrpo.study.manifest import Study
-from cgrpo.study.statistics.comparisons import (
-    Davidson,
-    Shares,
-    Vote,
-    davidson,
-    shares,
-    side_bias,
-    votes_of,
-)
+from cgrpo.study.statistics.comparisons import Davidson, Shares, Vote, davidson, shares, side_bias, votes_of
 from cgrpo.study.statistics.intervals import FEWEST
-from cgrpo.study.statistics.raters import Judged, judge_raters, kept, krippendorff_alpha, scores_by_item
-from cgrpo.study.statistics.ratings import RatingMean, rated, rating_mean, reliability
+from cgrpo.study.statistics.raters import (
+    RaterVerdict,
+    RatingMean,
+    judge_raters,
+    kept,
+    krippendorff_alpha,
+    rated,
+    rating_mean,
+    reliability,
+    scores_by_item,
+)
 from cgrpo.study.store import Rater, Response
 
 
@@ -43,7 +44,7 @@ class Findings:
     """raters: with the rule's verdict; shares, scale: without those it excludes; all_shares: with them."""
 
     study: Study
-    raters: list[Judged]
+    raters: list[RaterVerdict]
     origins: dict[int, str]
     answers: int
     kept_answers: int

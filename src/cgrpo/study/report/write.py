@@ -5,19 +5,17 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cgrpo.errors import UserError
 from cgrpo.evaluation.show import plots
 from cgrpo.evaluation.show.page import Block, Facts, Page, Plots, Section, Text, Verdict
 from cgrpo.evaluation.show.plots import save
 from cgrpo.evaluation.show.table import p_value
 from cgrpo.files import json_text, write_text, writing
-from cgrpo.study.database import Unavailable
 from cgrpo.study.manifest import TIE, read_study
 from cgrpo.study.report.findings import Findings, find
 from cgrpo.study.report.tables import NAMES, PAPER, PAPER_ROW, pair_name, percent, percents, tables
 from cgrpo.study.statistics.comparisons import LOSS, WIN, Shares
 from cgrpo.study.statistics.intervals import FEWEST
-from cgrpo.study.store import Rater, Response, Store
+from cgrpo.study.store import Response, open_store
 
 TITLE = "What people say"
 
@@ -101,7 +99,8 @@ def figure5(comparisons: Sequence[Shares]) -> Figure:
             axes.barh(row, share, left=start, color=colour, height=0.62, alpha=faint)
             if share >= 6:
                 word = f"{share:.0f} %"
-                axes.text(start + share / 2, row, word, ha="center", va="center", fontsize=9, color=_ink(ink, faint))
+                tone = ink if faint == 1 else plots.INK
+                axes.text(start + share / 2, row, word, ha="center", va="center", fontsize=9, color=tone)
             start += share
     axes.set_yticks(range(len(bars)), [label for label, _ in bars])
     axes.invert_yaxis()
@@ -110,29 +109,17 @@ def figure5(comparisons: Sequence[Shares]) -> Figure:
     return figure
 
 
-def _ink(ink: str, faint: float) -> str:
-    return plots.INK if faint < 1 else ink
-
-
 def read_findings(folder: Path) -> Findings:
     """What a study found so far; it may be served meanwhile. Raises UserError."""
     study = read_study(folder)
-    return find(study, *_read(folder))
+    with open_store(folder) as store:
+        return find(study, store.raters(), store.responses())
 
 
 def read_answers(folder: Path) -> list[Response]:
     """All live answers. Raises UserError."""
-    return _read(folder)[1]
-
-
-def _read(folder: Path) -> tuple[list[Rater], list[Response]]:
-    store = Store(folder)
-    try:
-        return store.raters(), store.responses()
-    except Unavailable as error:
-        raise UserError(f"{folder}: {error}; {error.cure}") from None
-    finally:
-        store.close()
+    with open_store(folder) as store:
+        return store.responses()
 
 
 def write_report(folder: Path, out: Path) -> Path:

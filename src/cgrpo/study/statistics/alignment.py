@@ -17,7 +17,7 @@ from cgrpo.scores import Column, ScoreRow
 from cgrpo.statistics import Interval
 from cgrpo.study.manifest import Item
 from cgrpo.study.statistics.intervals import FEWEST, SEED, percentiles
-from cgrpo.study.statistics.ratings import Rated, reliability
+from cgrpo.study.statistics.raters import RatedPicture, reliability
 
 DRAWS = 2_000
 Array = NDArray[np.float64]
@@ -61,7 +61,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Question:
+class QuestionAlignment:
     """All metrics on one question; ``ceiling``: the most that a correlation can be, given how far raters agree."""
 
     question: str
@@ -72,7 +72,7 @@ class Question:
     differences: list[Difference]
 
 
-def align(rated: Sequence[Rated], rows: Iterable[ScoreRow], question: str, axis: str) -> Question:
+def align(rated: Sequence[RatedPicture], rows: Iterable[ScoreRow], question: str, axis: str) -> QuestionAlignment:
     """Every metric of ``axis`` ("identity" or "prompt") among ``rows`` against the ratings, best Spearman first."""
     scores: dict[Column, dict[Picture, float]] = defaultdict(dict)
     for row in rows:
@@ -84,7 +84,7 @@ def align(rated: Sequence[Rated], rows: Iterable[ScoreRow], question: str, axis:
     alignments.sort(key=lambda one: -one.spearman if math.isfinite(one.spearman) else math.inf)
     columns = {column.label: by_picture for column, by_picture in scores.items()}
     best = alignments[0].metric if alignments else ""
-    return Question(
+    return QuestionAlignment(
         question,
         float(np.mean([len(one.ratings) for one in rated])) if rated else math.nan,
         mean,
@@ -99,7 +99,9 @@ def picture_of(item: Item) -> Picture:
     return item.arms[0].method, item.subject, item.prompt_index, item.arms[0].seed
 
 
-def _align(rated: Sequence[Rated], question: str, column: Column, score_of: Mapping[Picture, float]) -> Alignment:
+def _align(
+    rated: Sequence[RatedPicture], question: str, column: Column, score_of: Mapping[Picture, float]
+) -> Alignment:
     both = [one for one in rated if picture_of(one.item) in score_of]
     score_N = np.array([score_of[picture_of(one.item)] for one in both])
     rating_N = np.array([one.mean for one in both])
@@ -154,7 +156,7 @@ def _over_tasks(score_M: Array, rating_M: Array, task_M: Sequence[Any]) -> Inter
 
 
 def _difference(
-    rated: Sequence[Rated], question: str, one: str, other: str, columns: Mapping[str, Mapping[Picture, float]]
+    rated: Sequence[RatedPicture], question: str, one: str, other: str, columns: Mapping[str, Mapping[Picture, float]]
 ) -> Difference:
     both = [r for r in rated if picture_of(r.item) in columns[one] and picture_of(r.item) in columns[other]]
     rating_N = np.array([r.mean for r in both])

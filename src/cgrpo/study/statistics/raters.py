@@ -1,4 +1,4 @@
-"""Raters: how far they agree beyond chance, and whom the rule fixed beforehand excludes."""
+"""Raters: how far they agree, whom the rule fixed beforehand excludes, and how far a mean of their ratings is sure."""
 
 import math
 from collections import defaultdict
@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cgrpo.study.manifest import FIRST, SECOND, TIE, Study, preferred
+from cgrpo.statistics import Interval
+from cgrpo.study.manifest import FIRST, SECOND, TIE, Item, Study, preferred
+from cgrpo.study.statistics.intervals import typical_values
 from cgrpo.study.store import Response
 
 Level = Literal["nominal", "ordinal", "interval"]
@@ -67,7 +69,7 @@ def agreement(study: Study, responses: Iterable[Response], question: str, level:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RaterVerdict:
     """A rater: pages answered, checks answered and failed, whether the rule excludes them, median seconds a page
     (of first answers; None where no showing was recorded), and answers given anew later."""
 
@@ -80,7 +82,7 @@ class Judged:
     corrected: int
 
 
-def judge_raters(study: Study, responses: Iterable[Response]) -> list[Judged]:
+def judge_raters(study: Study, responses: Iterable[Response]) -> list[RaterVerdict]:
     """In order of their numbers. A check is failed if any of its golds is missed."""
     by_rater: dict[int, list[Response]] = defaultdict(list)
     for one in responses:
@@ -88,7 +90,7 @@ def judge_raters(study: Study, responses: Iterable[Response]) -> list[Judged]:
     return [_judge(study, number, by_rater[number]) for number in sorted(by_rater)]
 
 
-def _judge(study: Study, number: int, own: list[Response]) -> Judged:
+def _judge(study: Study, number: int, own: list[Response]) -> RaterVerdict:
     items = study.by_id()
     marks: dict[str, bool] = {}
     for one in own:
@@ -103,7 +105,7 @@ def _judge(study: Study, number: int, own: list[Response]) -> Judged:
         for one in pages.values()
         if one.shown_at and one.revision == 1
     ]
-    return Judged(
+    return RaterVerdict(
         number,
         len(pages),
         len(marks),
@@ -119,3 +121,74 @@ def kept(study: Study, responses: Iterable[Response]) -> list[Response]:
     responses = list(responses)
     out = {one.number for one in judge_raters(study, responses) if one.excluded}
     return [one for one in responses if one.rater not in out]
+
+
+@dataclass(frozen=True)
+class RatedPicture:
+    """A picture's ratings on one question, 0 to 5."""
+
+    item: Item
+    ratings: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.ratings) / len(self.ratings)
+
+
+@dataclass(frozen=True)
+class RatingMean:
+    """A method's mean rating over items, with its intervals over items and subjects."""
+
+    question: str
+    method: str
+    items: int
+    mean: float
+    over_items: Interval
+    over_subjects: Interval
+
+
+def rated(study: Study, responses: Iterable[Response], question: str) -> list[RatedPicture]:
+    """Real items of a rating study that have a rating."""
+    items = study.by_id()
+    return [
+        RatedPicture(items[item], tuple(scores)) for item, scores in scores_by_item(study, responses, question).items()
+    ]
+
+
+def rating_mean(ratings: Sequence[RatedPicture], question: str, method: str) -> RatingMean | None:
+    """None where nothing of the method was rated."""
+    own = [one for one in ratings if one.item.arms[0].method == method]
+    if not own:
+        return None
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for one in own:
+        by_subject[one.item.subject].append(one.mean)
+    means = np.array([one.mean for one in own])
+    sums, counts = (np.array([measure(of) for of in by_subject.values()], dtype=float) for measure in (sum, len))
+    return RatingMean(
+        question,
+        method,
+        len(own),
+        float(np.mean(means)),
+        typical_values(means, np.ones(len(own))),
+        typical_values(sums, counts),
+    )
+
+
+def reliability(units: Iterable[Sequence[float]]) -> tuple[float, float]:
+    """Of an item's mean over its raters, and of one rater: the intraclass correlations (1, k) and (1, 1).
+
+    ``units``: the values that each item was given. From a one-way analysis of variance (Shrout and Fleiss 1979), k the
+    mean number of raters where numbers differ; not below 0. NaN without two items and a second rater.
+    """
+    rated = [unit for unit in units if len(unit)]
+    total = sum(map(len, rated))
+    if len(rated) < 2 or total <= len(rated):
+        return math.nan, math.nan
+    grand = sum(map(sum, rated)) / total
+    between = sum(len(unit) * (sum(unit) / len(unit) - grand) ** 2 for unit in rated) / (len(rated) - 1)
+    within = sum((x - sum(unit) / len(unit)) ** 2 for unit in rated for x in unit) / (total - len(rated))
+    if not between > 0:
+        return math.nan, math.nan
+    k = total / len(rated)
+    return max(0.0, (between - within) / between), max(0.0, (between - within) / (between + (k - 1) * within))
