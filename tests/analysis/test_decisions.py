@@ -100,7 +100,7 @@ def test_of_a_run_and_of_the_base(tmp_path: Path, capsys: pytest.CaptureFixture)
         (["absent"], "absent"),
         (["--out", "x", "--set", "method=forward"], "gradients"),
         (["--out", "x", "--set", "method=sft"], "without noise"),
-        (["--out", "x", "--branches", "1"], '"1" for "--branches"'),
+        (["--out", "x", "--branches", "1"], '"1" for --branches'),
     ],
 )
 def test_mistakes_are_one_line(words, said, capsys, tmp_path, monkeypatch):
