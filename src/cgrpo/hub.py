@@ -84,20 +84,20 @@ def read_settings(path: str | Path, file: str = "config.json") -> dict[str, Any]
     """
     name, _, revision = str(path).partition("@")
     place = Path(os.path.expanduser(path))
-    found = place / file if place.is_dir() else _cached(name, file, revision or None)
-    if found is None:
+    source = place / file if place.is_dir() else _cached(name, file, revision or None)
+    if source is None:
         return _published().get(f"{name.rsplit('/', 1)[-1].lower()}/{file}")
-    return read_table(found, "give a complete checkpoint folder")
+    return read_table(source, "give a complete checkpoint folder")
 
 
 def _cached(name: str, file: str, revision: str | None) -> Path | None:
     from huggingface_hub import errors, try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(name, file, cache_dir=_cache(), revision=revision)
+        path = try_to_load_from_cache(name, file, cache_dir=_cache(), revision=revision)
     except errors.HFValidationError:  # not a name on the hub
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 @functools.cache
@@ -122,10 +122,10 @@ def _folder(repo: str, revision: str | None, kinds: tuple[str, ...]) -> str:
 
     try:
         # The small file first: it tells a pipeline, whose weights lie in folders, from a single model.
-        found = Path(fetch(["model_index.json", "config.json"]))
+        folder = Path(fetch(["model_index.json", "config.json"]))
     except EntryNotFoundError:
-        found = Path()
-    if (found / "model_index.json").is_file():
+        folder = Path()
+    if (folder / "model_index.json").is_file():
         return fetch(["model_index.json", *(f"{part}/{kind}" for part in PARTS for kind in kinds)])
     return fetch(list(kinds))
 
@@ -156,8 +156,8 @@ def _offline() -> bool:
     """Read now: the hub's library reads it only once, when it is imported."""
     from huggingface_hub import constants
 
-    told = os.environ.get("HF_HUB_OFFLINE")
-    return constants.HF_HUB_OFFLINE if told is None else told.upper() in ("1", "ON", "YES", "TRUE")
+    value = os.environ.get("HF_HUB_OFFLINE")
+    return constants.HF_HUB_OFFLINE if value is None else value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _cache() -> str | None:

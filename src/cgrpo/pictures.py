@@ -167,9 +167,9 @@ def unread_colours(content: bytes) -> bool:
     if b"iCCP" in chunks or b"sRGB" in chunks:
         return False
     gamma, corners = chunks.get(b"gAMA", b""), chunks.get(b"cHRM", b"")
-    said = [*struct.unpack(f">{len(gamma) // 4}I", gamma[:4]), *struct.unpack(f">{len(corners) // 4}I", corners)]
+    values = [*struct.unpack(f">{len(gamma) // 4}I", gamma[:4]), *struct.unpack(f">{len(corners) // 4}I", corners)]
     usual = [45455] * (len(gamma) // 4) + [31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000]
-    return any(abs(one - other) > 1000 for one, other in zip(said, usual, strict=False))
+    return any(abs(one - other) > 1000 for one, other in zip(values, usual, strict=False))
 
 
 # Two profiles of sRGB may differ by so many levels of 255.

@@ -125,12 +125,12 @@ def band_numbers(pictures_KNHWC: Tensor, cutoff: float = CUTOFF) -> Tensor:
 
 def _predicted(policy: Policy, cond: Condition, noise_NLC: Tensor, sigmas: Tensor) -> Tensor:
     """The picture each step's velocity points to: uint8 [K, N, H, W, 3]; the last is the final one."""
-    seen: list[Tensor] = []
+    clean: list[Tensor] = []
 
     def velocity(x_NLC: Tensor, sigma_N: Tensor) -> Tensor:
         v_NLC = policy.velocity(x_NLC, sigma_N, cond).to(x_NLC.dtype)
-        seen.append(predict_x0(x_NLC, v_NLC, sigma_N))
+        clean.append(predict_x0(x_NLC, v_NLC, sigma_N))
         return v_NLC
 
     integrate(velocity, noise_NLC, sigmas)
-    return torch.stack([policy.decode(x_NLC) for x_NLC in seen])
+    return torch.stack([policy.decode(x_NLC) for x_NLC in clean])

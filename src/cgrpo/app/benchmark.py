@@ -155,8 +155,8 @@ def make_metrics(cfg: Config, names: Sequence[str]) -> dict[str, Scorer]:
         else:
             names = ", ".join([*cfg.rewards, *REWARDS.names(), *measures(), *judges()])
             raise UserError(f"--metric {given}: is neither in the recipe nor a type of reward; there are {names}")
-    made = {name: make_reward(name, kind) if isinstance(kind, Section) else kind for name, kind in chosen.items()}
-    return {name: Scorer(_role(name, reward, cfg), reward) for name, reward in made.items()}
+    rewards = {name: make_reward(name, kind) if isinstance(kind, Section) else kind for name, kind in chosen.items()}
+    return {name: Scorer(_role(name, reward, cfg), reward) for name, reward in rewards.items()}
 
 
 def _role(name: str, reward: Reward, cfg: Config) -> Role:

@@ -97,8 +97,8 @@ def _licence(path: str, own: bool) -> dict[str, Any]:
         return {}
     from huggingface_hub import ModelCard
 
-    said = ModelCard.load(card).data
-    return {key: getattr(said, key, None) for key in ("license", "license_name", "license_link")}
+    header = ModelCard.load(card).data
+    return {key: getattr(header, key, None) for key in ("license", "license_name", "license_link")}
 
 
 def _results(summary: Mapping[str, Any]) -> str:

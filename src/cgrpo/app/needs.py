@@ -119,13 +119,13 @@ def unknown_words(cfg: Config, prompts: Sequence[str]) -> str:
     if cfg.policy.path not in TOYBOX_POLICIES:
         return ""
     tokenizer = json.loads((asset("policy") / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
-    known = {word for word in tokenizer["model"]["vocab"] if word.isalpha()}
+    vocabulary = {word for word in tokenizer["model"]["vocab"] if word.isalpha()}
     unknown = dict.fromkeys(
-        word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()) if word not in known
+        word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()) if word not in vocabulary
     )
     if not unknown:
         return ""
-    return f"the toy model does not know {', '.join(unknown)}; it knows {' '.join(sorted(known))}"
+    return f"the toy model does not know {', '.join(unknown)}; it knows {' '.join(sorted(vocabulary))}"
 
 
 def prompts_of(tasks: Sequence[Task]) -> tuple[list[str], list[str]]:

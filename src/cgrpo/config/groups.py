@@ -59,8 +59,8 @@ class GroupConfig(Config):
         measured, steps = self.weights.measured, self.sampling.steps
         if self.weights.type == "measured" and len(measured) != steps:
             raise ValueError(f"weights.measured: {len(measured)} weights for sampling.steps = {steps}; give one a step")
-        looks = self.shaping.focal or self.shaping.type == "one-sided"
-        if looks and self.shaping.focal_reward not in self.rewards:
+        by_one_reward = self.shaping.focal or self.shaping.type == "one-sided"
+        if by_one_reward and self.shaping.focal_reward not in self.rewards:
             name = self.shaping.focal_reward
             raise ValueError(f"shaping.focal_reward: reward {name!r} is left out; name one of the rewards")
         return self

@@ -47,12 +47,12 @@ def load_config(recipe: str = TOYBOX, settings: Iterable[str] = ()) -> Config:
 
 def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     """The recipe's table; one that ``extends`` another holds only what differs from it."""
-    known = recipes()
-    path = known.get(recipe, Path(recipe))
+    packaged = recipes()
+    path = packaged.get(recipe, Path(recipe))
     try:
         table: dict[str, Any] = tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except FileNotFoundError:
-        near = difflib.get_close_matches(recipe, known, 1)
+        near = difflib.get_close_matches(recipe, packaged, 1)
         guess = f"did you mean {near[0]}? " if near else ""
         cure = f"{guess}cgrpo train --list shows all; a TOML file works, too"
         raise UserError(f"no recipe {recipe!r}", cure) from None
@@ -61,10 +61,10 @@ def _read(recipe: str, readers: tuple[str, ...] = ()) -> dict[str, Any]:
     base = table.pop("extends", None)
     if base is None:
         return table
-    if isinstance(base, str) and base not in known:
+    if isinstance(base, str) and base not in packaged:
         base = str(path.parent / base)  # relative to the file that says it
     readers = (*readers, str(path.resolve()))
-    if not isinstance(base, str) or str(known.get(base, Path(base)).resolve()) in readers:
+    if not isinstance(base, str) or str(packaged.get(base, Path(base)).resolve()) in readers:
         raise UserError(f"recipe {path}: extends = {base!r} must name another recipe, and not in a circle")
     return _merged(_of_method(_read(base, readers), table.get("method")), table)
 

@@ -211,10 +211,10 @@ def _copies(uses: dict[Path, _Use], findings: dict[Path, _Finding]) -> Iterator[
 
 def _near_copies(uses: dict[Path, _Use], findings: dict[Path, _Finding]) -> Iterator[Problem]:
     """Files that look like an earlier one; of several earlier ones the first is named."""
-    seen = {path: findings[path].thumbnail for path, use in uses.items() if use.role != "mask"}
-    paths = [path for path, thumb in seen.items() if thumb is not None]
+    thumbnails = {path: findings[path].thumbnail for path, use in uses.items() if use.role != "mask"}
+    paths = [path for path, thumb in thumbnails.items() if thumb is not None]
     reported: set[int] = set()
-    for later, earlier in alike([thumb for thumb in seen.values() if thumb is not None]):
+    for later, earlier in alike([thumb for thumb in thumbnails.values() if thumb is not None]):
         path, original = paths[later], paths[earlier]
         if later in reported or not _counts(uses[path], uses[original]):
             continue

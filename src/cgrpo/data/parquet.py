@@ -56,21 +56,21 @@ def _rows(file: Path, prefix: str) -> Iterator[Entry | LeftOut]:
 def _picture_columns(opened: Table) -> list[str]:
     """The columns of pictures that tasks.py knows. Raises UserError if none of them can be a reference."""
     columns = opened.columns
-    known = {name: common_name(name) for name, column in columns.items() if column.holds != "other"}
-    known = {name: common for name, common in known.items() if common in PICTURES}
-    if not {*known.values()} & {*REFERENCES, *IMAGES}:
+    named = {name: common_name(name) for name, column in columns.items() if column.holds != "other"}
+    named = {name: common for name, common in named.items() if common in PICTURES}
+    if not {*named.values()} & {*REFERENCES, *IMAGES}:
         cure = "call it references, or image"
         raise UserError(f"{opened.path}: no column of pictures among {', '.join(columns)}", cure)
-    if {*known.values()} & {*REFERENCES, *TARGETS}:
-        return list(known)
-    image = next(name for name in known if known[name] in IMAGES)
-    others = [name for name in columns if name not in known and name not in VALUES]
+    if {*named.values()} & {*REFERENCES, *TARGETS}:
+        return list(named)
+    image = next(name for name in named if named[name] in IMAGES)
+    others = [name for name in columns if name not in named and name not in VALUES]
     if unread := [name for name in others if columns[name].binary]:
         raise UserError(
             f"{opened.path}: {image} and {unread[0]} both hold pictures, and nothing says which are the references",
             "call that column references, and the other target if that is what it holds",
         )
-    return [*known, *(name for name in others if columns[name].holds == "text" or condition_name(name) == "sure")]
+    return [*named, *(name for name in others if columns[name].holds == "text" or condition_name(name) == "sure")]
 
 
 def _name(file: Path, cell: Any) -> Any:

@@ -198,10 +198,12 @@ def _choose(ranked: Sequence[Candidate], top: int, shares: Mapping[str, float] |
     """The first ``top``; with shares round(top * share) of each category, fewer where it has fewer."""
     if shares is None:
         return list(ranked[:top])
-    known = {candidate.item.category for candidate in ranked}
+    categories = {candidate.item.category for candidate in ranked}
     for category in shares:
-        if category not in known:
-            raise UserError(f"shares: no object that passes is of category {category!r}; there are {sorted(known)}")
+        if category not in categories:
+            raise UserError(
+                f"shares: no object that passes is of category {category!r}; there are {sorted(categories)}"
+            )
     left = {category: round(top * share) for category, share in shares.items()}
     chosen = []
     for candidate in ranked:

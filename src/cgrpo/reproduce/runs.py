@@ -106,9 +106,9 @@ def _fitting(common: Sequence[str], recipe: str, own: Sequence[str]) -> list[str
     """What of the common settings the row has: a baseline without sampling noise takes none, and one with another
     reward none of the common one's."""
     method = [s for s in own if s.startswith("method=")]
-    known = keys(load_config(recipe, method).method)
+    names = keys(load_config(recipe, method).method)
     replaced = tuple(s.partition("type=")[0] for s in own if s.startswith("rewards.") and ".type=" in s)
-    fits = [setting for setting in common if _is_setting(_key(setting), known)]
+    fits = [setting for setting in common if _is_setting(_key(setting), names)]
     return [setting for setting in fits if not (replaced and setting.startswith(replaced))]
 
 
@@ -116,5 +116,5 @@ def _key(setting: str) -> str:
     return setting.partition("=")[0].strip()
 
 
-def _is_setting(key: str, known: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in known) or key.startswith("rewards.")
+def _is_setting(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names) or key.startswith("rewards.")

@@ -44,8 +44,8 @@ def items_needed(
 ) -> int:
     """Items at which a two-sided test at 5 % finds a win share of ``wins`` : 1 - ``wins`` with ``power``."""
     effect = (1 - ties) * abs(wins - 0.5)
-    chance, found = (math.sqrt(item_variance(share, ties, raters, within)) for share in (0.5, wins))
-    return math.ceil(((stats.norm.ppf(1 - LEVEL / 2) * chance + stats.norm.ppf(power) * found) / effect) ** 2)
+    chance, preferred = (math.sqrt(item_variance(share, ties, raters, within)) for share in (0.5, wins))
+    return math.ceil(((stats.norm.ppf(1 - LEVEL / 2) * chance + stats.norm.ppf(power) * preferred) / effect) ** 2)
 
 
 def detectable(items: int, raters: int, ties: float = 0.0, within: float = WITHIN) -> float:
@@ -61,14 +61,14 @@ def detectable(items: int, raters: int, ties: float = 0.0, within: float = WITHI
 
 def power_table(items: int, raters: int, subjects: int) -> dict[str, Any]:
     """What ``create`` says: items that 55 : 45 takes by raters an item, and what this study can tell apart."""
-    found = detectable(items, raters)
+    share = detectable(items, raters)
     return {
         "assumed": {"correlation of two raters within an item": WITHIN, "power": POWER, "level": LEVEL, "ties": 0.0},
         "items for 55 : 45, by raters per item": {str(r): items_needed(0.55, r) for r in range(1, MOST + 1)},
         "items": items,
         "subjects": subjects,
         "raters per item": raters,
-        "tells apart": [round(100 * found, 1), round(100 * (1 - found), 1)],
+        "tells apart": [round(100 * share, 1), round(100 * (1 - share), 1)],
     }
 
 

@@ -53,14 +53,14 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
     if not rows or not about:
         raise UserError(f"{folder}: no scores and benchmark.json; run cgrpo evaluate with this folder as --out first")
     with reading(folder / DESCRIPTION, "run cgrpo evaluate again", KeyError, TypeError, AttributeError):
-        home, known = folder / about["data"], {name: folder / where for name, where in about["methods"].items()}
+        home, folders = folder / about["data"], {name: folder / where for name, where in about["methods"].items()}
         references = {
             subject: tuple(home / name for name in names) for subject, names in about["references"].items() if names
         }
-    chosen = tuple(methods) or tuple(sorted((n for n in known if n not in RESERVED), key=lambda name: name != "base"))
+    chosen = tuple(methods) or tuple(sorted((n for n in folders if n not in RESERVED), key=lambda name: name != "base"))
     for name in chosen:
-        if name not in known:
-            raise UserError(f"{folder}: no method {name!r}; there is {', '.join(known)}")
+        if name not in folders:
+            raise UserError(f"{folder}: no method {name!r}; there is {', '.join(folders)}")
     if len(set(chosen)) < len(chosen):
         raise UserError("the same --method is given twice; name each once")
     gone = {file for files in references.values() for file in files if not file.is_file()}
@@ -70,7 +70,7 @@ def read_sources(folder: Path, methods: Sequence[str] = ()) -> Sources:
         if row.method in chosen and row.picture and row.prompt_index is not None and row.seed is not None:
             key = (row.subject, row.prompt_index)
             task = tasks.setdefault(key, Task(*key, row.prompt or ""))
-            file = known[row.method] / row.picture
+            file = folders[row.method] / row.picture
             if file.is_file():
                 task.pictures.setdefault(row.method, {})[row.seed] = file
             else:

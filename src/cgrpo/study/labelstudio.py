@@ -86,19 +86,19 @@ def import_export(study: Study, store: Store, file: Path) -> Imported:
     for number, task in enumerate(_read(file), 1):
         try:
             for who, answers in _annotations(study, task):
-                known = people.setdefault(who, {})
-                if answers is None or answers[0].item in known:
+                by_item = people.setdefault(who, {})
+                if answers is None or answers[0].item in by_item:
                     skipped += 1
                 else:
-                    known[answers[0].item] = answers
+                    by_item[answers[0].item] = answers
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise UserError(
                 f"{file}, task {number}: {error!r}; export as JSON from the project that this study's tasks were put in"
             ) from None
-    people = {who: known for who, known in people.items() if known}
+    people = {who: by_item for who, by_item in people.items() if by_item}
     added = sum(
-        store.import_answers(f"{ORIGIN} {who}", [one for answers in known.values() for one in answers])
-        for who, known in people.items()
+        store.import_answers(f"{ORIGIN} {who}", [one for answers in by_item.values() for one in answers])
+        for who, by_item in people.items()
     )
     return Imported(added, skipped, len(people))
 

@@ -84,14 +84,14 @@ class IdentityReadBack(Reward):
         self.reader = reader
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        seen = self.reader.read(images_NHWC)
+        readings = self.reader.read(images_NHWC)
         subjects = world.Subjects.join([case.subject for case in _cases(batch)])
-        shape = _probability(seen["shape"], subjects.shape_B)
-        pattern = _probability(seen["pattern"], subjects.pattern_B)
+        shape = _probability(readings["shape"], subjects.shape_B)
+        pattern = _probability(readings["pattern"], subjects.pattern_B)
         main, other = subjects.main_BC, subjects.other_BC
         colours = torch.maximum(  # the better way round
-            colour_likeness(seen["one"], main) + colour_likeness(seen["two"], other),
-            colour_likeness(seen["one"], other) + colour_likeness(seen["two"], main),
+            colour_likeness(readings["one"], main) + colour_likeness(readings["two"], other),
+            colour_likeness(readings["one"], other) + colour_likeness(readings["two"], main),
         )
         return (shape + pattern + 2 * colours) / 6
 
@@ -106,12 +106,12 @@ class PromptReadBack(Reward):
         self.reader = reader
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        seen = self.reader.read(images_NHWC)
+        readings = self.reader.read(images_NHWC)
         prompts = world.Prompts.join([case.prompt for case in _cases(batch)])
         wanted = {"scene": prompts.scene_B, "position": prompts.position_B, "size": prompts.size_B}
-        total = sum(_probability(seen[factor], index) for factor, index in wanted.items())
+        total = sum(_probability(readings[factor], index) for factor, index in wanted.items())
         has_property = (prompts.property_B > 0).float()
-        return (total + has_property * _probability(seen["property"], prompts.property_B)) / (3 + has_property)
+        return (total + has_property * _probability(readings["property"], prompts.property_B)) / (3 + has_property)
 
 
 def make_judges() -> dict[str, Reward]:
