@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO, get_args
 
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, reading, write_text, writing
+from cgrpo.files import json_text, read_table, reading, write_text, writing
 from cgrpo.text import decoded, parse_json
 
 SCORES = "scores.jsonl"
@@ -241,10 +241,9 @@ def read_description(out: Path) -> dict[str, Any]:
     file = out / DESCRIPTION
     if not file.is_file():
         return {}
-    with reading(file, "give another --out"):
-        table = json.loads(file.read_text(encoding="utf-8-sig"))
-        if not isinstance(table, dict) or any(not isinstance(table.get(name, {}), dict) for name in _JOINED):
-            raise ValueError("it describes no scores")
+    table = read_table(file, "give another --out")
+    if any(not isinstance(table.get(name, {}), dict) for name in _JOINED):
+        raise UserError(f"{file}: it describes no scores", "give another --out")
     return table
 
 

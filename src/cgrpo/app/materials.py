@@ -10,7 +10,7 @@ from cgrpo.config import Config
 from cgrpo.data import ManifestSource, PairSource, Source
 from cgrpo.data.archives import container, is_private, length
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, reading, write_text
+from cgrpo.files import json_text, read_table, write_text
 from cgrpo.fingerprint import of_parts
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
@@ -58,13 +58,7 @@ def beginning(record: RunRecord) -> dict[str, str]:
     Relative paths of the run's settings are looked up in that folder. {} without the file. Raises UserError.
     """
     file = record.folder / MATERIALS
-    if not file.exists():
-        return {}
-    with reading(file, "delete it if no input has changed"):
-        began = json.loads(file.read_text(encoding="utf-8-sig"))
-        if not isinstance(began, dict):
-            raise ValueError("it is no JSON object")
-    return began
+    return read_table(file, "delete it if no input has changed") if file.exists() else {}
 
 
 def _fingerprints(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:

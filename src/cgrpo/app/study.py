@@ -1,7 +1,5 @@
 """`cgrpo study`: ask people which pictures are better: pages, answers, statistics."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
