@@ -123,8 +123,9 @@ class Gates:
         shown = [pictures.filled(pictures.load(file), self.size) for file in files]
         arms = [Arm("", None, str(file)) for file in files]
         references = self.sources.references[task.subject][:1]  # a pair's first is what was copied
-        fields = {"gold": gold, "explanation": explanation}
-        return self.shelf.item(kind, task.prompt, references, shown, arms, task.subject, **fields)
+        return self.shelf.item(
+            kind, task.prompt, references, shown, arms, task.subject, gold=gold, explanation=explanation
+        )
 
     def _others(self, task: Task) -> list[Path]:
         own = set(task.subject.split("+"))
@@ -149,9 +150,10 @@ class Gates:
 
     def _lesson(self, task: Task, shown: Sequence[Any], gold: Mapping[str, Any], explanation: str) -> Item:
         arms = [Arm("", None, str(self._file(task)))] * len(shown)
-        fields = {"gold": gold, "explanation": explanation}
         references = self.sources.references[task.subject]
-        return self.shelf.item("tutorial", task.prompt, references, shown, arms, task.subject, **fields)
+        return self.shelf.item(
+            "tutorial", task.prompt, references, shown, arms, task.subject, gold=gold, explanation=explanation
+        )
 
     def _file(self, task: Task) -> Path:
         seeds = task.pictures[self.sources.methods[0]]

@@ -6,7 +6,7 @@ import secrets
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +95,15 @@ class Shelf:
         shown: Sequence[Image.Image],
         arms: Sequence[Arm],
         subject: str,
-        **rest: Any,
+        prompt_index: int | None = None,
+        gold: Mapping[str, Any] | None = None,
+        explanation: str = "",
     ) -> Item:
-        """An item with a new id, its references read from files. ``rest``: other fields of ``Item``."""
+        """An item with a new id, its references read from files."""
         ids = tuple(self.add([reference(load(file))])[0] for file in references)
         name = secrets.token_hex(8)
-        return Item(name, kind, prompt, ids, self.add(shown), tuple(arms), subject, **rest)
+        shown_ids = self.add(shown)
+        return Item(name, kind, prompt, ids, shown_ids, tuple(arms), subject, prompt_index, gold or {}, explanation)
 
     def _write(self, content: bytes) -> str:
         name = secrets.token_hex(16)
