@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from cgrpo.scores import ScoreRow, write_scores
-from cgrpo.study.create import LINKS, Wanted, create_study
+from cgrpo.study.create import LINKS, StudyRequest, create_study
 from cgrpo.study.database import DATABASE
 from cgrpo.study.manifest import Study
 
@@ -154,7 +154,7 @@ def main() -> None:
     shutil.rmtree(ask.out, ignore_errors=True)
     items = ask.raters * ask.pages // 4
     scores, folder = draw(ask.out / "scores", -(-items // SUBJECTS)), ask.out / "study"
-    study = create_study(scores, folder, Wanted(items=items, raters=ask.raters, per_item=4, checks=0))
+    study = create_study(scores, folder, StudyRequest(items=items, raters=ask.raters, per_item=4, checks=0))
     tokens = re.findall(r"/r/(\w+)/", (folder / LINKS).read_text(encoding="utf-8"))
     raters = [Rater(ask.port, token, study, number) for number, token in enumerate(tokens, 1)]
     server, start, kills = serve(folder, ask.port), time.perf_counter(), 0
