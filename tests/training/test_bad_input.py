@@ -152,7 +152,7 @@ def test_a_run_whose_checkpoints_are_lost(capfd, small, tmp_path):
     [
         ("training.iterations=2", "training.iterations was 1 and is 2 now.*cosine"),
         ("shaping.alpha=0.1", "shaping.alpha was 0.5 and is 0.1 now"),
-        ("rewards.identity.type=none", "rewards.identity.axis was"),
+        ("rewards.identity.type=none", "rewards.identity.type was"),
         ("training.micro_batch=3", ""),
         ("sampling.batch=4", ""),
     ],

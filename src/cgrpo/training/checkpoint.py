@@ -67,7 +67,7 @@ def _without(table: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
 
 def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Raises UserError for a setting in which a run and its checkpoint at ``path`` differ; see ``binding_settings``."""
-    for key in (*now, *(before.keys() - now.keys())):
+    for key in dict.fromkeys((*now, *before)):
         if before.get(key) != now.get(key):
             reason = "the run's numbers depend on it"
             if key == "training.iterations":
