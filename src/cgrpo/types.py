@@ -85,8 +85,11 @@ class Batch:
         return self._pick([row for row in range(len(self)) for _ in range(times)])
 
     def _pick(self, rows: Sequence[int]) -> Batch:
-        columns = (getattr(self, one.name) for one in fields(self))
-        return Batch(*(None if column is None else tuple(column[row] for row in rows) for column in columns))
+        picked: dict[str, Any] = {}
+        for column in fields(self):
+            values = getattr(self, column.name)
+            picked[column.name] = None if values is None else tuple(values[row] for row in rows)
+        return Batch(**picked)
 
 
 class Condition(Protocol):
