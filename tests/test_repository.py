@@ -183,7 +183,7 @@ def test_only_the_policies_and_their_builders_know_families() -> None:
     package = ROOT / "src" / "cgrpo"
     rooms = {path.name for path in package.iterdir() if path.is_dir()} - {"policies", "toybox"}
     assert {"training", "evaluation", "app"} <= rooms
-    names = r"\bFlux2?(Policy|Condition)\b|\bpolicies\.flux2?\b"
+    names = r"\b(Flux2?|QwenEdit)(Policy|Condition)\b|\bpolicies\.(flux2?|qwen_edit)\b"
     family = re.compile(names + r"|\bpolicy\.(transformer|codec|prompts|origin)\b")
     files = [*package.glob("*.py"), *(file for room in rooms for file in (package / room).rglob("*.py"))]
     assert not [str(file) for file in files if family.search(file.read_text(encoding="utf-8"))]

@@ -17,7 +17,7 @@ _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _KINDS = ("*.safetensors", *_SETTINGS)
 PARTS = (  # of a diffusers folder
     "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
-    "feature_extractor", "image_encoder",
+    "feature_extractor", "image_encoder", "processor",
 )  # fmt: skip
 
 

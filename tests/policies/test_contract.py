@@ -1,4 +1,4 @@
-"""Every family keeps the contract of policies/base.py: FLUX and FLUX.2, new or trained on from a start, and a toy."""
+"""Every family keeps the contract of policies/base.py: those of the package, new or trained on from a start, a toy."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from cgrpo.policies.base import Policy
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.policies.lora import LoraPolicy
+from cgrpo.policies.qwen_edit.policy import QwenEditPolicy
+from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -37,7 +39,7 @@ class Family:
     load: Callable[[Path], Policy]
 
 
-def on_disk(kind: type[FluxPolicy] | type[Flux2Policy], folder: Path, start: Path | None = None, **settings) -> Family:
+def on_disk(kind: type[ReferencedPolicy], folder: Path, start: Path | None = None, **settings) -> Family:
     """The folder is read once; each policy has a transformer of its own."""
     read = from_folder(kind, folder, height=32, width=48, reference_size=32)
 
@@ -72,11 +74,12 @@ def load_toy(saved: Path) -> ToyPolicy:
 
 
 GUIDED = {"guidance": 4.0, "guidance_gradient": "conditional"}
-CASES: dict[str, tuple[type[FluxPolicy] | type[Flux2Policy], str, dict[str, Any]]] = {
+CASES: dict[str, tuple[type[ReferencedPolicy], str, dict[str, Any]]] = {
     "flux": (FluxPolicy, "tiny_folder", {}),
     "flux continued": (FluxPolicy, "tiny_folder", {}),
     "flux2": (Flux2Policy, "tiny_flux2_folder", {"guidance": 4.0}),
     "flux2 continued, one gradient": (Flux2Policy, "tiny_flux2_folder", GUIDED),
+    "qwen-edit": (QwenEditPolicy, "tiny_qwen_folder", {"guidance": 4.0}),
 }
 
 

@@ -12,6 +12,7 @@ from cgrpo.errors import UserError
 from cgrpo.policies.build import family_of
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux2.policy import Flux2Policy
+from cgrpo.policies.qwen_edit.policy import QwenEditPolicy
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 
@@ -24,12 +25,17 @@ from cgrpo.policies.settings import PolicySettings
         ("toybox", "flux2", Flux2Policy),  # the type overrules the checkpoint
         ("black-forest-labs/FLUX.1-dev", "", FluxPolicy),
         ("black-forest-labs/FLUX.2-klein-base-4B", "", Flux2Policy),  # by its name: nothing is fetched
+        ("Qwen/Qwen-Image-Edit-2511", "", QwenEditPolicy),
         ("FLUX", "", FluxPolicy),
         ("KLEIN", "", Flux2Policy),
+        ("QWEN", "", QwenEditPolicy),
     ],
 )
-def test_whose_a_checkpoint_is(tiny_folder, tiny_flux2_folder, path: str, type: str, family: ReferencedPolicy) -> None:
-    path = {"FLUX": str(tiny_folder), "KLEIN": str(tiny_flux2_folder)}.get(path, path)
+def test_whose_a_checkpoint_is(
+    tiny_folder, tiny_flux2_folder, tiny_qwen_folder, path: str, type: str, family: ReferencedPolicy
+) -> None:
+    folders = {"FLUX": tiny_folder, "KLEIN": tiny_flux2_folder, "QWEN": tiny_qwen_folder}
+    path = str(folders.get(path, path))
     assert family_of(PolicySettings(path=path, type=type), fetch=False) is family
 
 
@@ -48,14 +54,14 @@ def test_nobodys_checkpoint(tiny_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "type"),
-    [({"clip": "x"}, "flux2"), ({"t5": "x"}, "flux2"), ({"position_ids": "h"}, "flux2"),
+    [({"clip": "x"}, "flux2"), ({"t5": "x"}, "qwen-edit"), ({"position_ids": "h"}, "flux2"),
      ({"guidance_gradient": "conditional"}, "flux")],
 )  # fmt: skip
 def test_settings_of_another_family(changes: dict[str, str], type: str) -> None:
     (key,) = changes
     with pytest.raises(UserError, match=rf"policy\.{key} = .*{type}"):
         family_of(PolicySettings(type=type, **changes))
-    other = {"flux": "flux2", "flux2": "flux"}[type]
+    other = {"flux": "qwen-edit"}.get(type, "flux")
     assert family_of(PolicySettings(type=other, **changes))
 
 
@@ -63,6 +69,7 @@ PUBLISHED = {
     "black-forest-labs/FLUX.1-dev": {"transformer": 11_901_408_320, "t5": 4_762_310_656, "clip": 123_060_480},
     "black-forest-labs/FLUX.2-klein-base-4B": {"transformer": 3_875_544_576},
     "black-forest-labs/FLUX.2-klein-base-9B": {"transformer": 9_078_581_248},
+    "Qwen/Qwen-Image-Edit-2511": {"transformer": 20_430_401_088, "qwen": 7_747_169_280, "autoencoder": 126_892_531},
 }
 
 
@@ -74,9 +81,10 @@ def test_published_models(path: str) -> None:
         assert sum(p.numel() for p in models[part].empty().parameters()) == count
 
 
-@pytest.mark.parametrize("kind", [FluxPolicy, Flux2Policy])
-def test_a_folders_own_models(kind: type[ReferencedPolicy], tiny_folder: Path, tiny_flux2_folder: Path) -> None:
-    settings = PolicySettings(path=str(tiny_folder if kind is FluxPolicy else tiny_flux2_folder))
+@pytest.mark.parametrize("kind", [FluxPolicy, Flux2Policy, QwenEditPolicy])
+def test_a_folders_own_models(kind: type[ReferencedPolicy], tiny_folder, tiny_flux2_folder, tiny_qwen_folder) -> None:
+    folders = {FluxPolicy: tiny_folder, Flux2Policy: tiny_flux2_folder, QwenEditPolicy: tiny_qwen_folder}
+    settings = PolicySettings(path=str(folders[kind]))
     policy, models = kind.from_checkpoint(settings), kind.models(settings)
     assert policy.codec is not None and policy.prompts is not None
     assert not any(model.assumed for model in models.values())

@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import Flux2Transformer2DModel
 from safetensors.torch import load_file, save_file
+from support import tiny_qwen
 from support.tiny_flux import tiny_transformer
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from cgrpo.policies.adapters.files import read_split
 from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.adapters.known import read_keys
 from cgrpo.policies.adapters.layers import merge_start
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, Layout
+from cgrpo.policies.adapters.layouts import FLUX, FLUX2, QWEN, Layout
 
 FAMILIES: dict[str, tuple[Layout, Callable[[], Any]]] = {
     "flux": (FLUX, lambda: tiny_transformer(num_layers=2)),
@@ -28,6 +29,7 @@ FAMILIES: dict[str, tuple[Layout, Callable[[], Any]]] = {
         in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
         joint_attention_dim=36, guidance_embeds=True, axes_dims_rope=(4, 4, 4, 4),
     )),
+    "qwen": (QWEN, lambda: tiny_qwen.tiny_transformer()),
 }  # fmt: skip
 
 
@@ -105,7 +107,7 @@ def test_every_layer_is_the_stock_one(stock: tuple[Layout, Callable[[], Any]], d
         "layers.0.attention.to_q",  # Z-Image
         "transformer_blocks.0.attn.to_z",
         "transformer_blocks.0.attn.to_q.extra",
-        "transformer_blocks.0.img_mod.1",  # Qwen-Image
+        "transformer_blocks.0.img_mod.3",
         "joint_transformer_blocks.0.attn.to_q",
         "transformer_blocks.a.attn.to_q",
         "single_transformer_blocks.0.ff.net.2",

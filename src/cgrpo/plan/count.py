@@ -6,6 +6,7 @@ autocast and checkpointing included) with shapes alone.
 
 from __future__ import annotations
 
+import copy
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -126,6 +127,11 @@ def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[Meter]:
         holders: list[Any] = [module._parameters, module._buffers]
         for tensors in holders:
             tensors.update({name: fake(value) for name, value in tensors.items() if value is not None})
+        for name, child in module._modules.items():
+            plain = {key: fake(value) for key, value in vars(child).items() if isinstance(value, Tensor)}
+            if plain:  # a new module: it may have cached what it made of them
+                module._modules[name] = copy.copy(child)
+                vars(module._modules[name]).update(plain)
     # transformers checks values, which fake tensors have not.
     with meter, patch.dict(os.environ, TRANSFORMERS_DISABLE_TORCH_CHECK="1"):
         meter.restart()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -44,7 +45,11 @@ class CountedPolicy:
         self.settings, self.references, self.samples = settings, references, samples
         self.family: Any = family_of(settings, fetch=False)
         self.negative = bool(self.family.also_encoded)
-        self.models = self.family.models(settings)
+        more = references * self.family.text_per_reference
+        self.models = {
+            name: replace(model, tokens=model.tokens + more) if model.tokens else model
+            for name, model in self.family.models(settings).items()
+        }
         assumed: dict[str, str] = {}  # by the setting that is at fault
         for text in (model.assumed for model in self.models.values() if model.assumed):
             assumed.setdefault(text.partition(" is ")[0], text)
@@ -55,6 +60,7 @@ class CountedPolicy:
         self.encoders = {
             name: model.empty() for name, model in self.models.items() if name not in ("transformer", "autoencoder")
         }
+        self.codec = self.family.codec_type(self.autoencoder)
         self.policy = self.empty(self.depth)
         policy, transformer = self.policy
         self._pixels_per_token: int = policy.geometry.pixels
@@ -96,7 +102,7 @@ class CountedPolicy:
 
     def encode(self, height: int, width: int = 0) -> int:
         """Operations of the autoencoder for one picture; ``width`` 0 is a square."""
-        pixels = 1, 3, height, width or height
+        pixels = self.codec.pixels(torch.empty(1, 3, height, width or height, device="meta")).shape
         return count_call(self.autoencoder, lambda: self.autoencoder.encode(torch.empty(pixels))).operations
 
     @cached_property
@@ -104,16 +110,17 @@ class CountedPolicy:
         """Operations of the autoencoder for one picture of the policy's size."""
         return self.encode(self.settings.height, self.settings.width)
 
+    @property
+    def decoded_at_once(self) -> int:
+        """Pictures of the policy's size that go through the autoencoder together."""
+        return self.codec.at_once(self.settings.height * self.settings.width)
+
     @cached_property
     def decode(self) -> Counted:
         """What decoding one picture takes, in float32."""
         scale = self._pixels_per_token // PATCH
-        latents = (
-            1,
-            self.autoencoder.config["latent_channels"],
-            self.settings.height // scale,
-            self.settings.width // scale,
-        )
+        size = self.settings.height // scale, self.settings.width // scale
+        latents = self.codec.raw(torch.empty(1, self.codec.channels, *size, device="meta")).shape
         return count_call(self.autoencoder, lambda: self.autoencoder.decode(torch.empty(latents)))
 
     @cached_property

@@ -13,8 +13,6 @@ from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.sft.settings import SftConfig
 
-PIXELS_AT_ONCE = 2**20  # of one call of the autoencoder; one picture at least
-
 
 @dataclass(frozen=True)
 class Work:
@@ -94,7 +92,7 @@ def _groups(
         updates=settings.updates_per_rollout,
         micro_batch=min(settings.micro_batch, together * trained // settings.updates_per_rollout),
         sampling_batch=together,
-        decode_batch=_decoded_together(cfg, together),
+        decode_batch=min(together, policy.decoded_at_once),
         operations=operations,
     )
 
@@ -126,7 +124,7 @@ def _preference(
         return Work(pairs, 0, sides * pairs, 1, micro, 0, 0, operations)
     operations["making pairs, over the run"] = _making_pairs(cfg, policy, rewards, gpus)
     batch = cfg.evaluation.batch
-    return Work(pairs, 0, sides * pairs, 1, micro, batch, _decoded_together(cfg, batch), operations)
+    return Work(pairs, 0, sides * pairs, 1, micro, batch, min(batch, policy.decoded_at_once), operations)
 
 
 def _making_pairs(cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> float:
@@ -136,10 +134,6 @@ def _making_pairs(cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[Re
     pictures = settings.tasks * settings.candidates
     scoring = sum(model.operations or 0 for model in rewards)
     return (pictures * (picture / gpus + scoring) + _text(cfg, policy, pictures)) / max(1, cfg.training.iterations)
-
-
-def _decoded_together(cfg: Config, pictures: int) -> int:
-    return min(pictures, 64, max(1, PIXELS_AT_ONCE // (cfg.policy.height * cfg.policy.width)))
 
 
 def _training(cfg: Config, policy: CountedPolicy, pairs: int) -> dict[str, float]:

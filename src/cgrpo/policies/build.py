@@ -26,7 +26,7 @@ def family_of(settings: PolicySettings, *, fetch: bool = True) -> type[Policy]:
 def _recognised(settings: PolicySettings, fetch: bool) -> str:
     here = fetch or settings.path in TOYBOX_POLICIES or Path(settings.path).exists()
     holds = transformer_class(settings) if here else ""
-    for name in POLICIES.names():
+    for name in reversed(POLICIES.names()):  # the first takes what is only a name, or a single file
         if POLICIES.load(name).recognises(holds, settings.path):
             return name
     raise UserError(

@@ -51,14 +51,22 @@ class ReferencedCondition(TensorCondition):
 
     text_NLC       text states, [N, L_text, C_text]
     reference_NLC  packed latents of all references, one after another, [N, L_ref, C]; L_ref may be 0
-    ids_LD         position ids of the target's tokens followed by the references', [L + L_ref, axes];
-                   shared by the batch, so all samples of a batch have the same picture sizes
+    """
+
+    text_NLC: Tensor
+    reference_NLC: Tensor
+
+
+@dataclass(frozen=True)
+class PlacedCondition(ReferencedCondition):
+    """With the position ids that FLUX's transformers take.
+
+    ids_LD   of the target's tokens followed by the references', [L + L_ref, axes]; shared by the batch, so all
+             samples of a batch have the same picture sizes
     """
 
     shared: ClassVar[frozenset[str]] = frozenset({"ids_LD"})
 
-    text_NLC: Tensor
-    reference_NLC: Tensor
     ids_LD: Tensor
 
 
@@ -73,6 +81,7 @@ def guided(
     negative: T,
     scale_N: Tensor,
     gradient: GuidanceGradient = "both",
+    keep_length: bool = False,
 ) -> Tensor:
     """v = v_negative + scale * (v_cond - v_negative), sample by sample; arXiv 2207.12598 with w = scale - 1.
 
@@ -80,6 +89,7 @@ def guided(
     scale_N    1 gives v_cond
     gradient   "both": through both halves, which go through the model in one batch. "conditional": the negative half
                is a constant and is computed first, by itself: a backward costs and keeps no more than without guidance
+    keep_length   give every token of v the Euclidean length of v_cond's, as Qwen-Image's pipelines do
 
     The model sees the same batches with and without gradients, so rollout and replay agree.
     """
@@ -92,4 +102,7 @@ def guided(
         toward_NLC, away_NLC = both.chunk(2)
     dtype = torch.promote_types(x_NLC.dtype, torch.float32)
     toward_NLC, away_NLC = toward_NLC.to(dtype), away_NLC.to(dtype)
-    return (away_NLC + scale_N.to(dtype)[:, None, None] * (toward_NLC - away_NLC)).to(x_NLC.dtype)
+    v_NLC = away_NLC + scale_N.to(dtype)[:, None, None] * (toward_NLC - away_NLC)
+    if keep_length:
+        v_NLC = v_NLC * (toward_NLC.norm(dim=-1, keepdim=True) / v_NLC.norm(dim=-1, keepdim=True))
+    return v_NLC.to(x_NLC.dtype)

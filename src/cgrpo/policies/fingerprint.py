@@ -19,6 +19,7 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
     "merges.txt",
+    "preprocessor_config.json",
     "special_tokens_map.json",
     "spiece.model",
     "tokenizer.json",

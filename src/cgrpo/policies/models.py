@@ -74,8 +74,9 @@ class Stock:
         return read_weights(place, _class_of(self.stock), dtype, also=self.also, spare=self.spare, config=config)
 
 
-def model_of(settings: PolicySettings, part: Stock, published: str) -> Model:
-    """The model that the settings name, by its config.json; where there is no folder, that of the model ``published``.
+def model_of(settings: PolicySettings, part: Stock, published: str, owner: str = "black-forest-labs") -> Model:
+    """The model that the settings name, by its config.json; where there is no folder, that of the model ``published``
+    by ``owner``.
 
     Nothing is downloaded, and no weight is read. Raises UserError for a folder without a config.json.
     """
@@ -88,7 +89,7 @@ def model_of(settings: PolicySettings, part: Stock, published: str) -> Model:
     tokens = tokenizer_length(base if place else base / part.tokenizer, part.most) if part.most else 0
     if folder.is_dir():
         return Model(part.stock, read_settings(folder / "config.json"), tokens)
-    config = hub.read_settings(f"black-forest-labs/{published}", f"{part.folder}/config.json") or {}
+    config = hub.read_settings(f"{owner}/{published}", f"{part.folder}/config.json") or {}
     why = f"policy.{key} {value!r} is no local folder: the sizes of {published} are assumed"
     return Model(part.stock, config, tokens, why)
 
@@ -118,7 +119,7 @@ def empty_policy(
         parameter.data = parameter.data.to(getattr(torch, settings.dtype))
     widths = transformer.config["joint_attention_dim"], transformer.config.get("pooled_projection_dim", 0)
     prompts = _BlankPrompts(text_tokens(models), *widths)
-    codec = _BlankCodec(models["autoencoder"].empty())  # pyright: ignore[reportArgumentType]
+    codec = _blank(family.codec_type(models["autoencoder"].empty()))
     return EmptyPolicy(family(transformer, codec, prompts, settings, "cpu"), transformer)
 
 
@@ -134,9 +135,12 @@ class _BlankPrompts:
         return torch.empty(len(prompts), self.tokens, self.width), torch.empty(len(prompts), self.pooled)
 
 
-class _BlankCodec(LatentCodec):
-    """An autoencoder whose latents are made up."""
+def _blank(codec: LatentCodec) -> LatentCodec:
+    """The codec, with latents that are made up."""
 
-    def encode(self, pictures: Sequence[Image]) -> Tensor:
-        scale = self.pixels_per_token // PATCH
-        return torch.empty(len(pictures), self.channels, pictures[0].height // scale, pictures[0].width // scale)
+    def encode(pictures: Sequence[Image]) -> Tensor:
+        scale = codec.pixels_per_token // PATCH
+        return torch.empty(len(pictures), codec.channels, pictures[0].height // scale, pictures[0].width // scale)
+
+    codec.encode = encode
+    return codec

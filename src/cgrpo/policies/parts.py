@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from cgrpo.policies.conditions import ReferencedCondition
 from cgrpo.policies.encodings.latents import Geometry, LatentCodec
 from cgrpo.policies.encodings.preprocess import prepare_references
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts, encode_batches
-from cgrpo.policies.encodings.text import Prompts, Window, cut_prompts
+from cgrpo.policies.encodings.text import Prompts, Text, Window, cut_prompts
 from cgrpo.policies.fingerprint import part_fingerprint, tokenizer_fingerprint, transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.models import Model, Stock, model_of
@@ -52,7 +51,9 @@ class CheckpointPolicy(LoraPolicy[RC]):
     the policy is driven by tensors alone. A family adds what is abstract here.
     """
 
+    input_layer: ClassVar[str] = "x_embedder"  # the transformer's first, whose dtype and device are the base's
     also_encoded: ClassVar[tuple[str, ...]] = ()  # prompts that are not the tasks', such as a negative one
+    text_per_reference: ClassVar[int] = 0  # tokens that a reference adds to what the text encoder reads, for `plan`
     codec_type: ClassVar[type[LatentCodec]] = LatentCodec
     prompts_type: ClassVar[Callable[..., Prompts]]  # made of the text parts, in the order of ``loaders``
     stock: ClassVar[Mapping[str, Stock]]  # its models: "transformer", "autoencoder", and the text encoders
@@ -73,8 +74,9 @@ class CheckpointPolicy(LoraPolicy[RC]):
         # Which weights these are: from_checkpoint and begin_with say; unknown where the model was built in memory.
         self.origin = Origin("", "")
         # Not transformer.dtype: an fp32 adapter on a bf16 base would make that ambiguous.
-        self.dtype = transformer.x_embedder.weight.dtype
-        self.device = torch.device(device or transformer.x_embedder.weight.device)
+        first = transformer.get_submodule(self.input_layer).weight
+        self.dtype = first.dtype
+        self.device = torch.device(device or first.device)
         pixels = codec.pixels_per_token if codec else 16
         if self.height % pixels or self.width % pixels:
             raise UserError(f"policy.height, policy.width = {self.height}, {self.width}: must be multiples of {pixels}")
@@ -231,13 +233,17 @@ class CheckpointPolicy(LoraPolicy[RC]):
         store = EncodingStore.create(out, cls.encodings_depend_on(settings))
         parts = cls.load_parts(settings, device, device, transformer=False)
         codec, prompts = cls._encoders(settings, parts, device, None)
-        more = [Batch((), cls.also_encoded, (), ())] if cls.also_encoded else []
         prepare = functools.partial(prepared, settings, codec.pixels_per_token)
 
         def encode(batches: Iterable[Batch], progress: Callable[[int], object] | None = None) -> Encoded:
-            return encode_batches(itertools.chain(more, batches), prompts, codec, store, prepare, progress)
+            return encode_batches(batches, prompts, codec, store, prepare, progress, cls.read_texts)
 
         return encode
+
+    @classmethod
+    def read_texts(cls, batch: Batch) -> Sequence[Text]:
+        """What the text encoders read for a batch: its prompts in order, then ``also_encoded``."""
+        return [*batch.prompts, *cls.also_encoded]
 
     @classmethod
     def encodings_depend_on(cls, settings: PolicySettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL.Image import Image, Resampling
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.policies.conditions import PlacedCondition
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import require_one_size
 from cgrpo.policies.fingerprint import models_fingerprint
@@ -75,19 +76,23 @@ class ReferencedPolicy(CheckpointPolicy[RC]):
             latents.append(codec.encode(column))
         return latents
 
-    def placed(self, text_NLC: Tensor, reference_latents: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The fields of ``ReferencedCondition``; latents [N, c, h, w] of each reference become tokens with ids."""
-        tokens = [pack(latent_NCHW) for latent_NCHW in reference_latents]
+    def tokens(self, reference_latents: Sequence[Tensor], text_NLC: Tensor) -> Tensor:
+        """reference_NLC of the latents [N, c, h, w] of each reference, beside these texts."""
         empty_NLC = text_NLC.new_zeros(len(text_NLC), 0, self.geometry.channels)
+        tokens = [pack(latent_NCHW) for latent_NCHW in reference_latents]
+        return torch.cat(tokens, dim=1) if tokens else empty_NLC
+
+    def placed(self, text_NLC: Tensor, reference_latents: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The fields of ``PlacedCondition``; latents [N, c, h, w] of each reference become tokens with ids."""
         grids = [(latent.shape[-2] // 2, latent.shape[-1] // 2) for latent in reference_latents]
         fields = {
             "text_NLC": text_NLC,
-            "reference_NLC": torch.cat(tokens, dim=1) if tokens else empty_NLC,
+            "reference_NLC": self.tokens(reference_latents, text_NLC),
             "ids_LD": self.geometry.ids(grids),
         }
         return {name: value.to(self.device) for name, value in fields.items()}
 
-    def forward(self, x_NLC: Tensor, sigma_N: Tensor, cond: RC, **inputs: Tensor | None) -> Tensor:
+    def forward(self, x_NLC: Tensor, sigma_N: Tensor, cond: PlacedCondition, **inputs: Tensor | None) -> Tensor:
         """One forward of the transformer: the velocity at ``x_NLC``, in its dtype. ``inputs``: the family's own.
 
         Picture and reference tokens go through the transformer side by side under the same sigma

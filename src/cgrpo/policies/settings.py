@@ -13,7 +13,7 @@ from cgrpo.extensions import Extensions, is_installed
 from cgrpo.hub import Wanted
 from cgrpo.section import TOYBOX, Place, Positive, Section
 
-Rule = Literal["uno", "uno-train", "kontext", "flux2"]
+Rule = Literal["uno", "uno-train", "kontext", "flux2", "qwen"]
 Posterior = Literal["mean", "sample"]
 PositionScheme = Literal["d", "h", "w", "o", "kontext"]
 GuidanceGradient = Literal["both", "conditional"]
@@ -25,6 +25,7 @@ POLICIES = Extensions(
     {
         "flux": "cgrpo.policies.flux.policy:FluxPolicy",
         "flux2": "cgrpo.policies.flux2.policy:Flux2Policy",
+        "qwen-edit": "cgrpo.policies.qwen_edit.policy:QwenEditPolicy",
     },
 )
 """A name stands for a class of policies, a ``cgrpo.policies.base.Policy``."""
@@ -45,8 +46,8 @@ class PolicySettings(Section):
     """A base model, an adapter to start from, sizes and precision. A family of another package may add keys."""
 
     type: str = ""
-    """The family of the base model: "flux", "flux2", or one that an installed package adds. Empty: the family that
-    recognises the checkpoint."""
+    """The family of the base model: "flux", "flux2", "qwen-edit", or one that an installed package adds. Empty: the
+    family that recognises the checkpoint."""
     path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
     flux1-dev.safetensors, "toybox", or "toybox-copy", which copies its reference into one picture of six."""
@@ -73,8 +74,8 @@ class PolicySettings(Section):
     several_size: Annotated[int, Field(ge=0)] = 0
     """Long side of each reference where a task has several (UNO: 320); 0: as reference_size."""
     reference_rule: Rule = "uno"
-    """How references are resized: UNO's inference rule, UNO's training buckets, Kontext's preferred sizes, or at most
-    so many pixels (FLUX.2)."""
+    """How references are resized: UNO's inference rule, UNO's training buckets, Kontext's preferred sizes, at most so
+    many pixels (FLUX.2), or about so many pixels (Qwen-Image-Edit)."""
     reference_alpha: Literal["white", "drop"] = "white"
     """What becomes of a reference's transparency: laid on white, or dropped as UNO does."""
     reference_latents: Posterior = "mean"
@@ -82,11 +83,11 @@ class PolicySettings(Section):
     position_ids: Annotated[PositionScheme, Of("flux")] = "d"
     """Position scheme of FLUX.1's reference tokens: UNO's (d is its default) or Kontext's. FLUX.2 has its own."""
     guidance: float = 3.5
-    """Guidance while training: FLUX.1's distilled one (FLUX.1-dev: 3.5), FLUX.2's by a negative prompt, 1 or more (1 is
-    off, at half the cost)."""
+    """Guidance while training: FLUX.1's distilled one (FLUX.1-dev: 3.5), FLUX.2's and Qwen-Image-Edit's by a negative
+    prompt, 1 or more (1 is off, at half the cost)."""
     evaluation_guidance: Annotated[float, Field(ge=0)] = 0.0
     """Guidance of held-out pictures and of `cgrpo sample`; 0: as guidance."""
-    guidance_gradient: Annotated[GuidanceGradient, Of("flux2")] = "both"
+    guidance_gradient: Annotated[GuidanceGradient, Of("flux2"), Of("qwen-edit")] = "both"
     """What of a guidance by a negative prompt gradients go through: both halves, or the prompt's alone (the other half
     is then a constant: a backward costs no more than without guidance)."""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"

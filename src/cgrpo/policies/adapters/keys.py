@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, SWAPPED, UNO, Blocks, layout_of
+from cgrpo.policies.adapters.layouts import FLUX, SWAPPED, UNO, Blocks, layout_of
 
 State = dict[str, Tensor]
 Pair = tuple[Tensor, Tensor]  # (A, B)
@@ -146,7 +146,7 @@ def to_comfyui(split: Mapping[str, Tensor]) -> State:
         if layer == SWAPPED:
             up = torch.cat(up.chunk(2)[::-1])
         name = f"diffusion_model.{layer}"
-        if layout == FLUX2:  # diffusers' reader of these names knows no alpha here; without one a scale is 1
+        if layout != FLUX:  # diffusers' reader of these names knows no alpha here; without one a scale is 1
             state |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
             continue
         state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}

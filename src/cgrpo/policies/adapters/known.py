@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.keys import FUSED, State, to_split
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, SWAPPED, UNO, Blocks, Layout, layout_of
+from cgrpo.policies.adapters.layouts import FLUX, FLUX2, QWEN, SWAPPED, UNO, Blocks, Layout, layout_of
 from cgrpo.policies.adapters.scales import Settings
 
 _WRAPPER = re.compile(  # of processes that share a model, of torch.compile, of sharding
@@ -161,8 +161,9 @@ def _no_layout(keys: list[str]) -> UserError:
 
 def _family(modules: Mapping[str, _Matrices]) -> Layout:
     """The family whose BFL names the file has; FLUX.1 where both would read it alike."""
-    if layout_of(f"{name}." for name in modules) == FLUX2:
-        return FLUX2
+    named = layout_of(f"{name}." for name in modules)
+    if named in (FLUX2, QWEN):
+        return named
     for name, module in modules.items():
         match, down, up = _TELLING.search(name), module.down, module.up
         if match and down is not None and up is not None and down.ndim == up.ndim == 2:

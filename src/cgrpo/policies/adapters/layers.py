@@ -237,7 +237,11 @@ def _inject(transformer: Any, rank: int, name: str, layout: Layout) -> None:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two adapters are what we want
         warnings.filterwarnings("ignore", "TorchaoLoraLinear was instantiated")  # nothing is merged into int8
-        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=rank, bias="none", target_modules=layout.targets), name)
+        unread = layout.unread.format(last=len(transformer.transformer_blocks) - 1) or None
+        settings = LoraConfig(
+            r=rank, lora_alpha=rank, bias="none", target_modules=layout.targets, exclude_modules=unread
+        )
+        transformer.add_adapter(settings, name)
     for layer in _lora_layers(transformer).values():
         dtype = torch.promote_types(layer.weight.dtype, torch.float32)
         for matrices in (layer.lora_A, layer.lora_B):

@@ -6,6 +6,7 @@ diffusers' own conversion (convert_flux2_transformer_checkpoint_to_diffusers).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -23,7 +24,8 @@ class Layout:
     targets   the linear layers that get one: a regular expression that a module's whole name must match
     fused     whether q, k and v are made one projection first, with one A between them
     own       parts of names that only this family's layers have
-    blocks    its layers under Black Forest Labs' names
+    blocks    its layers under Black Forest Labs' names, or whatever other programs call them
+    unread    of the targets in the last block ({last} is its number) those whose output nothing reads
     """
 
     family: str
@@ -31,8 +33,10 @@ class Layout:
     fused: bool
     own: tuple[str, ...]
     blocks: Blocks
+    unread: str = ""
 
 
+_LATE_BLOCK = re.compile(r"(?<![a-z_])transformer_blocks\.(19|[2-9]\d)\.")
 SWAPPED = "final_layer.adaLN_modulation.1"  # its halves lie the other way round in diffusers
 
 
@@ -150,9 +154,60 @@ FLUX2 = Layout(
 )
 
 
+# Every program calls the layers as diffusers does. The last block's text is not read, nor what makes it alone.
+QWEN = Layout(
+    "Qwen-Image",
+    r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|add_q_proj|add_k_proj|add_v_proj|to_out\.0|to_add_out)",
+    fused=False,
+    own=(
+        "img_mlp.net",
+        "txt_mlp.net",
+        "img_mod.1",
+        "txt_mod.1",
+        "img_mlp_net",
+        "txt_mlp_net",
+        "img_mod_1",
+        "txt_mod_1",
+    ),
+    blocks={
+        "": (
+            "",
+            {
+                name: [name]
+                for name in (
+                    "img_in",
+                    "txt_in",
+                    "proj_out",
+                    "norm_out.linear",
+                    "time_text_embed.timestep_embedder.linear_1",
+                    "time_text_embed.timestep_embedder.linear_2",
+                )
+            },
+        ),
+        "transformer_blocks": (
+            "transformer_blocks",
+            {name: [name] for parts in _ATTENTION.values() for name in parts}
+            | {
+                name: [name]
+                for stream in ("img", "txt")
+                for name in (f"{stream}_mlp.net.0.proj", f"{stream}_mlp.net.2", f"{stream}_mod.1")
+            },
+        ),
+    },
+    unread=r"transformer_blocks\.{last}\.attn\.(add_q_proj|to_add_out)",
+)
+
+
 def layout_of(keys: Iterable[str]) -> Layout | None:
-    """The layout whose layers these stock keys name; None where both families have them."""
-    return next((layout for key in keys for layout in (FLUX, FLUX2) if any(own in key for own in layout.own)), None)
+    """The layout whose layers these stock keys name; None where several families have them.
+
+    Only Qwen-Image has more than 19 blocks of two streams.
+    """
+    names = list(keys)
+    # Qwen-Image first: it has layers with parts of FLUX.1's names in theirs.
+    if any(_LATE_BLOCK.search(name) or any(own in name for own in QWEN.own) for name in names):
+        return QWEN
+    return next((layout for name in names for layout in (FLUX, FLUX2) if any(own in name for own in layout.own)), None)
 
 
 def refuse_other_family(where: object, keys: Iterable[str], layout: Layout) -> None:

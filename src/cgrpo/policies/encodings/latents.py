@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from cgrpo.fingerprint import of_picture
 from cgrpo.policies.settings import Posterior
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, AutoencoderKLFlux2
+    from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 
 PATCH = 2  # a token is a 2 x 2 square of latent pixels
 
@@ -92,13 +92,21 @@ class LatentCodec:
     chunk, area = 64, 2**20  # of one call at most (4 pictures of 512 x 512): bounds memory whatever the batch
 
     def __init__(
-        self, vae: AutoencoderKL | AutoencoderKLFlux2, posterior: Posterior = "mean", store: Latents | None = None
+        self,
+        vae: AutoencoderKL | AutoencoderKLFlux2 | AutoencoderKLQwenImage,
+        posterior: Posterior = "mean",
+        store: Latents | None = None,
     ) -> None:
         self.vae = vae.requires_grad_(False).eval()
         self.posterior: Posterior = posterior
         self.store = store
-        self.channels: int = vae.config["latent_channels"]
-        self.pixels_per_token: int = PATCH * 2 ** (len(vae.config["block_out_channels"]) - 1)
+        self.channels, side = self.sizes(vae.config)
+        self.pixels_per_token = PATCH * side
+
+    @staticmethod
+    def sizes(config: Mapping[str, Any]) -> tuple[int, int]:
+        """Channels of a latent pixel, and how many pixels it is wide."""
+        return config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
 
     def scaled(self, raw_NCHW: Tensor) -> Tensor:
         """The autoencoder's latents as the transformer sees them."""
@@ -133,7 +141,7 @@ class LatentCodec:
     def _encode(self, pictures: Sequence[Image]) -> Tensor:
         device = self.vae.device
         latents = []
-        chunk = self._at_once(pictures[0].width * pictures[0].height)
+        chunk = self.at_once(pictures[0].width * pictures[0].height)
         for start in range(0, len(pictures), chunk):
             part = pictures[start : start + chunk]
             stack = np.stack([np.asarray(p) for p in part])
@@ -147,7 +155,7 @@ class LatentCodec:
             latents.append(latent_NCHW)
         return self.scaled(torch.cat(latents))
 
-    def _at_once(self, pixels: int) -> int:
+    def at_once(self, pixels: int) -> int:
         """How many pictures of that many pixels go through the autoencoder together."""
         return max(1, min(self.chunk, self.area // pixels))
 
@@ -167,7 +175,7 @@ class LatentCodec:
         device = self.vae.device
         pictures = []
         side = self.pixels_per_token // PATCH
-        for part in latents_NCHW.split(self._at_once(latents_NCHW[0, 0].numel() * side**2)):
+        for part in latents_NCHW.split(self.at_once(latents_NCHW[0, 0].numel() * side**2)):
             raw_NCHW = self.raw(part.to(device, self.vae.dtype))
             with torch.autocast(device.type, enabled=False):
                 pixels_NCHW = self.vae.decode(raw_NCHW).sample  # pyright: ignore

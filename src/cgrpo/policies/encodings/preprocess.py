@@ -44,6 +44,8 @@ def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: 
     "flux2"      the side of a square of the most pixels that a reference may have, as Flux2KleinPipeline (1024)
                  prepares them: larger ones are scaled down to it (LANCZOS, in the picture's own mode), smaller ones
                  stay; both sides are cropped, centred, to multiples of ``multiple``
+    "qwen"       the side of a square of about as many pixels, as QwenImageEditPlusPipeline (1024) prepares them:
+                 stretched to it at the picture's own aspect ratio, sides rounded to multiples of 32. LANCZOS
 
     Raises UserError where a side would be less than ``multiple``.
 
@@ -54,8 +56,10 @@ def prepare_reference(image: Image.Image, rule: Rule, long_side: int, multiple: 
         return resize_reference(image, long_side, multiple)
     if rule == "flux2":
         return limit_area(image, long_side**2, multiple)
-    # Both convert before resizing; UNO's inference after it.
+    # All of these convert before resizing; UNO's inference after it.
     picture = image.convert("RGB")
+    if rule == "qwen":
+        return stretch_to_area(picture, long_side)
     if rule == "uno-train":
         size = _nearest_bucket(picture.size, _scaled(UNO_BUCKETS, long_side, 512, multiple))
         return picture.resize(size, Image.Resampling.BILINEAR)
@@ -106,6 +110,22 @@ def limit_area(image: Image.Image, most: int, multiple: int) -> Image.Image:
         )
     left, top = (image.width - target_width) // 2, (image.height - target_height) // 2
     return image.crop((left, top, left + target_width, top + target_height)).convert("RGB")
+
+
+def stretch_to_area(picture: Image.Image, side: int) -> Image.Image:
+    """A picture with about ``side`` * ``side`` pixels, in multiples of 32 (``calculate_dimensions`` of the pipeline).
+
+    Raises UserError if nothing is left of a side.
+    """
+    ratio = picture.width / picture.height
+    width = math.sqrt(side * side * ratio)
+    size = (round(width / 32) * 32, round(width / ratio / 32) * 32)
+    if not all(size):
+        raise UserError(
+            f"a reference of {picture.width} x {picture.height} pixels is too narrow for a square of {side}; crop it "
+            "squarer"
+        )
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def _scaled(sizes: list[Size], side: int, native: int, multiple: int) -> list[Size]:

@@ -6,7 +6,8 @@ its content:
     text/<fingerprint of the prompt>.safetensors          text_LC, pooled_C
     references/<fingerprint of the picture>.safetensors   latent_CHW
 
-The picture is the reference as the autoencoder sees it, after resizing. Files appear whole or not at all, and equal
+The picture is the reference as the autoencoder sees it, after resizing. Where the text encoder reads pictures with the
+prompt, they are part of the prompt's fingerprint. Files appear whole or not at all, and equal
 names hold equal encodings: several processes may fill one store, and a killed one is simply run again.
 """
 
@@ -28,9 +29,9 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.files import json_text, reading, writing
-from cgrpo.fingerprint import of_picture, of_text
+from cgrpo.fingerprint import of_picture
 from cgrpo.policies.encodings.latents import LatentCodec
-from cgrpo.policies.encodings.text import Prompts
+from cgrpo.policies.encodings.text import Prompts, Text, text_fingerprint
 from cgrpo.tensor_files import tensor_bytes
 from cgrpo.types import Batch
 
@@ -92,18 +93,19 @@ class EncodingStore:
             )
         return cls(folder, depends)
 
-    def has_text(self, prompt: str) -> bool:
-        return self._path("text", of_text(prompt)).exists()
+    def has_text(self, prompt: Text) -> bool:
+        return self._path("text", text_fingerprint(prompt)).exists()
 
     def has_reference(self, picture: Image) -> bool:
         return self._path("references", of_picture(picture)).exists()
 
-    def text(self, prompt: str) -> tuple[Tensor, Tensor]:
+    def text(self, prompt: Text) -> tuple[Tensor, Tensor]:
         """(text_LC, pooled_C) of ``prompt``, on the CPU. Raises UserError if it is not stored or its file is broken."""
-        tensors = self._read("text", of_text(prompt))
+        tensors = self._read("text", text_fingerprint(prompt))
         if tensors is None:
             raise UserError(
-                f"{self.folder}: the prompt {_short(prompt)!r} is not encoded", f"run {COMMAND} over these tasks first"
+                f"{self.folder}: the prompt {_short(str(prompt))!r} is not encoded",
+                f"run {COMMAND} over these tasks first",
             )
         return tensors["text_LC"], tensors["pooled_C"]
 
@@ -112,9 +114,9 @@ class EncodingStore:
         tensors = self._read("references", of_picture(picture))
         return None if tensors is None else tensors["latent_CHW"]
 
-    def put_text(self, prompt: str, text_LC: Tensor, pooled_C: Tensor) -> None:
+    def put_text(self, prompt: Text, text_LC: Tensor, pooled_C: Tensor) -> None:
         tensors = {"text_LC": text_LC, "pooled_C": pooled_C}
-        _write(self._path("text", of_text(prompt)), tensor_bytes(tensors, {"prompt": prompt}))
+        _write(self._path("text", text_fingerprint(prompt)), tensor_bytes(tensors, {"prompt": str(prompt)}))
 
     def put_reference(self, picture: Image, latent_CHW: Tensor) -> None:
         _write(self._path("references", of_picture(picture)), tensor_bytes({"latent_CHW": latent_CHW}))
@@ -146,7 +148,7 @@ class StoredPrompts:
     def __init__(self, store: EncodingStore, device: torch.device | str = "cpu") -> None:
         self.store, self.device = store, device
 
-    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def encode(self, prompts: Sequence[Text]) -> tuple[Tensor, Tensor]:
         """(text_NLC, pooled_NC) of N prompts, on ``device``. Raises UserError naming a prompt that is not stored."""
         unique = {prompt: self.store.text(prompt) for prompt in dict.fromkeys(prompts)}
         text, pooled = zip(*(unique[prompt] for prompt in prompts), strict=True)
@@ -174,18 +176,20 @@ def encode_batches(
     store: EncodingStore,
     prepare: Callable[[Sequence[Image]], list[Image]],
     progress: Callable[[int], object] | None = None,
+    read_texts: Callable[[Batch], Sequence[Text]] = lambda batch: batch.prompts,
 ) -> Encoded:
     """Put the prompts and references of all tasks into ``store``, each once; what it holds is not made again.
 
     ``batches`` are read one by one, so that pictures needn't all be in memory. ``prepare`` turns a task's references
-    into the RGB pictures the autoencoder sees; ``progress`` is called with the number of tasks done so far.
+    into the RGB pictures the autoencoder sees; ``progress`` is called with the number of tasks done so far;
+    ``read_texts`` gives what the text encoders read for a batch.
 
     Each prompt and picture goes through its encoder alone. In a batch the last bits would depend on what shares the
     batch, and a store would remember the order in which it was filled.
     """
     counts, seen, done = Encoded(), set[str](), 0
     for batch in batches:
-        texts = _unseen({of_text(prompt): prompt for prompt in batch.prompts}, seen)
+        texts = _unseen({text_fingerprint(text): text for text in read_texts(batch)}, seen)
         new_texts = [prompt for prompt in texts if not store.has_text(prompt)]
         for prompt in new_texts:
             text_NLC, pooled_NC = prompts.encode([prompt])

@@ -4,14 +4,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
+
+from cgrpo.fingerprint import of_picture, of_settings, of_text
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class PicturedPrompt:
+    """A prompt that a text encoder reads together with pictures, each of the size that it is read in."""
+
+    prompt: str
+    pictures: tuple[Image, ...] = field(compare=False)
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = [self.prompt, *(of_picture(picture) for picture in self.pictures)]
+        object.__setattr__(self, "fingerprint", of_settings(parts))
+
+    def __str__(self) -> str:
+        return self.prompt
+
+
+Text = str | PicturedPrompt
+"""What a family's text encoders read of a task; equal ones have equal encodings."""
+
+
+def text_fingerprint(text: Text) -> str:
+    return of_text(text) if isinstance(text, str) else text.fingerprint
 
 
 class Prompts(Protocol):
@@ -22,8 +49,8 @@ class Prompts(Protocol):
         """The models that compute, to be moved between devices."""
         ...
 
-    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """(text_NLC, pooled_NC) of N prompts; C of the pooled vector is 0 where the family has none."""
+    def encode(self, prompts: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """(text_NLC, pooled_NC) of N prompts, each a ``Text``; C of the pooled vector is 0 where there is none."""
         ...
 
     def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layouts import FLUX
 from cgrpo.policies.checkpoints import load_together
-from cgrpo.policies.conditions import ReferencedCondition
+from cgrpo.policies.conditions import PlacedCondition
 from cgrpo.policies.flux.checkpoint import (
     STOCK,
     TEXT_ENCODERS,
@@ -38,7 +38,7 @@ from cgrpo.types import Batch
 
 
 @dataclass(frozen=True)
-class FluxCondition(ReferencedCondition):
+class FluxCondition(PlacedCondition):
     """Encoded once per task. Can be built from tensors alone (``FluxPolicy.condition``).
 
     text_NLC       text tokens (T5), [N, L_text, C_text]
@@ -84,9 +84,8 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
 
     @classmethod
     def recognises(cls, transformer_class: str, path: str) -> bool:
-        """By the class; a single file or a path that is only a name is taken for FLUX.1 unless it says FLUX.2."""
-        unknown = not transformer_class and "flux.2" not in path.lower()
-        return unknown or transformer_class == "FluxTransformer2DModel"
+        """By the class; a single file or a path that is only a name is FLUX.1 where no other family knows it."""
+        return transformer_class in ("", "FluxTransformer2DModel")
 
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> FluxGeometry:
         return FluxGeometry(pixels, channels, grid, self.settings.position_ids)

@@ -17,7 +17,7 @@ from torch import Tensor
 from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layouts import FLUX2
-from cgrpo.policies.conditions import ReferencedCondition, guided
+from cgrpo.policies.conditions import PlacedCondition, guided
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.flux2.checkpoint import (
     STOCK,
@@ -39,7 +39,7 @@ NEGATIVE = ""  # the stock pipeline's only negative prompt
 
 
 @dataclass(frozen=True)
-class Flux2Condition(ReferencedCondition):
+class Flux2Condition(PlacedCondition):
     """Encoded once per task. Can be built from tensors alone (``Flux2Policy.condition``).
 
     text_NLC       three layers of Qwen3 side by side, [N, L_text, 3 C_text]
