@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cgrpo.app.options import BaseRecipe, File, Files, Folder, Many, Settings, Whole, command, group
+from cgrpo.app.options import BaseRecipe, File, Files, Finite, Folder, Many, Settings, Whole, command, group
 from cgrpo.app.requests import METRICS, AdapterRequest, BestAdapter, EvaluationRequest, Outcome
 
 
@@ -73,7 +73,7 @@ def evaluate_adapters(
     metrics: Annotated[Sequence[str], Parameter(name="--metric", metavar="NAME", help=METRICS)] = (),
     without_references: bool = False,
     strengths: bool = False,
-    watch: Annotated[float | None, Parameter(metavar="MINUTES")] = None,
+    watch: Annotated[Finite | None, Parameter(metavar="MINUTES")] = None,
     recipe: BaseRecipe = "toybox",
     settings: Settings = (),
 ) -> BestAdapter:
