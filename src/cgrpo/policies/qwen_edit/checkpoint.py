@@ -2,72 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints import (
-    check_sizes,
-    locate_autoencoder,
-    locate_base,
-    model_index,
-    read_settings,
-    read_tokenizer,
-    read_weights,
-)
+from cgrpo.policies.checkpoints import check_sizes, locate_base, model_index, read_settings
 from cgrpo.policies.models import Model, Stock, model_of
 from cgrpo.policies.qwen_edit.inputs import DROPPED, LENGTH, PAD, TEMPLATE
 from cgrpo.policies.settings import PolicySettings
 
 PIPELINE = "QwenImageEditPlusPipeline"
+STOCK = {
+    "transformer": Stock("diffusers:QwenImageTransformer2DModel", "transformer"),
+    "autoencoder": Stock("diffusers:AutoencoderKLQwenImage", "vae", "autoencoder"),
+    "qwen": Stock(
+        "transformers:Qwen2_5_VLModel",
+        "text_encoder",
+        tokenizer="processor",
+        most=LENGTH,
+        also=("Qwen2_5_VLForConditionalGeneration",),
+        spare=r"lm_head\.weight",  # the head over words
+    ),
+}
 TEXT_ENCODERS = {"qwen": ("processor", 2**20)}  # the whole prompt is read, whatever its length
-_SPARE = r"lm_head\.weight"  # Qwen2.5-VL's head over words
-
-
-def loaders(settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
-    """What loads the stock models onto the CPU, by part; the autoencoder in float32 at least.
-
-    ``dtype`` None leaves each weight as it is on disk. Qwen2.5-VL comes without its head over words.
-    """
-    return {
-        "transformer": lambda: load_transformer(settings, dtype),
-        "autoencoder": lambda: load_autoencoder(settings, dtype),
-        "qwen": lambda: load_qwen(places(settings, "qwen"), dtype),
-        "tokenizer": lambda: read_tokenizer(places(settings, "processor"), _check_tokenizer),
-        "processor": lambda: load_processor(places(settings, "processor")),
-    }
-
-
-def places(settings: PolicySettings, part: str) -> Path:
-    """Where "transformer", "autoencoder", "qwen" or "processor" lies on disk; loads nothing."""
-    base = locate_base(settings)
-    if part == "autoencoder":
-        return locate_autoencoder(settings, base / "vae")
-    return base / {"qwen": "text_encoder"}.get(part, part)
-
-
-def load_transformer(settings: PolicySettings, dtype: torch.dtype | None) -> Any:
-    """The stock transformer on the CPU in ``dtype``; None is each weight's own on disk."""
-    from diffusers import QwenImageTransformer2DModel
-
-    return read_weights(places(settings, "transformer"), QwenImageTransformer2DModel, dtype)
-
-
-def load_autoencoder(settings: PolicySettings, dtype: torch.dtype | None) -> Any:
-    """The stock autoencoder on the CPU in float32 (float64 where ``dtype`` is that); None is as in ``loaders``."""
-    from diffusers import AutoencoderKLQwenImage
-
-    exact = torch.promote_types(dtype, torch.float32) if dtype else None
-    return read_weights(places(settings, "autoencoder"), AutoencoderKLQwenImage, exact)
-
-
-def load_qwen(folder: Path, dtype: torch.dtype | None) -> Any:
-    from transformers import Qwen2_5_VLModel
-
-    return read_weights(folder, Qwen2_5_VLModel, dtype, also=("Qwen2_5_VLForConditionalGeneration",), spare=_SPARE)
 
 
 def load_processor(folder: Path) -> Any:
@@ -75,7 +33,7 @@ def load_processor(folder: Path) -> Any:
     from transformers import Qwen2VLImageProcessorPil
 
     if not folder.is_dir():
-        raise UserError(f"{folder}: this part of the checkpoint is missing; copy it whole, or say where the part is")
+        raise UserError(f"{folder}: this part of the checkpoint is missing; copy it whole")
     file = folder / "preprocessor_config.json"
     kept = {key: value for key, value in read_settings(file).items() if key != "image_processor_type"}
     return Qwen2VLImageProcessorPil.from_dict(kept)
@@ -93,7 +51,7 @@ def check_settings(settings: PolicySettings) -> None:
         raise UserError(fault, "give Qwen/Qwen-Image-Edit-2511 or -2509")
 
 
-def _check_tokenizer(tokenizer: Any) -> None:
+def check_tokenizer(tokenizer: Any) -> None:
     if tokenizer.convert_tokens_to_ids(PAD) in (None, tokenizer.unk_token_id):
         raise ValueError(f"it has no {PAD}")
     if len(tokenizer(TEMPLATE.format("")).input_ids) <= DROPPED:
@@ -112,13 +70,6 @@ def check_fit(settings: PolicySettings, parts: Mapping[str, Any]) -> None:
     check_sizes(locate_base(settings), pairs)
 
 
-QWEN_MODELS = {
-    "transformer": Stock("diffusers:QwenImageTransformer2DModel", "transformer"),
-    "autoencoder": Stock("diffusers:AutoencoderKLQwenImage", "vae", "autoencoder"),
-    "qwen": Stock("transformers:Qwen2_5_VLModel", "text_encoder", "", "processor", LENGTH),
-}
-
-
 def qwen_models(settings: PolicySettings) -> dict[str, Model]:
     """What ``cgrpo plan`` measures; 2509 and 2511 are of one size."""
-    return {part: model_of(settings, stock, "Qwen-Image-Edit-2511", "Qwen") for part, stock in QWEN_MODELS.items()}
+    return {part: model_of(settings, stock, "Qwen-Image-Edit-2511", "Qwen") for part, stock in STOCK.items()}

@@ -139,8 +139,7 @@ def keep_no_frames(vae: AutoencoderKLQwenImage) -> None:
     """
 
     def clear_cache() -> None:
-        vae._feat_map = vae._enc_feat_map = None
-        vae._conv_idx, vae._enc_conv_idx = [0], [0]
+        vars(vae).update(_feat_map=None, _enc_feat_map=None, _conv_idx=[0], _enc_conv_idx=[0])
 
     vae.clear_cache = clear_cache
 

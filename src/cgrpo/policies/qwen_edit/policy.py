@@ -9,7 +9,8 @@ picture's tokens by row and column (inputs.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -23,7 +24,15 @@ from cgrpo.policies.conditions import ReferencedCondition, guided
 from cgrpo.policies.encodings.text import PicturedPrompt
 from cgrpo.policies.memory import on_device
 from cgrpo.policies.models import Model
-from cgrpo.policies.qwen_edit.checkpoint import TEXT_ENCODERS, check_fit, check_settings, loaders, places, qwen_models
+from cgrpo.policies.qwen_edit.checkpoint import (
+    STOCK,
+    TEXT_ENCODERS,
+    check_fit,
+    check_settings,
+    check_tokenizer,
+    load_processor,
+    qwen_models,
+)
 from cgrpo.policies.qwen_edit.inputs import (
     PER_REFERENCE,
     QwenEditCodec,
@@ -86,14 +95,20 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
     codec_type = QwenEditCodec
     prompts_type = QwenEditPrompts
     text_encoders = TEXT_ENCODERS
-    place = staticmethod(places)
-    loaders = staticmethod(loaders)
+    stock = STOCK
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
+    check_tokenizer = staticmethod(check_tokenizer)
 
     @classmethod
     def models(cls, settings: PolicySettings) -> dict[str, Model]:
         return qwen_models(settings)
+
+    @classmethod
+    def loaders(cls, settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
+        """Behind the stock ones what turns pictures into the text encoder's inputs."""
+        pictures = functools.partial(load_processor, cls.place(settings, "processor"))
+        return super().loaders(settings, dtype) | {"pictures": pictures}
 
     @classmethod
     def recognises(cls, transformer_class: str, path: str) -> bool:
