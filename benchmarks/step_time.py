@@ -1,11 +1,13 @@
 """A training step against the bare model's own forwards and backwards, with and without what a group shares.
 
-    python benchmarks/step_time.py [--repeats 7] [--exactness] [--set key=value]...
+    python benchmarks/step_time.py [--repeats 7] [--exactness | --slow-reward] [--set key=value]...
 
 Each repeat runs, interleaved: one training iteration; one that evaluates each input by itself, as if nothing were
 shared; and the bare transformer through as many rows as each of both takes. Medians, and their ratios. On a CPU the
 seconds are this process's own, so that other programs do not count.
 --exactness: instead, the first update's gradient with sharing against the one without, in float64 and float32.
+--slow-reward: instead, how long an iteration waits for a reward that sleeps as long as the rollout took, with one prompt
+per part: scored in the background, and in the foreground.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from torch import Tensor
 
 from cgrpo.algorithm import rollout
 from cgrpo.build import make_policy, make_source
-from cgrpo.config import load_config
+from cgrpo.config import load_config, override
 from cgrpo.policies.base import Policy
-from cgrpo.rewards import make_rewards
+from cgrpo.rewards import FunctionReward, make_rewards
 from cgrpo.training import loop as loops
 from cgrpo.training.grpo import loop
 from cgrpo.training.grpo.loop import GRPO, Sampled
@@ -35,7 +37,7 @@ from cgrpo.training.grpo.settings import GrpoConfig
 from cgrpo.training.runtime import Runtime
 
 if not torch.cuda.is_available():
-    loops._now = time.process_time
+    loops.now = time.process_time
 
 Rows = list[tuple[int, bool]]
 """Of every evaluation of the velocity: its rows, and whether it is for a gradient."""
@@ -73,14 +75,14 @@ def bare(trainer: GRPO, rows: Rows) -> float:
     most = max(n for n, _ in rows)
     cond = policy.encode(trainer.source.batch(range(prompts))).repeat(-(-most // prompts))
     x_NLC = torch.randn(most, *policy.latent_shape)
-    start = loops._now()
+    start = loops.now()
     for n, graded in rows:
         with torch.set_grad_enabled(graded):
             v_NLC = policy.velocity(x_NLC[:n], torch.full((n,), 0.5), cond.select(slice(n)))
             if graded:
                 v_NLC.square().mean().backward()
     trainer.optimizer.zero_grad(set_to_none=True)
-    return loops._now() - start
+    return loops.now() - start
 
 
 def times(cfg: GrpoConfig, repeats: int) -> None:
@@ -134,6 +136,35 @@ def rotary_of(stock: bool):
     return exact
 
 
+def slow_reward(cfg: GrpoConfig) -> None:
+    policy = make_policy(cfg)
+    for background in (True, False):
+        parts: list[float] = []  # seconds that the sampling of each part took, until its pictures are scored
+
+        def asleep(pictures, batch, parts=parts) -> Tensor:
+            for _ in range(len(pictures) // cfg.training.group_size):
+                time.sleep(parts.pop(0))
+            return torch.rand(len(pictures))
+
+        reward = FunctionReward(asleep, "prompt", background)
+        trainer = GRPO(cfg, policy, {"prompt": reward}, make_source(cfg), Runtime())
+
+        def timed(*arguments, sample=trainer.sample, parts=parts) -> Sampled:
+            start = loops.now()
+            part = sample(*arguments)
+            parts.append(loops.now() - start)
+            return part
+
+        waits = []
+        with patch.object(trainer, "sample", timed):
+            for done in trainer.run(0):
+                wait = done.metrics["seconds/reward"]
+                waits.append(wait / (done.metrics["seconds/total"] - wait))
+        each = ", ".join(f"{wait:.1%}" for wait in waits[1:])
+        how = "background" if background else "foreground"
+        print(f"{how}: waits {statistics.median(waits[1:]):.1%} of the rest of an iteration ({each})")
+
+
 def gradient(trainer: GRPO) -> Tensor:
     """The first update's gradient, at an adapter that is not the fresh one."""
     rng = torch.Generator().manual_seed(0)
@@ -155,12 +186,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--exactness", action="store_true")
+    parser.add_argument("--slow-reward", action="store_true")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     options = parser.parse_args()
     cfg = load_config("toybox", [*options.settings, f"training.iterations={options.repeats + 1}"])
     if not isinstance(cfg, GrpoConfig):
         raise SystemExit("this times method grpo alone: leave the setting of another out")
-    exactness(options.settings) if options.exactness else times(cfg, options.repeats)
+    if options.exactness:
+        exactness(options.settings)
+    elif options.slow_reward:
+        loops.now = time.perf_counter  # sleeping counts
+        alone = ["rewards.identity.type=none", "weights.type=constant", "weights.prompt=1.0"]
+        slow_reward(override(cfg, [*alone, f"sampling.batch={cfg.training.group_size}"]))
+    else:
+        times(cfg, options.repeats)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from cgrpo.analysis import AnalysisInputs
-from cgrpo.config import TOYBOX, Config, parse_config
+from cgrpo.config import TOYBOX, Config, parse_config, with_batches
 from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
 from cgrpo.errors import UserError, page
 from cgrpo.policies.base import Making, Policy
@@ -76,7 +76,7 @@ def make_subject(
     """The policy with ``adapter`` (None: untrained), its rewards, and tasks of ``split``. Raises UserError."""
     source = _split_source(cfg, split)
     policy = make_policy(cfg, device, adapter)
-    return AnalysisInputs(cfg, policy, make_rewards(cfg.rewards, device), source, seed, tick)
+    return AnalysisInputs(with_batches(cfg), policy, make_rewards(cfg.rewards, device), source, seed, tick)
 
 
 def _split_source(cfg: Config, split: Split) -> Source:

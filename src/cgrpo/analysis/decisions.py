@@ -157,7 +157,7 @@ def measure_decisions(inputs: AnalysisInputs, tasks: int = 24, branches: int = 1
     policy, sampling = inputs.policy, cfg.sampling
     sigmas, batch = policy.sigmas(sampling.steps, sampling.shift), inputs.tasks(tasks)
     open_PKR = torch.zeros(tasks, sampling.steps, len(inputs.rewards), dtype=torch.float64)
-    for numbers in policy.alike(batch, max(1, sampling.batch // branches)):
+    for numbers in policy.alike(batch, max(1, int(sampling.batch) // branches)):
         part = batch.select(numbers)
         cond = policy.encode_parts(part, [range(len(numbers))])[0]
         for k, state_PLC in enumerate(_trajectory(inputs, cfg, numbers, sigmas, cond)):

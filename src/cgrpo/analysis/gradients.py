@@ -221,7 +221,7 @@ Loss = Callable[[DrawnGroups, Tensor], LossOf | None]
 def _gram(inputs: AnalysisInputs, drawn: list[DrawnGroups], credits: list[Tensor], loss: Loss, blocks: int) -> Tensor:
     """Inner products [B, C, B, C] of the blocks' gradients, a mean over their samples."""
     parameters = list(inputs.policy.trainable_parameters().values())
-    size, micro = sum(p.numel() for p in parameters), inputs.cfg.training.micro_batch
+    size, micro = sum(p.numel() for p in parameters), int(inputs.cfg.training.micro_batch)
     sums_BCD = torch.zeros(blocks, len(CREDITS), size)
     for part, credit_CPG in zip(drawn, credits, strict=True):
         group = credit_CPG.shape[-1]

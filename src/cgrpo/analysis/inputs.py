@@ -130,7 +130,7 @@ def draw_groups(inputs: AnalysisInputs, count: int) -> Iterator[DrawnGroups]:
     """``count`` groups, as many at a time as a forward takes; the policy stays as it is."""
     cfg, policy = grouped(inputs.cfg), inputs.policy
     batch = inputs.tasks(count)
-    for numbers in policy.alike(batch, max(1, cfg.sampling.batch // cfg.training.group_size)):
+    for numbers in policy.alike(batch, max(1, int(cfg.sampling.batch) // cfg.training.group_size)):
         tasks = batch.select(numbers)
         cond = policy.encode_parts(tasks, [range(len(numbers))])[0].repeat(cfg.training.group_size)
         x0_NLC, roll = _sample(inputs, numbers, cond)

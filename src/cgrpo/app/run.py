@@ -16,14 +16,15 @@ from cgrpo.app.materials import beginning, check_materials
 from cgrpo.app.needs import check_needs, make_final_tasks, print_cut, prompts_of
 from cgrpo.app.pairs import pairs_of
 from cgrpo.build import make_policy, make_source
-from cgrpo.config import Config, settled
-from cgrpo.data import ManifestSource
+from cgrpo.config import Config, GroupConfig, settled, with_batches
+from cgrpo.data import ManifestSource, Source
 from cgrpo.errors import Stopped, UserError
 from cgrpo.evaluation.show.sheets import sample_sheet
 from cgrpo.files import alone
 from cgrpo.launch import run_folder
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import make_rewards
+from cgrpo.training.batches import measured_batches
 from cgrpo.training.checkpoint import (
     binding_settings,
     checkpoints,
@@ -77,6 +78,7 @@ def _run(record: RunRecord, cfg: Config, runtime: Runtime, *, resumed: bool, nam
             prompts, names = prompts_of(source.tasks)
             print_cut(policy.cut_prompts(prompts), names)
         check_materials(record, cfg, source, policy, rewards, name, resumed=resumed)
+    cfg = _with_batches(record, cfg, policy, source, runtime, resumed=resumed)
     if isinstance(cfg, PreferenceConfig):
         source = pairs_of(cfg, record.folder / "pairs", policy, rewards, source, runtime)
     trainer = make_loop(cfg, policy, rewards, source, runtime)
@@ -105,6 +107,22 @@ def _run(record: RunRecord, cfg: Config, runtime: Runtime, *, resumed: bool, nam
         raise UserError(f"{error}; the trained adapter is safe in {record.adapter}", cure) from error
     runtime.wait()
     runtime.close()
+
+
+def _with_batches(
+    record: RunRecord, cfg: Config, policy: Policy, source: Source, runtime: Runtime, *, resumed: bool
+) -> Config:
+    """``cfg`` with numbers in place of "auto": those of the run's record, or newly measured and then recorded."""
+    if resumed:
+        _, before = RunRecord.open(record.folder)
+        sampling = before.sampling.batch if isinstance(before, GroupConfig) else 1
+        cfg = with_batches(cfg, before.training.micro_batch, sampling)
+    measured = measured_batches(cfg, policy, source, runtime)
+    if measured != cfg and runtime.is_main:
+        record.write_config(measured)
+        batch = f", sampling.batch = {measured.sampling.batch}" if isinstance(measured, GroupConfig) else ""
+        print(f"cgrpo: measured: training.micro_batch = {measured.training.micro_batch}{batch}", file=sys.stderr)
+    return measured
 
 
 def _restore(record: RunRecord, cfg: Config, policy: Policy, trainer: Loop[Any]) -> int:

@@ -6,7 +6,7 @@ differences from the defaults; ``--set dotted.key=value`` states more. Imports n
 """
 
 from cgrpo.config.credit import CREDITS, Shaping, Weights
-from cgrpo.config.groups import GroupConfig, GroupSampling, GroupTraining
+from cgrpo.config.groups import GroupConfig, GroupSampling, GroupTraining, with_batches
 from cgrpo.config.methods import METHODS
 from cgrpo.config.recipes import load_config, override, parse_config, recipes, sentence
 from cgrpo.config.run import Config, Sampling, Training
@@ -31,4 +31,5 @@ __all__ = [
     "recipes",
     "sentence",
     "settled",
+    "with_batches",
 ]

@@ -1,17 +1,22 @@
 """What methods share that draw a group of samples for each prompt and reinforce them by the credit table."""
 
-from typing import Annotated, Self
+from __future__ import annotations
+
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from cgrpo.config.credit import Shaping, Weights
-from cgrpo.config.run import Config, Sampling, Training
+from cgrpo.config.run import BatchSize, Config, Sampling, Training
 from cgrpo.section import Positive
+
+C = TypeVar("C", bound=Config)
 
 
 class GroupSampling(Sampling):
-    batch: Positive = 96
-    """Samples per forward while sampling, in whole groups, at least one; bounds memory."""
+    batch: BatchSize = 96
+    """Samples per forward while sampling, in whole groups, at least one; bounds memory. "auto" as for
+    ``training.micro_batch``."""
 
 
 class GroupTraining(Training):
@@ -45,6 +50,8 @@ class GroupConfig(Config):
 
     @model_validator(mode="after")
     def _weighted_rewards(self) -> Self:
+        if self.sampling.batch == "auto" and self.training.parallel == "fsdp2":
+            raise ValueError("sampling.batch = auto and training.parallel = fsdp2 do not go together; give a number")
         shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
         for name in self.weights.others:
             if name not in self.rewards or name in shares:
@@ -75,3 +82,13 @@ class GroupConfig(Config):
             f"an iteration, {training.updates_per_rollout} updates a rollout",
             "Credit": f"shaping {self.shaping.type}, weights {self.weights.type}",
         }
+
+
+def with_batches(cfg: C, micro_batch: int | str = 1, batch: int | str = 1) -> C:
+    """``cfg`` with these numbers where it says "auto"; the smallest by default."""
+    changed: dict[str, Any] = {}
+    if cfg.training.micro_batch == "auto":
+        changed["training"] = cfg.training.model_copy(update={"micro_batch": micro_batch})
+    if isinstance(cfg, GroupConfig) and cfg.sampling.batch == "auto":
+        changed["sampling"] = cfg.sampling.model_copy(update={"batch": batch})
+    return cfg.model_copy(update=changed)

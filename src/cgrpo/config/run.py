@@ -12,6 +12,7 @@ from cgrpo.rewards.dino import DinoSegSettings
 from cgrpo.section import TOYBOX, Place, Positive, Section, Seed, Share
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+BatchSize = Positive | Literal["auto"]
 
 DEFAULT_REWARDS: dict[str, RewardSettings] = {"identity": DinoSegSettings(), "prompt": ClipSettings()}
 
@@ -41,9 +42,9 @@ class Sampling(Section):
 class Training(Section):
     iterations: Annotated[int, Field(ge=0)] = 80
     """How many; 0 evaluates the base alone."""
-    micro_batch: Positive = 54
+    micro_batch: BatchSize = 54
     """(sample, step) pairs, or pairs of reference and target, per forward and backward; bounds memory, does not change
-    the result."""
+    the result. "auto" is the fastest that fits, measured at the run's start and kept in its config.json."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """AdamW (the paper: 1e-5 at rank 512)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
@@ -161,6 +162,10 @@ class Config(Section):
     def _together(self) -> Self:
         if self.policy.quantise != "none" and self.training.parallel == "fsdp2":
             raise ValueError("policy.quantise and training.parallel = fsdp2 do not go together; choose one")
+        if self.training.micro_batch == "auto" and self.training.parallel == "fsdp2":
+            raise ValueError(
+                "training.micro_batch = auto and training.parallel = fsdp2 do not go together; give a number"
+            )
         if not self.rewards:
             raise ValueError("rewards must name at least one reward")
         for name in self.guard.scorers:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
-from cgrpo.config import Config, GroupConfig, override
+from cgrpo.config import Config, GroupConfig, override, with_batches
 from cgrpo.errors import UserError
 from cgrpo.plan.count import Tokens
 from cgrpo.plan.gpus import Gpu, find_gpu
@@ -99,8 +99,8 @@ def plan(
         raise UserError(f"utilisation {utilisation}: must be above 0 and at most 1")
     if gpus < 1 or references < 0:
         raise UserError(f"{gpus} GPUs, {references} references: give at least 1 GPU and no negative numbers")
-    kind = find_gpu(gpu, tflops, memory)
-    policy, rewards = count_policy(cfg.policy, references, cfg.training.micro_batch), reward_models(cfg.rewards)
+    kind, cfg = find_gpu(gpu, tflops, memory), with_batches(cfg)
+    policy, rewards = count_policy(cfg.policy, references, int(cfg.training.micro_batch)), reward_models(cfg.rewards)
     work = estimate_work(cfg, policy, rewards, gpus)
     needed = estimate_memory(cfg, policy, rewards, work, gpus)
     measured = measured_utilisation(kind.name, cfg, work) if utilisation is None else None
@@ -151,9 +151,9 @@ def _changes(cfg: Config, gpus: int) -> list[str]:
         changes.append("policy.offload=true")
     if gpus > 1 and cfg.training.parallel != "fsdp2":
         changes.append("training.parallel=fsdp2")
-    if cfg.training.micro_batch > 1:
+    if int(cfg.training.micro_batch) > 1:
         changes.append("training.micro_batch=1")
-    if isinstance(cfg, GroupConfig) and cfg.sampling.batch > cfg.training.group_size:
+    if isinstance(cfg, GroupConfig) and int(cfg.sampling.batch) > cfg.training.group_size:
         changes.append(f"sampling.batch={cfg.training.group_size}")
     return changes
 

@@ -84,13 +84,13 @@ def _groups(
         "rewards": samples * sum(model.operations or 0 for model in rewards),
     }
     # A sharded base samples one prompt at a time, so that all processes make equally many forwards.
-    together = group if one_by_one else min(samples, max(group, cfg.sampling.batch // group * group))
+    together = group if one_by_one else min(samples, max(group, int(cfg.sampling.batch) // group * group))
     return Work(
         samples=samples,
         sampling_forwards=forwards,
         pairs=pairs,
         updates=settings.updates_per_rollout,
-        micro_batch=min(settings.micro_batch, together * trained // settings.updates_per_rollout),
+        micro_batch=min(int(settings.micro_batch), together * trained // settings.updates_per_rollout),
         sampling_batch=together,
         decode_batch=min(together, policy.decoded_at_once),
         operations=operations,
@@ -103,7 +103,7 @@ def _sft(cfg: SftConfig, policy: CountedPolicy, pairs: int) -> Work:
         "text encoders": _text(cfg, policy, pairs),
         "autoencoder": pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
-    micro = min(cfg.training.micro_batch, pairs)
+    micro = min(int(cfg.training.micro_batch), pairs)
     return Work(pairs, 0, pairs, 1, micro, 0, 0, operations)
 
 
@@ -119,7 +119,7 @@ def _preference(
         "text encoders": _text(cfg, policy, pairs),
         "autoencoder": sides * pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
-    micro = min(max(sides, cfg.training.micro_batch // sides * sides), sides * pairs)
+    micro = min(max(sides, int(cfg.training.micro_batch) // sides * sides), sides * pairs)
     if settings.pairs:
         return Work(pairs, 0, sides * pairs, 1, micro, 0, 0, operations)
     operations["making pairs, over the run"] = _making_pairs(cfg, policy, rewards, gpus)

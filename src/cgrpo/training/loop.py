@@ -55,9 +55,9 @@ class Timer:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        start = _now()
+        start = now()
         yield
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + _now() - start
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + now() - start
 
     def seconds(self) -> dict[str, float]:
         """``seconds/<phase>`` of every phase, and their sum as ``seconds/total``."""
@@ -66,7 +66,8 @@ class Timer:
         }
 
 
-def _now() -> float:
+def now() -> float:
+    """A clock in seconds; on a GPU the queue is drained first."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -254,7 +255,7 @@ class GroupLoop(Loop[G]):
             if not len(mine):
                 continue
             _, counts_U = part.input_M[mine].unique_consecutive(return_counts=True)  # U: inputs of the velocity
-            runs = counts_U.split(training.micro_batch)
+            runs = counts_U.split(int(training.micro_batch))
             for index_B, counts in zip(mine.split([int(run.sum()) for run in runs]), runs, strict=True):
                 pairs_B = index_B.to(part.sample_M.device)
                 work.append(MicroBatch(part, pairs_B, credit_M[index_B], 1 / pairs, counts.tolist()))

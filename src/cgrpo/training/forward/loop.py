@@ -81,7 +81,7 @@ class Forward(GroupLoop[ForwardConfig]):
         for number in self.iterations(first):
             with self.timer("encode"):
                 batch = self.source.batch(self.tasks(number))
-                conds = self.encode(batch, self.cfg.sampling.batch // group)
+                conds = self.encode(batch, int(self.cfg.sampling.batch) // group)
             with self.timer("sample"), self.old.shown():
                 parts, images_NHWC = self.sampled(batch, conds, functools.partial(self.sample, number))
             with self.timer("reward"):

@@ -65,7 +65,7 @@ class GRPO(GroupLoop[GrpoConfig]):
         for number in self.iterations(first):
             with self.timer("encode"):
                 batch = self.source.batch(self.tasks(number))
-                conds = self.encode(batch, self.cfg.sampling.batch // group)
+                conds = self.encode(batch, int(self.cfg.sampling.batch) // group)
             with self.timer("sample"):
                 parts, images_NHWC = self.sampled(batch, conds, functools.partial(self.sample, number))
             with self.timer("reward"):

@@ -43,7 +43,7 @@ class Preference(PairLoop[PreferenceConfig]):
                 if self.cfg.preference.similarity:
                     sides.append([references[0].convert("RGB") for references in batch.references])
                 x0_SNLC = torch.stack([self.policy.encode_targets(pictures) for pictures in sides])
-                parts = self.encode(batch, self.cfg.training.micro_batch // len(sides))
+                parts = self.encode(batch, int(self.cfg.training.micro_batch) // len(sides))
             with self.timer("update"):
                 numbers = self.update(x0_SNLC.to(self.runtime.device), parts, number)
                 self.average.join(number + 1)

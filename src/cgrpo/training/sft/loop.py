@@ -22,7 +22,7 @@ class SFT(PairLoop[SftConfig]):
             with self.timer("encode"):
                 batch, targets = self.source.pairs(self.tasks(number))
                 x0_NLC = self.policy.encode_targets(targets).to(self.runtime.device)
-                parts = self.encode(batch, self.cfg.training.micro_batch)
+                parts = self.encode(batch, int(self.cfg.training.micro_batch))
             with self.timer("update"):
                 numbers = self.update(x0_NLC, parts, number)
                 self.average.join(number + 1)
