@@ -6,7 +6,7 @@ Each repeat runs, interleaved: one training iteration; one that evaluates each i
 shared; and the bare transformer through as many rows as each of both takes. Medians, and their ratios. On a CPU the
 seconds are this process's own, so that other programs do not count.
 --exactness: instead, the first update's gradient with sharing against the one without, in float64 and float32.
---slow-reward: instead, how long an iteration waits for a reward that sleeps as long as the rollout took, with one prompt
+--slow-reward: instead, how long an iteration waits for a reward that sleeps as long as the rollout took, one prompt
 per part: scored in the background, and in the foreground.
 """
 
