@@ -57,16 +57,22 @@ def make(kind: type[GRPO], cfg: GrpoConfig, policy: Policy) -> GRPO:
 
 
 @contextmanager
-def counting(policy: Policy) -> Iterator[Rows]:
-    """The rows of what is evaluated within."""
-    rows, velocity = [], policy.velocity
+def watching(policy: Policy) -> Iterator[tuple[Rows, list[float]]]:
+    """The rows of what is evaluated within, and the seconds of decoding."""
+    rows, seconds, velocity, decode = [], [], policy.velocity, policy.decode
 
     def counted(x_NLC, sigma_N, cond):
         rows.append((len(x_NLC), torch.is_grad_enabled()))
         return velocity(x_NLC, sigma_N, cond)
 
-    with patch.object(policy, "velocity", counted):
-        yield rows
+    def timed(x_NLC):
+        start = loops.now()
+        images_NHWC = decode(x_NLC)
+        seconds.append(loops.now() - start)
+        return images_NHWC
+
+    with patch.object(policy, "velocity", counted), patch.object(policy, "decode", timed):
+        yield rows, seconds
 
 
 def bare(trainer: GRPO, rows: Rows) -> float:
@@ -93,10 +99,10 @@ def times(cfg: GrpoConfig, repeats: int) -> None:
     counts: dict[str, Rows] = {}
     for _ in range(repeats + 1):  # the first is a warm-up
         for name, trainer in trainers.items():
-            with counting(policy) as rows:
+            with watching(policy) as (rows, decoding):
                 numbers = next(runs[name]).metrics
             whole[name].append(numbers["seconds/total"])
-            steps[name].append(numbers["seconds/sample"] + numbers["seconds/update"] + numbers["seconds/encode"])
+            steps[name].append(numbers["seconds/total"] - numbers["seconds/reward"] - sum(decoding))
             floors[name].append(bare(trainer, rows))
             counts[name] = rows
     print(f"threads {torch.get_num_threads()}, {repeats} repeats, medians")
@@ -104,8 +110,8 @@ def times(cfg: GrpoConfig, repeats: int) -> None:
         step, floor, total = (statistics.median(table[name][1:]) for table in (steps, floors, whole))
         forwards, both = (sum(n for n, graded in counts[name] if graded is which) for which in (False, True))
         print(
-            f"{name}: rows {forwards} forward, {both} forward and backward; iteration {total:.3f} s, without rewards "
-            f"{step:.3f} s, bare model {floor:.3f} s, ratio {step / floor:.3f}"
+            f"{name}: rows {forwards} forward, {both} forward and backward; iteration {total:.3f} s, without "
+            f"decoding and rewards {step:.3f} s, bare model {floor:.3f} s, ratio {step / floor:.3f}"
         )
     ratios = [a / b for a, b in zip(whole["shared"][1:], whole["plain"][1:], strict=True)]
     print(f"iteration, shared / plain: {statistics.median(ratios):.3f}")

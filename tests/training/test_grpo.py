@@ -259,6 +259,19 @@ def test_a_reward_in_the_background_scores_while_the_next_group_is_sampled(small
     assert next(made.run(0)).metrics["reward/identity/failed"] == 0
 
 
+def test_scores_of_the_background_are_those_of_the_foreground(small, manifest, watch_scores):
+    """The parts' prompts are not in order: references of equal sizes are sampled together."""
+    seen, rows = watch_scores(), []
+    for background in ("false", "true"):
+        settings = (f"data.source={manifest}", "training.prompts_per_iteration=5", "training.iterations=2")
+        made = trainer(small(*settings, "sampling.steps=2", f"rewards.prompt.background={background}"))
+        sample = made.sample
+        made.sample = lambda *given, sample=sample: rows.extend(given[1]) or sample(*given)
+        list(made.run(0))
+    assert rows[:5] != sorted(rows[:5])
+    assert len(seen) == 4 and all(seen[n].equal(seen[n + 2]) for n in (0, 1))
+
+
 def test_a_third_reward_carries_its_own_weight(small):
     """Beside the two that share the weight: constant over the steps, and part of the credit."""
     third = ("rewards.style.type=support.exact_rewards:redness", "weights.others.style=0.25")
