@@ -143,7 +143,10 @@ def rotary_of(stock: bool):
 
 
 def slow_reward(cfg: GrpoConfig) -> None:
-    policy = make_policy(cfg)
+    alone = ["rewards.identity.type=none", "weights.type=constant", "weights.prompt=1.0"]
+    changed = override(cfg, [*alone, f"sampling.batch={cfg.training.group_size}"])
+    assert isinstance(changed, GrpoConfig)
+    cfg, policy = changed, make_policy(changed)
     for background in (True, False):
         parts: list[float] = []  # seconds that the sampling of each part took, until its pictures are scored
 
@@ -202,8 +205,7 @@ def main() -> None:
         exactness(options.settings)
     elif options.slow_reward:
         loops.now = time.perf_counter  # sleeping counts
-        alone = ["rewards.identity.type=none", "weights.type=constant", "weights.prompt=1.0"]
-        slow_reward(override(cfg, [*alone, f"sampling.batch={cfg.training.group_size}"]))
+        slow_reward(cfg)
     else:
         times(cfg, options.repeats)
 
