@@ -49,9 +49,13 @@ class GroupConfig(Config):
     weights: Weights = Weights()
 
     @model_validator(mode="after")
-    def _weighted_rewards(self) -> Self:
+    def _batch_of_every_process(self) -> Self:
         if self.sampling.batch == "auto" and self.training.parallel == "fsdp2":
             raise ValueError("sampling.batch = auto and training.parallel = fsdp2 do not go together; give a number")
+        return self
+
+    @model_validator(mode="after")
+    def _weighted_rewards(self) -> Self:
         shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
         for name in self.weights.others:
             if name not in self.rewards or name in shares:
