@@ -128,6 +128,8 @@ def made_up(*models: nn.Module, like_autocast: bool = False) -> Iterator[Meter]:
         for tensors in holders:
             tensors.update({name: fake(value) for name, value in tensors.items() if value is not None})
         for name, child in module._modules.items():
+            if child is None:  # a part that this configuration leaves out
+                continue
             plain = {key: fake(value) for key, value in vars(child).items() if isinstance(value, Tensor)}
             if plain:  # a new module: it may have cached what it made of them
                 module._modules[name] = copy.copy(child)
