@@ -12,7 +12,9 @@ from typing import Any, Literal
 from cgrpo.errors import UserError
 from cgrpo.files import read_table
 
-_REPOSITORY = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.safetensors)?")
+_REPOSITORY = re.compile(
+    r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w.-]+))?(?P<file>(/[\w.-]+)+\.(safetensors|onnx))?"
+)
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _KINDS = ("*.safetensors", *_SETTINGS)
 PARTS = (  # of a diffusers folder
@@ -61,8 +63,8 @@ def locate(text: str, wanted: Wanted) -> Path:
 
     An existing path wins. Else "folder" takes ``owner/name`` or ``owner/name@revision``, "settings" the same
     without its weights (configuration and tokenizer), and "file" ``owner/name/folder/file.safetensors``
-    (``owner/name@revision/...`` too). Of a diffusers repository only the parts' folders are fetched: the same
-    weights often lie beside them once more in one file. Without a network, or with HF_HUB_OFFLINE=1, the
+    (``owner/name@revision/...`` and ``.onnx`` too). Of a diffusers repository only the parts' folders are fetched: the
+    same weights often lie beside them once more in one file. Without a network, or with HF_HUB_OFFLINE=1, the
     hub's cache serves what it holds.
     Raises UserError if there is neither, telling the cure.
     """

@@ -23,6 +23,7 @@ UNITS = {
     "siglip2": "cosine of SigLIP 2 image embeddings",
     "siglip2 prompt": "cosine of SigLIP 2 image and text",
     "csd": "cosine of CSD",
+    "face": "cosine of face",
     "aesthetic": "LAION aesthetic V1",
     "aesthetic v2": "LAION aesthetic V2",
     "hpsv2": "HPSv2's cosine",
@@ -31,7 +32,7 @@ UNITS = {
     "hpsv3": "HPSv3's mean",
     "function": "as the function defines it",
 }
-IDENTITY = {"dino-seg", "dino", "clip-i", "siglip2", "csd"}
+IDENTITY = {"dino-seg", "dino", "clip-i", "siglip2", "csd", "face"}
 LONG = "a red toy on a beach " * 300
 
 
@@ -59,7 +60,7 @@ def tasks(count: int, prompt: str = "a red toy", references: int = 1) -> Batch:
 def test_axis_unit_and_chunk(name, rewards):
     reward = rewards[name]
     assert reward.unit.startswith(UNITS[name]) and (reward.axis == "identity") == (name in IDENTITY)
-    assert name == "function" or getattr(reward, "encoder", reward).chunk == 2
+    assert name in every_reward.ONE_BY_ONE or getattr(reward, "encoder", reward).chunk == 2
 
 
 @pytest.mark.parametrize(

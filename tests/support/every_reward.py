@@ -11,9 +11,10 @@ from transformers import BertTokenizer, BlipConfig
 from cgrpo.hub import asset
 from cgrpo.rewards import RewardSettings, read_settings
 from cgrpo.rewards.image_reward import make_parts
-from support import csd, tiny_rewards
+from support import csd, tiny_faces, tiny_rewards
 
-LOCAL = ("dino-seg", "dino", "clip", "clip-i", "siglip2", "siglip2 prompt", "csd", "aesthetic", "aesthetic v2")
+LOCAL = ("dino-seg", "dino", "clip", "clip-i", "siglip2", "siglip2 prompt", "csd", "face", "aesthetic", "aesthetic v2")
+ONE_BY_ONE = ("face", "function")  # without a chunk
 LOCAL += ("hpsv2", "pickscore", "image-reward", "hpsv3", "function")
 
 
@@ -32,6 +33,7 @@ def build(place: Path, dino_v1: Path) -> dict[str, RewardSettings]:
         v2 |= {f"layers.{number}.weight": (out, into), f"layers.{number}.bias": (out,)}
     _draw(place / "v2.safetensors", v2)
     hpsv3 = tiny_rewards.build_hpsv3(place / "hpsv3")
+    detector = tiny_faces.write_detector(place / "detector.onnx", cell=32, level=100)  # any bright square is a face
     tables = {
         "dino-seg": {},
         "dino": {"path": str(dino_v1)},
@@ -40,6 +42,7 @@ def build(place: Path, dino_v1: Path) -> dict[str, RewardSettings]:
         "siglip2": {"path": siglip},
         "siglip2 prompt": {"type": "siglip2", "path": siglip, "axis": "prompt"},
         "csd": {"path": str(place / "csd.safetensors")},
+        "face": {"path": str(tiny_faces.write_recogniser(place / "face.onnx")), "detector": str(detector)},
         "aesthetic": {"path": clip, "head": str(place / "v1.safetensors")},
         "aesthetic v2": {"type": "aesthetic", "path": clip, "head": str(place / "v2.safetensors")},
         "hpsv2": {"path": clip},
@@ -53,7 +56,7 @@ def build(place: Path, dino_v1: Path) -> dict[str, RewardSettings]:
         "function": {"type": "support.every_reward:means"},
     }
     return {
-        name: read_settings({"type": name, **table, **({} if name == "function" else {"chunk": 2})}, name)
+        name: read_settings({"type": name, **table, **({} if name in ONE_BY_ONE else {"chunk": 2})}, name)
         for name, table in tables.items()
     }
 

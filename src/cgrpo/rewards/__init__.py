@@ -9,6 +9,7 @@ dino          identity  DreamBench's DINO: DINO v1 ViT-S/16, whole pictures; cos
 clip          prompt    CLIP of picture and raw prompt (also HPSv2 and PickScore), or identity: of picture and reference
 siglip2       either    SigLIP 2 of picture and reference, or of picture and prompt; cosine, -1 to 1
 csd           identity  similarity of style, CSD ViT-L/14; cosine, -1 to 1
+face          identity  similarity of faces, OpenCV's YuNet and SFace; cosine, 0 to 1
 image_reward  prompt    BLIP reading the prompt over the picture; standardised, about -2 to 2
 aesthetic     prompt    LAION's aesthetic predictor V1 or V2 on CLIP ViT-L/14; about 1 to 10
 vlm           either    a vision-language model behind an API, asked by our rubric; 0 to 4
@@ -65,6 +66,7 @@ REWARDS = Extensions(
         "clip-i": "cgrpo.rewards.clip:ClipImageSettings",
         "siglip2": "cgrpo.rewards.siglip2:Siglip2Settings",
         "csd": "cgrpo.rewards.csd:CsdSettings",
+        "face": "cgrpo.rewards.face:FaceSettings",
         "aesthetic": "cgrpo.rewards.aesthetic:AestheticSettings",
         "hpsv2": "cgrpo.rewards.clip:HpsV2Settings",
         "pickscore": "cgrpo.rewards.clip:PickScoreSettings",
