@@ -17,6 +17,7 @@ import cgrpo
 from cgrpo.app.main import main
 from cgrpo.config import load_config, recipes
 from cgrpo.files import json_text
+from cgrpo.policies.family import POLICIES
 
 ROOT = Path(__file__).parents[1]
 TEST_COMMAND = "pip install -c constraints.txt '.[dev]' && pytest"
@@ -183,7 +184,10 @@ def test_only_the_policies_and_their_builders_know_families() -> None:
     package = ROOT / "src" / "cgrpo"
     rooms = {path.name for path in package.iterdir() if path.is_dir()} - {"policies", "toybox"}
     assert {"training", "evaluation", "app"} <= rooms
-    names = r"\b(Flux2?|QwenEdit)(Policy|Condition)\b|\bpolicies\.(flux2?|qwen_edit)\b"
+    places = [POLICIES.load(name).policy for name in POLICIES.own]  # "cgrpo.policies.flux.policy:FluxPolicy"
+    folders = "|".join(place.split(".")[2] for place in places)
+    classes = "|".join(place.rpartition(":")[2].removesuffix("Policy") for place in places)
+    names = rf"\b({classes})(Policy|Condition)\b|\bpolicies\.({folders})\b"
     family = re.compile(names + r"|\bpolicy\.(transformer|codec|prompts|origin)\b")
     files = [*package.glob("*.py"), *(file for room in rooms for file in (package / room).rglob("*.py"))]
     assert not [str(file) for file in files if family.search(file.read_text(encoding="utf-8"))]

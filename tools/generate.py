@@ -27,6 +27,7 @@ from cgrpo.app.options import DEFAULTS
 from cgrpo.config import METHODS, Section, recipes, sentence
 from cgrpo.config.methods import DEFAULT_METHOD, settings_of
 from cgrpo.extensions import Extensions
+from cgrpo.policies.family import Rules
 from cgrpo.rewards import REWARDS, FunctionSettings
 
 HERE = Path(__file__).parent
@@ -157,7 +158,9 @@ def _type(kind: Any) -> str:
         return " | ".join(map(_type, get_args(kind)))
     if get_origin(kind) is Annotated:
         inner, *notes = get_args(kind)
-        return _type(inner) + ",".join(_limit(limit) for note in notes for limit in getattr(note, "metadata", ()))
+        return _names(notes) or _type(inner) + ",".join(
+            _limit(limit) for note in notes for limit in getattr(note, "metadata", ())
+        )
     if get_origin(kind) is dict:
         return "numbers by name" if _type(get_args(kind)[1]).startswith("float") else "tables by name, see below"
     if get_origin(kind) is tuple:
@@ -221,7 +224,7 @@ def _rows(section: type[Section], prefix: str) -> Iterator[Row]:
 def _names(notes: Sequence[Any]) -> str:
     """The names that a field takes, where one of its notes checks them against those of some kind."""
     checks = (getattr(getattr(note, "func", None), "__self__", None) for note in notes)
-    return " | ".join(json.dumps(name) for kind in checks if isinstance(kind, Extensions) for name in kind.own)
+    return " | ".join(json.dumps(name) for kind in checks if isinstance(kind, Extensions | Rules) for name in kind.own)
 
 
 performance_page, results_page = (

@@ -4,8 +4,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable
-from importlib import resources
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +16,6 @@ _REPOSITORY = re.compile(
 )
 _SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
 _KINDS = ("*.safetensors", *_SETTINGS)
-PARTS = (  # of a diffusers folder
-    "transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
-    "feature_extractor", "image_encoder", "processor",
-)  # fmt: skip
-
 
 Wanted = Literal["folder", "file", "settings"]
 
@@ -81,7 +75,7 @@ def locate(text: str, wanted: Wanted) -> Path:
 def read_settings(path: str | Path, file: str = "config.json") -> dict[str, Any] | None:
     """The JSON table in ``file`` of the checkpoint that ``path`` names, without its weights and without a network.
 
-    A folder has its own. A name on the hub is looked up in the hub's cache, then in published.json by what follows
+    A folder has its own. A name on the hub is looked up in the hub's cache, then in a published.json by what follows
     the owner. Returns None where none has it. Raises UserError for a folder's file that is missing or can't be read.
     """
     name, _, revision = str(path).partition("@")
@@ -90,6 +84,11 @@ def read_settings(path: str | Path, file: str = "config.json") -> dict[str, Any]
     if source is None:
         return _published().get(f"{name.rsplit('/', 1)[-1].lower()}/{file}")
     return read_table(source, "give a complete checkpoint folder")
+
+
+def parts_of(index: Mapping[str, Any]) -> list[str]:
+    """The parts' folders that a diffusers folder's model_index.json names."""
+    return [name for name, kind in index.items() if isinstance(kind, list) and kind and isinstance(kind[0], str)]
 
 
 def _cached(name: str, file: str, revision: str | None) -> Path | None:
@@ -104,7 +103,9 @@ def _cached(name: str, file: str, revision: str | None) -> Path | None:
 
 @functools.cache
 def _published() -> dict[str, dict[str, Any]]:
-    return json.loads((resources.files("cgrpo") / "published.json").read_text())
+    """Configurations of published models: of every folder of this package that has some."""
+    files = Path(__file__).parent.rglob("published.json")
+    return {name: table for file in files for name, table in json.loads(file.read_text()).items()}
 
 
 def _file(repo: str, revision: str | None, file: str) -> str:
@@ -128,7 +129,8 @@ def _folder(repo: str, revision: str | None, kinds: tuple[str, ...]) -> str:
     except EntryNotFoundError:
         folder = Path()
     if (folder / "model_index.json").is_file():
-        return fetch(["model_index.json", *(f"{part}/{kind}" for part in PARTS for kind in kinds)])
+        index = read_table(folder / "model_index.json", "give a complete checkpoint folder")
+        return fetch(["model_index.json", *(f"{part}/{kind}" for part in parts_of(index) for kind in kinds)])
     return fetch(list(kinds))
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from support.policies import golden_policy, read_adapter, shake, velocity
+from support.policies import add_adapter, golden_policy, load_adapter, merge_start, read_adapter, shake, velocity
 
 from cgrpo.app.main import main
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.exchange import blend_adapters, mix
 from cgrpo.policies.adapters.files import Origin, read_split
 from cgrpo.policies.adapters.keys import pairs
-from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
+from cgrpo.policies.adapters.layers import save_adapter
 from cgrpo.policies.fingerprint import transformer_fingerprint
 
 BASE = Origin("tiny", "a" * 64)

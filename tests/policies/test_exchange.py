@@ -12,7 +12,19 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.policies import from_folder, golden_policy, same, shake, stock_velocity, stock_with, velocity, with_adapter
+from support.policies import (
+    add_adapter,
+    from_folder,
+    golden_policy,
+    load_adapter,
+    merge_start,
+    same,
+    shake,
+    stock_velocity,
+    stock_with,
+    velocity,
+    with_adapter,
+)
 from support.tiny_bfl import bfl_autoencoder, bfl_transformer
 from support.tiny_flux import ACROSS_MACHINES, big_headed_transformer, golden, golden_transformer, tiny_autoencoder
 
@@ -20,7 +32,7 @@ from cgrpo.errors import UserError
 from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
 from cgrpo.policies.adapters.files import Origin, read_split
 from cgrpo.policies.adapters.keys import pairs
-from cgrpo.policies.adapters.layers import add_adapter, load_adapter, merge_start, save_adapter
+from cgrpo.policies.adapters.layers import save_adapter
 from cgrpo.policies.base import Making
 from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.flux.policy import FluxPolicy

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.policies import add_adapter
 from support.tiny_bfl import bfl_transformer
 from support.tiny_flux import golden_transformer
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_picture, of_tensors
-from cgrpo.policies.adapters.layers import add_adapter
 from cgrpo.policies.fingerprint import file_fingerprint, transformer_fingerprint
 from cgrpo.policies.flux.inputs import FluxPrompts
 from cgrpo.policies.flux.policy import FluxPolicy

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.policies import golden_policy, read_adapter, same, stock_velocity, stock_with, velocity, with_adapter
+from support.policies import (
+    add_adapter,
+    golden_policy,
+    load_adapter,
+    read_adapter,
+    same,
+    stock_velocity,
+    stock_with,
+    velocity,
+    with_adapter,
+)
 from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 
 from cgrpo.errors import UserError
@@ -16,8 +26,6 @@ from cgrpo.policies.adapters.keys import split_to_adapter, to_split, to_uno
 from cgrpo.policies.adapters.known import read_keys
 from cgrpo.policies.adapters.layers import (
     adapter_state,
-    add_adapter,
-    load_adapter,
     merge_pairs,
     named_parameters,
     reference_policy,

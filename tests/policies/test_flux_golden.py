@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from support.policies import golden_policy
+from support.policies import add_adapter, golden_policy
 from support.tiny_flux import ACROSS_MACHINES, GIVEN_TIME, GivenTime, golden
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from cgrpo.algorithm import integrate, shifted_sigmas
 from cgrpo.algorithm.flow import gaussian_logp, predict_x0, sde_transition
 from cgrpo.policies.adapters.keys import split_to_adapter, to_split, to_uno
 from cgrpo.policies.adapters.known import read_keys
-from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy, set_adapter_state
+from cgrpo.policies.adapters.layers import adapter_state, reference_policy, set_adapter_state
 from cgrpo.policies.encodings.latents import pack, unpack
 from cgrpo.policies.flux.inputs import position_ids
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy

@@ -9,24 +9,25 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.policies import GOLDEN, golden_policy, read_adapter, same, shake, with_adapter
+from support.policies import (
+    GOLDEN,
+    add_adapter,
+    continue_start,
+    golden_policy,
+    load_adapter,
+    merge_start,
+    read_adapter,
+    same,
+    shake,
+    with_adapter,
+)
 from support.tiny_flux import ACROSS_MACHINES, golden, golden_transformer
 from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.files import Origin, adapter_fingerprint, check_origin, origin_header, read_split
 from cgrpo.policies.adapters.keys import to_split
-from cgrpo.policies.adapters.layers import (
-    adapter_state,
-    add_adapter,
-    continue_start,
-    load_adapter,
-    merge_pairs,
-    merge_start,
-    named_parameters,
-    reference_policy,
-    save_adapter,
-)
+from cgrpo.policies.adapters.layers import adapter_state, merge_pairs, named_parameters, reference_policy, save_adapter
 from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.flux.policy import FluxPolicy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,14 @@ def test_what_is_no_name_is_never_looked_up(
 
 
 def test_only_the_parts_of_a_pipeline_are_fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not flux1-dev.safetensors beside them: the same 24 GB again."""
+    """Those that model_index.json names; not flux1-dev.safetensors beside them: the same 24 GB again."""
+    index = {
+        "_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"],
+        "tokenizer_2": ["transformers", "T5Tokenizer"], "image_encoder": [None, None], "is_distilled": False,
+        "text_encoder_select_layers": [2, 5],
+    }  # fmt: skip
+    snapshot = cache / "models--owner--pipeline" / "snapshots" / COMMIT
+    (snapshot / "model_index.json").write_text(json.dumps(index))
     asked: list[list[str]] = []
     real = huggingface_hub.snapshot_download
 
@@ -110,7 +118,7 @@ def test_only_the_parts_of_a_pipeline_are_fetched(cache: Path, monkeypatch: pyte
     monkeypatch.setattr(huggingface_hub, "snapshot_download", spy)
     locate("owner/pipeline", "folder")
     assert "transformer/*.safetensors" in asked[-1] and "tokenizer_2/*.model" in asked[-1]
-    assert not any(pattern.startswith("*") for pattern in asked[-1])
+    assert {pattern.partition("/")[0] for pattern in asked[-1]} == {"model_index.json", "transformer", "tokenizer_2"}
     locate("owner/encoder", "folder")
     assert asked[-1] == ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 

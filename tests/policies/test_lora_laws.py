@@ -21,7 +21,10 @@ from cgrpo.policies.adapters.files import read_split
 from cgrpo.policies.adapters.keys import pairs
 from cgrpo.policies.adapters.known import read_keys
 from cgrpo.policies.adapters.layers import merge_start
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, QWEN, Layout
+from cgrpo.policies.flux.family import LAYOUT as FLUX
+from cgrpo.policies.flux2.family import LAYOUT as FLUX2
+from cgrpo.policies.layouts import Layout
+from cgrpo.policies.qwen_edit.family import LAYOUT as QWEN
 
 FAMILIES: dict[str, tuple[Layout, Callable[[], Any]]] = {
     "flux": (FLUX, lambda: tiny_transformer(num_layers=2)),

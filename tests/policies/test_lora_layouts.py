@@ -10,12 +10,12 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from support.policies import merge_start
 from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.exchange import convert_adapter, inspect_adapter
 from cgrpo.policies.adapters.files import read_split
-from cgrpo.policies.adapters.layers import merge_start
 
 TARGETS = r".*(to_q|to_k|to_v|to_out\.0|add_k_proj|proj_out|proj_mlp)"
 NAME = "pytorch_lora_weights.safetensors"

@@ -6,13 +6,13 @@ import functools
 
 import pytest
 import torch
-from support.policies import golden_policy, shake
+from support.policies import add_adapter, golden_policy, shake
 from support.tiny_flux import golden
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.algorithm import all_steps, replay_logp, rollout, shifted_sigmas
-from cgrpo.policies.adapters.layers import adapter_state, add_adapter, set_adapter_state
+from cgrpo.policies.adapters.layers import adapter_state, set_adapter_state
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 from cgrpo.policies.memory import on_device, set_checkpointing
 

@@ -16,13 +16,8 @@ from torch.nn.functional import interpolate
 
 from cgrpo.data.archives import open_picture
 from cgrpo.errors import UserError
-from cgrpo.policies.encodings.preprocess import (
-    KONTEXT_SIZES,
-    UNO_BUCKETS,
-    kontext_size,
-    prepare_reference,
-    resize_reference,
-)
+from cgrpo.policies.encodings.preprocess import prepare_reference
+from cgrpo.policies.flux.references import KONTEXT_SIZES, UNO_BUCKETS, kontext_size, resize_reference
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:

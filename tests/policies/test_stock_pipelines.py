@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxPipeline
 from PIL import Image
-from support.policies import from_folder, shake
+from support.policies import add_adapter, from_folder, shake
 from torch import Tensor
 
 from cgrpo.algorithm import integrate, shifted_sigmas
-from cgrpo.policies.adapters.layers import add_adapter, save_adapter
+from cgrpo.policies.adapters.layers import save_adapter
 from cgrpo.policies.flux.inputs import position_ids
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.types import Batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,11 +10,11 @@ import torch
 from diffusers import FluxPipeline
 from torch import Tensor
 
+from cgrpo.policies.adapters import layers
 from cgrpo.policies.adapters.files import read_for
 from cgrpo.policies.adapters.keys import State
-from cgrpo.policies.adapters.layers import add_adapter
-from cgrpo.policies.adapters.layouts import FLUX
 from cgrpo.policies.base import Policy
+from cgrpo.policies.flux.family import LAYOUT
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
@@ -21,6 +22,12 @@ from support.tiny_flux import golden, golden_transformer
 
 Kind = TypeVar("Kind", bound=ReferencedPolicy)
 Kept = TypeVar("Kept", bound=Policy)
+
+# On FLUX.1's layers.
+add_adapter = partial(layers.add_adapter, layout=LAYOUT)
+merge_start = partial(layers.merge_start, layout=LAYOUT)
+continue_start = partial(layers.continue_start, layout=LAYOUT)
+load_adapter = partial(layers.load_adapter, layout=LAYOUT)
 
 GOLDEN = PolicySettings(height=64, width=96, reference_size=32)  # the pictures of the golden vectors
 
@@ -32,7 +39,7 @@ def from_folder(kind: type[Kind], folder: Path | str, **settings: Any) -> Kind:
 
 def read_adapter(path: Path | str) -> tuple[State, dict[str, str]]:
     """(tensors by fused key, header) of a FLUX.1 adapter in any layout."""
-    return read_for(path, FLUX)
+    return read_for(path, LAYOUT)
 
 
 def golden_policy(dtype: torch.dtype = torch.float32) -> FluxPolicy:

@@ -19,6 +19,7 @@ from cgrpo.fingerprint import of_tensors
 from cgrpo.policies.adapters.files import write_adapter
 from cgrpo.policies.base import Policy
 from cgrpo.policies.conditions import TensorCondition
+from cgrpo.policies.family import Family
 from cgrpo.policies.settings import PolicySettings
 
 
@@ -35,7 +36,6 @@ class ToySettings(PolicySettings):
 
 
 class ToyPolicy(Policy[ToyCondition]):
-    settings_type = ToySettings
     height = width = 32
     dtype, device, latent_shape = torch.float32, torch.device("cpu"), (16, 192)
 
@@ -104,3 +104,6 @@ class ToyPolicy(Policy[ToyCondition]):
 
     def shard(self, spread):
         spread([self.base], [self.delta.weight])
+
+
+FAMILY = Family(policy="support.toy_policy:ToyPolicy", settings="support.toy_policy:ToySettings")

@@ -12,7 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
 from support import golden_models, tiny_flux, tiny_flux2, tiny_qwen, tiny_rewards
-from support.policies import from_folder, read_adapter
+from support.policies import add_adapter, from_folder, read_adapter
 from support.warm import Started
 
 from cgrpo.app.main import main
@@ -21,7 +21,7 @@ from cgrpo.build import make_source
 from cgrpo.config import TOYBOX, load_config, recipes
 from cgrpo.policies.adapters.files import read_split
 from cgrpo.policies.adapters.keys import to_split, to_uno
-from cgrpo.policies.adapters.layers import adapter_state, add_adapter, reference_policy
+from cgrpo.policies.adapters.layers import adapter_state, reference_policy
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.section import TOYBOX_POLICIES
 

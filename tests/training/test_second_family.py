@@ -25,7 +25,7 @@ from cgrpo.training.runtime import Runtime
 @pytest.fixture
 def toy(tmp_path_factory, monkeypatch):
     """A package that adds the family "toy" to those of cgrpo is installed."""
-    install(tmp_path_factory.mktemp("site"), monkeypatch, "cgrpo.policies", {"toy": "support.toy_policy:ToyPolicy"})
+    install(tmp_path_factory.mktemp("site"), monkeypatch, "cgrpo.policies", {"toy": "support.toy_policy:FAMILY"})
 
 
 def test_trained_by_grpo(small):

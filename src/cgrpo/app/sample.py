@@ -46,7 +46,7 @@ def sample(
         seeds: pictures per prompt
         seed: first seed; UNO's own begin at 3407
         steps: denoising steps (default: as trained)
-        shift: sigma schedule: a number, flux, uno, flux2, or qwen (default: as trained)
+        shift: sigma schedule: a number, or a rule of the model's family, such as flux (default: as trained)
         guidance: guidance (default: as evaluated; UNO: 4)
         size: pixels of the pictures (default: as trained)
         blend: mix in another run of the same base, with a share from 0 to 1; repeatable

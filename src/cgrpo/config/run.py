@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cgrpo.policies.settings import AnyPolicySettings, PolicySettings
+from cgrpo.policies.settings import AnyPolicySettings, PolicySettings, ShiftRule
 from cgrpo.rewards import AnyReward, RewardSettings
 from cgrpo.rewards.clip import ClipSettings
 from cgrpo.rewards.dino import DinoSegSettings
@@ -33,10 +33,9 @@ class Data(Section):
 class Sampling(Section):
     steps: Annotated[int, Field(ge=2, le=1000)] = 10
     """Denoising steps T (the paper: 25)."""
-    shift: Annotated[float, Field(ge=0.01, le=100)] | Literal["flux", "uno", "flux2", "qwen"] = 1.5
-    """Sigma schedule: shift * s / (1 + (shift - 1) * s) of linspace(1, 0, T + 1) (the release: 3). "flux" computes
-    the shift from the number of tokens as FLUX does, "uno" as UNO's pipeline does, "flux2" from tokens and steps as
-    FLUX.2 does, "qwen" from tokens as Qwen-Image does, whose last step begins at 0.02."""
+    shift: Annotated[float, Field(ge=0.01, le=100)] | ShiftRule = 1.5
+    """Sigma schedule: shift * s / (1 + (shift - 1) * s) of linspace(1, 0, T + 1) (the release: 3), or the name of a
+    rule of the policy's family, such as "flux", which computes the shift from the number of tokens."""
 
 
 class Training(Section):

@@ -1,7 +1,7 @@
 """What a policy is: the one contract between a model and all that trains, evaluates or shows it.
 
 Trainers, evaluation and commands call what is here and know no family. A family is a class of policies, listed by name
-in ``settings.POLICIES``. One that is a diffusers transformer with reference tokens and a LoRA builds on
+in ``family.POLICIES``. One that is a diffusers transformer with reference tokens and a LoRA builds on
 ``ReferencedPolicy`` (referenced.py), which is most of it. tests/policies/test_contract.py holds every family to this.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from cgrpo.errors import UserError
 from cgrpo.policies.settings import PolicySettings
@@ -67,9 +67,6 @@ class Policy(ABC, Generic[C]):
     Guidance is the policy's own business. Distilled or by a second forward without the prompt, its scale and what
     a negative prompt needs are part of the condition, and ``velocity`` gives the guided velocity, with gradient.
     """
-
-    settings_type: ClassVar[type[PolicySettings]] = PolicySettings
-    """The table ``policy`` of this family; one that has keys of its own adds them in a subclass."""
 
     height: int
     width: int

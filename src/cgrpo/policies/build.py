@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cgrpo.errors import UserError
+from cgrpo.extensions import resolve
 from cgrpo.policies.base import Policy
 from cgrpo.policies.checkpoints import transformer_class
-from cgrpo.policies.settings import POLICIES, PolicySettings
+from cgrpo.policies.family import POLICIES
+from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
 
 
@@ -18,7 +20,7 @@ def family_of(settings: PolicySettings, *, fetch: bool = True) -> type[Policy]:
     family recognises it, and for settings of another family.
     """
     name = settings.type or _recognised(settings, fetch)
-    family = POLICIES.load(name)
+    family = resolve(POLICIES.load(name).policy)
     settings.refuse_foreign(name)
     return family
 
@@ -27,7 +29,7 @@ def _recognised(settings: PolicySettings, fetch: bool) -> str:
     here = fetch or settings.path in TOYBOX_POLICIES or Path(settings.path).exists()
     holds = transformer_class(settings) if here else ""
     for name in reversed(POLICIES.names()):  # the first takes what is only a name, or a single file
-        if POLICIES.load(name).recognises(holds, settings.path):
+        if resolve(POLICIES.load(name).policy).recognises(holds, settings.path):
             return name
     raise UserError(
         f"policy.path = {settings.path}: no family of policies knows {holds or 'this checkpoint'}",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cgrpo.errors import UserError
 from cgrpo.fingerprint import of_tensors
-from cgrpo.hub import PARTS, locate
+from cgrpo.hub import locate, parts_of
 from cgrpo.policies.adapters.attached import Fit, attached, fit
 from cgrpo.policies.adapters.files import Origin, check_origin, read_split
 from cgrpo.policies.adapters.keys import State
@@ -29,9 +29,10 @@ from cgrpo.policies.adapters.layers import (
     reference_policy,
     save_adapter,
 )
-from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.base import C, Policy, Spread
 from cgrpo.policies.checkpoints import locate_base, model_index
+from cgrpo.policies.family import Family, refuse_other_family
+from cgrpo.policies.layouts import Layout
 from cgrpo.policies.memory import quantise_blocks, set_checkpointing
 from cgrpo.policies.settings import PolicySettings
 
@@ -41,15 +42,20 @@ class LoraPolicy(Policy[C]):
 
     transformer   the diffusers model; whatever trains is a LoRA on it
     origin        which weights these are: the base's, and the start's that training builds on
-    layout        where the LoRA sits
+    family        what is known of the family beforehand, such as where the LoRA sits
     block_lists   the transformer's lists of blocks, in order: nearly all of its parameters
     """
 
-    layout: ClassVar[Layout]
+    family: ClassVar[Family]
     block_lists: ClassVar[tuple[str, ...]] = ("transformer_blocks", "single_transformer_blocks")
 
     transformer: Any
     origin: Origin
+
+    @classmethod
+    def layout(cls) -> Layout:
+        assert cls.family.layout is not None
+        return cls.family.layout
 
     @classmethod
     @abstractmethod
@@ -66,11 +72,11 @@ class LoraPolicy(Policy[C]):
                 "leave policy.autoencoder out",
             )
         transformer.save_pretrained(folder / "transformer")
-        names = model_index(place) or PARTS  # what a stock pipeline loads
+        index = model_index(place)  # without one all folders are copied
         for part in place.iterdir():
             if part.name == "model_index.json":
                 shutil.copy(part, folder / part.name)
-            elif part.is_dir() and part.name in names and part.name != "transformer":
+            elif part.is_dir() and part.name != "transformer" and (not index or part.name in parts_of(index)):
                 shutil.copytree(part, folder / part.name)
 
     def prepare(self, settings: PolicySettings, adapter: Path | None, seed: int, *, spread: bool) -> None:
@@ -97,14 +103,14 @@ class LoraPolicy(Policy[C]):
 
     def quantise(self) -> None:
         """Keep the blocks' matrices in 8 bits; before an adapter is added. Raises UserError without torchao."""
-        if self.layout.fused:
+        if self.layout().fused:
             fuse(self.transformer)
-        quantise_blocks(self.transformer)
+        quantise_blocks(self.blocks)
 
     def begin_with(self, start: Path, mode: Literal["merge", "continue"]) -> None:
         """Build on an adapter file: merge it into the base, or train it on with itself, frozen, as the reference."""
         begin = merge_start if mode == "merge" else continue_start
-        self.origin = replace(self.origin, start_hash=begin(self.transformer, start, self.layout), start_mode=mode)
+        self.origin = replace(self.origin, start_hash=begin(self.transformer, start, self.layout()), start_mode=mode)
 
     def materials(self) -> dict[str, str]:
         """The base, and the start where there is one."""
@@ -113,20 +119,20 @@ class LoraPolicy(Policy[C]):
 
     def add_adapter(self, rank: int, seed: int) -> None:
         """A LoRA that trains and, for now, changes nothing. Raises UserError where there already is one."""
-        add_adapter(self.transformer, rank, seed, self.layout)
+        add_adapter(self.transformer, rank, seed, self.layout())
 
     def load_adapter(self, path: Path, *, base_differs: bool = False) -> None:
         """The adapter of a file or folder. Raises UserError where it doesn't fit, or was trained on other weights,
         unless ``base_differs`` allows that (``files.check_origin``)."""
-        load_adapter(self.transformer, path, self.origin, self.layout, base_differs=base_differs)
+        load_adapter(self.transformer, path, self.origin, layout=self.layout(), base_differs=base_differs)
 
     def read_adapter(self, path: Path, *, base_differs: bool = False) -> tuple[State, Fit]:
         """An adapter of any program for ``attached``, and which of its layers this transformer has.
 
         Raises UserError as ``load_adapter`` does, but not for layers that are missing or differ in shape.
         """
-        split, header = read_split(path, self.layout)
-        refuse_other_family(path, split, self.layout)
+        split, header = read_split(path, self.layout())
+        refuse_other_family(path, split, self.layout())
         check_origin(path, header, self.origin, base_differs)
         return split, fit(self.transformer, split)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,7 +37,7 @@ def set_checkpointing(transformer: Any, mode: Checkpointing) -> None:
     if mode == "off":
         transformer.disable_gradient_checkpointing()
         return
-    policy = functools.partial(_policy, width=transformer.inner_dim)
+    policy = functools.partial(_policy, width=width_of(transformer))
     selective = functools.partial(create_selective_checkpoint_contexts, policy)
 
     def run(block: nn.Module, *inputs: Any) -> Any:
@@ -48,14 +47,20 @@ def set_checkpointing(transformer: Any, mode: Checkpointing) -> None:
     transformer.enable_gradient_checkpointing(run)
 
 
+def width_of(transformer: Any) -> int:
+    """Features of a token between the transformer's blocks."""
+    config = transformer.config
+    return config["num_attention_heads"] * config["attention_head_dim"]
+
+
 def _policy(context: Any, operation: Any, *args: Any, width: int, **kwargs: Any) -> CheckpointPolicy:
     base = operation is torch.ops.aten.mm.default and min(args[1].shape) >= width
     return CheckpointPolicy.MUST_SAVE if base or operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def quantise_blocks(transformer: Any) -> None:
-    """Turn the blocks' matrices into int8, a scale for each row (torchao, weights only), before an adapter is added
-    and after projections are fused.
+def quantise_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Turn the blocks' matrices into int8, a scale for each row (torchao, weights only), before an adapter is added and
+    after projections are fused.
 
     Block by block, where the transformer lies: beside it there is never more than a block's work.
     Products compute in the dtype of their input. Half the memory of bfloat16; the base is another one by rounding,
@@ -66,9 +71,8 @@ def quantise_blocks(transformer: Any) -> None:
     except ImportError:
         cure = "pip install torchao, or set policy.quantise = none"
         raise UserError(f"policy.quantise = int8: the package torchao is not installed; {cure}") from None
-    for name, block in transformer.named_modules():
-        if re.fullmatch(r"(single_)?transformer_blocks\.\d+", name):  # one at a time, and no copy of the others
-            quantize_(block, Int8WeightOnlyConfig(), filter_fn=lambda module, _: isinstance(module, nn.Linear))
+    for block in blocks:
+        quantize_(block, Int8WeightOnlyConfig(), filter_fn=lambda module, _: isinstance(module, nn.Linear))
 
 
 @contextmanager

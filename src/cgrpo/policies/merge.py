@@ -10,8 +10,8 @@ from cgrpo.hub import locate
 from cgrpo.policies.adapters.exchange import check_start, known_origin
 from cgrpo.policies.adapters.files import Origin, check_origin, read_split
 from cgrpo.policies.adapters.layers import merge_pairs, merge_start
-from cgrpo.policies.adapters.layouts import refuse_other_family
 from cgrpo.policies.build import family_of
+from cgrpo.policies.family import refuse_other_family
 from cgrpo.policies.fingerprint import transformer_fingerprint
 from cgrpo.policies.lora import LoraPolicy
 from cgrpo.policies.settings import PolicySettings
@@ -27,7 +27,7 @@ def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | 
     family = family_of(settings)
     if not issubclass(family, LoraPolicy):
         raise UserError(f"{settings.path}: adapters of this family can't be merged")
-    split, header = read_split(file, family.layout)
+    split, header = read_split(file, family.layout())
     origin = known_origin(file, header)
     start = locate(settings.start, "file") if settings.start and settings.start_mode == "merge" else None
     if (origin.start_mode == "merge") != (start is not None):
@@ -38,11 +38,11 @@ def merge_adapter(file: str | Path, settings: PolicySettings, out_folder: str | 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; give a new folder")
     transformer = family.load_transformer(settings, None)
-    refuse_other_family(file, split, family.layout)
+    refuse_other_family(file, split, family.layout())
     here = Origin(settings.path, transformer_fingerprint(transformer))
     if start is not None:
         check_start(start, read_split(start)[0], file, origin)
-        here = Origin(here.base, here.base_hash, merge_start(transformer, start, family.layout), "merge")
+        here = Origin(here.base, here.base_hash, merge_start(transformer, start, family.layout()), "merge")
     check_origin(file, header, here, settings.base_differs)
     merge_pairs(transformer, split, file)
     with whole_folder(folder) as partial:

@@ -117,7 +117,7 @@ def empty_policy(
     transformer: Any = replace(model, config={**model.config, **depth}).empty()
     for parameter in transformer.parameters():
         parameter.data = parameter.data.to(getattr(torch, settings.dtype))
-    widths = transformer.config["joint_attention_dim"], transformer.config.get("pooled_projection_dim", 0)
+    widths = transformer.config[family.text_width], transformer.config.get("pooled_projection_dim", 0)
     prompts = _BlankPrompts(text_tokens(models), *widths)
     codec = _blank(family.codec_type(models["autoencoder"].empty()))
     return EmptyPolicy(family(transformer, codec, prompts, settings, "cpu"), transformer)

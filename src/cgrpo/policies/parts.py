@@ -52,6 +52,7 @@ class CheckpointPolicy(LoraPolicy[RC]):
     """
 
     input_layer: ClassVar[str] = "x_embedder"  # the transformer's first, whose dtype and device are the base's
+    text_width: ClassVar[str] = "joint_attention_dim"  # the key of the transformer's configuration for the text's width
     also_encoded: ClassVar[tuple[str, ...]] = ()  # prompts that are not the tasks', such as a negative one
     text_per_reference: ClassVar[int] = 0  # tokens that a reference adds to what the text encoder reads, for `plan`
     codec_type: ClassVar[type[LatentCodec]] = LatentCodec

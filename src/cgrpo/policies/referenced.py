@@ -11,7 +11,9 @@ import torch
 from PIL.Image import Image, Resampling
 from torch import Tensor
 
+from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
+from cgrpo.extensions import resolve
 from cgrpo.policies.conditions import PlacedCondition
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.encodings.preprocess import require_one_size
@@ -22,7 +24,7 @@ from cgrpo.types import Batch
 
 
 class ReferencedPolicy(CheckpointPolicy[RC]):
-    """A policy whose references are tokens beside the picture's own. A family adds ``sigmas`` and ``velocity``, too."""
+    """A policy whose references are tokens beside the picture's own. A family adds ``velocity``, too."""
 
     most_references: ClassVar[int | None] = None  # of a task; None is any number
 
@@ -32,6 +34,14 @@ class ReferencedPolicy(CheckpointPolicy[RC]):
 
     def noise(self, seed: int) -> Tensor:
         return self.geometry.noise(seed)
+
+    def sigmas(self, steps: int, shift: float | str) -> Tensor:
+        if not isinstance(shift, str):
+            return shifted_sigmas(steps, shift)
+        if shift not in self.family.shifts:
+            rules = " and ".join(["numbers", *self.family.shifts])
+            raise UserError(f"sampling.shift = {shift!r}: this policy knows {rules}")
+        return resolve(self.family.shifts[shift])(steps, self.latent_shape[0])
 
     @abstractmethod
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[RC]:

@@ -3,60 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny
 
 from cgrpo.errors import UserError
-from cgrpo.extensions import Extensions, is_installed
+from cgrpo.extensions import Extensions, is_installed, resolve
 from cgrpo.hub import Wanted
+from cgrpo.policies.family import POLICIES, REFERENCE_RULES, SHIFTS, own_settings
 from cgrpo.section import TOYBOX, Place, Positive, Section
 
-Rule = Literal["uno", "uno-train", "kontext", "flux2", "qwen"]
 Posterior = Literal["mean", "sample"]
 PositionScheme = Literal["d", "h", "w", "o", "kontext"]
 GuidanceGradient = Literal["both", "conditional"]
 Checkpointing = Literal["off", "selective", "full"]
-
-POLICIES = Extensions(
-    "policy",
-    "cgrpo.policies",
-    {
-        "flux": "cgrpo.policies.flux.policy:FluxPolicy",
-        "flux2": "cgrpo.policies.flux2.policy:Flux2Policy",
-        "qwen-edit": "cgrpo.policies.qwen_edit.policy:QwenEditPolicy",
-    },
-)
-"""A name stands for a class of policies, a ``cgrpo.policies.base.Policy``."""
 
 # By torch itself, and by packages that add to it in torch's own way; only the names are used here.
 OWN_COMPILERS: dict[str, str] = dict.fromkeys(("inductor", "cudagraphs", "eager", "aot_eager"), "torch")
 COMPILERS = Extensions("backend of torch.compile", "torch_dynamo_backends", OWN_COMPILERS)
 
 
-@dataclass(frozen=True)
-class Of:
-    """Marks a setting that only one family has."""
-
-    family: str
+ShiftRule = Annotated[str, AfterValidator(SHIFTS.check)]
+"""The name of a rule of ``sampling.shift``, of any family's."""
 
 
 class PolicySettings(Section):
-    """A base model, an adapter to start from, sizes and precision. A family of another package may add keys."""
+    """A base model, an adapter to start from, sizes and precision. A family may add keys in a subclass."""
 
     type: str = ""
-    """The family of the base model: "flux", "flux2", "qwen-edit", or one that an installed package adds. Empty: the
-    family that recognises the checkpoint."""
+    """The family of the base model, one of this package or of an installed one. Empty: the family that recognises the
+    checkpoint."""
     path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
     flux1-dev.safetensors, "toybox", or "toybox-copy", which copies its reference into one picture of six."""
     autoencoder: Place = ""
     """An autoencoder file (ae.safetensors) or folder in place of the checkpoint's own; empty: its own, or
     ae.safetensors beside a BFL file."""
-    clip: Annotated[Place, Of("flux")] = ""
+    clip: Place = ""
     """Folder or hub id of a CLIP text encoder with its tokenizer, in place of the checkpoint's own."""
-    t5: Annotated[Place, Of("flux")] = ""
+    t5: Place = ""
     """Folder or hub id of a T5 encoder with its tokenizer, in place of the checkpoint's own."""
     start: Place = ""
     """A LoRA to start from, such as UNO's dit_lora.safetensors: a file, a folder, or a file on the hub."""
@@ -73,21 +58,20 @@ class PolicySettings(Section):
     """Long side of a task's only reference after resizing, pixels (UNO: 512)."""
     several_size: Annotated[int, Field(ge=0)] = 0
     """Long side of each reference where a task has several (UNO: 320); 0: as reference_size."""
-    reference_rule: Rule = "uno"
-    """How references are resized: UNO's inference rule, UNO's training buckets, Kontext's preferred sizes, at most so
-    many pixels (FLUX.2), or about so many pixels (Qwen-Image-Edit)."""
+    reference_rule: Annotated[str, AfterValidator(REFERENCE_RULES.check)] = "uno"
+    """How references are resized, by the name of a family's rule; "uno" is UNO's at inference."""
     reference_alpha: Literal["white", "drop"] = "white"
     """What becomes of a reference's transparency: laid on white, or dropped as UNO does."""
     reference_latents: Posterior = "mean"
     """A reference's latents: the mean of the autoencoder's posterior, or a draw seeded by the picture itself."""
-    position_ids: Annotated[PositionScheme, Of("flux")] = "d"
+    position_ids: PositionScheme = "d"
     """Position scheme of FLUX.1's reference tokens: UNO's (d is its default) or Kontext's. FLUX.2 has its own."""
     guidance: float = 3.5
-    """Guidance while training: FLUX.1's distilled one (FLUX.1-dev: 3.5), FLUX.2's and Qwen-Image-Edit's by a negative
-    prompt, 1 or more (1 is off, at half the cost)."""
+    """Guidance while training: a distilled one (FLUX.1-dev: 3.5), or by a negative prompt, as most families have it:
+    1 or more (1 is off, at half the cost)."""
     evaluation_guidance: Annotated[float, Field(ge=0)] = 0.0
     """Guidance of held-out pictures and of `cgrpo sample`; 0: as guidance."""
-    guidance_gradient: Annotated[GuidanceGradient, Of("flux2"), Of("qwen-edit")] = "both"
+    guidance_gradient: GuidanceGradient = "both"
     """What of a guidance by a negative prompt gradients go through: both halves, or the prompt's alone (the other half
     is then a constant: a backward costs no more than without guidance)."""
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
@@ -106,10 +90,10 @@ class PolicySettings(Section):
     """Keep the frozen blocks' matrices in 8 bits (torchao, an extra): half the memory of bfloat16."""
 
     def refuse_foreign(self, family: str) -> None:
-        """Raises UserError for a setting that only another family has, unless it is left at its default."""
-        for name, field in type(self).model_fields.items():
-            value, owners = getattr(self, name), [item.family for item in field.metadata if isinstance(item, Of)]
-            if owners and family not in owners and value != field.default:
+        """Raises UserError for a setting that only other families have, unless it is left at its default."""
+        for name in sorted(own_settings() - POLICIES.load(family).own_settings):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
                 raise UserError(f"policy.{name} = {value}: the family {family!r} has no such setting; leave it out")
 
     def checkpoints(self) -> Mapping[str, Wanted]:
@@ -124,11 +108,10 @@ class PolicySettings(Section):
 
 
 def _of_family(value: Any) -> Any:
-    """A table whose ``type`` another package adds, as that family's settings."""
+    """A table whose ``type`` names a family with keys of its own, as that family's settings."""
     name = value.get("type") if isinstance(value, dict) else None
-    if isinstance(name, str) and name and name not in POLICIES.own:
-        return POLICIES.load(name).settings_type.model_validate(value)
-    return value
+    place = POLICIES.load(name).settings if isinstance(name, str) and name else ""
+    return resolve(place).model_validate(value) if place else value
 
 
 AnyPolicySettings = Annotated[SerializeAsAny[PolicySettings], BeforeValidator(_of_family)]

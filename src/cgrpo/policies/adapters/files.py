@@ -19,8 +19,9 @@ from cgrpo.files import reading, writing
 from cgrpo.fingerprint import of_tensors
 from cgrpo.policies.adapters.keys import State, split_to_adapter
 from cgrpo.policies.adapters.known import Known, read_keys
-from cgrpo.policies.adapters.layouts import Layout, refuse_other_family
 from cgrpo.policies.adapters.scales import config_settings, header_settings
+from cgrpo.policies.family import refuse_other_family
+from cgrpo.policies.layouts import Layout
 from cgrpo.tensor_files import write_tensors
 from cgrpo.weights import refuse_not_finite
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX, SWAPPED, UNO, Blocks, layout_of
+from cgrpo.policies.family import layout_of, layouts
+from cgrpo.policies.layouts import SWAPPED, Blocks
 
 State = dict[str, Tensor]
 Pair = tuple[Tensor, Tensor]  # (A, B)
@@ -129,7 +130,8 @@ def one_rank(split: Mapping[str, Tensor]) -> tuple[State, int]:
 def to_uno(split: Mapping[str, Tensor]) -> State:
     """Split keys under UNO's. Raises UserError where q, k and v have no A in common, and for layers without a name."""
     state: State = {}
-    for name, stack in _stacks(split, UNO, "UNO"):
+    layout = layout_of(split) or layouts()[0]
+    for name, stack in _stacks(split, layout.programs.get("UNO", {}), "UNO"):
         if None in stack or not _share_one(stack):
             raise _split_up(name)
         state[f"{name}.down.weight"], state[f"{name}.up.weight"] = _stacked(stack)
@@ -140,13 +142,13 @@ def to_comfyui(split: Mapping[str, Tensor]) -> State:
     """Split keys under ComfyUI's: layers that BFL stacks are stacked, with equal As as one, else each with its own
     rank; rows of parts that the adapter lacks are zero."""
     state: State = {}
-    layout = layout_of(split) or FLUX
+    layout = layout_of(split) or layouts()[0]
     for layer, stack in _stacks(split, layout.blocks, "ComfyUI"):
         down, up = _stacked(stack)
         if layer == SWAPPED:
             up = torch.cat(up.chunk(2)[::-1])
         name = f"diffusion_model.{layer}"
-        if layout != FLUX:  # diffusers' reader of these names knows no alpha here; without one a scale is 1
+        if not layout.alphas:  # diffusers' reader of these names knows no alpha here; without one a scale is 1
             state |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
             continue
         state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from cgrpo.errors import UserError
 from cgrpo.policies.adapters.keys import FUSED, State, to_split
-from cgrpo.policies.adapters.layouts import FLUX, FLUX2, QWEN, SWAPPED, UNO, Blocks, Layout, layout_of
 from cgrpo.policies.adapters.scales import Settings
+from cgrpo.policies.family import layout_of, layouts
+from cgrpo.policies.layouts import SWAPPED, Blocks, Layout
 
 _WRAPPER = re.compile(  # of processes that share a model, of torch.compile, of sharding
     r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
@@ -46,9 +47,6 @@ _OTHERS = {  # kinds of adapters that are no B A
 }  # fmt: skip
 _NOTHING = re.compile("(?!)")
 _NUMBER = re.compile(r"(?<=blocks[._])\d+(?=[._])")
-# BFL's layers whose shapes tell FLUX.2, by its ratio of rows to inputs.
-_TELLING = re.compile(r"(?:single_blocks[._]\d+[._](linear[12])|double_blocks[._]\d+[._](?:img|txt)_(mlp[._][02]))$")
-_FLUX2_RATIOS = {"linear1": (9, 1), "linear2": (1, 4), "mlp.0": (6, 1), "mlp.2": (1, 3)}
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None, layout: La
     """Any layout of keys.
 
     settings   what the file's header, or the config beside it, says of scales; None is nothing
-    layout     a family's whose layers are known beside FLUX.1's and FLUX.2's
+    layout     a family's whose layers are known beside those of the family that the file tells
 
     Raises UserError, without the file's name, on layers that no family has, other kinds of adapters, and matrices that
     don't go together.
@@ -93,7 +91,8 @@ def read_keys(state: Mapping[str, Tensor], settings: Settings | None, layout: La
     if not modules:
         what = "only a text encoder's part" if left_out else "no LoRA matrices"
         raise UserError(f"adapter: holds {what}; is this another file?")
-    layers = _layers(_family(modules).blocks, UNO, layout.blocks if layout else {})
+    own = _family(modules)
+    layers = _layers(own.blocks, *own.programs.values(), layout.blocks if layout else {})
     targets = re.compile(layout.targets) if layout else _NOTHING
     named = {name: _named(name, layers, targets) for name in modules}
     layouts = list(dict.fromkeys(layout for layout, _, _ in named.values()))
@@ -160,17 +159,21 @@ def _no_layout(keys: list[str]) -> UserError:
 
 
 def _family(modules: Mapping[str, _Matrices]) -> Layout:
-    """The family whose BFL names the file has; FLUX.1 where both would read it alike."""
-    named = layout_of(f"{name}." for name in modules)
-    if named in (FLUX2, QWEN):
-        return named
+    """The family whose names the file has, or whose layers' shapes; the first where several would read it alike."""
+    return layout_of(f"{name}." for name in modules) or next(
+        (layout for layout in layouts() if _has_ratios(layout, modules)), layouts()[0]
+    )
+
+
+def _has_ratios(layout: Layout, modules: Mapping[str, _Matrices]) -> bool:
     for name, module in modules.items():
-        match, down, up = _TELLING.search(name), module.down, module.up
-        if match and down is not None and up is not None and down.ndim == up.ndim == 2:
-            rows, inputs = _FLUX2_RATIOS[(match[1] or match[2]).replace("_", ".")]
-            if up.shape[0] * inputs == down.shape[1] * rows:
-                return FLUX2
-    return FLUX
+        down, up = module.down, module.up
+        rows, inputs = next((ratio for layer, ratio in layout.ratios.items() if re.search(layer, name)), (0, 0))
+        if not rows or down is None or up is None or not down.ndim == up.ndim == 2:
+            continue
+        if up.shape[0] * inputs == down.shape[1] * rows:
+            return True
+    return False
 
 
 def _layers(*tables: Blocks) -> dict[str, list[str]]:

@@ -34,14 +34,15 @@ from cgrpo.policies.adapters.files import (
     write_adapter,
 )
 from cgrpo.policies.adapters.keys import State, adapter_to_stock, pairs, to_split
-from cgrpo.policies.adapters.layouts import FLUX, Layout, refuse_other_family
+from cgrpo.policies.family import refuse_other_family
+from cgrpo.policies.layouts import Layout
 from cgrpo.weights import refuse_misfit
 
 _NAME = "default"
 _REFERENCE = "reference"  # the frozen starting adapter
 
 
-def add_adapter(transformer: Any, rank: int, seed: int, layout: Layout = FLUX) -> None:
+def add_adapter(transformer: Any, rank: int, seed: int, layout: Layout) -> None:
     """Freeze the transformer (fused as ``layout`` asks) and add a LoRA that trains and, for now, changes nothing.
 
     A ~ N(0, 1 / rank^2) from ``seed`` alone (the global random state is neither read nor moved),
@@ -66,7 +67,7 @@ def add_adapter(transformer: Any, rank: int, seed: int, layout: Layout = FLUX) -
             up.zero_()
 
 
-def merge_start(transformer: Any, path: str | Path, layout: Layout = FLUX) -> str:
+def merge_start(transformer: Any, path: str | Path, layout: Layout) -> str:
     """Add an adapter file's delta to the base weights, in place, before ``add_adapter``; returns its fingerprint.
 
     W = W + B A in fp32, rounded to W's dtype. Any LoRA on linear layers is taken, whatever its ranks.
@@ -106,7 +107,7 @@ def merge_pairs(transformer: Any, split: Mapping[str, Tensor], where: object) ->
         weight.copy_(weight.to(dtype) + delta)
 
 
-def continue_start(transformer: Any, path: str | Path, layout: Layout = FLUX) -> str:
+def continue_start(transformer: Any, path: str | Path, layout: Layout) -> str:
     """Train an adapter file further: a trainable copy of it, of its rank, and a frozen one; returns its fingerprint.
 
     The frozen copy is what ``reference_policy`` then shows. Raises UserError if it doesn't fit.
@@ -211,8 +212,8 @@ def load_adapter(
     transformer: Any,
     path: str | Path,
     origin: Origin | None = None,
-    layout: Layout = FLUX,
     *,
+    layout: Layout,
     base_differs: bool = False,
 ) -> dict[str, str]:
     """Load an adapter file into the transformer's adapter; returns the file's header.

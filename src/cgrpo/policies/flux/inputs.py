@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cgrpo.algorithm import shifted_sigmas
 from cgrpo.policies.encodings.latents import Geometry, grid_ids, pack
 from cgrpo.policies.encodings.text import TextEncoders, Window
 from cgrpo.policies.settings import PositionScheme
@@ -88,3 +89,13 @@ def position_ids(
         grids.append(grid_ids(size, 3, 0, (row if scheme in "dh" else 0, column if scheme in "dw" else 0)))
         row, column = row + size[0], column + size[1]
     return torch.cat(grids)
+
+
+def flux_sigmas(steps: int, tokens: int) -> Tensor:
+    """FLUX's grid, whose shift depends on the number of tokens (algorithm.shifted_sigmas)."""
+    return shifted_sigmas(steps, "flux", tokens)
+
+
+def uno_sigmas(steps: int, tokens: int) -> Tensor:
+    """The grid of UNO's pipeline (algorithm.shifted_sigmas)."""
+    return shifted_sigmas(steps, "uno", tokens)

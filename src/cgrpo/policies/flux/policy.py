@@ -16,9 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX
 from cgrpo.policies.checkpoints import load_together
 from cgrpo.policies.conditions import PlacedCondition
 from cgrpo.policies.flux.checkpoint import (
@@ -29,6 +27,7 @@ from cgrpo.policies.flux.checkpoint import (
     refuse_unscaled,
     save_pipeline,
 )
+from cgrpo.policies.flux.family import FAMILY
 from cgrpo.policies.flux.inputs import FluxGeometry, FluxPrompts, windows
 from cgrpo.policies.flux.single_file import read_autoencoder, read_transformer
 from cgrpo.policies.lora import keep_exact_time
@@ -56,7 +55,7 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
     settings.guidance is distilled guidance, without effect where the transformer has no guidance embedding.
     """
 
-    layout = FLUX
+    family = FAMILY
     prompts_type = FluxPrompts
     stock = STOCK
     published = "FLUX.1-dev"
@@ -97,12 +96,6 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
             save_pipeline(settings, transformer, parts, folder)
         else:
             super().save_whole(settings, transformer, folder)
-
-    def sigmas(self, steps: int, shift: float | str) -> Tensor:
-        """The rules known by name are "flux" and "uno" (algorithm.shifted_sigmas)."""
-        if isinstance(shift, str) and shift not in ("flux", "uno"):
-            raise UserError(f"sampling.shift = {shift!r}: this policy knows numbers, flux and uno")
-        return shifted_sigmas(steps, shift, self.latent_shape[0])
 
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[FluxCondition]:
         text_NLC, pooled_NC = self.texts(batch.prompts)

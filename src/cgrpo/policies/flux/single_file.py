@@ -19,8 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX, SWAPPED
 from cgrpo.policies.checkpoints import refuse_integers
+from cgrpo.policies.flux.family import LAYOUT
+from cgrpo.policies.layouts import SWAPPED
 from cgrpo.weights import misshapen, refuse_misfit, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def transformer_plan(keys: Iterable[str]) -> Plan:
     blocks = {m[0] for key in keys if (m := re.match(r"(single_)?transformer_blocks\.\d+", key))}
     for block in {"", *blocks}:
         ours, _, number = block.partition(".")
-        theirs, table = FLUX.blocks[ours]
+        theirs, table = LAYOUT.blocks[ours]
         for module, parts in table.items():
             for leaf in ("weight", "bias"):
                 stacked = [".".join(filter(None, (block, part, leaf))) for part in parts]

@@ -1,5 +1,5 @@
 """What FLUX.2's transformer takes beside latents: text states, the position ids of target and references, and its stock
-pipeline's schedule, which depends on the tokens."""
+pipeline's schedule, which depends on the tokens, and sizes of references."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import Geometry, grid_ids
 from cgrpo.policies.encodings.text import TextEncoders, Window
 
@@ -73,6 +75,27 @@ class Flux2Geometry(Geometry):
         ids_LD = torch.zeros(count, 4)
         ids_LD[:, 3] = torch.arange(count)
         return ids_LD
+
+
+def limit_area(image: Image.Image, side: int, multiple: int) -> Image.Image:
+    """A reference as Flux2KleinPipeline (1024) prepares them; ``side`` * ``side`` are the most pixels that it may have.
+
+    Larger ones are scaled down to it (LANCZOS, in the picture's own mode), smaller ones stay; both sides are cropped,
+    centred, to multiples of ``multiple``. Raises UserError if nothing is left of a side.
+    """
+    most = side**2
+    width, height = image.size
+    if width * height > most:
+        scale = math.sqrt(most / (width * height))
+        image = image.resize((max(int(width * scale), 1), max(int(height * scale), 1)), Image.Resampling.LANCZOS)
+    target_width, target_height = (side // multiple * multiple for side in image.size)
+    if not (target_width and target_height):
+        raise UserError(
+            f"a reference of {width} x {height} pixels has a side of less than {multiple} within {most} pixels; "
+            "crop it squarer, or give a larger one"
+        )
+    left, top = (image.width - target_width) // 2, (image.height - target_height) // 2
+    return image.crop((left, top, left + target_width, top + target_height)).convert("RGB")
 
 
 def flux2_sigmas(steps: int, tokens: int) -> Tensor:

@@ -14,9 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import FLUX2
 from cgrpo.policies.conditions import PlacedCondition, guided
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.flux2.checkpoint import (
@@ -28,7 +26,8 @@ from cgrpo.policies.flux2.checkpoint import (
     flux2_models,
     read_qwen,
 )
-from cgrpo.policies.flux2.inputs import Flux2Geometry, Flux2Prompts, flux2_sigmas, windows
+from cgrpo.policies.flux2.family import FAMILY
+from cgrpo.policies.flux2.inputs import Flux2Geometry, Flux2Prompts, windows
 from cgrpo.policies.lora import keep_exact_time
 from cgrpo.policies.models import Model
 from cgrpo.policies.referenced import ReferencedPolicy
@@ -97,7 +96,7 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
     settings.guidance is the scale of classifier-free guidance while training, 1 or more; 1 is off, for half the cost.
     """
 
-    layout = FLUX2
+    family = FAMILY
     most_references = 10  # FLUX.2's announcement names as many; the stock code has no limit
     also_encoded = (NEGATIVE,)
     codec_type = Flux2Codec
@@ -133,14 +132,6 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
 
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> Flux2Geometry:
         return Flux2Geometry(pixels, channels, grid)
-
-    def sigmas(self, steps: int, shift: float | str) -> Tensor:
-        """The rule known by name is "flux2"."""
-        if shift == "flux2":
-            return flux2_sigmas(steps, self.latent_shape[0])
-        if isinstance(shift, str):
-            raise UserError(f"sampling.shift = {shift!r}: this policy knows numbers and flux2")
-        return shifted_sigmas(steps, shift)
 
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[Flux2Condition]:
         text_NLC, _ = self.texts([*batch.prompts, *([NEGATIVE] if guidance != 1 else [])])

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 from torch import Tensor, nn
 
+from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import Geometry, LatentCodec, Latents, pack
-from cgrpo.policies.encodings.preprocess import stretch_to_area
 from cgrpo.policies.encodings.text import PicturedPrompt
 from cgrpo.policies.settings import Posterior
 
@@ -39,7 +39,7 @@ PICTURE = "Picture {}: <|vision_start|>{}<|vision_end|>"
 
 def pictured(prompts: Sequence[str], references: Sequence[Sequence[Image]], negative: str) -> list[PicturedPrompt]:
     """Every prompt with its task's references as the text encoder reads them, then ``negative`` with those of each."""
-    read = [tuple(stretch_to_area(p.convert("RGB"), READ_SIDE) for p in pictures) for pictures in references]
+    read = [tuple(fit_area(p, READ_SIDE) for p in pictures) for pictures in references]
     texts = (*prompts, *([negative] * len(prompts)))
     return [PicturedPrompt(text, pictures) for text, pictures in zip(texts, read * 2, strict=True)]
 
@@ -85,6 +85,24 @@ class QwenEditPrompts:
                 **seen,
             ).last_hidden_state
         return states_NLC[0, DROPPED:]
+
+
+def fit_area(image: Image, side: int, multiple: int = 32) -> Image:
+    """A reference as QwenImageEditPlusPipeline (1024) prepares them, of about ``side`` * ``side`` pixels.
+
+    Stretched to it (LANCZOS) at its own aspect ratio, sides rounded to multiples of 32, and so of ``multiple``. Raises
+    UserError if nothing is left of a side.
+    """
+    picture = image.convert("RGB")
+    ratio = picture.width / picture.height
+    width = math.sqrt(side * side * ratio)
+    size = (round(width / 32) * 32, round(width / ratio / 32) * 32)
+    if not all(size):
+        raise UserError(
+            f"a reference of {picture.width} x {picture.height} pixels is too narrow for a square of {side}; crop it "
+            "squarer"
+        )
+    return picture.resize(size, Resampling.LANCZOS)
 
 
 def padded(states: Sequence[Tensor], length: int) -> tuple[Tensor, Tensor]:

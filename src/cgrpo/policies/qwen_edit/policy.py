@@ -17,9 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from cgrpo.algorithm import shifted_sigmas
 from cgrpo.errors import UserError
-from cgrpo.policies.adapters.layouts import QWEN
 from cgrpo.policies.conditions import ReferencedCondition, guided
 from cgrpo.policies.encodings.text import PicturedPrompt
 from cgrpo.policies.memory import on_device
@@ -33,6 +31,7 @@ from cgrpo.policies.qwen_edit.checkpoint import (
     load_processor,
     qwen_models,
 )
+from cgrpo.policies.qwen_edit.family import FAMILY
 from cgrpo.policies.qwen_edit.inputs import (
     PER_REFERENCE,
     QwenEditCodec,
@@ -40,7 +39,6 @@ from cgrpo.policies.qwen_edit.inputs import (
     QwenEditPrompts,
     padded,
     pictured,
-    qwen_sigmas,
 )
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
@@ -86,7 +84,7 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
     settings.guidance is the scale of classifier-free guidance while training, 1 or more; 1 is off, for half the cost.
     """
 
-    layout = QWEN
+    family = FAMILY
     block_lists = ("transformer_blocks",)
     input_layer = "img_in"
     most_references = 3  # as the models' pages say
@@ -134,14 +132,6 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
 
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> QwenEditGeometry:
         return QwenEditGeometry(pixels, channels, grid)
-
-    def sigmas(self, steps: int, shift: float | str) -> Tensor:
-        """The rule known by name is "qwen"."""
-        if shift == "qwen":
-            return qwen_sigmas(steps, self.latent_shape[0])
-        if isinstance(shift, str):
-            raise UserError(f"sampling.shift = {shift!r}: this policy knows numbers and qwen")
-        return shifted_sigmas(steps, shift)
 
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[QwenEditCondition]:
         latents = self.reference_latents(batch, parts)
