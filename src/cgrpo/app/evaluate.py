@@ -158,7 +158,10 @@ def show_outcome(outcome: Outcome) -> int:
     if not outcome.is_main:
         return code
     suite, photographs = outcome.suite, outcome.suite.facts.get("photographs")
-    print(f"{suite.name}: {len(suite.rows)} rows" + (f", photographs: {photographs['kind']}" if photographs else ""))
+    published = suite.facts.get("published rows")
+    known = f" of {published} published" if published else ""
+    known += f", photographs: {photographs['kind']}" if photographs else ""
+    print(f"{suite.name}: {len(suite.rows)} rows{known}")
     means = {
         (row["method"], Column(row["metric"], row["protocol"], row.get("reference"))): row["mean"]
         for row in outcome.summary

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cgrpo.data.archives import Files
+from cgrpo.data.benchmarks import described
 from cgrpo.data.neighbours import CAPTIONS, PROMPT_ENDING, neighbours, texts_of
 from cgrpo.data.parts import training_folder
 from cgrpo.data.tasks import Entry, Fault
@@ -53,6 +54,7 @@ def read(folder: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
         try:
             with reading(text):
                 fields = {"prompt": read_text(text).strip(), "references": list(map(str, pictures))}
+                fields["meta"] = described("MultiBanana", text.parent.name, [""] * len(pictures))
             yield Entry(fields, str(text), name, whole_paths)
         except UserError as error:
             yield Fault(name, str(error))

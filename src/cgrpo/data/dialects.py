@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cgrpo.data import syncd_files
+from cgrpo.data import benchmarks, syncd_files
 from cgrpo.data.tasks import Entry, LeftOut
 from cgrpo.errors import UserError
 
@@ -215,4 +215,8 @@ DIALECTS = {
     "UNO-1M": Dialect(is_uno, translate_uno, uno_folder),
     "Flow-Factory": Dialect(is_flow_factory, translate_flow_factory),
     "UniRL": Dialect(is_unirl, translate_unirl),
+    **{
+        name: Dialect(rows.fields.issubset, benchmarks.translator(name), rows.folder)
+        for name, rows in benchmarks.BENCHMARKS.items()
+    },
 }

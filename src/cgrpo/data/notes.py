@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 from cgrpo.data.archives import is_private
+from cgrpo.data.benchmarks import ROWS, benchmark_of
 from cgrpo.data.captions import remarks
 from cgrpo.data.neighbours import CAPTIONS
 from cgrpo.data.readers import locate
@@ -16,6 +17,8 @@ from cgrpo.types import Task
 def notes_on(path: Path, rows: Rows) -> Iterator[str]:
     """Sentences on the set at ``path``, none where nothing is remarkable."""
     tasks = [row for row in rows if isinstance(row, Task)]
+    if name := benchmark_of(tasks):
+        yield f"{name}: {len(tasks)} rows; as published it has {ROWS[name]}"
     if captions := sum(_is_own_caption(task) for task in tasks):
         yield (
             f"{captions} prompts are the captions of their own references (a .txt next to a picture). The task is to "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cgrpo.data.archives import Files, table, within
+from cgrpo.data.benchmarks import OMNICONTEXT
 from cgrpo.data.columns import Place, Table
 from cgrpo.data.dialects import SUBJECTS200K_VALUES, is_subjects200k, translate_subjects200k
 from cgrpo.data.fields import IMAGES, PICTURES, REFERENCES, TARGETS, VALUES, common_name, condition_name
@@ -43,6 +44,7 @@ def _rows(file: Path, prefix: str) -> Iterator[Entry | LeftOut]:
     description = opened.columns.get("description")
     composites = is_subjects200k(opened.columns, description.fields if description else ())
     values = SUBJECTS200K_VALUES if composites else VALUES
+    values += OMNICONTEXT if {*OMNICONTEXT} <= opened.columns.keys() else ()
     pictures = ["image"] if composites else _picture_columns(opened)
     for number, row in enumerate(opened.rows([name for name in values if name in opened.columns], pictures)):
         row["id"] = id_of(row) or f"{prefix}{number}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cgrpo.data import captions, manifests, parquet, shards
+from cgrpo.data import benchmarks, captions, manifests, parquet, shards
 from cgrpo.data.dialects import translated
 from cgrpo.data.parts import TRAIN
 from cgrpo.data.syncd_files import metadata_files
@@ -35,7 +35,14 @@ def _read_syncd(folder: Path, root: Path | None) -> Iterable[Entry | Fault]:
         yield from manifests.read(file, root)
 
 
+def _read_lists(folder: Path, root: Path | None) -> Iterable[Entry | Fault]:
+    for file in benchmarks.lists(folder):
+        yield from (benchmarks.with_subset(entry, file) for entry in manifests.read(file, root or folder))
+
+
 LAYOUTS = {  # the first that recognises a path reads it
+    "DreamBench++": Layout(lambda path: bool(benchmarks.captions_of(path)), benchmarks.read_dreambench_plus),
+    "benchmark": Layout(lambda path: bool(benchmarks.lists(path)), _read_lists),
     "SynCD": Layout(lambda path: path.is_dir() and bool(metadata_files(path)), _read_syncd),
     "list": Layout(manifests.recognises, manifests.read),
     "WebDataset": Layout(shards.recognises, shards.read),

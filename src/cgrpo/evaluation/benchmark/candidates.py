@@ -140,7 +140,8 @@ def _of_row(
 ) -> Candidate:
     photos = tuple(suite.photos[name] for name in row.subjects)
     if len(row.subjects) == 1:  # those that it was shown first: rows of one subject may be shown others
-        photos = (tuple(dict.fromkeys((*row.references, *photos[0]))),)
+        shown = [name for name in row.references if name in photos[0]]
+        photos = (tuple(dict.fromkeys((*shown, *photos[0]))),)
     texts = (row.prompt_index, row.prompt, row.subject_kind, row.prompt_kind)
     return Candidate(method, row.subjects, row.words, *texts, seed, picture, files, photos, row.case)
 

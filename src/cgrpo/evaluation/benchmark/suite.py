@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgrpo import fingerprint
 from cgrpo.data import read_tasks
+from cgrpo.data.benchmarks import ROWS, benchmark_of
 from cgrpo.errors import UserError
 from cgrpo.evaluation.metrics import Scorer, describe_metrics
 from cgrpo.types import Task
 
+SHORT = 24  # characters of a phrase in names: a picture's name has those of all its subjects
 Masks = Mapping[tuple[str, str], tuple[Path, int]]
 
 
@@ -115,57 +118,82 @@ def manifest_suite(path: Path | str, root: Path | str | None = None, limit: int 
 
     Tasks whose meta has the same ``subject_id``, or else those with the same references, are one subject. It is called
     by its subject word or its first reference's name, and numbered where two would have one name. All references of a
-    task are shown to the policy; protocol "one" scores against the first. Masks count as in training. A task's
-    target is a real picture that follows its prompt. Its meta may have a ``subject_kind`` (or SynCD's category) such
-    as "live", and a ``prompt_kind`` such as "property". Raises UserError.
+    task are shown to the policy; protocol "one" scores against the first. In benchmarks with several references each
+    reference is a subject of its own, unless the row says that it shows none, such as a style. Masks count as in
+    training. A task's target is a real picture that follows its prompt. Its meta may have a ``subject_kind`` (or
+    SynCD's category) such as "live", and a ``prompt_kind`` such as "property". Raises UserError.
     """
     path, root = Path(path), None if root is None else Path(root)
     tasks = read_tasks(path, root, limit)
+    for task in tasks:
+        if not task.references:
+            raise UserError(f"manifest {path}, record {task.id}: has no reference to compare with")
     names = _names(tasks)
-    rows, counts = [], dict.fromkeys(names.values(), 0)
+    rows: list[SuiteRow] = []
+    counts: Counter[tuple[str, ...]] = Counter()
     photos: dict[str, tuple[str, ...]] = {}
     masks: dict[tuple[str, str], tuple[Path, int]] = {}
     for number, task in enumerate(tasks):
-        name = names[_subject(task)]
-        if not task.references:
-            raise UserError(f"manifest {path}, record {task.id}: has no reference to compare with")
         shown = tuple(str(file.absolute()) for file in task.references)
-        photos[name] = tuple(dict.fromkeys((*photos.get(name, ()), *shown)))
-        for shown_file, mask in zip(shown, task.masks, strict=False):
-            if mask is not None:
-                masks[name, shown_file] = (mask, task.mask_threshold)
+        subjects = {names[one.identity]: one for one in _subjects(task)}
+        for name, subject in subjects.items():
+            own = [shown[place] for place in subject.places]
+            photos[name] = tuple(dict.fromkeys((*photos.get(name, ()), *own)))
+            for place in subject.places if task.masks else ():
+                if (mask := task.masks[place]) is not None:
+                    masks[name, shown[place]] = (mask, task.mask_threshold)
         rows.append(
             SuiteRow(
                 number,
-                (name,),
-                (task.subject,),
+                tuple(subjects),
+                tuple(subject.word for subject in subjects.values()),
                 shown,
-                counts[name],
+                counts[tuple(subjects)],
                 task.prompt,
                 subject_kind=str(task.meta.get("subject_kind") or task.meta.get("category") or ""),
                 prompt_kind=str(task.meta.get("prompt_kind") or ""),
                 target=str(task.target.absolute()) if task.target else None,
             )
         )
-        counts[name] += 1
+        counts[tuple(subjects)] += 1
+    benchmark = benchmark_of(tasks)
     texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
-    conditions: dict[str, Any] = {"benchmark": f"manifest {path.name}", "rows": fingerprint.of_text(texts)[:16]}
-    conditions |= {"masks": len(masks)} if masks else {}
-    return Suite(path.name, Path(), rows, photos, conditions, masks=masks)
+    conditions: dict[str, Any] = {"benchmark": benchmark or f"manifest {path.name}"}
+    conditions |= {"rows": fingerprint.of_text(texts)[:16]} | ({"masks": len(masks)} if masks else {})
+    facts = {"published rows": ROWS[benchmark]} if benchmark else {}
+    return Suite(benchmark or path.name, Path(), rows, photos, conditions, facts, masks)
 
 
-def _subject(task: Task) -> Hashable:
-    return task.subject_id or task.references
+class _Subject(NamedTuple):
+    """A subject of a task: what tells it from others, what it is called by, its word, which references show it."""
+
+    identity: Hashable
+    called: str
+    word: str
+    places: Sequence[int]
+
+
+def _subjects(task: Task) -> list[_Subject]:
+    phrases = task.meta.get("phrases", []) if benchmark_of([task]) else []
+    several = [
+        _Subject(task.references[place], phrase[:SHORT] or f"{task.id}-{place + 1}", phrase, [place])
+        for place, phrase in enumerate(phrases)
+        if phrase is not None
+    ]
+    called = task.subject_id or task.subject or task.references[0].stem
+    one = _Subject(task.subject_id or task.references, called, task.subject, range(len(task.references)))
+    return several or [one]
 
 
 def _names(tasks: Sequence[Task]) -> dict[Hashable, str]:
     """A name for each subject, safe as a folder's."""
     names: dict[Hashable, str] = {}
-    for task in tasks:
-        if _subject(task) in names:
+    taken: set[str] = set()
+    for subject in (subject for task in tasks for subject in _subjects(task)):
+        if subject.identity in names:
             continue
-        words = task.subject_id or task.subject or (task.references[0].stem if task.references else "")
-        name = re.sub(r"[^\w-]+", "_", words).strip("_").lower()[:60] or "subject"
+        name = re.sub(r"[^\w-]+", "_", subject.called).strip("_").lower()[:60] or "subject"
         numbered = (f"{name}-{number}" for number in itertools.count(2))  # which may be another's own name
-        names[_subject(task)] = next(free for free in itertools.chain([name], numbered) if free not in names.values())
+        names[subject.identity] = next(free for free in itertools.chain([name], numbered) if free not in taken)
+        taken.add(names[subject.identity])
     return names
