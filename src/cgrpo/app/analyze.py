@@ -114,7 +114,7 @@ def alignment(study: Folder, /, *, scores: Folder | None = None, out: Folder) ->
     """Which reward agrees with people's ratings, and how far anything could (Table 6).
 
     Args:
-        study: folder of a study made with cgrpo study create --mode rating
+        study: folder of a study made with cgrpo study create --mode rating, or of DreamBench++'s ratings
         scores: scores of the same pictures, the --out of cgrpo evaluate (default: those the study was made from)
         out: folder for alignment.json, .md and .html
     """
@@ -203,7 +203,8 @@ cgrpo analyze gradients outputs/run
 cgrpo analyze gradients --recipe forward --out outputs/base-forward"""
 ALIGNMENT_EXAMPLES = """\
 cgrpo analyze alignment ratings --out alignment
-cgrpo analyze alignment ratings --scores more-scores --out alignment"""
+cgrpo analyze alignment ratings --scores more-scores --out alignment
+cgrpo analyze alignment dreambench_plus --out alignment"""
 
 app = group(
     "analyze",

@@ -14,6 +14,7 @@ from cgrpo.evaluation.show.table import DASH, Cell, Table, interval, number
 from cgrpo.files import json_text, write_text, writing
 from cgrpo.scores import read_scores
 from cgrpo.statistics import Interval
+from cgrpo.study import dreambench_plus
 from cgrpo.study.manifest import read_study
 from cgrpo.study.report.tables import NAMES
 from cgrpo.study.report.write import read_answers
@@ -36,7 +37,12 @@ TITLE = "Which reward sees what people see"
 
 def find_alignment(folder: Path, scores: Path | None = None) -> list[QuestionAlignment]:
     """Of a rating study in ``folder`` and the rows in ``scores`` (default: those that it was made from), by question;
-    questions without an answer are left out. Raters whom the rule excludes don't count. Raises UserError."""
+    questions without an answer are left out. Raters whom the rule excludes don't count. ``folder`` may hold
+    DreamBench++'s ratings instead; GPT-4o's then count as a metric. Raises UserError."""
+    if dreambench_plus.is_ratings(folder):
+        more = read_scores(scores) if scores else []
+        published = dreambench_plus.as_study(dreambench_plus.read_ratings(folder))
+        return [align(rated, [*rows, *more], question, question) for question, rated, rows in published if rated]
     study = read_study(folder)
     if study.mode != "rating":
         raise UserError(f"{folder}: pictures were compared, not rated; make a study with --mode rating for this")
@@ -60,9 +66,13 @@ def write_alignment(folder: Path, scores: Path | None, out: Path) -> Path:
     """alignment.json, .md and .html in ``out``; returns the page. Raises UserError."""
     results = find_alignment(folder, scores)
     shown = [*map(_table, results), *(_differences(one) for one in results if one.differences), paper_table()]
+    published = dreambench_plus.read_ratings(folder) if dreambench_plus.is_ratings(folder) else []
+    agreements = [dreambench_plus.agreement(one) for one in published]
+    shown += [_agreement_table(question, agreements) for question in dreambench_plus.QUESTIONS if agreements]
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         table = {"draws": DRAWS, "questions": [asdict(one) for one in results]}
+        table |= {"agreement": [asdict(one) for one in agreements]} if agreements else {}
         write_text(out / "alignment.json", json_text(table, indent=1, ensure_ascii=False) + "\n")
         write_text(out / "alignment.md", "\n\n".join([f"# {TITLE}", *(one.markdown() for one in shown)]) + "\n")
         write_text(out / "alignment.html", _page(results, shown).render())
@@ -118,6 +128,37 @@ def _differences(result: QuestionAlignment) -> Table:
     note = "Difference of the two Spearman correlations, on the same bootstrapped pictures."
     title = f"{NAMES.get(result.question, result.question).capitalize()}: the best beside the others"
     return Table(title, note, ["Best", "Other", "pictures", "difference", "95 %"], rows, "llrrr")
+
+
+def _agreement_table(question: str, agreements: Sequence[dreambench_plus.Agreement]) -> Table:
+    """DreamBench++'s agreement of people and GPT-4o, method by method, beside the published figures."""
+    rows: list[list[str | Cell]] = []
+    for one in (one for one in agreements if one.question == question):
+        printed = dreambench_plus.PUBLISHED.get(one.method) if question == "identity" else None
+        people, gpt, spread = printed or (math.nan, math.nan, math.nan)
+        rows.append(
+            [
+                one.method,
+                str(one.pictures),
+                number(one.alpha_people),
+                _give_or_take(one.alpha_gpt, one.alpha_gpt_spread),
+                number(one.pearson_people),
+                _give_or_take(one.pearson_gpt, one.pearson_gpt_spread),
+                number(people),
+                _give_or_take(gpt, spread),
+            ]
+        )
+    note = (
+        "Krippendorff's alpha of intervals and Pearson's correlation, between the groups of people and of GPT-4o with "
+        "a group, by DreamBench++'s own arithmetic. Published: Pearson's, of concept preservation alone."
+    )
+    pair = ["people", "GPT-4o"]
+    head = ["Method", "pictures", *(f"{kind}, {who}" for kind in ("alpha", "Pearson", "published") for who in pair)]
+    return Table(f"DreamBench++: agreement on {NAMES.get(question, question)}", note, head, rows, "lrrrrrrr")
+
+
+def _give_or_take(value: float, spread: float) -> str:
+    return number(value) + (f" \N{PLUS-MINUS SIGN} {number(spread)}" if math.isfinite(spread) else "")
 
 
 def paper_table() -> Table:
