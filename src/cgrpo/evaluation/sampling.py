@@ -124,8 +124,9 @@ def follow(policy: Policy, batch: Batch, x_NLC: Tensor, sigmas: Tensor, chunk: i
     pictures = []
     for first in range(0, len(batch), chunk):
         rows = slice(first, first + chunk)
-        velocity = functools.partial(policy.velocity, cond=policy.encode(batch.select(rows)))
-        pictures.append(policy.decode(integrate(velocity, x_NLC[rows].to(policy.device, policy.dtype), sigmas)))
+        with torch.no_grad(), policy.shared_prefix(policy.encode(batch.select(rows))) as cond:
+            velocity = functools.partial(policy.velocity, cond=cond)
+            pictures.append(policy.decode(integrate(velocity, x_NLC[rows].to(policy.device, policy.dtype), sigmas)))
     return torch.cat(pictures)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from cgrpo.errors import UserError
 from cgrpo.policies.settings import PolicySettings
@@ -67,6 +67,9 @@ class Policy(ABC, Generic[C]):
     Guidance is the policy's own business. Distilled or by a second forward without the prompt, its scale and what
     a negative prompt needs are part of the condition, and ``velocity`` gives the guided velocity, with gradient.
     """
+
+    has_prefix: ClassVar[bool] = False
+    """Whether ``shared_prefix`` has anything to share."""
 
     height: int
     width: int
@@ -150,6 +153,16 @@ class Policy(ABC, Generic[C]):
 
         The only method that gradients pass through. Deterministic: rollout and replay rest on it.
         """
+
+    @contextmanager
+    def shared_prefix(self, cond: C) -> Iterator[C]:
+        """Within it: ``cond``, whose velocities share what depends on nothing but ``cond`` and the weights.
+
+        That is evaluated once, here. Gradients of all backwards within it are summed, and go through it in one backward
+        on leaving: exact, and not before. Without gradients the condition serves after leaving, too, until the weights
+        change. Most policies have nothing to share: their references and texts see the picture, or its sigma.
+        """
+        yield cond
 
     @abstractmethod
     def encode_targets(self, pictures: Sequence[Image]) -> Tensor:

@@ -82,6 +82,7 @@ def guided(
     scale_N: Tensor,
     gradient: GuidanceGradient = "both",
     keep_length: bool = False,
+    together: bool = True,
 ) -> Tensor:
     """v = v_negative + scale * (v_cond - v_negative), sample by sample; arXiv 2207.12598 with w = scale - 1.
 
@@ -89,12 +90,13 @@ def guided(
     scale_N    1 gives v_cond
     gradient   "both": through both halves, which go through the model in one batch. "conditional": the negative half
                is a constant and is computed first, by itself: a backward costs and keeps no more than without guidance
+    together   whether the halves can share a batch: their conditions can be joined
     keep_length   give every token of v the Euclidean length of v_cond's, as Qwen-Image's pipelines do
 
     The model sees the same batches with and without gradients, so rollout and replay agree.
     """
-    if gradient == "conditional":
-        with torch.no_grad():
+    if gradient == "conditional" or not together:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and gradient == "both"):
             away_NLC = forward(x_NLC, sigma_N, negative)
         toward_NLC = forward(x_NLC, sigma_N, cond)
     else:

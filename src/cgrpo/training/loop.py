@@ -5,13 +5,14 @@ Each method is a folder with its settings, which import no torch, and its loop: 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -113,9 +114,10 @@ class Loop(ABC, Generic[C]):
     def encode(self, batch: Batch, most: int) -> list[tuple[list[int], Condition]]:
         """The batch in parts of at most ``most`` tasks whose references have equal sizes: (rows, their condition).
 
-        With a sharded base all processes must make equally many forwards, so each task is a part of its own.
+        With a sharded base all processes must make equally many forwards, so each task is a part of its own. So it is
+        where a prefix is shared: that of one task alone is then in memory.
         """
-        alike = self.policy.alike(batch, 1 if self.runtime.sharded else max(1, most))
+        alike = self.policy.alike(batch, 1 if self.runtime.sharded or self.policy.has_prefix else max(1, most))
         return list(zip(alike, self.policy.encode_parts(batch, alike), strict=True))
 
     def step(self, accepts: Callable[[float], bool] = lambda norm: True) -> float:
@@ -203,6 +205,7 @@ class MicroBatch(NamedTuple, Generic[P]):
     """B pairs of a part, with their credit; ``weight`` turns the sum of their losses into a share of the mean.
 
     ``counts``: how many pairs in a row share each of the velocity's inputs.
+    ``cond``, ``base``: the condition of the part's samples, for the policy and for its reference.
     A weight of 0 marks a forward and backward that a process makes only because others still have work.
     """
 
@@ -211,6 +214,8 @@ class MicroBatch(NamedTuple, Generic[P]):
     credit_B: Tensor
     weight: float
     counts: list[int]
+    cond: Any
+    base: Any
 
 
 class GroupLoop(Loop[G]):
@@ -258,9 +263,30 @@ class GroupLoop(Loop[G]):
             runs = counts_U.split(int(training.micro_batch))
             for index_B, counts in zip(mine.split([int(run.sum()) for run in runs]), runs, strict=True):
                 pairs_B = index_B.to(part.sample_M.device)
-                work.append(MicroBatch(part, pairs_B, credit_M[index_B], 1 / pairs, counts.tolist()))
+                credit_B = credit_M[index_B]
+                work.append(MicroBatch(part, pairs_B, credit_B, 1 / pairs, counts.tolist(), part.cond, part.cond))
         if self.runtime.sharded:
             nothing = torch.zeros(1, dtype=torch.long, device=parts[0].sample_M.device)
-            idle = MicroBatch(parts[0], nothing, torch.zeros(1), 0.0, [1])
+            idle = MicroBatch(parts[0], nothing, torch.zeros(1), 0.0, [1], parts[0].cond, parts[0].cond)
             work += [idle] * (self.runtime.largest(len(work)) - len(work))
         return work
+
+    def prefixed(self, work: Sequence[MicroBatch[P]], kl: float) -> Iterator[MicroBatch[P]]:
+        """The micro-batches in order. Those of a part share its prefix (``Policy.shared_prefix``), where there is one.
+
+        The prefix's backward follows the part's last. With a sharded base each micro-batch has its own, as processes
+        have unequal numbers of them in a part.
+        """
+        if self.runtime.sharded or not self.policy.has_prefix:
+            yield from work
+            return
+        for _, micros in itertools.groupby(work, key=lambda micro: id(micro.part)):
+            own, group = list(micros), self.cfg.training.group_size
+            tasks, base = own[0].cond.select(slice(None, None, group)), own[0].base
+            if kl > 0:
+                with torch.no_grad(), self.policy.reference(), self.policy.shared_prefix(tasks) as frozen:
+                    base = frozen.repeat(group)
+            with self.policy.shared_prefix(tasks) as shared:
+                cond = shared.repeat(group)
+                for micro in own:
+                    yield micro._replace(cond=cond, base=base)

@@ -94,7 +94,7 @@ class Forward(GroupLoop[ForwardConfig]):
                 for part in parts:
                     self.add_old_velocity(part)
                 for update in range(self.cfg.training.updates_per_rollout):
-                    for micro in self.micro_batches(parts, credit, update, objective.kl):
+                    for micro in self.prefixed(self.micro_batches(parts, credit, update, objective.kl), objective.kl):
                         loss_B = self.loss(micro, totals, fresh=update == 0)
                         (loss_B.sum() * micro.weight).backward()
                     totals.norms.append(self.step(self.runaway.accepts))
@@ -105,14 +105,15 @@ class Forward(GroupLoop[ForwardConfig]):
             if self.stopped:
                 return
 
+    @torch.no_grad()
     def sample(self, iteration: int, rows: list[int], cond: Condition) -> Noised:
         """Finished samples, each from its own noise; and the levels and noise that they will be trained at."""
         objective, group, seed = self.cfg.objective, self.cfg.training.group_size, self.cfg.training.seed
         positions, shape, device = [self.positions[row] for row in rows], self.policy.latent_shape, self.runtime.device
-        cond = cond.repeat(group)
         x_NLC = GroupNoise(seed, iteration, positions, group, shape).initial(self.policy.dtype, shared=False).to(device)
-        velocity = functools.partial(self.policy.velocity, cond=cond)
-        x0_NLC = integrate(velocity, x_NLC, self.grid, self.cfg.sampling.order)
+        with self.policy.shared_prefix(cond) as shared:
+            velocity = functools.partial(self.policy.velocity, cond=shared.repeat(group))
+            x0_NLC = integrate(velocity, x_NLC, self.grid, self.cfg.sampling.order)
         if objective.shared_noise:
             streams, times = [derive(seed, "levels", iteration, position) for position in positions], group
         else:
@@ -127,7 +128,7 @@ class Forward(GroupLoop[ForwardConfig]):
         return Noised(
             rows,
             positions,
-            cond,
+            cond.repeat(group),
             x0_NLC,
             sample_M=torch.arange(len(x0_NLC), device=device).repeat(objective.levels),
             step_M=steps_at(sigma_M.cpu(), self.sigmas.to("cpu", sigma_M.dtype)),
@@ -144,9 +145,12 @@ class Forward(GroupLoop[ForwardConfig]):
         moved = torch.ones_like(part.sample_M, dtype=torch.bool)
         if not self.old.weights:
             moved = part.sample_M % group % updates > 0
-        with self.old.shown():
-            for index_B in moved.nonzero()[:, 0].split(len(part.x0_NLC)) if moved.any() else ():
-                cond_B = part.cond.select(part.sample_M[index_B])
+        if not moved.any():
+            return
+        with self.old.shown(), self.policy.shared_prefix(part.cond.select(slice(None, None, group))) as shared:
+            cond = shared.repeat(group)
+            for index_B in moved.nonzero()[:, 0].split(len(part.x0_NLC)):
+                cond_B = cond.select(part.sample_M[index_B])
                 x_BLC = part.noised(index_B)
                 part.old_MLC[index_B] = self.policy.velocity(x_BLC, part.sigma_M[index_B], cond_B).to(x_BLC.dtype)
 
@@ -154,7 +158,7 @@ class Forward(GroupLoop[ForwardConfig]):
         """The loss of B (sample, level) pairs [B]; ``fresh`` while the policy is still the one that sampled."""
         objective, part, index_B = self.cfg.objective, micro.part, micro.index_B
         sigma_B, x_BLC, sample_B = part.sigma_M[index_B], part.noised(index_B), part.sample_M[index_B]
-        x0_BLC, cond_B, credit_B = part.x0_NLC[sample_B], part.cond.select(sample_B), micro.credit_B.to(sigma_B)
+        x0_BLC, cond_B, credit_B = part.x0_NLC[sample_B], micro.cond.select(sample_B), micro.credit_B.to(sigma_B)
         v_BLC = self.policy.velocity(x_BLC, sigma_B, cond_B)
         old_BLC = v_BLC.detach() if fresh and not self.old.weights else part.old_MLC[index_B]
         if objective.loss == "nft":
@@ -165,7 +169,7 @@ class Forward(GroupLoop[ForwardConfig]):
         kl_B = torch.zeros_like(loss_B)
         if objective.kl > 0:
             with torch.no_grad(), self.policy.reference():
-                base_BLC = self.policy.velocity(x_BLC, sigma_B, cond_B)
+                base_BLC = self.policy.velocity(x_BLC, sigma_B, micro.base.select(sample_B))
             kl_B = velocity_gap(v_BLC, base_BLC)
             loss_B = loss_B + objective.kl * kl_B
         if micro.weight:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.algorithm import (
+    Velocity,
     Window,
     all_steps,
     clipped_surrogate,
@@ -75,7 +76,7 @@ class GRPO(GroupLoop[GrpoConfig]):
                 totals = Totals(self.runtime.device)
                 numbers = diagnostics(scores_PGR, credit) | self.scoring.numbers(scores_PGR)
                 for update in range(self.cfg.training.updates_per_rollout):
-                    for micro in self.micro_batches(parts, credit, update, objective.kl):
+                    for micro in self.prefixed(self.micro_batches(parts, credit, update, objective.kl), objective.kl):
                         loss_B = self.loss(micro, totals, fresh=update == 0)  # Eq. 7
                         (loss_B.sum() * micro.weight).backward()
                     self.check_ratio(totals)
@@ -84,6 +85,7 @@ class GRPO(GroupLoop[GrpoConfig]):
                 self.average.join(number + 1)
             yield self.ended(number, numbers, batch, images_NHWC)
 
+    @torch.no_grad()
     def sample(self, iteration: int, rows: list[int], cond: Condition) -> Sampled:
         """Groups for some prompts, from noise that each group shares, by stochastic steps (Eq. 13)."""
         settings, group = self.cfg.sampling, self.cfg.training.group_size
@@ -91,12 +93,13 @@ class GRPO(GroupLoop[GrpoConfig]):
         noise = GroupNoise(self.cfg.training.seed, iteration, positions, group, self.policy.latent_shape)
         window, each = self.window(iteration, noise), cond.repeat(group)
         start_NLC = noise.initial(self.policy.dtype).to(self.runtime.device)
-        lead = functools.partial(self.policy.velocity, cond=cond)
-        x_NLC = shared_lead(lead, start_NLC[::group], self.sigmas, window).repeat_interleave(group, 0)
-        velocity = functools.partial(self.policy.velocity, cond=each)
         kind, level = settings.kind, settings.noise_level
-        start = evaluated_once(lead, [group] * len(rows))
-        roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, kind, level, window.lead, start)
+        with self.policy.shared_prefix(cond) as shared:
+            lead = functools.partial(self.policy.velocity, cond=shared)
+            x_NLC = shared_lead(lead, start_NLC[::group], self.sigmas, window).repeat_interleave(group, 0)
+            velocity = functools.partial(self.policy.velocity, cond=shared.repeat(group))
+            start = evaluated_once(lead, [group] * len(rows))
+            roll = rollout(velocity, x_NLC, self.sigmas, window, noise.step, kind, level, window.lead, start)
         sample_M, step_M = roll.sample_M.cpu(), roll.step_M.cpu()
         input_M = step_M * len(each) + torch.where(step_M == window.lead, sample_M - sample_M % group, sample_M)
         return Sampled(rows, positions, each, roll.x_NLC, roll.sample_M, roll.step_M, input_M, roll)
@@ -117,15 +120,18 @@ class GRPO(GroupLoop[GrpoConfig]):
         """The loss of B (sample, step) pairs [B]; ``fresh`` while the policy is still the one that sampled."""
         objective, sampling, roll = self.cfg.objective, self.cfg.sampling, micro.part.roll
         old_logp_B, credit_B = roll.logp_M[micro.index_B], micro.credit_B.to(roll.logp_M)
-        cond_U = micro.part.cond.select(firsts(roll.sample_M[micro.index_B], micro.counts))
-        velocity = evaluated_once(functools.partial(self.policy.velocity, cond=cond_U), micro.counts)
+        sample_U = firsts(roll.sample_M[micro.index_B], micro.counts)
+
+        def velocity(cond: Condition) -> Velocity:
+            return evaluated_once(functools.partial(self.policy.velocity, cond=cond.select(sample_U)), micro.counts)
+
         transitions = (roll, micro.index_B, self.sigmas, sampling.kind, sampling.noise_level)
-        logp_B, mean_BLC, std_B11 = replay_logp(velocity, *transitions)
+        logp_B, mean_BLC, std_B11 = replay_logp(velocity(micro.cond), *transitions)
         loss_B = clipped_surrogate(logp_B, old_logp_B, credit_B, objective.clip)
         kl_B = torch.zeros_like(loss_B)
         if objective.kl > 0:
             with torch.no_grad(), self.policy.reference():
-                _, base_BLC, _ = replay_logp(velocity, *transitions)
+                _, base_BLC, _ = replay_logp(velocity(micro.base), *transitions)
             kl_B = policy_kl(mean_BLC, base_BLC, std_B11)
             loss_B = loss_B + objective.kl * kl_B
         if micro.weight:
