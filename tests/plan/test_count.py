@@ -235,7 +235,7 @@ def test_counts_are_those_of_real_tensors(tmp_path: Path, name: str, like_cuda: 
     assert counted.parameters["transformer"] + counted.trained == numbers
     for parameter in policy.trainable_parameters().values():
         parameter.grad = torch.zeros_like(parameter)
-    condition = counted.condition(policy, samples)
+    condition = counted.condition(policy).repeat(samples)
     given = torch.zeros(samples, *policy.latent_shape), torch.ones(samples), condition
     with policy.reference(), counter() as base, torch.no_grad():
         policy.velocity(*given)

@@ -149,7 +149,7 @@ def test_how_references_are_resized(pipeline, picture: str) -> None:
 
 def test_the_encoder_places_pictures_as_it_was_trained(policy: QwenEditPolicy, pipeline, folder, references) -> None:
     """By rows and columns, which the stock pipeline of diffusers 0.42.1 with transformers 5 does not."""
-    text = policy.read_texts(task(references[:2]))[0]
+    text = policy.read_texts(policy.settings, task(references[:2]))[0]
     assert policy.prompts is not None
     (states_LC,), _ = policy.prompts.encode([text])
     fixed, _ = pipeline.encode_prompt(PROMPT, image=list(text.pictures))

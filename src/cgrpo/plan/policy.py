@@ -18,7 +18,6 @@ from torch import nn
 
 from cgrpo.plan.count import Activations, Block, Counted, Meter, Operations, Tokens, count_call, made_up, parameters
 from cgrpo.policies.build import family_of
-from cgrpo.policies.encodings.latents import PATCH
 from cgrpo.policies.memory import set_checkpointing
 from cgrpo.policies.models import EmptyPolicy, empty_policy, text_tokens
 from cgrpo.policies.settings import Checkpointing, PolicySettings
@@ -118,7 +117,7 @@ class CountedPolicy:
     @cached_property
     def decode(self) -> Counted:
         """What decoding one picture takes, in float32."""
-        scale = self._pixels_per_token // PATCH
+        scale = self.codec.pixels_per_latent
         size = self.settings.height // scale, self.settings.width // scale
         latents = self.codec.raw(torch.empty(1, self.codec.channels, *size, device="meta")).shape
         return count_call(self.autoencoder, lambda: self.autoencoder.decode(torch.empty(latents)))
@@ -133,27 +132,47 @@ class CountedPolicy:
         """Numbers in one sample's condition."""
         empty = self._shallow[""]
         with self._made_up(empty):
-            condition = self.condition(empty.policy, 1)
+            condition = self.condition(empty.policy)
             return sum(value.numel() for value in vars(condition).values() if isinstance(value, torch.Tensor))
 
     @cached_property
-    def base(self) -> int:
-        """Operations of one sample's forward without the adapter."""
+    def _base(self) -> dict[str, int]:
+        """Operations of a forward without the adapter: of a prefix, and of one sample."""
 
         def count(empty: EmptyPolicy) -> dict[str, int]:
-            with self._made_up(empty) as meter, empty.policy.reference(), torch.no_grad():
-                self._velocity(empty.policy, 1)
-            return {"base": meter.operations}
+            with (
+                self._made_up(empty) as meter,
+                empty.policy.reference(),
+                torch.no_grad(),
+                empty.policy.shared_prefix(self.condition(empty.policy)) as cond,
+            ):
+                prefix = meter.operations
+                self._velocity(empty.policy, cond)
+            return {"prefix": prefix, "sample": meter.operations - prefix}
 
-        return self._whole(self._each(count))["base"]
+        return self._whole(self._each(count))
+
+    @cached_property
+    def base(self) -> int:
+        """Operations of one sample's forward without the adapter, and without a prefix that it shares."""
+        return self._base["sample"]
 
     @cached_property
     def operations(self) -> Operations:
+        """Of one sample, without a prefix that it shares."""
+        return self._operations("", self.base, self.samples)
+
+    @cached_property
+    def prefix(self) -> Operations:
+        """Of what all samples of a task share; zero for most families."""
+        return self._operations("prefix ", self._base["prefix"], 1)
+
+    def _operations(self, part: str, base: int, samples: int) -> Operations:
         shallow = self._update(self.samples, "off")
-        whole = {name: number // self.samples for name, number in self._whole(shallow).items()}
-        blocks = sum(n * _of_a_block(shallow, key, "forward") for key, n in self.depth.items()) // self.samples
-        again: dict[Checkpointing, int] = {"off": 0, "selective": whole["forward"] - self.base, "full": blocks}
-        return Operations(self.base, whole["forward"], whole["backward"], again)
+        whole = self._whole(shallow)
+        forward, backward = (whole[part + name] // samples for name in ("forward", "backward"))
+        blocks = sum(n * _of_a_block(shallow, key, f"{part}forward") for key, n in self.depth.items()) // samples
+        return Operations(base, forward, backward, {"off": 0, "selective": forward - base, "full": blocks})
 
     def activations(self, samples: int, mode: Checkpointing) -> Activations:
         """Of one forward and backward of ``samples`` samples.
@@ -166,18 +185,24 @@ class CountedPolicy:
 
     @cache  # noqa: B019 - counted policies stay as long as the process
     def _update(self, samples: int, mode: Checkpointing) -> dict[str, dict[str, int]]:
-        """Of each shallow policy: the operations of a forward and its backward, the bytes that the forward keeps, and
-        those at work beyond them in the forward (ahead) and in the backward (behind)."""
+        """Of each shallow policy: the operations of a forward and its backward, and those of its prefix; the bytes that
+        both forwards keep, and those at work beyond them in the forward (ahead) and in the backward (behind)."""
 
         def count(empty: EmptyPolicy) -> dict[str, int]:
             set_checkpointing(empty.transformer, mode)
-            with self._made_up(empty) as meter:
-                velocity_NLC = self._velocity(empty.policy, samples)
-                forward, kept, ahead = meter.operations, meter.now, meter.peak
+            with self._made_up(empty) as meter, empty.policy.shared_prefix(self.condition(empty.policy, meter)) as cond:
+                prefix = meter.operations
+                if self.family.has_prefix:  # the gradients that other micro-batches have left at it
+                    self._velocity(empty.policy, cond.repeat(samples)).float().square().sum().backward()
+                begin, meter.peak = meter.operations, meter.now
+                velocity_NLC = self._velocity(empty.policy, cond.repeat(samples))
+                turn, kept, ahead = meter.operations, meter.now, meter.peak
                 meter.peak = kept
                 velocity_NLC.float().square().sum().backward()
-            behind, backward = meter.peak - kept, meter.operations - forward
-            return {"forward": forward, "backward": backward, "kept": kept, "ahead": ahead - kept, "behind": behind}
+                end, behind = meter.operations, meter.peak - kept
+            own = {"forward": turn - begin, "backward": end - turn}
+            shared = {"prefix forward": prefix, "prefix backward": meter.operations - end}
+            return own | shared | {"kept": kept, "ahead": ahead - kept, "behind": behind}
 
         return self._each(count)
 
@@ -186,19 +211,20 @@ class CountedPolicy:
         """Bytes at work in a forward of ``samples`` samples without a backward, without the adapter's copies."""
         empty = self._shallow[""]
         with self._made_up(empty) as meter, torch.no_grad():
-            self._velocity(empty.policy, samples)
+            self._velocity(empty.policy, self.condition(empty.policy).repeat(samples))
         return meter.peak - _trained(empty) * self.copied
 
-    def _velocity(self, policy: Any, samples: int) -> torch.Tensor:
-        x_NLC, sigma_N = torch.empty(samples, *policy.latent_shape), torch.empty(samples)
-        return policy.velocity(x_NLC, sigma_N, self.condition(policy, samples))
+    def _velocity(self, policy: Any, cond: Any) -> torch.Tensor:
+        x_NLC, sigma_N = torch.empty(len(cond), *policy.latent_shape), torch.empty(len(cond))
+        return policy.velocity(x_NLC, sigma_N, cond)
 
-    def condition(self, policy: Any, samples: int) -> Any:
-        """Of made-up prompts and references, without a negative prompt."""
+    def condition(self, policy: Any, meter: Meter | None = None) -> Any:
+        """Of a made-up prompt and references, without a negative prompt. It belongs to no count of ``meter``."""
         side = self._side * self._pixels_per_token
         pictures = (Image.new("RGB", (side, side)),) * self.references
-        texts = ("",) * samples
-        (condition,) = policy.encode_parts(Batch(texts, texts, (pictures,) * samples, texts), [range(samples)])
+        (condition,) = policy.encode_parts(Batch(("",), ("",), (pictures,), ("",)), [[0]])
+        if meter:
+            meter.restart()
         return condition
 
     @property

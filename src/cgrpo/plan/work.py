@@ -74,9 +74,12 @@ def _groups(
         steps, trained, lead = cfg.sampling.rollout_steps, cfg.objective.levels, 0.0
     followed = round(samples * (steps - lead) + prompts * lead)
     forwards, pairs = followed * guidance(cfg, policy).forwards, samples * trained
+    # A sharded base shares a prefix in the rollout alone.
+    prefixes = -(-pairs // int(settings.micro_batch)) if one_by_one else prompts * settings.updates_per_rollout
     operations = {
         "sampling": forwards * policy.operations.forward,
         **_training(cfg, policy, pairs),
+        **_prefixes(cfg, policy, prefixes, prompts),
         **_old_policy(cfg, policy, pairs),
         **_reference_policy(cfg, policy, pairs),
         "text encoders": _text(cfg, policy, prompts),
@@ -100,6 +103,7 @@ def _groups(
 def _sft(cfg: SftConfig, policy: CountedPolicy, pairs: int) -> Work:
     operations = {
         **_training(cfg, policy, pairs),
+        **_prefixes(cfg, policy, pairs),
         "text encoders": _text(cfg, policy, pairs),
         "autoencoder": pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
@@ -115,6 +119,7 @@ def _preference(
     sides = 3 if settings.similarity else 2
     operations = {
         **_training(cfg, policy, sides * pairs),
+        **_prefixes(cfg, policy, sides * pairs),
         "reference policy": 2 * pairs * policy.base,
         "text encoders": _text(cfg, policy, pairs),
         "autoencoder": sides * pairs * policy.encode_picture + _references(cfg, policy, pairs),
@@ -144,6 +149,17 @@ def _training(cfg: Config, policy: CountedPolicy, pairs: int) -> dict[str, float
         "training, backward": pairs * times.together * counted.backward,
         **({"training, computed again": pairs * times.together * again} if again else {}),
     }
+
+
+def _prefixes(cfg: Config, policy: CountedPolicy, trained: int, sampled: int = 0) -> dict[str, float]:
+    """What samples share: ``trained`` forwards and backwards of it, and ``sampled`` forwards."""
+    prefix, times = policy.prefix, guidance(cfg, policy)
+    if not prefix.forward:
+        return {}
+    frozen = prefix.base if isinstance(cfg, GrpoConfig | ForwardConfig) and cfg.objective.kl > 0 else 0
+    forwards = (trained + sampled) * prefix.forward + trained * frozen
+    backwards = trained * (prefix.backward + prefix.again[cfg.policy.checkpointing])
+    return {"text and references of a prompt": times.forwards * forwards + times.together * backwards}
 
 
 @dataclass(frozen=True)

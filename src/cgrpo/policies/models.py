@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cgrpo import hub
 from cgrpo.hub import asset
 from cgrpo.policies.checkpoints import read_settings, read_weights, tokenizer_length
-from cgrpo.policies.encodings.latents import PATCH, LatentCodec
+from cgrpo.policies.encodings.latents import LatentCodec
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
 
@@ -139,7 +139,7 @@ def _blank(codec: LatentCodec) -> LatentCodec:
     """The codec, with latents that are made up."""
 
     def encode(pictures: Sequence[Image]) -> Tensor:
-        scale = codec.pixels_per_token // PATCH
+        scale = codec.pixels_per_latent
         return torch.empty(len(pictures), codec.channels, pictures[0].height // scale, pictures[0].width // scale)
 
     codec.encode = encode

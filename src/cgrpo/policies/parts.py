@@ -24,7 +24,7 @@ from cgrpo.policies.checkpoints import (
     read_tokenizer,
     tokenizer_length,
 )
-from cgrpo.policies.conditions import ReferencedCondition
+from cgrpo.policies.conditions import TensorCondition
 from cgrpo.policies.encodings.latents import Geometry, LatentCodec
 from cgrpo.policies.encodings.preprocess import prepare_references
 from cgrpo.policies.encodings.store import Encoded, EncodingStore, StoredPrompts, encode_batches
@@ -37,7 +37,7 @@ from cgrpo.types import Batch
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
-RC = TypeVar("RC", bound=ReferencedCondition)
+RC = TypeVar("RC", bound=TensorCondition)
 
 
 class CheckpointPolicy(LoraPolicy[RC]):
@@ -237,12 +237,13 @@ class CheckpointPolicy(LoraPolicy[RC]):
         prepare = functools.partial(prepared, settings, codec.pixels_per_token)
 
         def encode(batches: Iterable[Batch], progress: Callable[[int], object] | None = None) -> Encoded:
-            return encode_batches(batches, prompts, codec, store, prepare, progress, cls.read_texts)
+            read_texts = functools.partial(cls.read_texts, settings)
+            return encode_batches(batches, prompts, codec, store, prepare, progress, read_texts)
 
         return encode
 
     @classmethod
-    def read_texts(cls, batch: Batch) -> Sequence[Text]:
+    def read_texts(cls, settings: PolicySettings, batch: Batch) -> Sequence[Text]:
         """What the text encoders read for a batch: its prompts in order, then ``also_encoded``."""
         return [*batch.prompts, *cls.also_encoded]
 

@@ -89,7 +89,7 @@ class ReferencedPolicy(CheckpointPolicy[RC]):
     def tokens(self, reference_latents: Sequence[Tensor], text_NLC: Tensor) -> Tensor:
         """reference_NLC of the latents [N, c, h, w] of each reference, beside these texts."""
         empty_NLC = text_NLC.new_zeros(len(text_NLC), 0, self.geometry.channels)
-        tokens = [pack(latent_NCHW) for latent_NCHW in reference_latents]
+        tokens = [pack(latent_NCHW, self.codec_type.patch) for latent_NCHW in reference_latents]
         return torch.cat(tokens, dim=1) if tokens else empty_NLC
 
     def placed(self, text_NLC: Tensor, reference_latents: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -144,11 +144,11 @@ class ReferencedPolicy(CheckpointPolicy[RC]):
         size = (self.width, self.height)
         stretched = [p if p.size == size else p.resize(size, Resampling.LANCZOS) for p in pictures]
         with self._codec() as codec:
-            return pack(codec.encode(stretched))
+            return pack(codec.encode(stretched), codec.patch)
 
     def decode(self, x_NLC: Tensor) -> Tensor:
         with self._codec() as codec:
-            return codec.decode(unpack(x_NLC, *self.geometry.grid))
+            return codec.decode(unpack(x_NLC, *self.geometry.grid, codec.patch))
 
     @contextmanager
     def _codec(self) -> Iterator[LatentCodec]:

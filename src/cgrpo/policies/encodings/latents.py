@@ -18,21 +18,21 @@ from cgrpo.policies.settings import Posterior
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage
 
-PATCH = 2  # a token is a 2 x 2 square of latent pixels
+PATCH = 2  # a token is a 2 x 2 square of latent pixels, in most families
 
 
-def pack(latents_NCHW: Tensor) -> Tensor:
-    """Latents [N, c, H, W] as tokens [N, H/2 * W/2, 4c], feature order (c, row, column) as FLUX packs them."""
+def pack(latents_NCHW: Tensor, side: int = PATCH) -> Tensor:
+    """Latents [N, c, H, W] as tokens [N, H/s * W/s, c * s * s], feature order (c, row, column) as FLUX packs them."""
     n, c, h, w = latents_NCHW.shape
-    squares = latents_NCHW.reshape(n, c, h // PATCH, PATCH, w // PATCH, PATCH)
-    return squares.permute(0, 2, 4, 1, 3, 5).reshape(n, (h // PATCH) * (w // PATCH), c * PATCH * PATCH)
+    squares = latents_NCHW.reshape(n, c, h // side, side, w // side, side)
+    return squares.permute(0, 2, 4, 1, 3, 5).reshape(n, (h // side) * (w // side), c * side * side)
 
 
-def unpack(x_NLC: Tensor, rows: int, columns: int) -> Tensor:
+def unpack(x_NLC: Tensor, rows: int, columns: int, side: int = PATCH) -> Tensor:
     """The inverse of ``pack`` for a picture of ``rows`` x ``columns`` tokens."""
     n, _, c = x_NLC.shape
-    squares = x_NLC.reshape(n, rows, columns, c // (PATCH * PATCH), PATCH, PATCH)
-    return squares.permute(0, 3, 1, 4, 2, 5).reshape(n, c // (PATCH * PATCH), rows * PATCH, columns * PATCH)
+    squares = x_NLC.reshape(n, rows, columns, c // (side * side), side, side)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(n, c // (side * side), rows * side, columns * side)
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class LatentCodec:
     store       precomputed latents (store.py); pictures that it lacks are encoded
     """
 
+    patch = PATCH  # latent pixels of a token's side
     chunk, area = 64, 2**20  # of one call at most (4 pictures of 512 x 512): bounds memory whatever the batch
 
     def __init__(
@@ -101,7 +102,8 @@ class LatentCodec:
         self.posterior: Posterior = posterior
         self.store = store
         self.channels, side = self.sizes(vae.config)
-        self.pixels_per_token = PATCH * side
+        self.pixels_per_latent = side
+        self.pixels_per_token = self.patch * side
 
     @staticmethod
     def sizes(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -174,8 +176,7 @@ class LatentCodec:
             )
         device = self.vae.device
         pictures = []
-        side = self.pixels_per_token // PATCH
-        for part in latents_NCHW.split(self.at_once(latents_NCHW[0, 0].numel() * side**2)):
+        for part in latents_NCHW.split(self.at_once(latents_NCHW[0, 0].numel() * self.pixels_per_latent**2)):
             raw_NCHW = self.raw(part.to(device, self.vae.dtype))
             with torch.autocast(device.type, enabled=False):
                 pixels_NCHW = self.vae.decode(raw_NCHW).sample  # pyright: ignore

@@ -120,7 +120,7 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
         return ()
 
     @classmethod
-    def read_texts(cls, batch: Batch) -> list[PicturedPrompt]:
+    def read_texts(cls, settings: PolicySettings, batch: Batch) -> list[PicturedPrompt]:
         """Every prompt with its references, then the negative prompt with those of every task."""
         return pictured(batch.prompts, batch.references, NEGATIVE)
 
@@ -135,7 +135,7 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
 
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[QwenEditCondition]:
         latents = self.reference_latents(batch, parts)
-        texts = self.text_states(self.read_texts(batch)[: len(batch) * (1 if guidance == 1 else 2)])
+        texts = self.text_states(self.read_texts(self.settings, batch)[: len(batch) * (1 if guidance == 1 else 2)])
         return [
             self.condition(
                 [texts[row] for row in rows],
