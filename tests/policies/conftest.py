@@ -1,11 +1,11 @@
-"""Fixtures: the tiny checkpoint folders of tiny_flux.py, tiny_flux2.py and tiny_qwen.py, and the first one's policy."""
+"""Fixtures: a tiny checkpoint folder of every family, and the first one's policy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from support import tiny_flux2, tiny_qwen
+from support import tiny_flux2, tiny_qwen, tiny_qwen21
 from support.policies import from_folder
 from support.tiny_flux import build_folder
 
@@ -25,6 +25,11 @@ def tiny_flux2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_qwen.build_folder(tmp_path_factory.mktemp("qwen"))
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen21_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_qwen21.build_folder(tmp_path_factory.mktemp("qwen21"))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from cgrpo.policies.base import Policy
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux2.policy import Flux2Policy
 from cgrpo.policies.lora import LoraPolicy
+from cgrpo.policies.qwen21.policy import Qwen21Policy
 from cgrpo.policies.qwen_edit.policy import QwenEditPolicy
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
@@ -41,12 +42,12 @@ class Family:
 
 def on_disk(kind: type[ReferencedPolicy], folder: Path, start: Path | None = None, **settings) -> Family:
     """The folder is read once; each policy has a transformer of its own."""
-    read = from_folder(kind, folder, height=32, width=48, reference_size=32)
+    read = from_folder(kind, folder, height=32, width=64, reference_size=32)
 
     def base() -> LoraPolicy:
         transformer: Any = copy.deepcopy(read.transformer)
         policy = kind(
-            transformer, read.codec, read.prompts, PolicySettings(height=32, width=48, reference_size=32, **settings)
+            transformer, read.codec, read.prompts, PolicySettings(height=32, width=64, reference_size=32, **settings)
         )
         policy.origin = read.origin
         if start:
@@ -80,6 +81,8 @@ CASES: dict[str, tuple[type[ReferencedPolicy], str, dict[str, Any]]] = {
     "flux2": (Flux2Policy, "tiny_flux2_folder", {"guidance": 4.0}),
     "flux2 continued, one gradient": (Flux2Policy, "tiny_flux2_folder", GUIDED),
     "qwen-edit": (QwenEditPolicy, "tiny_qwen_folder", {"guidance": 4.0}),
+    "qwen21": (Qwen21Policy, "tiny_qwen21_folder", {"guidance": 1.0}),
+    "qwen21 guided": (Qwen21Policy, "tiny_qwen21_folder", {"guidance": 4.0}),
 }
 
 

@@ -12,9 +12,17 @@ from cgrpo.errors import UserError
 from cgrpo.policies.build import family_of
 from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.policies.flux2.policy import Flux2Policy
+from cgrpo.policies.qwen21.policy import Qwen21Policy
 from cgrpo.policies.qwen_edit.policy import QwenEditPolicy
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
+
+FOLDERS: dict[type[ReferencedPolicy], str] = {
+    FluxPolicy: "tiny_folder",
+    Flux2Policy: "tiny_flux2_folder",
+    QwenEditPolicy: "tiny_qwen_folder",
+    Qwen21Policy: "tiny_qwen21_folder",
+}
 
 
 @pytest.mark.parametrize(
@@ -26,16 +34,17 @@ from cgrpo.policies.settings import PolicySettings
         ("black-forest-labs/FLUX.1-dev", "", FluxPolicy),
         ("black-forest-labs/FLUX.2-klein-base-4B", "", Flux2Policy),  # by its name: nothing is fetched
         ("Qwen/Qwen-Image-Edit-2511", "", QwenEditPolicy),
+        ("Qwen/Qwen-Image-2.1", "", Qwen21Policy),
         ("FLUX", "", FluxPolicy),
         ("KLEIN", "", Flux2Policy),
         ("QWEN", "", QwenEditPolicy),
+        ("QWEN21", "", Qwen21Policy),
     ],
 )
 def test_whose_a_checkpoint_is(
-    tiny_folder, tiny_flux2_folder, tiny_qwen_folder, path: str, type: str, family: ReferencedPolicy
+    request: pytest.FixtureRequest, path: str, type: str, family: type[ReferencedPolicy]
 ) -> None:
-    folders = {"FLUX": tiny_folder, "KLEIN": tiny_flux2_folder, "QWEN": tiny_qwen_folder}
-    path = str(folders.get(path, path))
+    path = str(request.getfixturevalue(FOLDERS[family])) if path.isupper() else path
     assert family_of(PolicySettings(path=path, type=type), fetch=False) is family
 
 
@@ -69,6 +78,7 @@ PUBLISHED = {
     "black-forest-labs/FLUX.1-dev": {"transformer": 11_901_408_320, "t5": 4_762_310_656, "clip": 123_060_480},
     "black-forest-labs/FLUX.2-klein-base-4B": {"transformer": 3_875_544_576},
     "black-forest-labs/FLUX.2-klein-base-9B": {"transformer": 9_078_581_248},
+    "Qwen/Qwen-Image-2.1": {"transformer": 7_115_124_736, "qwen": 8_144_793_840, "autoencoder": 337_740_404},
     "Qwen/Qwen-Image-Edit-2511": {"transformer": 20_430_401_088, "qwen": 7_747_169_280, "autoencoder": 126_892_531},
 }
 
@@ -81,10 +91,9 @@ def test_published_models(path: str) -> None:
         assert sum(p.numel() for p in models[part].empty().parameters()) == count
 
 
-@pytest.mark.parametrize("kind", [FluxPolicy, Flux2Policy, QwenEditPolicy])
-def test_a_folders_own_models(kind: type[ReferencedPolicy], tiny_folder, tiny_flux2_folder, tiny_qwen_folder) -> None:
-    folders = {FluxPolicy: tiny_folder, Flux2Policy: tiny_flux2_folder, QwenEditPolicy: tiny_qwen_folder}
-    settings = PolicySettings(path=str(folders[kind]))
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_a_folders_own_models(request: pytest.FixtureRequest, kind: type[ReferencedPolicy]) -> None:
+    settings = PolicySettings(path=str(request.getfixturevalue(FOLDERS[kind])))
     policy, models = kind.from_checkpoint(settings), kind.models(settings)
     assert policy.codec is not None and policy.prompts is not None
     assert not any(model.assumed for model in models.values())
@@ -93,5 +102,5 @@ def test_a_folders_own_models(kind: type[ReferencedPolicy], tiny_folder, tiny_fl
     order = ["transformer", "autoencoder", *(["clip", "t5"] if kind is FluxPolicy else ["qwen"])]
     for part, found in zip(order, shapes, strict=True):
         planned = sorted(tuple(p.shape) for p in models[part].empty().parameters())
-        # Qwen3's last norm is not loaded: nothing reads it.
+        # The last norm of Qwen3 and of Qwen3-VL is not loaded: nothing reads it.
         assert planned == found or (part == "qwen" and len(planned) == len(found) + 1)

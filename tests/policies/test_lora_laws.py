@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import Flux2Transformer2DModel
 from safetensors.torch import load_file, save_file
-from support import tiny_qwen
+from support import tiny_qwen, tiny_qwen21
 from support.tiny_flux import tiny_transformer
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ from cgrpo.policies.adapters.layers import merge_start
 from cgrpo.policies.flux.family import LAYOUT as FLUX
 from cgrpo.policies.flux2.family import LAYOUT as FLUX2
 from cgrpo.policies.layouts import Layout
+from cgrpo.policies.qwen21.family import LAYOUT as QWEN21
 from cgrpo.policies.qwen_edit.family import LAYOUT as QWEN
 
 FAMILIES: dict[str, tuple[Layout, Callable[[], Any]]] = {
@@ -33,6 +34,7 @@ FAMILIES: dict[str, tuple[Layout, Callable[[], Any]]] = {
         joint_attention_dim=36, guidance_embeds=True, axes_dims_rope=(4, 4, 4, 4),
     )),
     "qwen": (QWEN, lambda: tiny_qwen.tiny_transformer()),
+    "qwen21": (QWEN21, lambda: tiny_qwen21.tiny_transformer()),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 from PIL import Image
 from safetensors.torch import save_file
-from support import golden_models, tiny_flux, tiny_flux2, tiny_qwen, tiny_rewards
+from support import golden_models, tiny_flux, tiny_flux2, tiny_qwen, tiny_qwen21, tiny_rewards
 from support.policies import add_adapter, from_folder, read_adapter
 from support.warm import Started
 
@@ -26,17 +26,18 @@ from cgrpo.policies.flux.policy import FluxPolicy
 from cgrpo.section import TOYBOX_POLICIES
 
 REAL = [name for name in recipes() if load_config(name).policy.path not in TOYBOX_POLICIES]
-FOLDERS = {"FLUX.2-klein": "klein", "Qwen-Image-Edit": "qwen", "": "flux"}
+FOLDERS = {"FLUX.2-klein": "klein", "Qwen-Image-Edit": "qwen", "Qwen-Image-2.1": "qwen21", "": "flux"}
 GROUPS = [name for name in REAL if load_config(name).method in ("grpo", "forward")]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """flux/ klein/ qwen/ dinov2/ detector/ sam/ hpsv3/ start.safetensors train.json with references of three sizes."""
+    """A folder of every family and reward, start.safetensors, and train.json with references of three sizes."""
     folder = tmp_path_factory.mktemp("real")
     tiny_flux.build_folder(folder / "flux")
     tiny_flux2.build_folder(folder / "klein")
     tiny_qwen.build_folder(folder / "qwen")
+    tiny_qwen21.build_folder(folder / "qwen21")
     tiny_rewards.build_dinov2(folder / "dinov2")
     tiny_rewards.build_grounding_dino(folder / "detector")
     tiny_rewards.build_sam(folder / "sam")

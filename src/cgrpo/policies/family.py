@@ -39,6 +39,7 @@ POLICIES = Extensions(
         "flux": "cgrpo.policies.flux.family:FAMILY",
         "flux2": "cgrpo.policies.flux2.family:FAMILY",
         "qwen-edit": "cgrpo.policies.qwen_edit.family:FAMILY",
+        "qwen21": "cgrpo.policies.qwen21.family:FAMILY",
     },
 )
 """A name stands for a ``Family``. The first takes checkpoints and adapters in which nothing tells a family."""
@@ -63,7 +64,7 @@ class Rules:
     @property
     def own(self) -> list[str]:
         """The names that this package's families have."""
-        return [name for family in POLICIES.own for name in getattr(POLICIES.load(family), self.kind)]
+        return list(dict.fromkeys(name for key in POLICIES.own for name in getattr(POLICIES.load(key), self.kind)))
 
     def place(self, name: Any) -> str:
         """The rule's function, as "module:attribute". Raises ValueError where no family has it."""
@@ -84,9 +85,10 @@ SHIFTS, REFERENCE_RULES = Rules("shifts"), Rules("reference_rules")
 
 
 def layout_of(keys: Iterable[str]) -> Layout | None:
-    """The layout that alone has these stock keys' layers, or the first of several; None where nothing tells."""
+    """The layout that has most of these stock keys' layers, of equals the one listed last; None if nothing tells."""
     names = list(keys)
-    return next((layout for layout in layouts() if _claims(layout, names)), None)
+    most = max(reversed(layouts()), key=lambda layout: _claims(layout, names))
+    return most if _claims(most, names) else None
 
 
 def refuse_other_family(where: object, keys: Iterable[str], layout: Layout) -> None:
@@ -105,5 +107,5 @@ def layouts() -> list[Layout]:
     return [family.layout for family in families() if family.layout]
 
 
-def _claims(layout: Layout, names: Iterable[str]) -> bool:
-    return any(layout.own.search(name) for name in names)
+def _claims(layout: Layout, names: Iterable[str]) -> int:
+    return sum(bool(layout.own.search(name)) for name in names)
