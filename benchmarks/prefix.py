@@ -4,7 +4,7 @@
 
 One prompt, one reference and pictures of 512 x 512 pixels, a group of 12, random weights, one pair per micro-batch.
 Interleaved: the trainer as it is, and the same where every sample and every pair evaluates its prefix by itself.
-Medians of this process's own seconds on a CPU, and the largest sum of bytes of tensors that are alive at once.
+Medians of this process's own seconds on a CPU, and the most bytes of tensors that an update has alive at once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +117,17 @@ def trainer(kind: type[Made], steps: int, width: int, layers: int, folder: Path)
     return GRPO(cfg, policy, {"prompt": reward}, make_source(cfg), Runtime())
 
 
-def iteration(loop: GRPO, number: int) -> tuple[list[float], list[int], Tensor]:
-    """Seconds and tokens of the rollout and of the update; the gradient."""
+def iteration(loop: GRPO, number: int, live: Live | None = None) -> tuple[list[float], list[int], Tensor]:
+    """Seconds and tokens of the rollout and of the update; the gradient. ``live`` watches the update."""
     policy: Any = loop.policy
     marks = [(time.process_time(), policy.seen)]
     part = loop.sample(number, [0], policy.condition_of_a_task())
     marks.append((time.process_time(), policy.seen))
     scores_PGR = torch.linspace(-1, 1, 12)[None, :, None]
     totals = Totals(loop.runtime.device)
-    for micro in loop.prefixed(loop.micro_batches([part], loop.credit(scores_PGR), 0, 0.0), 0.0):
-        (loop.loss(micro, totals, fresh=True).sum() * micro.weight).backward()
+    with live or nullcontext():
+        for micro in loop.prefixed(loop.micro_batches([part], loop.credit(scores_PGR), 0, 0.0), 0.0):
+            (loop.loss(micro, totals, fresh=True).sum() * micro.weight).backward()
     marks.append((time.process_time(), policy.seen))
     gradient = torch.cat([p.grad.flatten() for p in loop.parameters if p.grad is not None])
     for parameter in loop.parameters:
@@ -149,21 +151,20 @@ def main() -> None:
                 spent, tokens[kind], gradients[kind] = iteration(loop, number)
                 seconds[kind].append(spent)
         for kind, loop in loops.items():
-            with Live() as live:
-                iteration(loop, 0)
+            live = Live()
+            iteration(loop, 0, live)
             peaks[kind] = live.peak
     medians = {
         kind: [statistics.median(column) for column in zip(*rows, strict=True)] for kind, rows in seconds.items()
     }
     for place, phase in enumerate(("rollout", "update")):
-        print(
-            f"{phase}: tokens {tokens[Plain][place] / tokens[Made][place]:.2f} times, "
-            f"seconds {medians[Plain][place] / medians[Made][place]:.2f} times "
-            f"({medians[Plain][place]:.1f} and {medians[Made][place]:.1f})"
-        )
+        (plain, passes), (shared, fewer) = ((medians[kind][place], tokens[kind][place]) for kind in (Plain, Made))
+        print(f"{phase}: tokens {passes / fewer:.2f} times, seconds {plain / shared:.2f} ({plain:.1f}, {shared:.1f})")
     both = [sum(column[kind]) for column in (tokens, medians) for kind in (Plain, Made)]
     print(f"together: tokens {both[0] / both[1]:.2f} times, seconds {both[2] / both[3]:.2f} times")
-    print(f"peak memory: {peaks[Made] / peaks[Plain]:.2f} of the plain loop's {peaks[Plain] / 2**20:.0f} MiB")
+    print(
+        f"the update's peak memory: {peaks[Made] / peaks[Plain]:.2f} of the plain loop's {peaks[Plain] / 2**20:.0f} MiB"
+    )
     error = (gradients[Made] - gradients[Plain]).abs().max() / gradients[Plain].abs().max()
     print(f"gradient: {error:.1e} of the largest entry apart")
 

@@ -86,8 +86,13 @@ def _groups(
         "autoencoder": samples * policy.decode.operations + _references(cfg, policy, prompts),
         "rewards": samples * sum(model.operations or 0 for model in rewards),
     }
-    # A sharded base samples one prompt at a time, so that all processes make equally many forwards.
-    together = group if one_by_one else min(samples, max(group, int(cfg.sampling.batch) // group * group))
+    # A sharded base samples one prompt at a time, so that all processes make equally many forwards; so does one whose
+    # prompt is shared.
+    together = (
+        group
+        if one_by_one or policy.family.has_prefix
+        else min(samples, max(group, int(cfg.sampling.batch) // group * group))
+    )
     return Work(
         samples=samples,
         sampling_forwards=forwards,
