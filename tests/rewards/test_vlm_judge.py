@@ -369,3 +369,40 @@ def test_from_a_recipe(tmp_path: Path) -> None:
         assert judge(pictures(3), tasks(3)).dtype == torch.float32
         assert (judge.unit, judge.axis) == ("0 to 4 by our rubric", "prompt")
     assert json.loads(cfg.model_dump_json())["rewards"]["prompt"]["model"] == "m"
+
+
+LEVELS = [
+    ("3:0.6 4:0.4", 3.4),
+    ("2:1.0", 2.0),
+    ('"1":0.3 1:0.2 0:0.5', 0.5),  # one level in two spellings
+    ("4:0.5 3:0.25 five:0.25", (4 * 0.5 + 3 * 0.25) / 0.75),  # what is no level does not count
+]
+
+
+@pytest.mark.parametrize(("levels", "score"), LEVELS)
+def test_logits_give_the_mean_of_all_levels(levels: str, score: float, tmp_path: Path) -> None:
+    with serving(always(f"logits {levels}")) as endpoint:
+        judge = VlmJudge(settings(endpoint, tmp_path, scoring="logits"))
+        assert scores(judge, 2) == pytest.approx([score] * 2, abs=1e-6)
+        assert scores(judge, 2) == pytest.approx([score] * 2, abs=1e-6) and len(endpoint.requests) == 2  # kept
+        assert scores(VlmJudge(settings(endpoint, tmp_path)), 1)[0] in range(5)  # by text: asked anew
+    assert all(one["logprobs"] is True and one["top_logprobs"] == 20 for one in endpoint.requests[:2])
+    assert "logprobs" not in endpoint.requests[2]
+    replies = [json.loads(file.read_text())["reply"] for file in tmp_path.rglob("*.json")]
+    assert len(replies) == 3 and all("no score of 1" in reply for reply in replies)
+
+
+@pytest.mark.parametrize("levels", ["3:0.2 nothing:0.8", "7:1.0"])
+def test_logits_without_a_clear_level_are_asked_again(levels: str) -> None:
+    with serving(lambda index, attempt, request: f"logits {'1:0.5 3:0.5' if attempt else levels}") as endpoint:
+        assert scores(VlmJudge(settings(endpoint, scoring="logits")), 1) == pytest.approx([2.0])
+    assert endpoint.asked == {0: 2}
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [("good", "the endpoint gives no logprobs"), ("status 400 unknown parameter top_logprobs", "top_logprobs")],
+)
+def test_an_endpoint_without_logits_is_one_line(action: str, says: str) -> None:
+    with serving(always(action)) as endpoint, pytest.raises(UserError, match=rf'{says}.*set scoring = "text"'):
+        scores(VlmJudge(settings(endpoint, scoring="logits")), 2)

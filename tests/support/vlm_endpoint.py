@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import math
 import selectors
 import threading
 import time
@@ -146,7 +147,7 @@ def serving(behave: Callable[[int, int, dict[str, Any]], str]) -> Iterator[Endpo
 
 
 def completion(content: str | list[Any] | None, **said: Any) -> bytes:
-    choice = {"index": 0, "finish_reason": said.pop("finish_reason", "stop")}
+    choice = {"index": 0, "finish_reason": said.pop("finish_reason", "stop"), "logprobs": said.pop("logprobs", None)}
     message = {"role": "assistant", "content": content, "refusal": said.pop("refusal", None)}
     usage = {"prompt_tokens": INPUT, "completion_tokens": OUTPUT, "total_tokens": INPUT + OUTPUT}
     table = {"id": "x", "object": "chat.completion", "created": 0, "model": "judge", "usage": usage, **said}
@@ -155,6 +156,15 @@ def completion(content: str | list[Any] | None, **said: Any) -> bytes:
 
 def good(index: int) -> str:
     return json.dumps({"reason": "the first score: 1", "score": index % 5})
+
+
+def logits(levels: dict[str, float], score: str = "") -> bytes:
+    """A reply with tokens: a score from ``levels`` by their probabilities, the likeliest where none is named."""
+    score = score or max(levels, key=lambda level: levels[level])
+    tokens = ['{"reason": "no ', "score", " of ", "1", '", "', "score", '": ', score, "}"]
+    certain = [{"token": token, "logprob": 0.0, "top_logprobs": [{"token": token, "logprob": 0.0}]} for token in tokens]
+    certain[-2]["top_logprobs"] = [{"token": token, "logprob": math.log(p)} for token, p in levels.items()]
+    return completion("".join(tokens), logprobs={"content": certain})
 
 
 def act(handler: BaseHTTPRequestHandler, endpoint: Endpoint, index: int, action: str) -> None:
@@ -178,6 +188,9 @@ def act(handler: BaseHTTPRequestHandler, endpoint: Endpoint, index: int, action:
             answer(completion(good(index)))
         case "say":
             answer(completion(action.partition(" ")[2]))
+        case "logits":  # "logits 3:0.6 4:0.4"
+            pairs = [pair.rpartition(":") for pair in action.split()[1:]]
+            answer(logits({level: float(share) for level, _, share in pairs}))
         case "echo":  # the key, where it should never be seen again
             answer(completion(f"{handler.headers['Authorization']}\nScore: {index % 5}"))
         case "status":

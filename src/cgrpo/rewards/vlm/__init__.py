@@ -39,6 +39,9 @@ class VlmSettings(RewardSettings):
     """Name of the environment variable with the key, never the key itself; empty for an endpoint without one."""
     format: Literal["schema", "json", "text"] = "schema"
     """How a reply is asked for: by a JSON schema (surest), JSON mode, or plain text, where an endpoint has no more."""
+    scoring: Literal["text", "logits"] = "text"
+    """The score as the reply states it; or "logits", the mean of all levels by the probabilities of its tokens, finer
+    than whole numbers, where the endpoint gives top_logprobs (OpenAI, vLLM, SGLang)."""
     temperature: Annotated[float, Field(ge=0)] = 0.0
     """Of the judge's sampling; left out where the model refuses it."""
     seed: Seed = 0

@@ -21,6 +21,7 @@ import openai
 from cgrpo.errors import UserError
 from cgrpo.rewards.network import is_local, set_up
 from cgrpo.rewards.vlm import VlmSettings
+from cgrpo.rewards.vlm.replies import Token
 from cgrpo.rewards.vlm.rounds import Rejected, Reply, Retryable, Usage, clipped
 from cgrpo.rewards.vlm.rubrics import RESPONSE_FORMATS
 
@@ -28,6 +29,7 @@ OPENAI = "https://api.openai.com/v1"
 LARGEST = 1 << 20  # bytes of a reply; a judgement takes a few thousand
 LONGEST_WAIT = 600.0  # seconds; an endpoint that asks for more has its daily limit reached
 BUSY = {408, 409, 425, 429}
+TOP = 20  # likeliest tokens, the most that OpenAI and, by default, vLLM give
 MOST_TOKENS = 10**9  # of a request; what says more does not count tokens
 
 
@@ -88,6 +90,8 @@ class Endpoint:
         sent: dict[str, Any] = {name: value for name, value in wanted.items() if name not in self.dropped}
         if "max_tokens" in self.dropped:
             sent["max_completion_tokens"] = self.settings.max_tokens
+        if self.settings.scoring == "logits":
+            sent |= {"logprobs": True, "top_logprobs": TOP}
         form = RESPONSE_FORMATS[self.settings.format]
         return sent if form is None else sent | {"response_format": form}
 
@@ -115,6 +119,7 @@ class Endpoint:
                 self.dropped.add(name)
                 return
         cure = "; choose another format" if re.search(r"response_format|json_schema|json_object", text) else ""
+        cure = '; set scoring = "text"' if "logprobs" in text else cure
         raise Rejected(f"status {status} ({clipped(text)}){cure}")
 
     def _read(self, text: str) -> Reply:
@@ -125,6 +130,7 @@ class Endpoint:
             choice = table["choices"][0]
             message = choice["message"]
             content, refusal, finish = message.get("content"), message.get("refusal"), choice.get("finish_reason")
+            tokens = _tokens(choice.get("logprobs")) if self.settings.scoring == "logits" else ()
             reasoning_only = not content and bool(message.get("reasoning_content") or message.get("reasoning"))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise Retryable("a reply that is no chat completion", billed=True) from None
@@ -135,6 +141,7 @@ class Endpoint:
             refused=bool(refusal) or finish == "content_filter",
             cut=finish == "length",
             usage=_usage(table.get("usage")),
+            tokens=tokens,
         )
 
     def _scrub(self, text: str) -> str:
@@ -147,6 +154,12 @@ def _text(content: object) -> str:
         texts = [part.get("text") if isinstance(part, dict) else part for part in content]
         return "".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
+
+
+def _tokens(logprobs: Any) -> tuple[Token, ...]:
+    """A reply's tokens and the log-probabilities of the likeliest in the place of each; () where they aren't given."""
+    rows = (logprobs or {}).get("content") or ()
+    return tuple((row["token"], {one["token"]: float(one["logprob"]) for one in row["top_logprobs"]}) for row in rows)
 
 
 def _error_in(table: dict[str, Any]) -> str:

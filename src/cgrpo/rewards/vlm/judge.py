@@ -23,7 +23,8 @@ from cgrpo.rewards.vlm.rounds import Ledger, Round
 from cgrpo.rewards.vlm.rubrics import Part, fitted, question
 from cgrpo.types import Batch
 
-ABOUT_REPLIES = ("model", "base_url", "format", "temperature", "seed", "max_tokens")  # settings a judgement depends on
+# Settings that a judgement depends on.
+ABOUT_REPLIES = ("model", "base_url", "format", "scoring", "temperature", "seed", "max_tokens")
 log = logging.getLogger(__name__)
 
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 LOWEST, HIGHEST = 0, 4
+Token = tuple[str, Mapping[str, float]]  # of a reply, and the log-probabilities of the likeliest in its place
+LEVEL = re.compile(r"\W*([0-4])\W*")  # a token that is a level, whatever quotes or brackets it has
+LIKELY = 0.5  # that the token is any level at all
 TAIL = 8192  # characters from the end that are read
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
 OUT_OF = r"(?:[*_`\])]*\s*\(?\s*(?:/|out\s+of)\s*(\d+))?"
@@ -44,6 +50,34 @@ def read_score(text: str) -> float:
     if len(scores) > 1:
         raise Unclear("two scores that differ")
     return scores.pop()
+
+
+def expected_score(text: str, tokens: Sequence[Token]) -> float:
+    """The mean of the levels 0 to 4 by the probabilities of the token that states a reply's score. Raises Unclear.
+
+    That token is the first level after the reply's last word "score", and must agree with ``read_score``. Other tokens
+    in its place don't count, unless they are likelier than all levels together.
+    """
+    written = read_score(text)
+    level, likeliest = _score_token(tokens)
+    weights: dict[int, float] = defaultdict(float)
+    for token, logarithm in likeliest.items():
+        if other := LEVEL.fullmatch(token):
+            weights[int(other[1])] += math.exp(min(logarithm, 0.0))
+    total = sum(weights.values())
+    if level != written or not total > LIKELY:
+        raise Unclear("the token after the word score is no clear score")
+    return sum(value * weight for value, weight in weights.items()) / total
+
+
+def _score_token(tokens: Sequence[Token]) -> tuple[int, Mapping[str, float]]:
+    """The level that it states, and the likeliest tokens in its place. Raises Unclear."""
+    said, start = "".join(token for token, _ in tokens).lower().rfind("score"), 0
+    for token, likeliest in tokens:
+        if start >= said and (level := LEVEL.fullmatch(token)):
+            return int(level[1]), likeliest
+        start += len(token)
+    raise Unclear("no token is the score")
 
 
 def _last_object(text: str) -> tuple[dict[str, Any], str]:

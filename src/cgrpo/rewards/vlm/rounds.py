@@ -17,7 +17,7 @@ from PIL.Image import Image
 from cgrpo.errors import UserError
 from cgrpo.rewards.vlm import VlmSettings
 from cgrpo.rewards.vlm.cache import Judgement
-from cgrpo.rewards.vlm.replies import Unclear, read_score
+from cgrpo.rewards.vlm.replies import Token, Unclear, expected_score, read_score
 from cgrpo.rewards.vlm.rubrics import Part, data_url, message
 
 LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the endpoint asks for more
@@ -81,12 +81,14 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Reply:
-    """A chat completion: its text, whether it was refused or cut off, and its bill where it says so."""
+    """A chat completion: its text, whether it was refused or cut off, its bill where it says so, and its tokens where
+    their probabilities were asked for and given."""
 
     text: str
     refused: bool = False
     cut: bool = False
     usage: Usage | None = None
+    tokens: tuple[Token, ...] = ()
 
 
 class Retryable(Exception):
@@ -183,7 +185,7 @@ class Round:
                     raise Retryable("refused by the judge", refused=True)
                 if reply.cut:
                     raise Retryable(f"a reply cut off at max_tokens ({settings.max_tokens})")
-                judgement = Judgement(read_score(reply.text), reply.text)
+                judgement = Judgement(self._score(reply), reply.text)
             except Rejected as error:
                 self._rejected += 1
                 self.reasons.append(str(error))
@@ -204,6 +206,15 @@ class Round:
                 return self._finish(key, judgement)
         self.reasons.append(reason)
         return None
+
+    def _score(self, reply: Reply) -> float:
+        """Raises Unclear, and UserError where the endpoint gives no probabilities."""
+        if self.settings.scoring == "text":
+            return read_score(reply.text)
+        if not reply.tokens:
+            where = f"vlm judge {self.settings.model}: the endpoint gives no logprobs"
+            raise UserError(where, 'set scoring = "text"')
+        return expected_score(reply.text, reply.tokens)
 
     def _encoded(self, picture: Image) -> str:
         """The picture as a data URL, made once where several questions show it: references, which all samples share."""
