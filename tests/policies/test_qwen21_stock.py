@@ -148,7 +148,7 @@ def test_a_trained_adapter_gives_the_same_picture_in_the_stock_pipeline(
     assert (plain - found).abs().max() > 100 * NEAR * found.abs().max()  # the adapter does something
 
     layers = trained.trainable_parameters()
-    renamed = {key.replace(".default.", "."): value.detach() for key, value in layers.items()}
+    renamed: dict[str, Any] = {key.replace(".default.", "."): value.detach() for key, value in layers.items()}
     QwenImage21Pipeline.save_lora_weights(tmp_path / "stock", transformer_lora_layers=renamed)
     again = make(tiny_qwen21_folder)
     again.begin_with(tmp_path / "stock" / "pytorch_lora_weights.safetensors", "continue")

@@ -67,7 +67,7 @@ def build_folder(folder: Path, **changes: Any) -> Path:
     tokenizer = word_tokenizer(WORDS, 131072)
     tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
     tokenizer.chat_template = SYSTEM_TEMPLATE
-    ids = {
+    ids: dict[str, Any] = {
         name: tokenizer.convert_tokens_to_ids(f"<|{name}|>")
         for name in ("image_pad", "video_pad", "vision_start", "vision_end")
     }
@@ -111,8 +111,9 @@ def stock_pipeline(folder: Path) -> Any:
     """The stock pipeline of a folder."""
     tokenizer = AutoTokenizer.from_pretrained(folder / "processor")
     pictures = Qwen2VLImageProcessorPil.from_pretrained(folder / "processor")
+    scheduler: Any = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     pipeline = QwenImage21Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
+        scheduler=scheduler,
         vae=AutoencoderKLQwenImage21.from_pretrained(folder / "vae"),
         text_encoder=Qwen3VLForConditionalGeneration.from_pretrained(folder / "text_encoder", dtype=torch.float32),
         processor=PictureProcessor(pictures, tokenizer),

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support import tiny_qwen21
-from support.runs import ADAPTER
+from support.runs import ADAPTER, in_processes
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
@@ -38,6 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def exact_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=":")
 
 
 def given(world: Path, *more: str) -> list[str]:
@@ -49,6 +50,10 @@ def given(world: Path, *more: str) -> list[str]:
         "training.group_size=4", "training.updates_per_rollout=2", "training.micro_batch=5",
         "training.learning_rate=0.2", "objective.clip=1e-3", "logging.tracker=none", *more,
     ]  # fmt: skip
+
+
+def arguments(settings: list[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def test_trained_resumed_sampled_and_loaded_by_the_stock_pipeline(world: Path, tmp_path: Path) -> None:
@@ -82,11 +87,24 @@ def test_encoded_data_trains_without_the_text_encoder(world: Path, tmp_path: Pat
     """A prompt is encoded with its task's references, and where these stand in it; the last bit is the same."""
     cache = str(tmp_path / "cache")
     settings = given(world, "training.iterations=1")
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    assert main(["data", "encode", "qwen21-24gb", *arguments, "--out", cache]) == 0
+    assert main(["data", "encode", "qwen21-24gb", *arguments(settings), "--out", cache]) == 0
     assert "prompts: 2 encoded, 0 already there\nreferences: 2 encoded, 0" in capsys.readouterr().out
     direct = train(load_config("qwen21-24gb", settings), tmp_path / "direct")
     monkeypatch.setattr("transformers.Qwen3VLModel.from_pretrained", None)  # must not be called
     cached = train(load_config("qwen21-24gb", [*settings, f"data.cache={cache}"]), tmp_path / "cached")
     one, two = (load_file(run / ADAPTER) for run in (direct, cached))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_two_processes_and_a_sharded_base_give_the_run_of_one(world: Path, tmp_path: Path) -> None:
+    """The sharded base shares a prefix in the rollout alone, which changes the rounding of the update."""
+    exact = given(world, "policy.dtype=float64", "training.iterations=1")
+    one = load_file(train(load_config("qwen21-24gb", exact), tmp_path / "one") / ADAPTER)
+    for kind, bound in {"ddp": 1e-8, "fsdp2": 1e-4}.items():
+        asked = arguments([*exact, f"training.parallel={kind}"])
+        done = in_processes(2, "none", "train", "qwen21-24gb", *asked, "--out", str(tmp_path / kind))
+        assert done.returncode == 0, done.stderr
+        other = load_file(tmp_path / kind / ADAPTER)
+        assert one.keys() == other.keys()
+        assert max((one[key].double() - other[key].double()).abs().max() for key in one) <= bound
+    assert max(value.abs().max() for key, value in one.items() if "lora_B" in key) > 0.1
