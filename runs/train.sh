@@ -24,8 +24,8 @@ case $gpus in
 *)
     launch=(cgrpo)
     if [ "$gpus" != 1 ]; then launch=(torchrun --standalone --nproc_per_node "$gpus" -m cgrpo); fi
-    cgrpo data encode "$recipe" "${settings[@]}" --out "$encoded" "$@"
     settings+=(--set data.cache="$encoded")
+    cgrpo data encode "$recipe" "${settings[@]}" --out "$encoded" "$@"
     if [ -e "$out/config.json" ]; then resume=1; fi
     ;;
 esac

@@ -12,7 +12,6 @@ import torch
 from cgrpo import hub
 from cgrpo.app import plan
 from cgrpo.app.main import main
-from cgrpo.app.materials import beginning
 from cgrpo.app.options import write_json
 from cgrpo.errors import UserError
 from cgrpo.evaluation.sampling import check_pictures
@@ -167,7 +166,7 @@ def test_files_of_ours_that_were_spoilt(content: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)
     if "methods" not in content:
         with pytest.raises(UserError, match="materials.json: can't be read"):
-            beginning(RunRecord(tmp_path))
+            RunRecord(tmp_path).beginning()
         with pytest.raises(UserError, match="generation.json: can't be read"):
             check_pictures(tmp_path, {"policy": "x"}, write=True)
     with pytest.raises(UserError, match="benchmark.json: "):

@@ -5,9 +5,14 @@ The names below are loaded on first use, so that ``import cgrpo`` and ``import c
 
 import importlib
 import importlib.util
+import logging
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Libraries that warn on import of what no user of ours can change.
+for _name in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "matplotlib"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 _EXPORTS = {
     "AnalysisRequest": "cgrpo.app.requests",

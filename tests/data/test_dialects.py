@@ -94,7 +94,7 @@ def test_composites_at_fault(tmp_path: Path) -> None:
         ("3", "broken"), ("3", "broken"), ("4", "broken"), ("4", "broken"),
     ]  # fmt: skip
     assert "0/image/left: a composite of 1024 x 512 pixels; only 1056 x 528" in problems[0].message
-    assert "row 2: prompt" in problems[3].message
+    assert "row 3: prompt" in problems[3].message
     assert all("\n" not in problem.message for problem in problems)
     with pytest.raises(UserError, match="3/image/left: can't be read as a picture"):
         read_bytes(Path(f"{file}!/3/image/left"))
@@ -149,7 +149,7 @@ def test_an_object_of_syncd_without_a_prompt_is_left_out(tmp_path: Path) -> None
     rows = [{"filenames": ["0/0.png", "0/1.png"], "prompts": [" ", " "]}, {"filenames": "0/0.png"}]
     empty, odd = scan(write_rows(tmp_path / "metadata.json", *rows))
     assert isinstance(empty, LeftOut) and empty.id == "0"
-    assert isinstance(odd, Fault) and "row 1: filenames" in odd.message
+    assert isinstance(odd, Fault) and "row 2: filenames" in odd.message
 
 
 def test_the_releases_subset(tmp_path: Path) -> None:
@@ -162,5 +162,5 @@ def test_the_releases_subset(tmp_path: Path) -> None:
     assert tasks[2].masks == (MINI / "release/50145/masks/1.jpg",) and tasks[2].meta["category"] == "deformable"
     for key in ("text", "ref_img", "img"):
         row = json.loads(path.read_text())[0] | {key: ""}
-        with pytest.raises(UserError, match=f"row 0: {key}"):
+        with pytest.raises(UserError, match=f"row 1: {key}"):
             read_tasks(write_rows(tmp_path / "m.json", row))

@@ -169,7 +169,7 @@ def test_a_preference_pair_of_flow_factory(tmp_path: Path) -> None:
     ],
 )
 def test_media_that_make_no_task(tmp_path: Path, row: dict[str, Any], says: str) -> None:
-    with pytest.raises(UserError, match=f"m.jsonl, row 0: .*{says}"):
+    with pytest.raises(UserError, match=f"m.jsonl, row 1: .*{says}"):
         read_tasks(rows("m.jsonl", row)(tmp_path))
 
 

@@ -65,7 +65,7 @@ REFUSED = [
     ("m.csv", "file_name,text\na.png," + "x" * 200_000, "field limit"),
     ("m.csv", "prompt,image,prompt\na,0.png,b\n", "has two columns prompt"),
     ("m.csv", LATIN, "byte 0xe9 at 16 is no UTF-8; save it as UTF-8"),
-    ("m.csv", "file_name;text\n0.png;a\n", "row 0: .*it has file_name;text, and should have prompt"),
+    ("m.csv", "file_name;text\n0.png;a\n", "row 1: .*it has file_name;text, and should have prompt"),
     ("m.parquet", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
     ("m.tar", b"\x1f\x8b\x08" + bytes(600), "it is gzipped"),
     ("m.tar.gz", "PK", "decompress"),
@@ -87,10 +87,10 @@ def test_lines_and_cells_that_are_none_are_faults_of_their_own(tmp_path: Path) -
     put(tmp_path, {"m.jsonl": "\n".join([json.dumps(ROW), "", "{", "[]"])})
     good, line, row = scan(tmp_path / "m.jsonl")
     assert isinstance(good, Task) and isinstance(line, Fault) and isinstance(row, Fault)
-    assert ", line 3: not JSON" in line.message and ", row 2: must be an object" in row.message
+    assert ", line 3: not JSON" in line.message and ", row 3: must be an object" in row.message
     put(tmp_path, {"m.csv": "prompt,image\na,0.png\na,0.png,x\n"})
     good, row = scan(tmp_path / "m.csv")
-    assert isinstance(good, Task) and isinstance(row, Fault) and "row 1: has more cells" in row.message
+    assert isinstance(good, Task) and isinstance(row, Fault) and "row 2: has more cells" in row.message
 
 
 def test_a_line_separator_within_a_prompt_ends_no_line(tmp_path: Path) -> None:
@@ -117,5 +117,5 @@ def test_limit(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "m.json", ROW | {"id": 7}, ROW | {"id": 8}, {})
     assert [task.id for task in read_tasks(path, limit=2)] == ["7", "8"]
     assert ManifestSource(path, limit=1).size == 1
-    with pytest.raises(UserError, match="row 2"):
+    with pytest.raises(UserError, match="row 3"):
         read_tasks(path, limit=3)

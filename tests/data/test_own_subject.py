@@ -9,6 +9,7 @@ from PIL import Image
 
 from cgrpo.app.main import main
 from cgrpo.data import read_tasks
+from cgrpo.data.check import check_manifest
 
 
 @pytest.fixture
@@ -33,6 +34,8 @@ def test_every_prompt_with_every_photo_and_a_third_of_the_prompts_held_out(photo
     assert code == 0 and "1 captions (.txt) are not used" in out and "live.heic" in out
     train, held = read_tasks(file), read_tasks(file.with_suffix(".heldout.json"))
     assert (len(train), len(held)) == (17 * 3, 8 * 3)
+    notes = [*check_manifest(file).notes, *check_manifest(file.with_suffix(".heldout.json")).notes]
+    assert notes and not any("all rows show one subject" in note for note in notes)
     assert not {r.prompt for r in train} & {r.prompt for r in held}
     kinds = {kind: {r.meta["prompt_kind"] for r in rows} for kind, rows in (("train", train), ("held", held))}
     assert kinds["train"] == kinds["held"] == {"background", "accessory", "property"}  # a dog's prompts, of all kinds

@@ -101,8 +101,8 @@ def test_fields_lists_and_pictures_at_fault(tmp_path: Path) -> None:
     assert (one.id, one.prompt, one.subject, one.meta) == ("7", "größer 🦊", "fox", {"from": "here"})
     assert [str(path) for path in one.references] == [f"{file}!/0/images/0", f"{file}!/0/images/1"]
     assert str(one.target) == f"{file}!/0/target_image" and two.id == "1"
-    assert isinstance(three, Fault) and three.id == "9" and "row 2: prompt" in three.message
-    assert isinstance(four, Fault) and four.id == "10" and "row 3: references" in four.message
+    assert isinstance(three, Fault) and three.id == "9" and "row 3: prompt" in three.message
+    assert isinstance(four, Fault) and four.id == "10" and "row 4: references" in four.message
     report = check_manifest(file)
     assert [(problem.id, problem.kind) for problem in report.problems] == [
         ("9", "row"),
@@ -124,7 +124,7 @@ def test_columns(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="b.parquet: .*two columns prompt"):
         read_tasks(tmp_path / "b.parquet")
     pq.write_table(pa.table({"prompt": ["a"], "image": ["https://a.b/0.png"]}), tmp_path / "c.parquet")
-    with pytest.raises(UserError, match="c.parquet, row 0: https://a.b/0.png is an address"):
+    with pytest.raises(UserError, match="c.parquet, row 1: https://a.b/0.png is an address"):
         read_tasks(tmp_path / "c.parquet")
     shown = pa.array([embedded(0)], HF)
     pq.write_table(pa.table({"text": ["a"], "image": shown, "other_image": shown}), tmp_path / "d.parquet")

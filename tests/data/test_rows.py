@@ -150,7 +150,7 @@ def test_a_row_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
         read_tasks(path)
     message = str(caught.value)
-    assert f"{path}, row 1: " in message and says in message and message.isprintable()
+    assert f"{path}, row 2: " in message and says in message and message.isprintable()
     assert len(message) < 350 + len(str(path))
     (problem,) = [problem for problem in check_manifest(path).problems if problem.kind == "row"]
     assert problem.row == 1 and (problem.id + problem.message).isprintable()
@@ -204,7 +204,7 @@ def test_a_pair(folder: Path) -> None:
     ],
 )
 def test_pairs_that_are_none(folder: Path, change: dict, says: str) -> None:
-    with pytest.raises(UserError, match=f"m.jsonl, row 1: .*{says}"):
+    with pytest.raises(UserError, match=f"m.jsonl, row 2: .*{says}"):
         PairSource(write_rows(folder / "m.jsonl", PAIR, PAIR | change))
 
 

@@ -100,17 +100,17 @@ def test_names_written_on_windows(tmp_path: Path) -> None:
 
 
 ODD = [
-    ({"filenames": ["1/0.png"]}, "row 1: filenames"),
-    ({"filenames": ["\ud800/0.png", "1.png"]}, "row 1: filenames"),
-    ({"filenames": ["a\0b.png", "1.png"]}, "row 1: filenames"),
-    ({"prompts": ["one"]}, "row 1: prompts"),
-    ({"prompts": ["\ud800", "x"]}, "row 1: prompts"),
-    ({"dino_scores": [[0]]}, "row 1: dino_scores must be a 2 x 2 table"),
-    ({"dino_scores": [[0.0, None], [0.0, 0.0]]}, "row 1: dino_scores must be numbers"),
-    ({"dino_scores": [[0, math.nan], [0, 0]]}, "row 1: dino_scores must be numbers"),
-    ({"aesthetics_scores": {"0": 3}}, "row 1: aesthetics_scores"),
-    ({"aesthetics_scores": {"0": math.inf, "1": 5}}, "row 1: aesthetics_scores"),
-    ({"aesthetics_scores": {"0": "6", "1": 5}}, "row 1: aesthetics_scores"),
+    ({"filenames": ["1/0.png"]}, "row 2: filenames"),
+    ({"filenames": ["\ud800/0.png", "1.png"]}, "row 2: filenames"),
+    ({"filenames": ["a\0b.png", "1.png"]}, "row 2: filenames"),
+    ({"prompts": ["one"]}, "row 2: prompts"),
+    ({"prompts": ["\ud800", "x"]}, "row 2: prompts"),
+    ({"dino_scores": [[0]]}, "row 2: dino_scores must be a 2 x 2 table"),
+    ({"dino_scores": [[0.0, None], [0.0, 0.0]]}, "row 2: dino_scores must be numbers"),
+    ({"dino_scores": [[0, math.nan], [0, 0]]}, "row 2: dino_scores must be numbers"),
+    ({"aesthetics_scores": {"0": 3}}, "row 2: aesthetics_scores"),
+    ({"aesthetics_scores": {"0": math.inf, "1": 5}}, "row 2: aesthetics_scores"),
+    ({"aesthetics_scores": {"0": "6", "1": 5}}, "row 2: aesthetics_scores"),
     ({"aesthetics_scores": None}, "folder 1: has no aesthetics_scores"),
 ]
 

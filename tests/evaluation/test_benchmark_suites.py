@@ -185,7 +185,7 @@ def test_a_manifest_from_pictures_to_a_page(manifest, tmp_path, capsys):
 def test_a_manifest_at_fault_is_one_line(tmp_path, capsys):
     (tmp_path / "bad.json").write_text('[{"prompt": "a cat"}]')
     assert main(["evaluate", "manifest", str(tmp_path / "bad.json"), "--out", str(tmp_path / "out")]) == 2
-    assert "bad.json, row 0: references" in capsys.readouterr().err
+    assert "bad.json, row 1: references" in capsys.readouterr().err
     with pytest.raises(UserError, match="no such file"):
         manifest_suite(tmp_path / "none.json")
 

@@ -1,6 +1,7 @@
 """A rater's way through the pages, and what strangers get."""
 
 import re
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from support.studies import METHODS, gold_answers, small_study
 
 from cgrpo.errors import UserError
 from cgrpo.study.app.server import create_app
+from cgrpo.study.create import LINKS
 from cgrpo.study.database import DATABASE
 from cgrpo.study.manifest import PICTURES, Study
 from cgrpo.study.store import Store
@@ -252,7 +254,7 @@ def test_ratings_have_their_own_scale(scores: Path, tmp_path: Path) -> None:
     store.close()
 
 
-def test_only_one_server_and_only_whole_studies(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_server_at_the_links_port_and_only_whole_studies(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     from cgrpo import serving
     from cgrpo.app import study as command
 
@@ -260,8 +262,18 @@ def test_only_one_server_and_only_whole_studies(made: Made, monkeypatch: pytest.
         with pytest.raises(UserError, match="is served already"):
             command.serve(made[1], port=0)
 
+    ports = []
+    listen = serving.listen
+
+    def noted(host: str, port: int) -> socket.socket:
+        ports.append((bound := listen(host, port)).getsockname()[1])
+        return bound
+
     monkeypatch.setattr(serving, "run", second)
+    monkeypatch.setattr(serving, "listen", noted)
     command.serve(made[1], port=0)
+    links = (made[1] / LINKS).read_text()
+    assert links.count(f"http://127.0.0.1:{ports[0]}/") == len(links.splitlines()) == len(made[2])
     next((made[1] / PICTURES).iterdir()).write_bytes(b"other")
     with pytest.raises(UserError, match="is not as it was when the study was made; restore 1"):
         command.serve(made[1], port=0)

@@ -141,9 +141,11 @@ def test_foreign_and_truncated_checkpoints(capfd, small, tmp_path):
 
 def test_a_run_whose_checkpoints_are_lost(capfd, small, tmp_path):
     """It would begin anew over what is there. Its grids of samples are nobody's input."""
-    run = train(small("training.iterations=1"), tmp_path / "run")
+    run = train(small("training.iterations=1"), tmp_path / "run", name="my-recipe")
     shutil.rmtree(run / "samples")
     assert main(["train", "--resume", str(run), "--set", "training.iterations=2"]) == 0
+    printed = capfd.readouterr().err
+    assert "my-recipe: Customized-GRPO" in printed and "my-recipe: 100%" in printed
     assert len(list((run / "samples").iterdir())) == 1
     kept = (run / "metrics.jsonl").read_text()
     shutil.rmtree(run / "checkpoints")

@@ -178,9 +178,11 @@ def test_encodings_made_once_serve_the_guard_too(small_arguments, manifest, capf
         *given(f"data.source={tmp_path / 'train.json'}", f"guard.source={manifest}", *GUARDED),
     ]
     settings += given("training.iterations=1", "guard.tasks=3")
-    assert main(["data", "encode", "toybox", *settings, "--out", str(tmp_path / "store")]) == 0
-    assert "prompts: 2 encoded" in capfd.readouterr().out
     cached = given(f"data.cache={tmp_path / 'store'}")
+    for more, advised in (([], True), (cached, False)):
+        assert main(["data", "encode", "toybox", *settings, *more, "--out", str(tmp_path / "store")]) == 0
+        printed = capfd.readouterr().out
+        assert f"prompts: {2 * advised} encoded" in printed and ("train with --set data.cache" in printed) == advised
     assert main(["train", *settings, *cached, "--out", str(tmp_path / "run")]) == 0
     assert len(rows(tmp_path / "run")) == 1
 

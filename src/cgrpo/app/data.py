@@ -49,7 +49,7 @@ def prompts(
         held_out: prompts never trained on
         references: photos per task
     """
-    from cgrpo.data.own_subject import Template, photos_in, read_templates, tasks, write_tasks
+    from cgrpo.data.own_subject import HELD_OUT, Template, photos_in, read_templates, tasks, write_tasks
     from cgrpo.data.parts import set_apart
     from cgrpo.data.suspicion import placeholder
     from cgrpo.evaluation.benchmark.dreambench import is_live
@@ -74,7 +74,7 @@ def prompts(
         print(note)
     print(f"{out}: {len(rows)} tasks, {len(training)} prompts x {len(photos)} photos of a {subject}")
     if held:
-        other = out.with_suffix(".heldout.json")
+        other = out.with_suffix(HELD_OUT)
         write_tasks(other, held)
         print(f"{other}: {len(held)} tasks with {len(apart)} prompts that are never trained on")
         print(f"next: cgrpo data check {out}, and train with --set data.source={out} --set guard.source={other}")
@@ -131,10 +131,12 @@ def encode(recipe: Recipe = "toybox", /, *, settings: Settings = (), out: Folder
     from cgrpo.app.datasets import encode_tasks
     from cgrpo.config import load_config
 
-    encoded = encode_tasks(load_config(recipe, settings), out)
+    cfg = load_config(recipe, settings)
+    encoded = encode_tasks(cfg, out)
     print(f"prompts: {encoded.texts_made} encoded, {encoded.texts_kept} already there")
     print(f"references: {encoded.references_made} encoded, {encoded.references_kept} already there")
-    print(f"train with --set data.cache={out}")
+    if cfg.data.cache != str(out):  # else the recipe, or the script that calls this, uses it already
+        print(f"train with --set data.cache={out}")
 
 
 def syncd(
@@ -192,7 +194,9 @@ def syncd(
         )
     held_out_setting = ""
     if held_out:
-        other = out.with_suffix(".heldout.json")
+        from cgrpo.data.own_subject import HELD_OUT
+
+        other = out.with_suffix(HELD_OUT)
         manifest, held = hold_out(manifest, held_out)
         write_manifest(other, root, held)
         held_out_setting = f" --set guard.source={other}"

@@ -1,7 +1,6 @@
 """The command line: ``cgrpo COMMAND``. Whatever a user gets wrong is one line on standard error and exit code 2."""
 
 import io
-import logging
 import os
 import signal
 import sys
@@ -29,9 +28,6 @@ app.help_format = "plaintext"
 app.suppress_keyboard_interrupt = False
 app.print_error = app.exit_on_error = False
 app.result_action = "return_value"
-
-CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "matplotlib")
-"""Loggers whose words on import are of no use to our users."""
 
 HELP = {"-h", "--help", "--version"}
 LETTERS = "this locale has no UTF-8: export LC_ALL=C.UTF-8, or PYTHONUTF8=1"
@@ -100,8 +96,6 @@ def _prepare_process() -> None:
     # Closed streams go nowhere; otherwise the next file that is opened would take their place, and get the prints.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.ERROR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows another, and the work continues
             stream.reconfigure(errors="replace")

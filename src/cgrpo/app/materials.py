@@ -10,7 +10,7 @@ from cgrpo.config import Config
 from cgrpo.data import ManifestSource, PairSource, Source
 from cgrpo.data.archives import container, is_private, length
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, read_table, write_text
+from cgrpo.files import json_text, write_text
 from cgrpo.fingerprint import of_parts
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
@@ -20,7 +20,6 @@ from cgrpo.training.preference.settings import PreferenceConfig
 from cgrpo.training.record import RunRecord
 from cgrpo.types import Task
 
-MATERIALS = "materials.json"
 SIZES = 4096  # pictures whose bytes are counted, evenly spaced: a look at each of a million would take minutes
 PIECE = 1 << 14  # bytes of a file's beginning and of its end
 
@@ -41,24 +40,15 @@ def check_materials(
     names the input that changed, and the folder in which the run began.
     """
     inputs = _fingerprints(cfg, source, policy, rewards)
-    began = beginning(record) if resumed else {}
+    began = record.beginning() if resumed else {}
     if not began:
         origin = {"folder": str(Path.cwd()), "recipe": recipe}
-        write_text(record.folder / MATERIALS, json_text(origin | inputs, indent=2) + "\n")
+        write_text(record.materials, json_text(origin | inputs, indent=2) + "\n")
         return
     for name, fingerprint in inputs.items():
         if began.get(name, fingerprint) != fingerprint:
             where = began.get("folder", "another folder")
             raise UserError(f"{name} has changed since the run began in {where}", "restore it, or start a new run")
-
-
-def beginning(record: RunRecord) -> dict[str, str]:
-    """What materials.json says of the run's beginning: its "folder" and "recipe", and fingerprints by input.
-
-    Relative paths of the run's settings are looked up in that folder. {} without the file. Raises UserError.
-    """
-    file = record.folder / MATERIALS
-    return read_table(file, "delete it if no input has changed") if file.exists() else {}
 
 
 def _fingerprints(cfg: Config, source: Source, policy: Policy, rewards: Mapping[str, Reward]) -> dict[str, str]:

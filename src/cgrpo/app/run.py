@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from cgrpo.app.heldout import Watch, finish, tasks_to_watch
-from cgrpo.app.materials import beginning, check_materials
+from cgrpo.app.materials import check_materials
 from cgrpo.app.needs import check_needs, make_final_tasks, print_cut, prompts_of
 from cgrpo.app.pairs import pairs_of
 from cgrpo.build import make_policy, make_source
@@ -62,7 +62,7 @@ def train(cfg: Config, out: Path | None = None, *, resume: Path | None = None, n
 
 def _run(record: RunRecord, cfg: Config, runtime: Runtime, *, resumed: bool, name: str) -> None:
     torch.manual_seed(cfg.training.seed)  # for rewards that draw; our own draws don't use the global state
-    began = beginning(record) if resumed else {"recipe": name}
+    began = record.beginning() if resumed else {"recipe": name}
     name = began.get("recipe", record.folder.name)
     # The same settings; relative paths mean what they meant where the run began.
     placed = settled(cfg, Path(began.get("folder", "."))) if resumed else cfg

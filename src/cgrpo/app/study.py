@@ -104,6 +104,7 @@ def serve(study: Study, /, *, host: str = "127.0.0.1", port: Port = 8421) -> Non
 
     check_installed("cgrpo study serve")
     from cgrpo.study.app.server import create_app
+    from cgrpo.study.create import LINKS, move_links
     from cgrpo.study.manifest import PICTURES, changed_pictures, read_study
     from cgrpo.study.store import open_store
 
@@ -118,6 +119,8 @@ def serve(study: Study, /, *, host: str = "127.0.0.1", port: Port = 8421) -> Non
                 f"restore {len(changed)} such pictures from a backup",
             )
         with listen(host, port) as bound:
+            if move_links(study, number := bound.getsockname()[1]):
+                print(f"the links in {study / LINKS} have port {number} now", file=sys.stderr)
             if host not in ("127.0.0.1", "localhost", "::1"):
                 print("cgrpo: links travel unencrypted; put a server with TLS in front", file=sys.stderr, flush=True)
             run(create_app(manifest, store), bound, host, str(study))

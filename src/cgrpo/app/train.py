@@ -43,7 +43,9 @@ def train(
         for word, value in {"a recipe": recipe, "--out": out}.items():
             if value is not None:
                 raise UserError(f"--resume {resume}: the run has its own settings and folder; leave {word} out")
-        folder, cfg, name = resume, override(RunRecord.open(resume)[1], settings), resume.resolve().name
+        record, began_with = RunRecord.open(resume)
+        folder, cfg = resume, override(began_with, settings)
+        name = record.beginning().get("recipe", resume.resolve().name)
     if launched()[0] == 0:  # before torch is loaded, which takes seconds
         print_header(cfg, name, folder, resumed=resume is not None)
     from cgrpo.app import run

@@ -177,7 +177,7 @@ def _row_problems(rows: Rows) -> Iterator[Problem]:
             yield Problem(task.id, number, "chatter", f"prompt {task.prompt[:80]!r} looks like chatter ({talk!r})")
         first = ids.setdefault(task.id, number)
         if first != number:
-            yield Problem(task.id, number, "duplicate", f"row {first} has the same id")
+            yield Problem(task.id, number, "duplicate", f"row {first + 1} has the same id")
         content = (" ".join(task.prompt.lower().split()), task.references, task.target)
         if content in tasks:
             yield Problem(task.id, number, "duplicate", f"the same prompt and pictures as {tasks[content]}")
@@ -251,5 +251,5 @@ def _counts(one: _Use, other: _Use) -> bool:
 
 def _likeness(kind: ProblemKind, path: Path, original: Path, uses: dict[Path, _Use], verb: str) -> Problem:
     use, other = uses[path], uses[original]
-    whose = "its own" if use.row == other.row else f"row {other.id}'s"
+    whose = "its own" if use.row == other.row else f"task {other.id}'s"
     return Problem(use.id, use.row, kind, f"{use.role} {path} {verb} {whose} {other.role} {original}")

@@ -55,7 +55,7 @@ def read(path: Path, root: Path | None = None) -> Iterator[Entry | Fault]:
     dialect = dialect_of(rows[0]) if rows else None
     files = Files(root or (dialect.folder(path) if dialect and dialect.folder else path.parent / folder))
     for number, row in enumerate(rows):
-        yield row if isinstance(row, Fault) else Entry(row, f"{path}, row {number}", str(number), files)
+        yield row if isinstance(row, Fault) else Entry(row, f"{path}, row {number + 1}", str(number), files)
 
 
 def _listed(folder: Path) -> Path:
@@ -132,7 +132,7 @@ def _table(text: str, path: Path, delimiter: str) -> list[Any]:
     reader.fieldnames = names
     for row in reader:
         if None in row:
-            rows.append(Fault(str(len(rows)), f"{path}, row {len(rows)}: has more cells than the header"))
+            rows.append(Fault(str(len(rows)), f"{path}, row {len(rows) + 1}: has more cells than the header"))
             continue
         cells: dict[str, Any] = {key: value for key, value in row.items() if value and value not in _EMPTY}
         lacking = [key for key in row if key not in cells and condition_name(key) == "sure"]

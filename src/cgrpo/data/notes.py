@@ -7,6 +7,7 @@ from cgrpo.data.archives import is_private
 from cgrpo.data.benchmarks import ROWS, benchmark_of
 from cgrpo.data.captions import remarks
 from cgrpo.data.neighbours import CAPTIONS
+from cgrpo.data.own_subject import HELD_OUT
 from cgrpo.data.readers import locate
 from cgrpo.data.suspicion import placeholder
 from cgrpo.data.tasks import Rows
@@ -29,20 +30,26 @@ def notes_on(path: Path, rows: Rows) -> Iterator[str]:
         kinds = ", ".join(dict.fromkeys(text for _, text in placeholders[:100]))
         yield (
             f"{len(placeholders)} prompts hold what another program would replace, and the model reads it as words, "
-            f"the first in row {placeholders[0][0]}: {kinds[:120]}"
+            f"the first of them {placeholders[0][0]}: {kinds[:120]}"
         )
     unnamed = [task for task in tasks if task.subject and not _names(task.prompt, task.subject)]
     if unnamed:
-        yield f"{len(unnamed)} prompts don't name their subject, the first in row {unnamed[0].id}: {unnamed[0].subject}"
+        first = unnamed[0]
+        yield f"{len(unnamed)} prompts don't name their subject, the first of them {first.id}: {first.subject}"
     if tasks and (lacking := sum(not task.subject for task in tasks)):
         yield (
             f'{lacking} of {len(tasks)} rows have no "subject" (a word or two, such as dog): what segments the '
             "subject needs one (rewards of type dino-seg)"
         )
-    if len(tasks) > 1 and len({subject_of(task) for task in tasks}) == 1:
+    if len(tasks) > 1 and len({subject_of(task) for task in tasks}) == 1 and not _has_prompts_apart(path):
         yield "all rows show one subject: hold out prompts rather than subjects, as cgrpo data prompts does"
     if path.is_dir() and locate(path) == ("captions", path):
         yield from remarks(path)
+
+
+def _has_prompts_apart(path: Path) -> bool:
+    """Whether ``cgrpo data prompts`` wrote this set: the training tasks, or their held-out tasks next to them."""
+    return path.name.endswith(HELD_OUT) or path.with_suffix(HELD_OUT).is_file()
 
 
 def _names(prompt: str, subject: str) -> bool:

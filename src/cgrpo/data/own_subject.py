@@ -16,6 +16,7 @@ from cgrpo.pictures import ENDINGS, opened
 from cgrpo.text import read_text
 
 CLASS = "{class}"  # where a template names the subject
+HELD_OUT = ".heldout.json"  # how the file with the held-out tasks ends
 _FORMATS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".yaml", ".yml", ".toml", ".py", ".xlsx")
 
 

@@ -52,7 +52,7 @@ def _rows(file: Path, prefix: str) -> Iterator[Entry | LeftOut]:
             fields = translate_subjects200k(row | {"image": row["image"] and _name(file, row["image"])})
         else:
             fields = row | {key: _name(file, row[key]) for key in pictures}
-        yield fields if isinstance(fields, LeftOut) else Entry(fields, f"{file}, row {number}", row["id"], files)
+        yield fields if isinstance(fields, LeftOut) else Entry(fields, f"{file}, row {number + 1}", row["id"], files)
 
 
 def _picture_columns(opened: Table) -> list[str]:

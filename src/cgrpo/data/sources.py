@@ -70,7 +70,7 @@ class ManifestSource:
         targets = []
         for task in (self.tasks[index] for index in indices):
             if task.target is None:
-                raise UserError(f"row {task.id} has no target picture; supervised fine-tuning needs one for each")
+                raise UserError(f"task {task.id} has no target picture; supervised fine-tuning needs one for each")
             targets.append(self._read(task.target))
         return self.batch(indices), targets
 

@@ -1,6 +1,7 @@
 """A study's folder: manifest, anonymous pictures, one link per rater; and how many answers a study needs."""
 
 import math
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from cgrpo.errors import UserError
-from cgrpo.files import whole_folder, write_text
+from cgrpo.files import reading, whole_folder, write_text, writing
 from cgrpo.study import pictures
 from cgrpo.study.database import create_store
 from cgrpo.study.design import PickedTask, Sources, pick_pairs, pick_singles, plan_lists, read_sources
@@ -21,7 +22,7 @@ from cgrpo.study.gates import Gates, default_checks, rules
 from cgrpo.study.manifest import Arm, Item, Mode, Question, Shown, Study, write_study
 from cgrpo.study.pictures import Shelf, Size
 from cgrpo.study.statistics.intervals import FEWEST
-from cgrpo.text import is_address
+from cgrpo.text import is_address, read_text
 
 WITHIN = 0.3  # correlation of two raters' answers to an item, assumed until a study has measured it
 POWER, LEVEL = 0.8, 0.05
@@ -190,6 +191,18 @@ def _write(
     write_text(folder / LINKS, "\n".join(lines) + "\n")
     (folder / LINKS).chmod(0o600)
     return study
+
+
+def move_links(folder: Path, port: int) -> bool:
+    """Give the links in links.txt that lead to this machine the ``port`` of its server; whether that changed them."""
+    file = folder / LINKS
+    with reading(file), writing(file):
+        text = read_text(file) if file.exists() else ""
+        moved = re.sub(r"(?<=: )http://(127\.0\.0\.1|localhost)(:\d+)?(?=/)", rf"http://\1:{port}", text)
+        if moved != text:
+            write_text(file, moved)
+            file.chmod(0o600)
+    return moved != text
 
 
 def _item(picked: PickedTask, sources: Sources, shelf: Shelf, size: Size) -> Item:

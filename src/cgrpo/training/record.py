@@ -14,7 +14,7 @@ from typing import Any
 from cgrpo import __version__
 from cgrpo.config import Config, parse_config
 from cgrpo.errors import UserError
-from cgrpo.files import json_text, reading, write_text, writing
+from cgrpo.files import json_text, read_table, reading, write_text, writing
 from cgrpo.fingerprint import of_file
 from cgrpo.text import read_text
 
@@ -37,6 +37,7 @@ class RunRecord:
         self.adapter = folder / "adapter"
         self.best = folder / "best"
         self.checkpoints = folder / "checkpoints"
+        self.materials = folder / "materials.json"
 
     @classmethod
     def create(cls, folder: Path, config: Config) -> RunRecord:
@@ -78,6 +79,13 @@ class RunRecord:
             if not isinstance(table, dict):
                 raise ValueError("not a JSON object")
         return table
+
+    def beginning(self) -> dict[str, str]:
+        """What materials.json says of the run's beginning: its "folder" and "recipe", and fingerprints by input.
+
+        Relative paths of the run's settings are looked up in that folder. {} without the file. Raises UserError.
+        """
+        return read_table(self.materials, "delete it if no input has changed") if self.materials.exists() else {}
 
     def write_config(self, config: Config) -> None:
         write_text(self.folder / "config.json", config.model_dump_json(indent=2) + "\n")
