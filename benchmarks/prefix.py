@@ -1,6 +1,6 @@
 """What sharing the prefix of a group saves: tokens, seconds and memory of a rollout and an update of Qwen-Image-2.1.
 
-    python benchmarks/prefix.py [--repeats 3] [--steps 4] [--width 64] [--layers 2]
+    python benchmarks/prefix.py [--repeats 2] [--steps 4] [--width 64] [--layers 6]
 
 One prompt, one reference and pictures of 512 x 512 pixels, a group of 12, random weights, one pair per micro-batch.
 Interleaved: the trainer as it is, and the same where every sample and every pair evaluates its prefix by itself.
@@ -138,7 +138,7 @@ def iteration(loop: GRPO, number: int, live: Live | None = None) -> tuple[list[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in {"repeats": 3, "steps": 4, "width": 64, "layers": 2}.items():
+    for name, value in {"repeats": 2, "steps": 4, "width": 64, "layers": 6}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
