@@ -17,7 +17,21 @@ def page() -> str:
     """The page's text."""
     parts = [part(gpu) for gpu in measured.measured_gpus() for part in (_machine, _steps, _iteration, _rest)]
     template = (HERE / "performance.template.md").read_text(encoding="utf-8")
-    return template.replace("{figures}", "\n".join(parts) or "Nothing was measured yet.\n")
+    return template.replace("{figures}", "\n".join(parts) or "Nothing was measured yet.\n").replace("{scale}", _scale())
+
+
+def _scale() -> str:
+    rows = []
+    for gpu, parallel in (("h100-80gb", "ddp"), ("l40s-48gb", "fsdp2")):
+        for gpus in (8, 64, 512):
+            settings = ["data.cache=encoded", f"training.parallel={parallel}"]
+            settings.append(f"training.prompts_per_iteration={gpus}")
+            told = plan(load_config(measured.RECIPE, settings), gpu=gpu, gpus=gpus)
+            seconds = (told.seconds, told.scale.gradients, told.scale.gathers, told.scale.waiting)
+            rate = f"{told.samples_per_gpu_hour:.0f}"
+            rows.append([f"{gpus} x {gpu}, {parallel}", *(f"{value:.1f}" for value in seconds), rate])
+    head = ["GPUs", "seconds per iteration", "gradients", "gathers", "waiting", "samples per GPU-hour"]
+    return table(head, rows).rstrip("\n")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -102,7 +116,8 @@ def _iteration(gpu: str) -> str:
         f"the "
         f"bare model's time. Ratio drift before the first update: {short['drift']:.1g}.\n",
         "The paper's iteration (G = 12, T = 25, 60 % trained: 300 forwards, 168 forward-backwards a GPU), by these\n"
-        'parts; "by plan" with the paper\'s rewards, with prompts encoded beforehand:\n',
+        "parts, without what a group shares; "
+        '"by plan" with the paper\'s rewards, with prompts encoded beforehand:\n',
     ]
     rows = []
     for row in replays:

@@ -49,12 +49,6 @@ class GroupConfig(Config):
     weights: Weights = Weights()
 
     @model_validator(mode="after")
-    def _batch_of_every_process(self) -> Self:
-        if self.sampling.batch == "auto" and self.training.parallel == "fsdp2":
-            raise ValueError("sampling.batch = auto and training.parallel = fsdp2 do not go together; give a number")
-        return self
-
-    @model_validator(mode="after")
     def _weighted_rewards(self) -> Self:
         shares = {"prompt": self.weights.prompt, "identity": 1 - self.weights.prompt}
         for name in self.weights.others:
@@ -75,6 +69,9 @@ class GroupConfig(Config):
             name = self.shaping.focal_reward
             raise ValueError(f"shaping.focal_reward: reward {name!r} is left out; name one of the rewards")
         return self
+
+    def batches(self) -> dict[str, int | str]:
+        return super().batches() | {"sampling.batch": self.sampling.batch}
 
     def share(self) -> tuple[int, str]:
         return self.training.prompts_per_iteration, "training.prompts_per_iteration"

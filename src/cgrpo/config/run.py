@@ -145,6 +145,10 @@ class Config(Section):
     def share(self) -> tuple[int, str]:
         """The tasks of an iteration over all processes, among which they are dealt evenly, and that number's key."""
 
+    def batches(self) -> dict[str, int | str]:
+        """The batch sizes that may be "auto", by dotted key."""
+        return {"training.micro_batch": self.training.micro_batch}
+
     @abstractmethod
     def title(self) -> str:
         """The method in the field's words, as precisely as the settings say."""
@@ -161,10 +165,9 @@ class Config(Section):
     def _together(self) -> Self:
         if self.policy.quantise != "none" and self.training.parallel == "fsdp2":
             raise ValueError("policy.quantise and training.parallel = fsdp2 do not go together; choose one")
-        if self.training.micro_batch == "auto" and self.training.parallel == "fsdp2":
-            raise ValueError(
-                "training.micro_batch = auto and training.parallel = fsdp2 do not go together; give a number"
-            )
+        for key, size in self.batches().items():
+            if size == "auto" and self.training.parallel == "fsdp2":
+                raise ValueError(f"{key} = auto and training.parallel = fsdp2 do not go together; give a number")
         if not self.rewards:
             raise ValueError("rewards must name at least one reward")
         for name in self.guard.scorers:

@@ -12,10 +12,11 @@ from cgrpo.plan.count import Tokens
 from cgrpo.plan.gpus import Gpu, find_gpu
 from cgrpo.plan.measured import ASSUMED
 from cgrpo.plan.measured import utilisation as measured_utilisation
-from cgrpo.plan.memory import GIB, Memory, estimate_memory, total
+from cgrpo.plan.memory import GIB, Memory, bytes_of_adapter, bytes_of_base, estimate_memory, total
 from cgrpo.plan.policy import CountedPolicy, count_policy
 from cgrpo.plan.rewards import RewardModel, has_guard, reward_models
-from cgrpo.plan.work import Work, estimate_work, heldout_forwards
+from cgrpo.plan.scale import REACHED, SPREAD, Scale, estimate_scale
+from cgrpo.plan.work import Work, estimate_work, heldout_forwards, sharded
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Plan:
     parameters: dict[str, int | None]
     trained: int
     work: Work
+    scale: Scale
     memory: Memory
     advice: tuple[str, ...] | None
     notes: tuple[str, ...]
@@ -43,7 +45,11 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Of one iteration."""
-        return self.work.total / (self.gpu.tflops * 1e12 * self.utilisation)
+        return self.work.total / (self.gpu.tflops * 1e12 * self.utilisation) + self.scale.seconds
+
+    @property
+    def samples_per_gpu_hour(self) -> float:
+        return 3600 * self.work.samples / self.seconds
 
     @property
     def hours(self) -> float:
@@ -69,6 +75,7 @@ class Plan:
             "memory": memory,
             "operations_total": self.work.total,
             "seconds_per_iteration": self.seconds,
+            "samples_per_gpu_hour": self.samples_per_gpu_hour,
             "hours": self.hours,
             "latency_bound": self.latency_bound,
             "fits": self.fits,
@@ -104,20 +111,24 @@ def plan(
     work = estimate_work(cfg, policy, rewards, gpus)
     needed = estimate_memory(cfg, policy, rewards, work, gpus)
     measured = measured_utilisation(kind.name, cfg, work) if utilisation is None else None
+    reached = utilisation or measured or ASSUMED
+    rate, spread = kind.tflops * 1e12 * reached, sharded(cfg, gpus)
+    bytes_each = bytes_of_adapter(cfg), bytes_of_base(cfg)
     return Plan(
         method=cfg.method,
         gpu=kind,
         gpus=gpus,
-        utilisation=utilisation or measured or ASSUMED,
+        utilisation=reached,
         measured=measured is not None,
         iterations=cfg.training.iterations,
         tokens=policy.tokens,
         parameters=policy.parameters | {f"reward {m.reward}: {m.model}": m.parameters for m in rewards},
         trained=policy.trained,
         work=work,
+        scale=estimate_scale(work, policy, kind, gpus, *bytes_each, rate, sharded=spread),
         memory=needed,
         advice=() if _fits(needed, kind) else _advice(cfg, policy, rewards, kind, gpus),
-        notes=_notes(cfg, policy, rewards),
+        notes=_notes(cfg, policy, rewards, gpus),
     )
 
 
@@ -158,7 +169,7 @@ def _changes(cfg: Config, gpus: int) -> list[str]:
     return changes
 
 
-def _notes(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel]) -> tuple[str, ...]:
+def _notes(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> tuple[str, ...]:
     notes = list(policy.assumed)
     if cfg.policy.start and cfg.policy.start_mode == "continue":
         notes.append(f"the rank of {cfg.policy.start!r} is assumed to be policy.rank ({cfg.policy.rank})")
@@ -166,9 +177,14 @@ def _notes(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel]) -> tu
         if model.parameters is None:
             notes.append(f"reward {model.reward} ({model.model}): parameters and operations unknown, not counted")
     notes.append(
-        "time counts matrix products and convolutions at the stated utilisation; not the exchange between GPUs, "
-        "moving offloaded models, checkpoints, or the comparison after the run"
+        "time counts matrix products and convolutions at the stated utilisation; not moving offloaded models, "
+        "checkpoints, or the comparison after the run"
     )
+    if gpus > 1:
+        notes.append(
+            f"exchange is at {REACHED:.0%} of the links' data sheets; waiting is simulated with GPUs whose speeds differ "
+            f"by {SPREAD:.0%} (standard deviation) among each other and from phase to phase; none of it was measured"
+        )
     guard = cfg.guard
     if has_guard(cfg):
         notes.append(

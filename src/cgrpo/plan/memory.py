@@ -59,10 +59,10 @@ def total(parts: tuple[Part, ...]) -> int:
 def estimate_memory(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], work: Work, gpus: int) -> Memory:
     """The phases are those of an iteration; a method that draws no samples has fewer."""
     guards = guard_models(cfg)
-    adapter = policy.trained * _master(cfg)
+    adapter = policy.trained * bytes_of_adapter(cfg)
     texts = sum(size for name, size in policy.parameters.items() if name.endswith("text encoder"))
-    text = texts * _base(cfg) if not cfg.data.cache else 0
-    vae = policy.parameters["autoencoder"] * _master(cfg)
+    text = texts * bytes_of_base(cfg) if not cfg.data.cache else 0
+    vae = policy.parameters["autoencoder"] * bytes_of_adapter(cfg)
     always = [
         Part("transformer", _transformer(cfg, policy, gpus)),
         Part("adapter", adapter),
@@ -106,21 +106,21 @@ def _brought_in(models: list[RewardModel]) -> int:
     return max(sizes.values(), default=0)
 
 
-def _master(cfg: Config) -> int:
+def bytes_of_adapter(cfg: Config) -> int:
     """Bytes of a number in adapter and autoencoder: float32 unless the base is finer."""
     return 8 if cfg.policy.dtype == "float64" else 4
 
 
-def _base(cfg: Config) -> int:
+def bytes_of_base(cfg: Config) -> int:
     """Bytes of a number in the frozen base and the text encoders."""
-    return 2 if cfg.policy.dtype == "bfloat16" else _master(cfg)
+    return 2 if cfg.policy.dtype == "bfloat16" else bytes_of_adapter(cfg)
 
 
 def _transformer(cfg: Config, policy: CountedPolicy, gpus: int) -> int:
     """The frozen base. FSDP2 shards the blocks; one is whole while it computes, and the next while it is fetched."""
-    saved = _base(cfg) - 1 if cfg.policy.quantise == "int8" else 0
-    sizes = [block.parameters * _base(cfg) - block.matrices * saved for block in policy.blocks]
-    ends = (policy.parameters["transformer"] - sum(block.parameters for block in policy.blocks)) * _base(cfg)
+    saved = bytes_of_base(cfg) - 1 if cfg.policy.quantise == "int8" else 0
+    sizes = [block.parameters * bytes_of_base(cfg) - block.matrices * saved for block in policy.blocks]
+    ends = (policy.parameters["transformer"] - sum(block.parameters for block in policy.blocks)) * bytes_of_base(cfg)
     if sharded(cfg, gpus):
         return ends + -(-sum(sizes) // gpus) + 2 * max(sizes)
     return ends + sum(sizes)
@@ -130,7 +130,7 @@ def _update(cfg: Config, policy: CountedPolicy, work: Work, mode: Checkpointing)
     """A forward-backward of one micro-batch, on gradients that others have left."""
     counted = policy.activations(work.micro_batch * guidance(cfg, policy).together, mode)
     return (
-        Part("gradients", policy.trained * _master(cfg)),
+        Part("gradients", policy.trained * bytes_of_adapter(cfg)),
         Part(f"activations, checkpointing {mode}", counted.kept),
         Part("blocks and the adapter's copies at work", counted.at_work),
         _trace(cfg, policy, work),
@@ -140,7 +140,7 @@ def _update(cfg: Config, policy: CountedPolicy, work: Work, mode: Checkpointing)
 def _sampling(cfg: Config, policy: CountedPolicy, work: Work, vae: int) -> dict[str, tuple[Part, ...]]:
     """Drawing the samples and decoding them. ``vae``: bytes of an autoencoder that is only now brought in."""
     trace = _trace(cfg, policy, work)
-    decoded = policy.decode.at_work * (_master(cfg) // 4) * work.decode_batch
+    decoded = policy.decode.at_work * (bytes_of_adapter(cfg) // 4) * work.decode_batch
     return {
         "sample": (
             Part("a block at work", policy.sampling(work.sampling_batch * guidance(cfg, policy).together)),
@@ -154,5 +154,7 @@ def _sampling(cfg: Config, policy: CountedPolicy, work: Work, vae: int) -> dict[
 def _trace(cfg: Config, policy: CountedPolicy, work: Work) -> Part:
     """What will be trained (before and after each transition, noise and old velocity of each level); conditions."""
     kept = work.pairs if isinstance(cfg, GroupConfig) else 0
-    transitions = 2 * kept * policy.tokens.target * policy.channels * _master(cfg)
-    return Part("transitions and conditions", transitions + work.samples * policy.condition_numbers * _base(cfg))
+    transitions = 2 * kept * policy.tokens.target * policy.channels * bytes_of_adapter(cfg)
+    return Part(
+        "transitions and conditions", transitions + work.samples * policy.condition_numbers * bytes_of_base(cfg)
+    )

@@ -36,14 +36,19 @@ def _work(plan: Plan) -> list[str]:
     work = plan.work
     rows = [("forwards to sample", f"{work.sampling_forwards:,}")] if work.sampling_forwards else []
     rows += [
-        ("forward-backwards", f"{work.pairs:,}"),
+        ("forward-backwards", f"{work.passes:,.0f}"),
         ("optimizer steps", f"{work.updates:,}"),
         *((name, _operations(number)) for name, number in work.operations.items()),
         ("total", _operations(work.total)),
     ]
     if not plan.latency_bound:
         source = "measured" if plan.measured else "assumed"
-        rows.append((f"time at {plan.utilisation:.0%} utilisation ({source})", _duration(plan.seconds)))
+        own = plan.seconds - plan.scale.seconds
+        rows.append((f"time at {plan.utilisation:.0%} utilisation ({source})", _duration(own)))
+        parts = {"gradients' exchange": plan.scale.gradients, "blocks' gathers, not hidden": plan.scale.gathers}
+        parts |= {"waiting for the slowest GPU": plan.scale.waiting}
+        rows += [(f"+ {name}", _duration(seconds)) for name, seconds in parts.items() if seconds]
+        rows.append(("samples per GPU-hour", f"{plan.samples_per_gpu_hour:,.0f}"))
     return ["One iteration, per GPU", *_rows(rows)]
 
 

@@ -20,7 +20,9 @@ class Work:
 
     samples: int
     sampling_forwards: int
-    pairs: int  # (sample, step) pairs or supervised pairs: one forward-backward each
+    sampling_calls: int  # of the velocity: each samples a batch
+    pairs: int  # (sample, step) pairs or supervised pairs that are trained
+    passes: float  # forward-backwards on average: a group's pairs at its shared first step share one
     updates: int
     micro_batch: int
     sampling_batch: int
@@ -40,7 +42,7 @@ def trained_steps(cfg: GrpoConfig) -> int:
 
 
 def lead_steps(cfg: GrpoConfig) -> float:
-    """Steps before a sliding window, on average over its positions: a group takes them once."""
+    """Steps before a sliding window, on average over its positions: the first stochastic step comes after them."""
     window, last = cfg.sampling.window, cfg.sampling.steps - 1 - cfg.sampling.window.size
     if window.type != "sliding":
         return 0.0
@@ -48,11 +50,22 @@ def lead_steps(cfg: GrpoConfig) -> float:
     return sum(starts) / len(starts)
 
 
+def shared_pairs(cfg: GrpoConfig) -> float:
+    """Pairs of a prompt that need no pass of their own, on average.
+
+    At the first stochastic step the samples of a group are still equal, and an update evaluates those it trains once.
+    """
+    updates, each = cfg.training.updates_per_rollout, cfg.training.group_size // cfg.training.updates_per_rollout
+    trained = trained_steps(cfg) / (cfg.sampling.steps - 1) if cfg.sampling.window.type == "fraction" else 1.0
+    return updates * (each * trained - (1 - (1 - trained) ** each))
+
+
 def estimate_work(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> Work:
     """Raises UserError where the tasks can't be dealt evenly to the GPUs."""
     tasks, key = cfg.share()
     if tasks % gpus:
-        raise UserError(f"{key} ({tasks}) must be divisible by the number of GPUs ({gpus})")
+        more = -(-tasks // gpus) * gpus
+        raise UserError(f"{key} ({tasks}) must be divisible by the number of GPUs ({gpus})", f"--set {key}={more}")
     match cfg:
         case GrpoConfig() | ForwardConfig():
             return _groups(cfg, policy, rewards, tasks // gpus, sharded(cfg, gpus))
@@ -69,26 +82,32 @@ def _groups(
     settings, group = cfg.training, cfg.training.group_size
     samples = prompts * group
     if isinstance(cfg, GrpoConfig):
-        steps, trained, lead = cfg.sampling.steps, trained_steps(cfg), lead_steps(cfg)
+        steps, trained, together, shared = (
+            cfg.sampling.steps,
+            trained_steps(cfg),
+            1 + lead_steps(cfg),
+            shared_pairs(cfg),
+        )
     else:
-        steps, trained, lead = cfg.sampling.rollout_steps, cfg.objective.levels, 0.0
-    followed = round(samples * (steps - lead) + prompts * lead)
+        steps, trained, together, shared = cfg.sampling.rollout_steps, cfg.objective.levels, 0.0, 0.0
+    followed = round(samples * (steps - together) + prompts * together)
     forwards, pairs = followed * guidance(cfg, policy).forwards, samples * trained
+    passes = pairs - prompts * shared
     # A sharded base shares a prefix in the rollout alone.
     prefixes = -(-pairs // int(settings.micro_batch)) if one_by_one else prompts * settings.updates_per_rollout
     operations = {
         "sampling": forwards * policy.operations.forward,
-        **_training(cfg, policy, pairs),
+        **_training(cfg, policy, passes),
         **_prefixes(cfg, policy, prefixes, prompts),
         **_old_policy(cfg, policy, pairs),
-        **_reference_policy(cfg, policy, pairs),
+        **_reference_policy(cfg, policy, passes),
         "text encoders": _text(cfg, policy, prompts),
         "autoencoder": samples * policy.decode.operations + _references(cfg, policy, prompts),
         "rewards": samples * sum(model.operations or 0 for model in rewards),
     }
     # A sharded base samples one prompt at a time, so that all processes make equally many forwards; so does one whose
     # prompt is shared.
-    together = (
+    batch = (
         group
         if one_by_one or policy.family.has_prefix
         else min(samples, max(group, int(cfg.sampling.batch) // group * group))
@@ -96,11 +115,13 @@ def _groups(
     return Work(
         samples=samples,
         sampling_forwards=forwards,
+        sampling_calls=steps * -(-samples // batch),
         pairs=pairs,
+        passes=passes,
         updates=settings.updates_per_rollout,
-        micro_batch=min(int(settings.micro_batch), together * trained // settings.updates_per_rollout),
-        sampling_batch=together,
-        decode_batch=min(together, policy.decoded_at_once),
+        micro_batch=min(int(settings.micro_batch), batch * trained // settings.updates_per_rollout),
+        sampling_batch=batch,
+        decode_batch=min(batch, policy.decoded_at_once),
         operations=operations,
     )
 
@@ -113,7 +134,7 @@ def _sft(cfg: SftConfig, policy: CountedPolicy, pairs: int) -> Work:
         "autoencoder": pairs * policy.encode_picture + _references(cfg, policy, pairs),
     }
     micro = min(int(cfg.training.micro_batch), pairs)
-    return Work(pairs, 0, pairs, 1, micro, 0, 0, operations)
+    return Work(pairs, 0, 0, pairs, pairs, 1, micro, 0, 0, operations)
 
 
 def _preference(
@@ -131,10 +152,12 @@ def _preference(
     }
     micro = min(max(sides, int(cfg.training.micro_batch) // sides * sides), sides * pairs)
     if settings.pairs:
-        return Work(pairs, 0, sides * pairs, 1, micro, 0, 0, operations)
+        return Work(pairs, 0, 0, sides * pairs, sides * pairs, 1, micro, 0, 0, operations)
     operations["making pairs, over the run"] = _making_pairs(cfg, policy, rewards, gpus)
     batch = cfg.evaluation.batch
-    return Work(pairs, 0, sides * pairs, 1, micro, batch, min(batch, policy.decoded_at_once), operations)
+    return Work(
+        pairs, 0, 0, sides * pairs, sides * pairs, 1, micro, batch, min(batch, policy.decoded_at_once), operations
+    )
 
 
 def _making_pairs(cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[RewardModel], gpus: int) -> float:
@@ -146,13 +169,13 @@ def _making_pairs(cfg: PreferenceConfig, policy: CountedPolicy, rewards: list[Re
     return (pictures * (picture / gpus + scoring) + _text(cfg, policy, pictures)) / max(1, cfg.training.iterations)
 
 
-def _training(cfg: Config, policy: CountedPolicy, pairs: int) -> dict[str, float]:
+def _training(cfg: Config, policy: CountedPolicy, passes: float) -> dict[str, float]:
     counted, times = policy.operations, guidance(cfg, policy)
     again = counted.again[cfg.policy.checkpointing]
     return {
-        "training, forward": pairs * times.forwards * counted.forward,
-        "training, backward": pairs * times.together * counted.backward,
-        **({"training, computed again": pairs * times.together * again} if again else {}),
+        "training, forward": passes * times.forwards * counted.forward,
+        "training, backward": passes * times.together * counted.backward,
+        **({"training, computed again": passes * times.together * again} if again else {}),
     }
 
 
@@ -198,13 +221,13 @@ def _old_policy(cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, pairs: i
     return {"old policy": seen * guidance(cfg, policy).forwards * policy.operations.forward}
 
 
-def _reference_policy(cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, pairs: int) -> dict[str, float]:
+def _reference_policy(cfg: GrpoConfig | ForwardConfig, policy: CountedPolicy, passes: float) -> dict[str, float]:
     """The reference policy is the base, or the frozen adapter that training started from."""
     if cfg.objective.kl == 0:
         return {}
     starts = cfg.policy.start and cfg.policy.start_mode == "continue"
     forward = policy.operations.forward if starts else policy.base
-    return {"reference policy (kl)": pairs * guidance(cfg, policy).forwards * forward}
+    return {"reference policy (kl)": passes * guidance(cfg, policy).forwards * forward}
 
 
 def _text(cfg: Config, policy: CountedPolicy, prompts: int) -> float:
