@@ -21,14 +21,15 @@ from pathlib import Path
 STAGES = {  # in order of worth -> seconds that it may take: about twice of what an H100 should need
     "chip": 40,
     "flux": 150,
+    "attention": 60,
+    "compiled": 150,
+    "klein": 90,
     "toybox": 120,
     "rewards": 100,
     "processes": 60,
     "int8": 60,
     "exact": 60,
     "whole": 150,
-    "compiled": 150,
-    "klein": 90,
 }
 LEAST = 15  # seconds under which no stage is begun
 

@@ -26,7 +26,9 @@ def lines_of(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ["chip", "flux", "int8", "compiled", "rewards", "toybox", "exact", "klein"])
+@pytest.mark.parametrize(
+    "name", ["chip", "flux", "attention", "int8", "compiled", "rewards", "toybox", "exact", "klein"]
+)
 def test_a_stage_goes_its_whole_road(name: str) -> None:
     rows = list(importlib.import_module(f"stages.{name}").figures(True))
     assert rows and all("figure" in row and "out_of_memory" not in row for row in rows)
@@ -68,6 +70,7 @@ def test_process_groups_start(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     ddp, fsdp = lines_of(lines)
     assert ddp["code"] == 0, ddp["why"]
+    assert fsdp["whole_after_forward"] == 0
     assert fsdp["largest_difference"] <= 1e-6 < fsdp["largest_gradient"]
 
 

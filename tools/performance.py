@@ -65,21 +65,28 @@ def _step(gpu: str, row: Row, size: int) -> list[str]:
 
 
 def _steps(gpu: str) -> str:
-    found = [row for row in measured.figures(gpu) if row["stage"] in ("flux", "int8", "compiled")]
-    kinds = {"flux": "", "int8": "int8 base", "compiled": "compiled"}
+    kinds = {"flux": "", "int8": "int8 base", "compiled": "compiled", "attention": "attention by "}
+    found = [row for row in measured.figures(gpu) if row["stage"] in kinds]
     head = ["seconds", "a sample", "share of peak", "peak GiB", ""]
     rollout = [
-        [str(row["batch"]), *_step(gpu, row, row["batch"]), kinds[row["stage"]]]
+        [str(row["batch"]), *_step(gpu, row, row["batch"]), kinds[row["stage"]] + row.get("attention", "")]
         for row in found
         if row.get("figure") == "rollout step"
     ]
     replay = [
-        [f"{row['micro_batch']}, {row['checkpointing']}", *_step(gpu, row, row["micro_batch"]), kinds[row["stage"]]]
+        [
+            f"{row['micro_batch']}, {row['checkpointing']}",
+            *_step(gpu, row, row["micro_batch"]),
+            kinds[row["stage"]] + row.get("attention", ""),
+        ]
         for row in found
         if row.get("figure") == "replay step"
     ]
-    missing = (
-        "" if any(row["stage"] == "compiled" and "figure" in row for row in found) else "torch.compile: not measured.\n"
+    done = {row["stage"] for row in found if "figure" in row}
+    missing = "".join(
+        f"{name}: not measured.\n"
+        for name, stage in {"torch.compile": "compiled", "Attention by other ways": "attention"}.items()
+        if stage not in done
     )
     return "\n".join(
         [

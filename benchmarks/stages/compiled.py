@@ -1,4 +1,5 @@
-"""The same transformer with its blocks compiled (inductor); what compiling itself takes is a figure of its own."""
+"""The same transformer with its blocks compiled (inductor); what compiling itself takes is a figure of its own,
+and so is an iteration's drift of the ratio before the first update."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 from cgrpo.policies.memory import set_checkpointing
-from stages.flux import replay_step, rollout_step
+from stages.flux import iteration, replay_step, rollout_step
 from stages.harness import Row, measure, stage, synchronise
 from stages.model import build
 
@@ -27,6 +28,7 @@ def figures(tiny: bool) -> Iterator[Row]:
     yield {"figure": "compile the replay", "micro_batch": 1, "seconds": time.perf_counter() - start}
     work = functools.partial(replay_step, policy, 1)
     yield {"figure": "replay step", "micro_batch": 1, "checkpointing": "off", **measure(work, 3)}
+    yield from iteration(policy, tiny, "off", 1, "sampling.steps=5")  # for its drift: rollout and replay differ
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def sharded() -> Row:
     from torch.distributed import destroy_process_group, init_process_group
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
 
     from cgrpo.build import make_policy, make_source
     from cgrpo.config import load_config
@@ -65,10 +66,19 @@ def sharded() -> Row:
             fully_shard(block, mesh=mesh, ignored_params=set(keep) & set(block.parameters()))
 
     policy.shard(spread)
+    with torch.no_grad():
+        policy.velocity(x_NLC, sigma_N, cond)
+    frozen = [p for block in policy.blocks for p in block.parameters() if not p.requires_grad]
+    still_whole = sum(not isinstance(p, DTensor) for p in frozen)  # they would take memory that sharding should save
     away = max(float((a - b).abs().max()) for a, b in zip(whole, gradients(), strict=True))
     largest = max(float(gradient.abs().max()) for gradient in whole)
     destroy_process_group()
-    return {"backend": backend, "largest_difference": away, "largest_gradient": largest}
+    return {
+        "backend": backend,
+        "largest_difference": away,
+        "largest_gradient": largest,
+        "whole_after_forward": still_whole,
+    }
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cgrpo.algorithm import all_steps, replay_logp, rollout, shifted_sigmas
+from cgrpo.errors import UserError
 from cgrpo.policies.adapters.layers import adapter_state, set_adapter_state
 from cgrpo.policies.flux.policy import FluxCondition, FluxPolicy
-from cgrpo.policies.memory import on_device, set_checkpointing
+from cgrpo.policies.memory import on_device, set_attention, set_checkpointing
+from cgrpo.policies.settings import Attention
 
 N, STEPS = 4, 3
 
@@ -124,6 +126,28 @@ def test_compiled_blocks_give_the_same() -> None:
     again_NLC, found = gradients(policy, cond)
     assert (v_NLC - again_NLC).abs().max() <= 1e-5
     assert max((a - b).abs().max() for a, b in zip(plain, found, strict=True)) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"), [("math", "attention_math"), ("flash", "scaled_dot_product_flash_attention_for_cpu")]
+)
+def test_attention_is_the_same_by_another_way(name: Attention, operation: str) -> None:
+    policy, cond = make(torch.float32)
+    v_NLC, plain = gradients(policy, cond)
+    set_attention(policy.transformer, name, torch.device("cpu"), torch.float32)
+    with torch.profiler.profile() as profile:
+        again_NLC, found = gradients(policy, cond)
+    used = {event.key for event in profile.key_averages() if "scaled_dot_product" in event.key}
+    assert any(operation in key for key in used) and len([key for key in used if "backward" not in key]) == 2
+    assert (v_NLC - again_NLC).abs().max() <= 1e-5
+    assert max((a - b).abs().max() for a, b in zip(plain, found, strict=True)) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["efficient", "cudnn", "flash-attn-2", "flash-attn-3"])
+def test_attention_that_does_not_work_here_is_one_line(name: Attention) -> None:
+    policy, _ = make(torch.float32)
+    with pytest.raises(UserError, match=rf"policy\.attention = {name}.*on cpu in float32.*default"):
+        set_attention(policy.transformer, name, torch.device("cpu"), torch.float32)
 
 
 def test_int8_base_trains_near_the_exact_one() -> None:

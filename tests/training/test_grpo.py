@@ -150,6 +150,17 @@ def test_a_group_takes_the_steps_before_its_window_once(small, monkeypatch):
     assert [n for n, graded in rows if not graded] == [2] + [2 * group] * 4 + [2, 2] + [2 * group] * 3
 
 
+def test_a_micro_batch_takes_pairs_of_any_steps(small, monkeypatch):
+    """So a sharded base is gathered once per micro-batch and pass, and not once per step."""
+    cfg = small("sampling.window.type=all", "sampling.steps=7", "training.micro_batch=5", "training.iterations=1",
+                "training.prompts_per_iteration=1", "shaping.type=none")  # fmt: skip
+    made = trainer(cfg)
+    rows = counting(made, monkeypatch)
+    list(made.run(0))
+    # Each of 2 updates trains 2 samples at 6 steps; they share the first.
+    assert [n for n, graded in rows if graded] == [5, 5, 1] * 2
+
+
 def test_steps_taken_once_give_the_pictures_of_steps_taken_by_each(small, monkeypatch):
     cfg = small("sampling.window.type=sliding", "sampling.window.size=2", "training.iterations=3", "sampling.steps=5",
                 "training.prompts_per_iteration=2", "training.learning_rate=1e-9", "sampling.batch=96")  # fmt: skip

@@ -17,6 +17,7 @@ from cgrpo.training.checkpoint import checkpoints, load_checkpoint, save_checkpo
 from cgrpo.training.record import RunRecord
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import BrokenRewards
+from cgrpo.training.speed import speed
 
 NAN = math.nan
 LINES = [f'{{"iteration": {n}, "seconds/total": 1.0}}' for n in range(5)]
@@ -57,6 +58,7 @@ def test_a_run_with_lost_lines_resumes_and_keeps_its_length(small, tmp_path, cap
     train(small("training.iterations=4"), resume=run)
     assert "metrics.jsonl: 1 of the first 2 iterations have no readable line" in capsys.readouterr().err
     assert json.loads((run / "summary.json").read_text())["iterations"] == 4
+    assert json.loads((run / "speed.json").read_text())["iterations"] == 2  # of three readable rows
     assert "4 iterations" in (run / "report.html").read_text()
     assert distance(run, train(small("training.iterations=4"), tmp_path / "whole")) == 0
 
@@ -156,3 +158,17 @@ def test_a_tracker_has_one_named_run_with_its_settings_over_a_resume(tmp_path, m
     assert all(isinstance(value, int | float | str) for value in settings.values())
     assert calls[-2:] == [("log", 3), ("finish",)]
     monkeypatch.delitem(sys.modules, "wandb")
+
+
+def test_speed_is_told_in_medians_with_rewards_and_without(small):
+    """24 rows of 2 x 4 samples on 2 GPUs; the first, slow one is left out. 4 s: 8 samples per 2 * 4 s."""
+    row = {"seconds/total": 4.0, "seconds/sample": 1.0, "seconds/reward": 2.0, "seconds/update": 1.0}
+    rows = [row | {"seconds/total": 900.0}, *[row] * 21, row | {"seconds/total": 50.0}, row | {"memory/peak_gib": 30.5}]
+    told = speed(small(), rows, {"device": "H100", "began": "today"}, 2)
+    assert told is not None and told["comparable"] and told["iterations"] == 23
+    assert told["seconds"] == {"median": 4.0, "quartiles": [4.0, 4.0]}
+    assert told["seconds_by_phase"] == {"sample": 1.0, "reward": 2.0, "update": 1.0}
+    assert told["samples_per_gpu_hour"] == 3600 and told["samples_per_gpu_hour_without_rewards"] == 7200
+    assert told["peak_gib"] == 30.5 and told["environment"] == {"device": "H100"}
+    few = speed(small(), rows[:20], {}, 1)
+    assert few is not None and not few["comparable"] and speed(small(), rows[:1], {}, 1) is None

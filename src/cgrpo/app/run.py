@@ -97,6 +97,8 @@ def _run(record: RunRecord, cfg: Config, runtime: Runtime, *, resumed: bool, nam
         runtime.noting_signals(),
     ):
         _iterate(record, cfg, policy, trainer, watch, runtime, first, bar)
+    if runtime.is_main:
+        record.write_speed(cfg, runtime.world)
     if trainer.stopped and runtime.is_main:
         print(f"cgrpo: {trainer.stopped}", file=sys.stderr)
     try:

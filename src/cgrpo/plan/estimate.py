@@ -182,8 +182,8 @@ def _notes(cfg: Config, policy: CountedPolicy, rewards: list[RewardModel], gpus:
     )
     if gpus > 1:
         notes.append(
-            f"exchange is at {REACHED:.0%} of the links' data sheets; waiting is simulated with GPUs whose speeds differ "
-            f"by {SPREAD:.0%} (standard deviation) among each other and from phase to phase; none of it was measured"
+            f"exchange is at {REACHED:.0%} of the links' data sheets; waiting is simulated with GPUs whose speeds "
+            f"differ by {SPREAD:.0%} (standard deviation) among each other and from phase to phase; not measured"
         )
     guard = cfg.guard
     if has_guard(cfg):

@@ -270,8 +270,8 @@ def _trained(empty: EmptyPolicy) -> int:
 
 
 _NO_MATTER = (
-    "checkpointing", "offload", "compile", "quantise", "guidance", "evaluation_guidance", "guidance_gradient", "start",
-    "start_mode", "base_differs",
+    "attention", "checkpointing", "offload", "compile", "quantise", "guidance", "evaluation_guidance",
+    "guidance_gradient", "start", "start_mode", "base_differs",
 )  # fmt: skip
 _COUNTED: dict[tuple[str, int], CountedPolicy] = {}
 

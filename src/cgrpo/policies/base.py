@@ -50,7 +50,9 @@ class Making:
 
 
 Spread = Callable[[Sequence["nn.Module"], Collection["nn.Parameter"]], None]
-"""(blocks, whole): spreads the blocks' parameters over the processes, all but those in ``whole``."""
+"""(blocks, whole): spreads the blocks' parameters over the processes, all but those in ``whole``.
+
+The last of ``blocks`` is the module that the others are in."""
 
 
 class Policy(ABC, Generic[C]):

@@ -33,7 +33,7 @@ from cgrpo.policies.base import C, Policy, Spread
 from cgrpo.policies.checkpoints import locate_base, model_index
 from cgrpo.policies.family import Family, refuse_other_family
 from cgrpo.policies.layouts import Layout
-from cgrpo.policies.memory import quantise_blocks, set_checkpointing
+from cgrpo.policies.memory import quantise_blocks, set_attention, set_checkpointing
 from cgrpo.policies.settings import PolicySettings
 
 
@@ -98,6 +98,7 @@ class LoraPolicy(Policy[C]):
         elif not (start and settings.start_mode == "continue"):
             self.add_adapter(settings.rank, seed)
         set_checkpointing(self.transformer, settings.checkpointing)
+        set_attention(self.transformer, settings.attention, self.device, getattr(torch, settings.dtype))
         if settings.compile:
             self.compile(settings.compile)
 
@@ -167,11 +168,11 @@ class LoraPolicy(Policy[C]):
             block.compile(backend=backend)
 
     def shard(self, spread: Spread) -> None:
-        """The frozen blocks are spread; adapters stay whole on every process."""
-        spread(self.blocks, [p for name, p in self.transformer.named_parameters() if ".lora_" in name])
-        for name, child in self.transformer.named_children():
-            if name not in self.block_lists:
-                child.to(self.device)
+        """The frozen blocks are spread; adapters, and what is in no block, stay whole on every process."""
+        blocks = {p for block in self.blocks for p in block.parameters()}
+        named = self.transformer.named_parameters()
+        whole = [p for name, p in named if ".lora_" in name or p not in blocks]
+        spread([*self.blocks, self.transformer], whole)
 
 
 def keep_exact_time(transformer: nn.Module, embedding: nn.Module, dtype: torch.dtype = torch.float32) -> None:

@@ -1,4 +1,4 @@
-"""What saves memory: gradient checkpointing, 8-bit weights, and models that wait in the CPU's memory."""
+"""What saves memory or time: gradient checkpointing, attention, 8-bit weights, models that wait on the CPU."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend, dispatch_attention_fn
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts, noop_context_fn
 
 from cgrpo.errors import UserError
-from cgrpo.policies.settings import Checkpointing
+from cgrpo.policies.settings import Attention, Checkpointing
 
 # The dear operations: their results are kept, everything between them is cheap to compute again. Not among them are
 # the adapter's products, a tenth of the work and a third of the memory. They have no bias, so they are aten.mm; where
@@ -24,6 +25,15 @@ _KEPT = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+}
+
+_BACKENDS: dict[Attention, str] = {  # diffusers' names
+    "math": "_native_math",
+    "efficient": "_native_efficient",
+    "flash": "_native_flash",
+    "cudnn": "_native_cudnn",
+    "flash-attn-2": "flash",
+    "flash-attn-3": "_flash_3",
 }
 
 
@@ -56,6 +66,23 @@ def width_of(transformer: Any) -> int:
 def _policy(context: Any, operation: Any, *args: Any, width: int, **kwargs: Any) -> CheckpointPolicy:
     base = operation is torch.ops.aten.mm.default and min(args[1].shape) >= width
     return CheckpointPolicy.MUST_SAVE if base or operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def set_attention(transformer: Any, name: Attention, device: torch.device, dtype: torch.dtype) -> None:
+    """Let the blocks compute attention as ``name`` says, on ``device`` in ``dtype``.
+
+    Raises UserError where that can't be done there, or its package is not installed: it is tried on a few tokens.
+    """
+    if name == "default":
+        return
+    few = torch.zeros(1, 16, 1, transformer.config["attention_head_dim"], device=device, dtype=dtype)
+    try:
+        with attention_backend(AttentionBackendName.NATIVE):  # else other models of this process would change, too
+            transformer.set_attention_backend(_BACKENDS[name])
+            dispatch_attention_fn(few, few, few, backend=AttentionBackendName(_BACKENDS[name]))
+    except (RuntimeError, ValueError) as error:
+        where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
+        raise UserError(f"policy.attention = {name} does not work {where}: {error}", "leave it at default") from None
 
 
 def quantise_blocks(blocks: Iterable[nn.Module]) -> None:

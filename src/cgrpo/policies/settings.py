@@ -17,6 +17,7 @@ Posterior = Literal["mean", "sample"]
 PositionScheme = Literal["d", "h", "w", "o", "kontext"]
 GuidanceGradient = Literal["both", "conditional"]
 Checkpointing = Literal["off", "selective", "full"]
+Attention = Literal["default", "math", "efficient", "flash", "cudnn", "flash-attn-2", "flash-attn-3"]
 
 # By torch itself, and by packages that add to it in torch's own way; only the names are used here.
 OWN_COMPILERS: dict[str, str] = dict.fromkeys(("inductor", "cudagraphs", "eager", "aot_eager"), "torch")
@@ -86,6 +87,9 @@ class PolicySettings(Section):
     """Keep text encoders and autoencoder in the CPU's memory while they are idle."""
     compile: Annotated[str, AfterValidator(lambda name: name and COMPILERS.check(name))] = ""
     """torch.compile backend for the transformer's blocks, such as "inductor"; empty is off."""
+    attention: Attention = "default"
+    """How the transformer's blocks compute attention: by PyTorch's choice, one of PyTorch's own ways, or the package
+    flash-attn or FlashAttention 3. Most need a GPU and a bfloat16 base. They differ by rounding."""
     quantise: Literal["none", "int8"] = "none"
     """Keep the frozen blocks' matrices in 8 bits (torchao, an extra): half the memory of bfloat16."""
 

@@ -17,12 +17,14 @@ from cgrpo.errors import UserError
 from cgrpo.files import json_text, read_table, reading, write_text, writing
 from cgrpo.fingerprint import of_file
 from cgrpo.text import read_text
+from cgrpo.training.speed import speed
 
 
 class RunRecord:
     """A run directory.
 
     config.json  environment.json  metrics.jsonl  samples/  adapter/  checkpoints/step-N/  summary.json  report.html
+    speed.json  median seconds per iteration, samples per GPU-hour, and what they were measured on
     materials.json  what the run is made of, by content
     scores.jsonl  benchmark.json  comparison.png  where base and trained are compared
     pairs/  where preference pairs are made: pairs.jsonl and their pictures
@@ -117,6 +119,14 @@ class RunRecord:
         if self.guard_file.exists():
             _keep(self.guard_file, [row for row in self.checks() if row["iteration"] <= iterations])
         return iterations - len(rows)
+
+    def write_speed(self, config: Config, processes: int) -> None:
+        """speed.json, from the metrics so far; nothing where there are too few."""
+        file = self.folder / "environment.json"
+        with reading(file):
+            environment = json.loads(read_text(file))
+        if found := speed(config, self.rows(), environment, processes):
+            write_text(self.folder / "speed.json", json_text(found, indent=2) + "\n")
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_text(self.folder / "summary.json", json_text(summary, indent=2) + "\n")
