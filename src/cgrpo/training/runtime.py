@@ -87,17 +87,18 @@ class Runtime:
     def shard(self, blocks: Sequence[nn.Module], whole: Collection[nn.Parameter]) -> None:
         """Spread the parameters of ``blocks`` over the processes (FSDP2), but for ``whole``, such as the adapter's.
 
-        The last has the others within it: their common root, without which each would stay whole after its forward and
-        none would be gathered while another computes. A block is whole for its own forward and backward only. Each is
-        moved to this process's device first, one at a time. torch's own fully_shard is called, since accelerate ignores
-        its FSDP plugin on a CPU. UserError where there is one process.
+        The last has the others within it: their common root, without which none would be gathered while another
+        computes. A block is whole for its own forward and backward only. Each is moved to this process's device first,
+        one at a time. torch's own fully_shard is called, since accelerate ignores its FSDP plugin on a CPU. UserError
+        where there is one process.
         """
         if self.world == 1:
             raise UserError("training.parallel = fsdp2 needs several processes: torchrun --nproc_per_node N -m cgrpo")
         mesh = init_device_mesh(self.device.type, (self.world,))
-        for block in blocks:
-            fully_shard(block.to(self.device), mesh=mesh, ignored_params=set(whole) & set(block.parameters()))
         kept = set(whole)
+        for block in blocks:
+            ignored = kept & set(block.parameters())
+            fully_shard(block.to(self.device), mesh=mesh, reshard_after_forward=True, ignored_params=ignored)
         frozen = [p for block in blocks for p in block.parameters() if p not in kept]
         if not frozen or not all(isinstance(p, DTensor) for p in frozen):
             raise RuntimeError("fsdp2 was asked for, but the base is not sharded")
