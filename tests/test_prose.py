@@ -1,12 +1,16 @@
-"""Plain English in the README and in docs/: short sentences, and the field's words (see CONTRIBUTING.md)."""
+"""Plain English in the README, in docs/ and in --help: short sentences, and the field's words (see CONTRIBUTING.md)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from inspect import cleandoc
 from pathlib import Path
 
 import pytest
+
+from cgrpo.app.main import commands
+from cgrpo.app.options import DEFAULTS
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ["README.md", "CONTRIBUTING.md", "docs/README.md"]
@@ -52,6 +56,17 @@ def length(sentence: str) -> int:
 def test_sentences_are_short(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert not [sentence for sentence in sentences(text) if length(sentence) > LONGEST]
+
+
+def test_help_is_short_and_in_the_fields_words() -> None:
+    texts: list[str] = []
+    for _, command in commands():
+        texts.append(re.split(r"\n\n(?:Args|Returns|Raises):", cleandoc(command.default_command.__doc__ or ""))[0])
+        arguments = command.assemble_argument_collection(default_parameter=DEFAULTS, parse_docstring=True)
+        texts += [argument.parameter.help or "" for argument in arguments]
+    said = {sentence for text in texts for sentence in sentences(text)}
+    assert len(said) > 200 and not [sentence for sentence in said if length(sentence) > LONGEST]
+    assert not [sentence for sentence in said if re.search(rf"\b(?:{'|'.join(WORDS)})\b", sentence, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in MADE])

@@ -23,9 +23,9 @@ LAYOUT = (
     "{subject}/{slug}/{image} of subject, word, index, prompt, slug, row, image, seed"
 )
 METRICS = (
-    "TYPE or TYPE=PATH (dino, clip-i, clip, hpsv3, dino-seg, ...), a reward of the recipe, copy_paste, brightness, "
-    "edge_density, saturation, or a judge of the toy world; repeatable (default: dino, clip-i, clip; for the toy world "
-    "its rewards and judges)"
+    "TYPE or TYPE=PATH (dino, clip-i, clip, hpsv3, dino-seg, ...), or a reward of the recipe. Also copy_paste, "
+    "brightness, edge_density, saturation, and the toy world's judges. Repeatable (default: dino, clip-i, clip; for "
+    "the toy world its rewards and judges)"
 )
 
 

@@ -55,4 +55,5 @@ def _duration(cfg: Config) -> str:
         return ""
     samples = cfg.training.prompts_per_iteration * cfg.training.group_size * cfg.sampling.steps
     seconds = cfg.training.iterations * SECONDS["iteration"] * samples / 720 + SECONDS["rest"]
-    return f", about {max(1, round(seconds / 60))} minutes on two slow CPU cores"
+    minutes = max(1, round(seconds / 60))
+    return f", about {minutes} minute{'s' * (minutes > 1)} on two slow CPU cores"
