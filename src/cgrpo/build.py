@@ -10,11 +10,12 @@ import torch
 
 from cgrpo.analysis import AnalysisInputs
 from cgrpo.config import TOYBOX, Config, parse_config, with_batches
-from cgrpo.data import ManifestSource, PairSource, Source, ToyboxSource
+from cgrpo.data import ManifestSource, PairSource, Source, toy_source
 from cgrpo.errors import UserError, page
 from cgrpo.policies.base import Making, Policy
 from cgrpo.policies.build import family_of
 from cgrpo.rewards import make_rewards
+from cgrpo.section import TOYBOX_WORLDS
 from cgrpo.training.preference.settings import PreferenceConfig
 
 Split = Literal["train", "validation", "test"]
@@ -48,8 +49,8 @@ def make_source(cfg: Config) -> Source:
     """The training tasks; where pairs are given, theirs."""
     if isinstance(cfg, PreferenceConfig) and cfg.preference.pairs:
         return PairSource(Path(cfg.preference.pairs), cfg.policy.reference_alpha, cfg.data.limit)
-    if cfg.data.source == TOYBOX:
-        world = ToyboxSource(cfg.training.seed, "train", cfg.data.dial)
+    if cfg.data.source in TOYBOX_WORLDS:
+        world = toy_source(cfg.data.source, cfg.training.seed, "train", cfg.data.dial)
         world.size = cfg.data.limit or None
         return world
     source = make_manifest(cfg, cfg.data.source, cfg.data.root, cfg.data.limit)
@@ -82,6 +83,6 @@ def make_subject(
 def _split_source(cfg: Config, split: Split) -> Source:
     if split == "train":
         return make_source(cfg)
-    if cfg.data.source != TOYBOX:
+    if cfg.data.source not in TOYBOX_WORLDS:
         raise UserError(f"--split {split}: the data set {cfg.data.source} has no splits; only the toy world has")
-    return ToyboxSource(0, split, cfg.data.dial)
+    return toy_source(cfg.data.source, 0, split, cfg.data.dial)

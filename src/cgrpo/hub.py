@@ -20,9 +20,14 @@ _KINDS = ("*.safetensors", *_SETTINGS)
 Wanted = Literal["folder", "file", "settings"]
 
 
-def asset(name: str) -> Path:
-    """The folder of a toybox checkpoint: policy, segmenter, dino, clip or reader."""
-    return Path(__file__).with_name("toybox") / "assets" / name
+def asset(name: str, world: str = "toybox") -> Path:
+    """The folder of a toybox checkpoint: policy, policy/transformer, segmenter, dino, clip or reader.
+
+    ``world``: "toybox", or one whose own checkpoint is taken where it has one, such as "toybox-pair".
+    """
+    folder = Path(__file__).with_name("toybox") / "assets" / name
+    own = folder.with_name(folder.name + world.removeprefix("toybox"))
+    return own if own.is_dir() else folder
 
 
 def whereabouts(text: str, wanted: Wanted) -> Literal["disk", "cache", "hub"]:

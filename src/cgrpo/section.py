@@ -12,8 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from cgrpo.errors import page
 
 TOYBOX = "toybox"  # in place of a path: what the package carries
-# In place of policy.path: the toy world's base, and one taught to copy its reference (docs/notes/copy-world.md).
-TOYBOX_POLICIES = {TOYBOX: "transformer", "toybox-copy": "transformer-copy"}
+TOYBOX_PAIR = "toybox-pair"  # the same of the world of two subjects (docs/notes/pair.md)
+TOYBOX_WORLDS = (TOYBOX, TOYBOX_PAIR)  # in place of a data set, and of a reward's checkpoint
+TOYBOX_POLICIES = (TOYBOX, "toybox-copy", TOYBOX_PAIR)  # in place of policy.path
 
 MOST = 10**9
 Positive = Annotated[int, Field(ge=1)]
@@ -77,7 +78,7 @@ def settled(section: AnySection, began: Path) -> AnySection:
             changes[name] = {
                 key: settled(one, began) if isinstance(one, Section) else one for key, one in value.items()
             }
-        elif PLACE in field.metadata and value not in ("", TOYBOX, *TOYBOX_POLICIES) and (began / value).exists():
+        elif PLACE in field.metadata and value not in ("", *TOYBOX_POLICIES) and (began / value).exists():
             changes[name] = str(began / value)
     return section.model_copy(update=changes)
 

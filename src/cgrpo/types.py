@@ -28,7 +28,8 @@ class Task:
     """One task of a data set: show this subject as the prompt says.
 
     ``references`` and ``target`` are files, or members of an archive (``file.zip!/member``); ``subject`` is
-    the class word or phrase that a segmenter looks for; ``masks`` are pictures of the references' subjects,
+    the class word or phrase that a segmenter looks for, ``phrases`` a subject's for each reference where they show
+    several; ``masks`` are pictures of the references' subjects,
     bright on dark, one for each reference or none at all; pixels above ``mask_threshold`` (0 to 255) are
     the subject; ``meta`` is carried along untouched.
     """
@@ -38,6 +39,7 @@ class Task:
     references: tuple[Path, ...]
     subject: str = ""
     target: Path | None = None
+    phrases: tuple[str, ...] = ()
     masks: tuple[Path | None, ...] = ()
     mask_threshold: int = 127
     meta: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +58,8 @@ class Batch:
     ``subjects`` are the phrases for the segmenter. ``spec`` is the toy world's ground truth
     where there is one; only judges may look at it. ``reference_masks`` are the data set's own
     masks of the references (bright = subject, each of its reference's size; None = has none).
-    ``subject_ids`` say which subject each task shows, "" where the data set doesn't.
+    ``subject_ids`` say which subject each task shows, "" where the data set doesn't. ``phrases`` has a
+    subject's for each reference of a task that shows several; () for the others, None where no task does.
     """
 
     ids: tuple[str, ...]
@@ -66,6 +69,7 @@ class Batch:
     spec: tuple[Any, ...] | None = None
     reference_masks: tuple[tuple[Image | None, ...], ...] | None = None
     subject_ids: tuple[str, ...] | None = None
+    phrases: tuple[tuple[str, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -12,6 +12,7 @@ from cgrpo.algorithm import (
     batch_normalised,
     constant_weights,
     credit_table,
+    dyref,
     focal_weights,
     gdpo,
     group_advantages,
@@ -30,7 +31,7 @@ from cgrpo.algorithm import (
 
 NAN = math.nan
 NAMES = ["identity", "prompt"]
-RIVALS = (raw_sum, gdpo, apex)
+RIVALS = (raw_sum, gdpo, apex, dyref)
 
 
 def random_rewards(P=3, G=6, R=2, seed=0):
@@ -47,6 +48,19 @@ def tdw(T=10):
 
 def close(found, expected):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype), rtol=1e-4, atol=1e-5)
+
+
+def test_dyref_scales_the_subjects_together():
+    """Two subjects: steepness 10, their mean after the sigmoid is one reward with the weight of both."""
+    rewards_PGR = torch.tensor([[[0.65, 0.2, 0.85], [0.85, 0.1, 0.45], [0.45, 0.9, 0.65]]], dtype=torch.float64)
+    weights_KR = torch.tensor([[0.3, 0.4, 0.3]])
+    half, high, low = 0.5, 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2))
+    joined_PGR = torch.tensor([[[(half + high) / 2, 0.2], [(high + low) / 2, 0.1], [(low + half) / 2, 0.9]]]).double()
+    found = dyref(rewards_PGR, weights_KR, CreditSettings(subjects=(0, 2)))[0]
+    expected = gdpo(joined_PGR, torch.tensor([[0.6, 0.4]]), CreditSettings())[0]
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="subjects"):
+        dyref(rewards_PGR, weights_KR, CreditSettings(subjects=()))
 
 
 def test_raw_sum_by_hand():
@@ -147,11 +161,11 @@ def test_rewards_opposed_in_a_group_take_weight_from_it():
 
 
 @pytest.mark.parametrize("function", RIVALS)
-def test_only_the_raw_sum_feels_the_scale_of_a_score(function):
+def test_only_those_that_read_scores_feel_their_scale(function):
     rewards_PGR = random_rewards()
     scaled_PGR = rewards_PGR * torch.tensor([100.0, 1.0]) + torch.tensor([7.0, -3.0])
     one, other = (credit_table(r, tdw(), function).credit_KPG for r in (rewards_PGR, scaled_PGR))
-    assert torch.allclose(one, other, atol=1e-6) == (function is not raw_sum)
+    assert torch.allclose(one, other, atol=1e-6) == (function not in (raw_sum, dyref))
     if function is raw_sum:
         identity_KPG = group_advantages(rewards_PGR)[..., 0].expand_as(other)
         torch.testing.assert_close(other, identity_KPG, rtol=0, atol=0.1)

@@ -58,6 +58,9 @@ def test_columns_are_found_by_name():
         reward_weights(w_prompt_K, ["clip", "style", "dino"], prompt="clip", identity="dino"),
         torch.stack([w_prompt_K, torch.zeros(25), 1 - w_prompt_K], dim=1),
     )
+    shared_KR = reward_weights(w_prompt_K, ["identity", "one", "prompt", "two"], identity=["one", "two"])
+    share_K = (1 - w_prompt_K) / 2
+    torch.testing.assert_close(shared_KR, torch.stack([0 * share_K, share_K, w_prompt_K, share_K], dim=1))
     assert reward_weights(constant_weights(3, 1.0), ["prompt"]).tolist() == [[1.0]] * 3
     assert reward_weights(constant_weights(2, 0.25), ["prompt", "identity"]).tolist() == [[0.25, 0.75]] * 2
 
@@ -73,6 +76,8 @@ def test_columns_are_found_by_name():
         (lambda: reward_weights(constant_weights(4), ["prompt"]), "identity"),
         (lambda: reward_weights(constant_weights(4), ["identity", "promt"]), "'prompt'"),
         (lambda: reward_weights(constant_weights(4), ["prompt", "prompt", "identity"]), "differ"),
+        (lambda: reward_weights(constant_weights(4), ["prompt", "one"], identity=["one", "one"]), "differ"),
+        (lambda: reward_weights(constant_weights(4), ["prompt", "one"], identity=["one", "two"]), "'two'"),
         (lambda: reward_weights(torch.ones(4, 2), ["prompt", "identity"]), "w_prompt_K"),
     ],
 )

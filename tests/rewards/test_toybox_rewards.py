@@ -9,7 +9,8 @@ from cgrpo.errors import UserError
 from cgrpo.hub import asset
 from cgrpo.rewards import FunctionReward, load_reward, make_reward, scored
 from cgrpo.rewards.dino import DinoEncoder, DinoSeg, DinoSegSettings
-from cgrpo.rewards.segmenters import NEUTRAL, Segmenter, load_segmenter, subject_crop
+from cgrpo.rewards.regions import NEUTRAL, subject_crop
+from cgrpo.rewards.segmenters import Segmenter, load_segmenter
 from cgrpo.types import Batch
 
 

@@ -35,6 +35,20 @@ def test_every_type_is_its_function(shaping):
     torch.testing.assert_close(found_KPG, expected.credit_KPG)
 
 
+def test_each_subject_has_its_share_of_identity():
+    """Of TDW's weight, by name; the mean is watched alone, and SARS is over all pairs of the three others."""
+    names = ["identity", "prompt", "identity_1", "identity_2"]
+    table = CreditTable(load_config("toybox", ["weights.subjects=2"]), names, SIGMAS, "ode", 0.5)
+    rewards_PGR = torch.rand(2, 6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    one_KR = CreditTable(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR
+    expected_KR = torch.stack([one_KR[:, 1], one_KR[:, 0] / 2, one_KR[:, 0] / 2], dim=1)
+    expected = credit_table(rewards_PGR[..., 1:], expected_KR)
+    torch.testing.assert_close(table(rewards_PGR).credit_KPG, expected.credit_KPG)
+    assert table.settings.subjects == (1, 2)
+    with pytest.raises(UserError, match=r"one-sided"):
+        load_config("toybox", ["weights.subjects=2", "shaping.type=one-sided"])
+
+
 def test_recentring_and_the_clamp_arrive():
     whole = filled("shaping.recentre=true", "training.clamp=0.25")
     weights_KR = CreditTable(load_config(), NAMES, SIGMAS, "ode", 0.5).weights_KR

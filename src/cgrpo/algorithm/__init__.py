@@ -44,6 +44,7 @@ from cgrpo.algorithm.rivals import (
     adaptive_priorities,
     apex,
     batch_normalised,
+    dyref,
     focal_weights,
     gdpo,
     noise_weights,

@@ -25,12 +25,14 @@ class CreditSettings:
     recentre          take the bonus's mean in each group away: ``sars``, ``harmonic``
     conflict_penalty  how much less an opposed reward counts, 0 .. 1: ``apex``
     focal             index of the reward whose gain at another's cost is punished, None for no such: ``one_sided``
+    subjects          indices of the identity rewards, one for each subject: ``dyref``
     """
 
     alpha: float = 0.5
     recentre: bool = False
     conflict_penalty: float = 0.5
     focal: int | None = 0
+    subjects: tuple[int, ...] = (0,)
 
 
 CreditFunction = Callable[[Tensor, Tensor, CreditSettings], tuple[Tensor, Tensor]]

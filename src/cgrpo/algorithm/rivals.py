@@ -1,6 +1,6 @@
 """The credit functions of other papers: what SARS and TDW have to be compared with.
 
-raw_sum, gdpo, apex            credit functions: how several rewards become one number
+raw_sum, gdpo, apex, dyref     credit functions: how several rewards become one number
 noise_weights, focal_weights   which steps, and which groups, count most
 
 Each is the idea of a paper on this package's table, not that paper's whole method: docs/notes/departures.md says
@@ -51,6 +51,27 @@ def apex(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tu
     adv_PGR = group_advantages(scores_PGR) * priority_PR[:, None]
     bonus_PG = torch.zeros_like(adv_PGR[..., 0])
     return combine(weights_KR, adv_PGR, bonus_PG), bonus_PG
+
+
+def dyref(scores_PGR: Tensor, weights_KR: Tensor, settings: CreditSettings) -> tuple[Tensor, Tensor]:
+    """GDPO on the subjects' mean similarity, each passed through a sigmoid first. A ``CreditFunction``.
+
+        s' = mean over subjects of sigmoid(k * (s - 0.65)),    k = 10 + 3 * (subjects - 2)
+
+    DyRef, arXiv 2606.26947: discriminative reward scaling, so that samples of a group differ most where subjects are
+    half right, the more steeply the more references there are. Its difficulty-aware weights of groups are
+    ``focal_weights``. The similarity is one reward with the weight of all subjects together.
+
+    Raises ValueError where settings.subjects names no reward.
+    """
+    subjects = list(settings.subjects)
+    if not subjects:
+        raise ValueError("dyref needs settings.subjects, the indices of the identity rewards")
+    others = [r for r in range(scores_PGR.shape[-1]) if r not in subjects]
+    steepness = 10 + 3 * (len(subjects) - 2)
+    scaled_PG1 = (steepness * (scores_PGR[..., subjects] - 0.65)).sigmoid().mean(dim=-1, keepdim=True)
+    weights_KR = torch.cat([weights_KR[:, subjects].sum(dim=1, keepdim=True), weights_KR[:, others]], dim=1)
+    return gdpo(torch.cat([scaled_PG1, scores_PGR[..., others]], dim=-1), weights_KR, settings)
 
 
 def batch_normalised(credit_KPG: Tensor, scored_PG: Tensor) -> Tensor:

@@ -72,10 +72,12 @@ def reward_weights(
     w_prompt_K: Tensor,
     names: Sequence[str],
     prompt: str = "prompt",
-    identity: str = "identity",
+    identity: str | Sequence[str] = "identity",
     others: Mapping[str, float] | None = None,
 ) -> Tensor:
     """One column per reward, found by name: w to `prompt`, 1 - w to `identity`, a constant to each of `others`.
+
+    Several `identity` rewards, those of single subjects, share 1 - w equally.
 
     w_prompt_K [K] in [0, 1]; others' weights >= 0, any reward that is named nowhere has 0: it is only watched.
     -> weights_KR [K, R] in the order of names; without others every row sums to 1.
@@ -83,12 +85,15 @@ def reward_weights(
     """
     if w_prompt_K.ndim != 1 or not ((w_prompt_K >= 0) & (w_prompt_K <= 1)).all():
         raise ValueError(f"w_prompt_K must be [K] in [0, 1], got {w_prompt_K}")
-    if len(set(names)) != len(names) or prompt == identity:
+    subjects = [identity] if isinstance(identity, str) else list(identity)
+    if len(set(names)) != len(names) or prompt in subjects or len(set(subjects)) != len(subjects) or not subjects:
         raise ValueError(f"reward names must differ, got {list(names)} with prompt {prompt!r}, identity {identity!r}")
-    if others and (not all(0 <= weight < math.inf for weight in others.values()) or {prompt, identity} & others.keys()):
+    if others and (
+        not all(0 <= weight < math.inf for weight in others.values()) or {prompt, *subjects} & others.keys()
+    ):
         raise ValueError(f"others must be weights >= 0 of rewards beside {prompt!r} and {identity!r}, got {others}")
     constant = {name: torch.full_like(w_prompt_K, weight) for name, weight in (others or {}).items()}
-    column = {prompt: w_prompt_K, identity: 1 - w_prompt_K} | constant
+    column = {prompt: w_prompt_K} | {name: (1 - w_prompt_K) / len(subjects) for name in subjects} | constant
     for name, weight_K in column.items():
         if name not in names and weight_K.any():
             raise ValueError(f"reward {name!r} carries weight but is not among {list(names)}")

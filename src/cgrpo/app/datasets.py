@@ -21,7 +21,7 @@ from cgrpo.app.needs import (
     unfit,
 )
 from cgrpo.build import make_source
-from cgrpo.config import TOYBOX, Config, load_config
+from cgrpo.config import Config, load_config
 from cgrpo.data import CheckReport, ManifestSource, Scorers, check_manifest
 from cgrpo.data.notes import shared_with
 from cgrpo.data.readers import scan
@@ -32,7 +32,7 @@ from cgrpo.policies.encodings.store import Encoded
 from cgrpo.rewards.aesthetic import AestheticSettings
 from cgrpo.rewards.dino import DinoSegSettings, SubjectPicture
 from cgrpo.rewards.fingerprint import reward_fingerprint
-from cgrpo.section import TOYBOX_POLICIES
+from cgrpo.section import TOYBOX_POLICIES, TOYBOX_WORLDS
 from cgrpo.types import Task
 
 TASKS_PER_READ = 8
@@ -58,7 +58,7 @@ def check_recipe(
     cfg = load_config(recipe, settings)
     needs, notes = missing(cfg), [f"fetched from the hub when the run begins: {line}" for line in to_fetch(cfg)]
     root = Path(cfg.data.root) if cfg.data.root else None
-    sets = {} if cfg.data.source == TOYBOX else {cfg.data.source: root}
+    sets = {} if cfg.data.source in TOYBOX_WORLDS else {cfg.data.source: root}
     sets |= {path: None for path in (cfg.guard.source, cfg.evaluation.source) if path}
     reports = [check_data(Path(path), root=place, quick=quick) for path, place in sets.items()]
     rows = {path: [row for row in scan(Path(path), place) if isinstance(row, Task)] for path, place in sets.items()}

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from cgrpo.app.model_card import write_model_card
 from cgrpo.app.needs import make_guard_tasks
-from cgrpo.config import TOYBOX, Config
+from cgrpo.config import Config
 from cgrpo.errors import UserError
 from cgrpo.evaluation.guard import (
     Guard,
@@ -37,6 +37,7 @@ from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward, make_rewards
 from cgrpo.rewards.measures import measures
 from cgrpo.scores import write_description, write_scores
+from cgrpo.section import TOYBOX_WORLDS
 from cgrpo.toybox.judges import make_judges
 from cgrpo.training.record import RunRecord
 from cgrpo.training.runtime import Runtime
@@ -54,7 +55,7 @@ def make_guard(cfg: Config, tasks: Batch, policy: Policy, rewards: dict[str, Rew
     Judges are guard.scorers, or the toy world's own where there are none. Raises UserError where two have one name.
     """
     with untouched(policy.device):  # loading a model may draw
-        judges = make_rewards(cfg.guard.scorers, policy.device) or (make_judges() if tasks.spec is not None else {})
+        judges = make_rewards(cfg.guard.scorers, policy.device) or (make_judges(tasks.spec) if tasks.spec else {})
     own = measures(cfg.evaluation.copies)
     for name in own:
         if name in rewards or name in judges:
@@ -95,7 +96,7 @@ class Watch:
         if tasks is not None:
             self.guard = make_guard(cfg, tasks, policy, rewards, runtime)
         self.judges = self._final_judges(cfg, final, policy) if self.main and final is not None else {}
-        if self.settings.every and not self.settings.source and cfg.data.source != TOYBOX:
+        if self.settings.every and not self.settings.source and cfg.data.source not in TOYBOX_WORLDS:
             self._say(
                 "no held-out guard: guard.source names no manifest of held-out tasks; cgrpo data prompts makes one"
             )
@@ -110,7 +111,7 @@ class Watch:
         if self.guard is not None and not toybox:
             return {name: one.score for name, one in self.guard.scorers.items() if one.role == "judge"}
         with untouched(policy.device):
-            return make_judges() if toybox else make_rewards(cfg.guard.scorers)
+            return make_judges(tasks.batch.spec) if toybox else make_rewards(cfg.guard.scorers)
 
     def after(self, iteration: int) -> dict[str, float]:
         """The check that may be due after ``iteration`` iterations; its numbers for the record, empty if none is."""

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 from cgrpo import __version__
 from cgrpo.config import TOYBOX, Config
 from cgrpo.files import write_text
+from cgrpo.section import TOYBOX_WORLDS
 
 TEXT = """---
 {header}
@@ -64,7 +65,7 @@ def write_model_card(adapter: Path, cfg: Config, summary: Mapping[str, Any]) -> 
         "method": cfg.title(),
         **cfg.facts(),
         "rewards": rewards,
-        "data": "the built-in toy dataset" if cfg.data.source == TOYBOX else data,
+        "data": "the built-in toy dataset" if cfg.data.source in TOYBOX_WORLDS else data,
         "iterations": summary["iterations"],
         "learning rate": f"{cfg.training.learning_rate:g}",
         "seed": cfg.training.seed,

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from cgrpo.build import make_manifest
-from cgrpo.config import TOYBOX, Config
-from cgrpo.data import ToyboxSource
+from cgrpo.config import Config, GroupConfig
+from cgrpo.data import toy_source
 from cgrpo.errors import UserError
 from cgrpo.evaluation.benchmark.suite import manifest_suite
 from cgrpo.evaluation.heldout import Tasks, heldout_tasks, tasks_of
 from cgrpo.hub import Wanted, asset, whereabouts
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.rewards import RewardSettings
-from cgrpo.section import TOYBOX_POLICIES
+from cgrpo.section import TOYBOX_POLICIES, TOYBOX_WORLDS
 from cgrpo.types import Batch, Task
 
 
@@ -53,7 +53,12 @@ def unfit(cfg: Config, tasks: Sequence[Task], *, trained: bool = True) -> list[s
     """What a data set's rows lack for the rewards or, if they are ``trained`` on, for the method; a line a lack."""
     if trained and cfg.method == "sft":  # which no reward sees
         return _lacking(tasks, lambda t: "" if t.target else "no target picture, which method sft trains on")
-    return [f"{name}: {line}" for name, settings in scored_by(cfg).items() for line in _lacking(tasks, settings.lacks)]
+    lacking = [f"{name}: {line}" for name, one in scored_by(cfg).items() for line in _lacking(tasks, one.lacks)]
+    if trained and isinstance(cfg, GroupConfig) and (subjects := cfg.weights.subjects) > 1:
+        wrong = f"no list of {subjects} phrases as subject, one for each reference"
+        lines = _lacking(tasks, lambda task: "" if len(task.phrases) == subjects else wrong)
+        lacking += [f"weights.subjects: {line}" for line in lines]
+    return lacking
 
 
 def _lacking(tasks: Sequence[Task], lacks: Callable[[Task], str]) -> list[str]:
@@ -81,7 +86,7 @@ def checkpoints(cfg: Config) -> Iterator[tuple[str, str, Wanted]]:
     """(setting, path or name on the hub, what of it) of every checkpoint that is not the package's own."""
     for name, settings in _parts(cfg).items():
         for key, wanted in settings.checkpoints().items():
-            if (path := getattr(settings, key)) not in ("", TOYBOX, *TOYBOX_POLICIES):
+            if (path := getattr(settings, key)) not in ("", *TOYBOX_POLICIES):
                 yield f"{name}.{key}", path, wanted
 
 
@@ -96,16 +101,16 @@ def make_guard_tasks(cfg: Config) -> Batch | None:
     if settings.source:
         source = make_manifest(cfg, settings.source)
         return source.batch(range(min(settings.tasks, len(source.tasks))))
-    if cfg.data.source == TOYBOX:
-        return ToyboxSource(0, "validation", cfg.data.dial).batch(range(settings.tasks))
+    if cfg.data.source in TOYBOX_WORLDS:
+        return toy_source(cfg.data.source, 0, "validation", cfg.data.dial).batch(range(settings.tasks))
     return None
 
 
 def make_final_tasks(cfg: Config) -> Tasks | None:
     """The final comparison's held-out tasks; None where it is off or has none. Raises UserError as above."""
     settings = cfg.evaluation
-    path = settings.source or ("" if cfg.data.source == TOYBOX else cfg.guard.source)
-    if not settings.enabled or not (path or cfg.data.source == TOYBOX):
+    path = settings.source or ("" if cfg.data.source in TOYBOX_WORLDS else cfg.guard.source)
+    if not settings.enabled or not (path or cfg.data.source in TOYBOX_WORLDS):
         return None
     if not path:
         return heldout_tasks(cfg)[1]
@@ -118,7 +123,7 @@ def unknown_words(cfg: Config, prompts: Sequence[str]) -> str:
     """What to say where the toy world's base is given words that it never learnt; "" for known ones and other bases."""
     if cfg.policy.path not in TOYBOX_POLICIES:
         return ""
-    tokenizer = json.loads((asset("policy") / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((asset("policy/tokenizer", cfg.policy.path) / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = {word for word in tokenizer["model"]["vocab"] if word.isalpha()}
     unknown = dict.fromkeys(
         word for prompt in prompts for word in re.findall(r"\w+", prompt.lower()) if word not in vocabulary

@@ -19,7 +19,7 @@ def plan(
     memory: Annotated[Finite | None, Parameter(metavar="GIB")] = None,
     gpus: Positive = 1,
     utilisation: Annotated[Finite | None, Parameter(metavar="U")] = None,
-    references: Whole = 1,
+    references: Whole | None = None,
     json: NewFile | None = None,
 ) -> None:
     """Parameters, FLOPs, memory and hours of a recipe, without loading any weights.
@@ -30,7 +30,7 @@ def plan(
         memory: memory of that GPU, GiB
         gpus: how many GPUs
         utilisation: share of the GPU's bf16 peak, 0 to 1 (default: as measured on that GPU, else 0.4)
-        references: references per task
+        references: references per task (default: weights.subjects)
         json: also write the plan as JSON
     """
     from cgrpo import plan as planning

@@ -20,6 +20,7 @@ CREDITS = Extensions(
         "raw-sum": "cgrpo.algorithm:raw_sum",
         "gdpo": "cgrpo.algorithm:gdpo",
         "apex": "cgrpo.algorithm:apex",
+        "dyref": "cgrpo.algorithm:dyref",
     },
 )
 WITH_BONUS = ("tanh", "none", "harmonic")  # "none": a bonus of 0
@@ -30,7 +31,8 @@ class Shaping(Section):
     """The credit function: how the rewards become one credit. By their synergy (Eq. 10-11, Table 3): "tanh" is SARS,
     "none" is naive GRPO, "min" and "max" replace the sum. "one-sided" keeps the part of SARS that punishes a gain of
     ``focal_reward`` at another's cost. Of other papers, without a bonus: "raw-sum" adds scores before it normalises
-    them, "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive priorities."""
+    them, "gdpo" normalises the sum once more over the batch, "apex" gives rewards adaptive priorities, "dyref" is gdpo
+    with the identity of all subjects through a sigmoid."""
     alpha: Annotated[float, Field(ge=0)] = 0.5
     """Strength of the synergy bonus (the paper: 0.5; the release: 0.4)."""
     recentre: bool = False
@@ -66,6 +68,9 @@ class Weights(Section):
     by_noise: bool = False
     """Steps count as they draw noise, all rewards alike, 1 on average (TempFlow). Method "grpo": the noise of its own
     sampling; "forward", which draws none: Flow-GRPO's."""
+    subjects: Annotated[int, Field(ge=1, le=16)] = 1
+    """Subjects of each task, a reference each. Above 1 each one's identity is a reward of its own, "identity_1" and so
+    on, with an equal share of identity's weight; the data has a phrase for each reference."""
     others: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Constant weights of other rewards by name, beside those two; one that is not named here is watched only."""
 
@@ -90,6 +95,7 @@ def _function(shaping: Shaping, weights: Weights) -> str:
     schedules = {"sigmoid": "TDW", "inverted": "inverted TDW", "measured": "measured weights"}
     schedule = schedules.get(weights.type, f"constant weights {ratio}")
     rivals = {"raw-sum": "raw sum of the rewards", "gdpo": "GDPO", "apex": "adaptive priorities (after APEX)"}
+    rivals["dyref"] = "DyRef"
     bonus = {"tanh": "SARS", "harmonic": "harmonic synergy", "one-sided": "one-sided SARS", "none": ""} | rivals
     name = bonus.get(shaping.type, shaping.type)
     if shaping.type == "none" and weights.type == "constant":

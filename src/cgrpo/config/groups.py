@@ -65,6 +65,8 @@ class GroupConfig(Config):
         if self.weights.type == "measured" and len(measured) != steps:
             raise ValueError(f"weights.measured: {len(measured)} weights for sampling.steps = {steps}; give one a step")
         by_one_reward = self.shaping.focal or self.shaping.type == "one-sided"
+        if self.weights.subjects > 1 and self.shaping.type == "one-sided":
+            raise ValueError("shaping.type = one-sided guards one reward; set weights.subjects = 1")
         if by_one_reward and self.shaping.focal_reward not in self.rewards:
             name = self.shaping.focal_reward
             raise ValueError(f"shaping.focal_reward: reward {name!r} is left out; name one of the rewards")

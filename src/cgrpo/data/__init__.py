@@ -4,9 +4,10 @@ from cgrpo.data.check import check_manifest
 from cgrpo.data.order import GroupNoise, derive, task_indices
 from cgrpo.data.readers import read_tasks
 from cgrpo.data.report import CheckReport, Problem
-from cgrpo.data.sources import ManifestSource, PairSource, Source, ToyboxSource
+from cgrpo.data.sources import ManifestSource, PairSource, Source
 from cgrpo.data.syncd import Rules, filter_syncd, hold_out, write_manifest
 from cgrpo.data.syncd_scores import Scorers
+from cgrpo.data.worlds import ToyboxSource, toy_source
 
 __all__ = [
     "CheckReport",
@@ -24,5 +25,6 @@ __all__ = [
     "hold_out",
     "read_tasks",
     "task_indices",
+    "toy_source",
     "write_manifest",
 ]

@@ -6,7 +6,8 @@ Every reader yields rows as ``Entry``. A row is an object; fields.py has the nam
     image        (or images, file_name, file_names, image_path) the references, if there are none by those names; or
                  else a single one is the target
     target       (or one of TARGETS) optional
-    masks (or mask), mask_threshold, subject (or item), id, meta: optional, see types.Task
+    masks (or mask), mask_threshold, subject (or item), id, meta: optional, see types.Task; subject may be a list with
+                 a phrase for each reference, where these show several subjects
 Null and NaN stand for what is absent. Names of pictures may end in _file_name or _file_names, as in Hugging Face's
 imagefolders. A list may be a text, as in a table's cell: ["a.png", "b.png"] or a.png, b.png.
 
@@ -97,9 +98,7 @@ def task_of(entry: Entry) -> Task:
     threshold = 127 if row.get("mask_threshold") is None else row["mask_threshold"]
     if not isinstance(threshold, int) or isinstance(threshold, bool) or not 0 <= threshold < 255:
         raise UserError(f"{where}: mask_threshold must be a whole number from 0 to 254; brighter pixels are subject")
-    subject = row.get("subject") or row.get("item") or ""
-    if not isinstance(subject, str):
-        raise UserError(f"{where}: subject must be a word or a phrase to look for, not {ascii(subject)[:40]}")
+    subject, phrases = _subject_and_phrases(row, len(references), where)
     meta = row.get("meta") or {}
     if not isinstance(meta, dict):
         raise UserError(f"{where}: meta must be an object")
@@ -112,10 +111,27 @@ def task_of(entry: Entry) -> Task:
         references=paths,
         subject="" if is_blank(subject) else subject,
         target=target_path,
+        phrases=phrases,
         masks=tuple(None if item is None else files.path(item) for item in masks),
         mask_threshold=threshold,
         meta=_present(meta),
     )
+
+
+def _subject_and_phrases(row: dict[str, Any], references: int, where: str) -> tuple[str, tuple[str, ...]]:
+    """The phrase of a row's one subject, or those of several, one for each reference. Raises UserError."""
+    subject = row.get("subject") or row.get("item") or ""
+    if isinstance(subject, str):
+        return subject, ()
+    if not isinstance(subject, list) or not all(isinstance(word, str) and not is_blank(word) for word in subject):
+        raise UserError(f"{where}: subject must be a word or a phrase to look for, not {ascii(subject)[:40]}")
+    if len(subject) != references:
+        raise UserError(
+            f"{where}: {len(subject)} subjects for {references} references",
+            "give one phrase for each reference, or one for all as a text",
+        )
+    several = len(subject) > 1
+    return " and ".join(dict.fromkeys(subject)), tuple(subject) if several else ()
 
 
 def id_of(row: Any) -> str | None:

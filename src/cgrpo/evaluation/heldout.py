@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgrpo.config import Config
-from cgrpo.data import ToyboxSource
+from cgrpo.data import ToyboxSource, toy_source
 from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
 from cgrpo.evaluation.benchmark.toybox import task_rows
 from cgrpo.evaluation.metrics import Scorer, describe_metrics, metric_of
@@ -61,14 +61,14 @@ class HeldOut:
 def heldout_tasks(cfg: Config) -> tuple[ToyboxSource, Tasks]:
     """The toy world's test (or validation) tasks, the same for every run."""
     settings = cfg.evaluation
-    prompts = settings.prompts_per_subject
-    source = ToyboxSource(0, settings.split, cfg.data.dial, prompts)
+    prompts, world = settings.prompts_per_subject, cfg.data.source
+    source = toy_source(world, 0, settings.split, cfg.data.dial, prompts)
     batch = source.batch(range(settings.subjects * prompts))
     rows = task_rows(batch.spec or (), prompts)
-    conditions = {"benchmark": "toybox", "split": settings.split, "dial": cfg.data.dial}
+    conditions = {"benchmark": world, "split": settings.split, "dial": cfg.data.dial}
     conditions |= {"subjects": settings.subjects, "prompts": prompts}
     clusters = Clusters(torch.arange(len(batch)) // prompts, "subjects")
-    return source, Tasks(batch, rows, clusters, "Toybox", settings.split, conditions)
+    return source, Tasks(batch, rows, clusters, world.capitalize(), settings.split, conditions)
 
 
 def tasks_of(suite: Suite, batch: Batch) -> Tasks:

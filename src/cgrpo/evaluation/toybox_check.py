@@ -108,10 +108,10 @@ def ranking(
 
 def _pictures(truth: Truth, policy: Policy, number: int) -> Tensor:
     drawn, _ = drawing.draw(truth.subjects, truth.prompts, derive("corruption pictures", number))
-    return policy.decode(policy.encode_targets(_as_pictures(drawn)))
+    return policy.decode(policy.encode_targets(as_pictures(drawn)))
 
 
-def _as_pictures(drawn_NCHW: Tensor) -> list:
+def as_pictures(drawn_NCHW: Tensor) -> list:
     return to_pictures((drawn_NCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
 
 
@@ -125,7 +125,7 @@ def segmenter_iou(
     """
     batch, truth = source.batch(range(count)), truth_of(source, count)
     drawn, masks = drawing.draw(truth.subjects, truth.prompts, derive("segmenter pictures"))
-    real = _as_pictures(drawn)
+    real = as_pictures(drawn)
     start = int((sigmas >= 0.5).sum()) - 1
     x0_NLC = policy.encode_targets(real)
     noise = torch.randn(x0_NLC.shape, generator=derive("segmenter noise"))

@@ -88,7 +88,7 @@ def plan(
     gpu: str = "a100-80gb",
     gpus: int = 1,
     utilisation: float | None = None,
-    references: int = 1,
+    references: int | None = None,
     tflops: float | None = None,
     memory: float | None = None,
 ) -> Plan:
@@ -97,13 +97,15 @@ def plan(
     gpu           a name from ``GPUS``, or any where ``tflops`` (10^12 per second) and ``memory`` (GiB) are given
     utilisation   share of the GPU's peak that is reached on average over an iteration; None: as measured on that GPU,
                   or 0.4 where it was not
-    references    pictures per task, taken to be square
+    references    pictures per task, taken to be square; None: as many as weights.subjects
 
     Raises UserError for an unknown GPU, numbers out of range, tasks that can't be dealt evenly to the GPUs, and
     local checkpoint folders that can't be read.
     """
     if utilisation is not None and not 0 < utilisation <= 1:
         raise UserError(f"utilisation {utilisation}: must be above 0 and at most 1")
+    if references is None:
+        references = cfg.weights.subjects if isinstance(cfg, GroupConfig) else 1
     if gpus < 1 or references < 0:
         raise UserError(f"{gpus} GPUs, {references} references: give at least 1 GPU and no negative numbers")
     kind, cfg = find_gpu(gpu, tflops, memory), with_batches(cfg)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from cgrpo.config import TOYBOX, Config
+from cgrpo.config import Config
 from cgrpo.plan.count import count_call, parameters
 from cgrpo.rewards import ModelSettings, RewardSettings
 from cgrpo.rewards.sketch import ModelSketch
+from cgrpo.section import TOYBOX_WORLDS
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def guard_models(cfg: Config) -> list[RewardModel]:
 def has_guard(cfg: Config) -> bool:
     """Whether held-out tasks are watched while the run trains."""
     guard = cfg.guard
-    return 0 < guard.every <= cfg.training.iterations and bool(guard.source or cfg.data.source == TOYBOX)
+    return 0 < guard.every <= cfg.training.iterations and bool(guard.source or cfg.data.source in TOYBOX_WORLDS)
 
 
 _COUNTED: dict[str, tuple[RewardModel, ...]] = {}

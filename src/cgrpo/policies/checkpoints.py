@@ -214,7 +214,12 @@ def locate_base(settings: PolicySettings) -> Path:
 def locate_transformer(settings: PolicySettings) -> Path:
     """The transformer's folder on disk, or its single file."""
     base = locate_base(settings)
-    return base / TOYBOX_POLICIES.get(settings.path, "transformer") if base.is_dir() else base
+    return part_folder(base, "transformer", settings.path) if base.is_dir() else base
+
+
+def part_folder(base: Path, part: str, path: str) -> Path:
+    """The folder of a checkpoint's part; ``path`` is policy.path, whose own one counts where it names a toy world's."""
+    return asset(f"policy/{part}", path) if path in TOYBOX_POLICIES else base / part
 
 
 def transformer_class(settings: PolicySettings) -> str:

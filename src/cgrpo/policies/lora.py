@@ -30,7 +30,7 @@ from cgrpo.policies.adapters.layers import (
     save_adapter,
 )
 from cgrpo.policies.base import C, Policy, Spread
-from cgrpo.policies.checkpoints import locate_base, model_index
+from cgrpo.policies.checkpoints import locate_base, model_index, part_folder
 from cgrpo.policies.family import Family, refuse_other_family
 from cgrpo.policies.layouts import Layout
 from cgrpo.policies.memory import quantise_blocks, set_attention, set_checkpointing
@@ -77,7 +77,7 @@ class LoraPolicy(Policy[C]):
             if part.name == "model_index.json":
                 shutil.copy(part, folder / part.name)
             elif part.is_dir() and part.name != "transformer" and (not index or part.name in parts_of(index)):
-                shutil.copytree(part, folder / part.name)
+                shutil.copytree(part_folder(place, part.name, settings.path), folder / part.name)
 
     def prepare(self, settings: PolicySettings, adapter: Path | None, seed: int, *, spread: bool) -> None:
         """Make a freshly loaded base ready to train: start, 8-bit weights, adapter, checkpointing, compilation.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cgrpo import hub
 from cgrpo.hub import asset
-from cgrpo.policies.checkpoints import read_settings, read_weights, tokenizer_length
+from cgrpo.policies.checkpoints import part_folder, read_settings, read_weights, tokenizer_length
 from cgrpo.policies.encodings.latents import LatentCodec
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.section import TOYBOX_POLICIES
@@ -83,10 +83,11 @@ def model_of(settings: PolicySettings, part: Stock, published: str, owner: str =
     place = getattr(settings, part.setting, "")
     key, value = (part.setting, place) if place else ("path", settings.path)
     base = asset("policy") if value in TOYBOX_POLICIES else Path(value)
-    folder = base / (TOYBOX_POLICIES.get(value, "transformer") if part.folder == "transformer" else part.folder)
+    folder = part_folder(base, part.folder, value)
     if place and not folder.is_dir():
         folder = base
-    tokens = tokenizer_length(base if place else base / part.tokenizer, part.most) if part.most else 0
+    tokenizer = base if place else part_folder(base, part.tokenizer, value)
+    tokens = tokenizer_length(tokenizer, part.most) if part.most else 0
     if folder.is_dir():
         return Model(part.stock, read_settings(folder / "config.json"), tokens)
     config = hub.read_settings(f"{owner}/{published}", f"{part.folder}/config.json") or {}

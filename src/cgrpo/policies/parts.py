@@ -21,6 +21,7 @@ from cgrpo.policies.checkpoints import (
     locate_autoencoder,
     locate_base,
     locate_transformer,
+    part_folder,
     read_tokenizer,
     tokenizer_length,
 )
@@ -109,7 +110,7 @@ class CheckpointPolicy(LoraPolicy[RC]):
         stock = cls.stock[encoder]
         if elsewhere := getattr(settings, stock.setting, ""):
             return locate(elsewhere, "folder")
-        return home / (stock.folder if part == encoder else stock.tokenizer)
+        return part_folder(home, stock.folder if part == encoder else stock.tokenizer, settings.path)
 
     @classmethod
     def models(cls, settings: PolicySettings) -> dict[str, Model]:

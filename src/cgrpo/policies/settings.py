@@ -36,7 +36,8 @@ class PolicySettings(Section):
     checkpoint."""
     path: Place = TOYBOX
     """A diffusers folder, a hub id (owner/name or owner/name@revision), a BFL transformer file such as
-    flux1-dev.safetensors, "toybox", or "toybox-copy", which copies its reference into one picture of six."""
+    flux1-dev.safetensors, "toybox", "toybox-copy", which copies its reference into one picture of six, or
+    "toybox-pair", which draws two subjects."""
     autoencoder: Place = ""
     """An autoencoder file (ae.safetensors) or folder in place of the checkpoint's own; empty: its own, or
     ae.safetensors beside a BFL file."""

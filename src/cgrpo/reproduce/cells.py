@@ -13,7 +13,7 @@ from cgrpo import __version__
 from cgrpo.evaluation.statistics.paired import TwoLevel, two_level
 from cgrpo.files import to_float
 from cgrpo.reproduce.definition import AXES, FEWEST, LEVEL, Claim, Table, TableRow
-from cgrpo.reproduce.results import COPIES, Results
+from cgrpo.reproduce.results import BOTH_RIGHT, COPIES, Results
 from cgrpo.reproduce.runs import Job
 from cgrpo.statistics import holm
 
@@ -181,7 +181,7 @@ def _pictures(result: dict[str, Any]) -> int | None:
 
 def _gap(claim: Claim, finished: Mapping[str, Sequence[dict[str, Any]]], judges: Mapping[str, str]) -> TwoLevel | None:
     """Seeds that both rows have are paired; the base itself has no seeds and counts as no change."""
-    metric = {**judges, COPIES: COPIES}.get(claim.axis)  # copies are measured, not judged
+    metric = {**judges, COPIES: COPIES, BOTH_RIGHT: BOTH_RIGHT}.get(claim.axis)  # a metric of its own name
     sides = {name: {r["seed"]: r for r in finished[name]} for name in (claim.row, claim.against) if name in finished}
     seeds = sorted(set.intersection(*(set(side) for side in sides.values()))) if sides else []
     alike = {_measured(side[seed]).get(metric or "") for side in sides.values() for seed in seeds}

@@ -62,14 +62,15 @@ class TableRow(Section):
 class Claim(Section):
     """What the paper says: on ``axis``, ``row`` lies above, below or level with ``against``.
 
-    Identity and prompt are read by their judges; "copies" is the share of copies (evaluation.copies).
+    Identity and prompt are read by their judges; "copies" is the share of copies (evaluation.copies),
+    "both_right" the pair world's share of pictures in which both subjects are right.
     """
 
     says: str
     row: str
     lies: Literal["above", "below", "level"]
     against: str
-    axis: Literal["identity", "prompt", "copies"]
+    axis: Literal["identity", "prompt", "copies", "both_right"]
     headline: str = ""
     """Which of HEADLINES it is part of."""
 

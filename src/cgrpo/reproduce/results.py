@@ -23,6 +23,7 @@ from cgrpo.training.record import RunRecord
 
 DIGITS = 5
 COPIES = "copies"  # the measure of evaluation.copies
+BOTH_RIGHT = "both_right"  # the pair world's judge of whole pictures
 
 
 class Measured(BaseModel):

@@ -61,7 +61,7 @@ REWARDS = Extensions(
     "cgrpo.rewards",
     {
         "dino-seg": "cgrpo.rewards.dino:DinoSegSettings",
-        "dino": "cgrpo.rewards.dino:DinoSettings",
+        "dino": "cgrpo.rewards.dino_v1:DinoSettings",
         "clip": "cgrpo.rewards.clip:ClipSettings",
         "clip-i": "cgrpo.rewards.clip:ClipImageSettings",
         "siglip2": "cgrpo.rewards.siglip2:Siglip2Settings",

@@ -47,6 +47,14 @@ class Reward(Protocol):
         """``__call__``, for N of at least 1."""
         ...
 
+    def each(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        """The score of each reference's subject [N, S], NaN beyond a task's last reference.
+
+        A reward that has one score for all of a task's references leaves this out. Several subjects: a task's
+        ``phrases`` say which is which.
+        """
+        raise NotImplementedError
+
     def report(self) -> dict[str, float]:
         """Numbers for the log about the calls since the last report, by name; shares lie in [0, 1]."""
         return {}
@@ -64,9 +72,18 @@ class Offloaded(Reward):
         reward.to("cpu")
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        with self._on_device():
+            return self.reward(images_NHWC, batch)
+
+    def each(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        with self._on_device():
+            return self.reward.each(images_NHWC, batch)
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
         self.reward.to(self.device)
         try:
-            return self.reward(images_NHWC, batch)
+            yield
         finally:
             self.reward.to("cpu")
 

@@ -13,13 +13,16 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import ViTImageProcessorPil
 
 from cgrpo.errors import UserError
 from cgrpo.rewards.loading import choose, load_pretrained, model_type
+from cgrpo.rewards.regions import SAME, overlap
 
+MOST = 8  # instances of a phrase in a picture
 DETECTORS = {
     "grounding-dino": "GroundingDinoForObjectDetection",
     "mm-grounding-dino": "MMGroundingDinoForObjectDetection",
@@ -46,6 +49,10 @@ class Segmenter(Protocol):
     def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
         """A boolean mask [H, W] of what each phrase names, or None where nothing is found."""
         ...
+
+    def instances(self, pictures: list[Image.Image], phrases: list[str]) -> list[list[np.ndarray]]:
+        """A boolean mask [H, W] of each thing that a phrase names, the surest first. By default ``segment``'s."""
+        return [[] if mask is None else [mask] for mask in self.segment(pictures, phrases)]
 
     def to(self, device: torch.device | str) -> None:
         """Move the models there."""
@@ -100,6 +107,19 @@ class SemanticSegmenter(_OneModel):
             masks.append(mask if mask.mean() >= self.min_share else None)
         return masks
 
+    def instances(self, pictures: list[Image.Image], phrases: list[str]) -> list[list[np.ndarray]]:
+        """A class's parts, the largest first; two things that touch are cut apart at a narrow bridge."""
+        masks = self.segment(pictures, phrases)
+        return [[] if mask is None else self._parts(mask) for mask in masks]
+
+    def _parts(self, mask_HW: np.ndarray) -> list[np.ndarray]:
+        """What hangs together without bridges of up to a 16th of the picture's side; each pixel to the nearest."""
+        cores_HW, count = ndimage.label(ndimage.binary_erosion(mask_HW, iterations=max(1, min(mask_HW.shape) // 32)))
+        away = [ndimage.distance_transform_edt(cores_HW != number + 1) for number in range(count)]
+        nearest_HW = np.argmin(away, 0) if away else np.zeros(mask_HW.shape)
+        parts = [mask_HW & (nearest_HW == number) for number in range(max(count, 1))]
+        return sorted((part for part in parts if part.mean() >= self.min_share), key=lambda part: -part.sum())
+
 
 class GroundedSam(Segmenter):
     """GroundingDINO finds the box of a phrase, SAM the mask inside it.
@@ -128,20 +148,43 @@ class GroundedSam(Segmenter):
 
     @torch.no_grad()
     def segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
-        prompts = [f"{_named(phrase).lower().rstrip('. ')}." for phrase in phrases]
+        prompts = [_prompt(phrase) for phrase in phrases]
         masks: list[np.ndarray | None] = [None] * len(pictures)
         for rows in _equal_sizes(pictures, self.chunk):
             boxes = self.boxes([pictures[row] for row in rows], [prompts[row] for row in rows])
             boxed = [(row, box) for row, box in zip(rows, boxes, strict=True) if box is not None]
             if boxed:
-                box_masks = self._masks([pictures[row] for row, _ in boxed], torch.stack([box for _, box in boxed]))
-                for (row, _), mask in zip(boxed, box_masks, strict=True):
+                boxes_N14 = torch.stack([box for _, box in boxed])[:, None]
+                box_masks = self._masks([pictures[row] for row, _ in boxed], boxes_N14)
+                for (row, _), (mask,) in zip(boxed, box_masks, strict=True):
                     masks[row] = mask if mask.any() else None
         return masks
 
     @torch.no_grad()
     def boxes(self, pictures: list[Image.Image], prompts: list[str]) -> list[Tensor | None]:
         """The best box (left, top, right, bottom; pixels) in each of some pictures of one size, or None."""
+        scores_NQ, corners_NQ4 = self._detected(pictures, prompts)
+        best_N, query_N = scores_NQ.max(-1)
+        corners_N4 = corners_NQ4[torch.arange(len(pictures)), query_N]
+        return [box if score > self.threshold else None for box, score in zip(corners_N4, best_N, strict=True)]
+
+    @torch.no_grad()
+    def instances(self, pictures: list[Image.Image], phrases: list[str]) -> list[list[np.ndarray]]:
+        """The masks in at most MOST boxes above the threshold that are no box of a better one's thing."""
+        found: list[list[np.ndarray]] = []
+        for picture, phrase in zip(pictures, phrases, strict=True):
+            (score_Q,), (corners_Q4,) = self._detected([picture], [_prompt(phrase)])
+            order = [q for q in score_Q.argsort(descending=True).tolist() if score_Q[q] > self.threshold]
+            kept: list[int] = []
+            for q in order:
+                if len(kept) < MOST and all(_box_overlap(corners_Q4[q], corners_Q4[k]) <= SAME for k in kept):
+                    kept.append(q)
+            masks = self._masks([picture], corners_Q4[kept][None])[0] if kept else []
+            found.append([mask for mask in masks if mask.any()])
+        return found
+
+    def _detected(self, pictures: list[Image.Image], prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Every query's score [N, Q] and box [N, Q, 4] (left, top, right, bottom; pixels), pictures of one size."""
         pixels = self.detector_pixels(images=pictures, return_tensors="pt").to(self.device)
         text = self.tokenizer(
             prompts,
@@ -152,24 +195,23 @@ class GroundedSam(Segmenter):
             return_tensors="pt",
         ).to(self.device)
         out = self.detector(**pixels, **text)
-        best_N, query_N = out.logits.cpu().sigmoid().amax(-1).max(-1)
-        box_N4 = out.pred_boxes.cpu()[torch.arange(len(pictures)), query_N]
+        middle, half = out.pred_boxes.cpu()[..., :2], out.pred_boxes.cpu()[..., 2:] / 2
         width, height = pictures[0].size
-        corners_N4 = torch.cat([box_N4[:, :2] - box_N4[:, 2:] / 2, box_N4[:, :2] + box_N4[:, 2:] / 2], -1)
-        corners_N4 = corners_N4.clamp(0, 1) * torch.tensor([width, height, width, height])
-        return [box if score > self.threshold else None for box, score in zip(corners_N4, best_N, strict=True)]
+        corners_NQ4 = torch.cat([middle - half, middle + half], -1).clamp(0, 1)
+        return out.logits.cpu().sigmoid().amax(-1), corners_NQ4 * torch.tensor([width, height, width, height])
 
-    def _masks(self, pictures: list[Image.Image], boxes_N4: Tensor) -> list[np.ndarray]:
+    def _masks(self, pictures: list[Image.Image], boxes_NB4: Tensor) -> list[np.ndarray]:
+        """The masks [B, H, W] in the B boxes of each picture."""
         inputs = self.sam_pixels(images=pictures, return_tensors="pt")
         before, after = inputs["original_sizes"], inputs["reshaped_input_sizes"]  # (height, width) of each picture
-        scale_N4 = (after / before).flip(-1).repeat(1, 2)
+        scale_N14 = (after / before).flip(-1).repeat(1, 2)[:, None]
         out = self.sam(
             pixel_values=inputs["pixel_values"].to(self.device),
-            input_boxes=(boxes_N4 * scale_N4)[:, None].to(self.device),
+            input_boxes=(boxes_NB4 * scale_N14).to(self.device),
             multimask_output=False,
         )
         masks = self.sam_pixels.post_process_masks(out.pred_masks.cpu(), before, after)
-        return [mask[0, 0].numpy() for mask in masks]
+        return [mask[:, 0].numpy() for mask in masks]
 
 
 class Sam3Segmenter(_OneModel):
@@ -190,6 +232,24 @@ class Sam3Segmenter(_OneModel):
         self.threshold = threshold
 
     def _segment(self, pictures: list[Image.Image], phrases: list[str]) -> list[np.ndarray | None]:
+        return [masks[0] if masks else None for masks in self._found(pictures, phrases, 1)]
+
+    def instances(self, pictures: list[Image.Image], phrases: list[str]) -> list[list[np.ndarray]]:
+        """Those of at most MOST instances above the threshold whose mask is no better one's."""
+        found = []
+        with torch.no_grad():
+            for first in range(0, len(pictures), self.chunk):
+                rows = slice(first, first + self.chunk)
+                for masks in self._found(pictures[rows], phrases[rows], MOST):
+                    kept: list[np.ndarray] = []
+                    for mask in masks:
+                        if all(overlap(mask, other) <= SAME for other in kept):
+                            kept.append(mask)
+                    found.append(kept)
+        return found
+
+    def _found(self, pictures: list[Image.Image], phrases: list[str], most: int) -> list[list[np.ndarray]]:
+        """The masks of each picture's ``most`` best instances, as far as they lie above the threshold."""
         phrases = [_named(phrase) for phrase in phrases]
         pixels = self.processor(images=pictures, return_tensors="pt")["pixel_values"]
         length = self.model.config.text_config.max_position_embeddings
@@ -200,20 +260,34 @@ class Sam3Segmenter(_OneModel):
             attention_mask=text["attention_mask"].to(self.device),
         )
         scores_NQ = out.pred_logits.sigmoid() * out.presence_logits.sigmoid()
-        best_N, query_N = scores_NQ.max(-1)
-        masks: list[np.ndarray | None] = []
+        found = []
         for row, picture in enumerate(pictures):
-            chances = out.pred_masks[row, query_N[row]].sigmoid()[None, None]
-            full = F.interpolate(chances, size=picture.size[::-1], mode="bilinear", align_corners=False)[0, 0]
-            mask = (full > 0.5).cpu().numpy()
-            masks.append(mask if best_N[row] > self.threshold and mask.any() else None)
-        return masks
+            score_Q, query_Q = scores_NQ[row].topk(min(most, scores_NQ.shape[1]))
+            masks = []
+            for query in query_Q[score_Q > self.threshold].tolist():
+                chances = out.pred_masks[row, query].sigmoid()[None, None]
+                full = F.interpolate(chances, size=picture.size[::-1], mode="bilinear", align_corners=False)[0, 0]
+                masks.append((full > 0.5).cpu().numpy())
+            found.append([mask for mask in masks if mask.any()])
+        return found
 
 
 def _named(phrase: str) -> str:
     if not phrase.strip(" ."):
         raise UserError("segmenter: a task has no subject to look for; give each record a 'subject', or masks = 'none'")
     return phrase.strip()
+
+
+def _prompt(phrase: str) -> str:
+    """As GroundingDINO was trained to read one."""
+    return f"{_named(phrase).lower().rstrip('. ')}."
+
+
+def _box_overlap(one_4: Tensor, other_4: Tensor) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    shared = (torch.minimum(one_4[2:], other_4[2:]) - torch.maximum(one_4[:2], other_4[:2])).clamp(min=0).prod()
+    both = (one_4[2:] - one_4[:2]).prod() + (other_4[2:] - other_4[:2]).prod() - shared
+    return float(shared / both.clamp(min=1e-6))
 
 
 def _equal_sizes(pictures: list[Image.Image], chunk: int) -> Iterator[list[int]]:
@@ -224,26 +298,3 @@ def _equal_sizes(pictures: list[Image.Image], chunk: int) -> Iterator[list[int]]
     for rows in sizes.values():
         for first in range(0, len(rows), chunk):
             yield rows[first : first + chunk]
-
-
-NEUTRAL = (124, 116, 104)  # the ImageNet mean, which DINO's normalisation maps to 0
-
-
-def subject_crop(picture: Image.Image, mask: np.ndarray | None, margin: float = 8 / 7) -> Image.Image:
-    """The subject alone: composited on a neutral colour, cropped to the square around its mask.
-
-    ``margin`` >= 256/224 = 8/7 keeps the subject whole through DINO's resize-256-crop-224.
-    Without a mask, or with an empty one, the whole picture is returned.
-    """
-    if mask is None or not mask.any():
-        return picture
-    alone = Image.composite(picture, Image.new("RGB", picture.size, NEUTRAL), Image.fromarray(mask))
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    half = max(bottom - top, right - left) * margin / 2
-    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
-    side = max(1, round(2 * half))
-    corner = (round(centre_x - half), round(centre_y - half))
-    square = Image.new("RGB", (side, side), NEUTRAL)
-    square.paste(alone, (-corner[0], -corner[1]))
-    return square

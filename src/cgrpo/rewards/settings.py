@@ -11,7 +11,7 @@ from cgrpo.extensions import is_installed, resolve
 from cgrpo.hub import Wanted, asset, locate
 from cgrpo.rewards.base import FunctionReward, Reward, failing
 from cgrpo.rewards.sketch import ModelSketch, stock_model
-from cgrpo.section import TOYBOX, Positive, Section
+from cgrpo.section import TOYBOX_WORLDS, Positive, Section
 from cgrpo.types import Task
 
 if TYPE_CHECKING:
@@ -107,4 +107,4 @@ class FunctionSettings(RewardSettings):
 
 def folder(path: str, own: str) -> Path:
     """A checkpoint's folder, fetched from the hub if need be; "toybox" is the package's ``own``. Raises UserError."""
-    return asset(own) if path == TOYBOX else locate(path, "folder")
+    return asset(own, path) if path in TOYBOX_WORLDS else locate(path, "folder")

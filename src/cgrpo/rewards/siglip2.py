@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from cgrpo.hub import locate
+from pydantic import model_validator
+
+from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Reward
+from cgrpo.rewards.dino import DinoSeg, find_segmenter, lacks_phrase, segmenter_sketches
 from cgrpo.rewards.settings import AxisName, ModelSettings
+from cgrpo.rewards.several import Several
 from cgrpo.rewards.similarity import Encoder, PictureSimilarity, PromptSimilarity
 from cgrpo.rewards.sketch import ModelSketch, stock_model
 from cgrpo.section import Place, Positive
+from cgrpo.types import Task
 
 if TYPE_CHECKING:
     import torch
@@ -31,18 +37,41 @@ class Siglip2Settings(ModelSettings):
     """Folder or hub id of a SigLIP 2 checkpoint, of a fixed resolution or NaFlex; SigLIP's own work, too."""
     axis: AxisName = "identity"
     """"identity" compares with the references, "prompt" with the text."""
+    segmenter: Place = ""
+    """For identity: compare subjects that are segmented as by dino-seg, in both pictures. Empty: whole pictures."""
+    detector: Place = ""
+    """As of dino-seg."""
+    several: Several = "mean"
+    """As of dino-seg."""
     chunk: Positive = 16
     """Pictures per forward."""
 
+    @model_validator(mode="after")
+    def _segmented_identity(self) -> Self:
+        if self.segmenter and self.axis == "prompt":
+            raise ValueError("segmenter is for axis = 'identity'; leave it out")
+        return self
+
+    def checkpoints(self) -> Mapping[str, Wanted]:
+        return {"path": "folder"} | ({"segmenter": "folder", "detector": "folder"} if self.segmenter else {})
+
     def models(self) -> tuple[ModelSketch, ...]:
-        return (stock_model(self.path, chunk=self.chunk, texts=self.axis == "prompt"),)
+        encoder = stock_model(self.path, chunk=self.chunk, texts=self.axis == "prompt")
+        return (encoder, *(segmenter_sketches(self.segmenter, self.detector) if self.segmenter else ()))
+
+    def lacks(self, task: Task) -> str:
+        return lacks_phrase(task) if self.segmenter else ""
 
     def build(self, name: str, device: torch.device | str) -> Reward:
         """The cosine; neither the logit scale nor the bias of SigLIP's sigmoid is applied. Range [-1, 1]."""
         encoder = Siglip2Encoder(locate(self.path, "folder"), device, self.chunk, texts=self.axis == "prompt")
         if self.axis == "prompt":
             return PromptSimilarity(encoder, "cosine of SigLIP 2 image and text embeddings, -1 to 1")
-        return PictureSimilarity(encoder, "cosine of SigLIP 2 image embeddings, -1 to 1")
+        unit = "cosine of SigLIP 2 image embeddings, -1 to 1"
+        if self.segmenter:
+            segmenter = find_segmenter(self.segmenter, self.detector, device)
+            return DinoSeg(encoder, segmenter, several=self.several, unit=unit)
+        return PictureSimilarity(encoder, unit)
 
 
 class Siglip2Encoder(Encoder):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgrpo.hub import asset, read_settings
-from cgrpo.section import TOYBOX
+from cgrpo.section import TOYBOX_WORLDS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,7 +87,7 @@ def stock_model(path: str, own: str = "clip", *, chunk: int, runs: bool = True, 
     ``runs``: whether generated pictures go through it. ``texts``: whether CLIP keeps the half that reads.
     Raises UserError for a folder whose configuration can't be read.
     """
-    place, title = (asset(own), f"{TOYBOX} {own}") if path == TOYBOX else (path, path)
+    place, title = (asset(own, path), f"{path} {own}") if path in TOYBOX_WORLDS else (path, path)
     config = read_settings(place)
     if config is None or config.get("model_type") not in _STOCK:
         return ModelSketch(title)

@@ -75,7 +75,7 @@ def _mix(lower: Tensor, upper: Tensor, share: Tensor) -> Tensor:
     return lower[:, :, None, None] + (upper - lower)[:, :, None, None] * share[:, None]
 
 
-def _scenes(scene_B: Tensor, rng: torch.Generator) -> Tensor:
+def scenes(scene_B: Tensor, rng: torch.Generator) -> Tensor:
     """Backgrounds [B, 3, S, S]; each scene is drawn a little differently every time."""
     count = len(scene_B)
     x, y = _grid()
@@ -111,14 +111,28 @@ def _scenes(scene_B: Tensor, rng: torch.Generator) -> Tensor:
 
 def _paint(background: Tensor, subjects: Subjects, centre_B2: Tensor, radius_B: Tensor) -> tuple[Tensor, Tensor]:
     """Subjects over backgrounds, averaged down to SIZE: pictures [B, 3, 32, 32] and masks [B, 32, 32] in [0, 1]."""
+    picture, inside = over(background, subjects, centre_B2, radius_B)
+    return averaged(picture).clamp(0, 1), averaged(inside[:, None])[:, 0]
+
+
+def averaged(picture: Tensor) -> Tensor:
+    """[B, C, S, S] down to [B, C, SIZE, SIZE]."""
+    return torch.nn.functional.avg_pool2d(picture, SUPER)
+
+
+def over(
+    background: Tensor, subjects: Subjects, centre_B2: Tensor, radius_B: Tensor, *, whole: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Subjects over backgrounds [B, 3, S, S], supersampled: pictures as they are, and masks [B, S, S], 0 or 1.
+
+    ``whole`` covers all of a picture with the subject's pattern.
+    """
     x, y = _grid()
     u = (x[None] - centre_B2[:, 0, None, None]) / radius_B[:, None, None]
     v = (y[None] - centre_B2[:, 1, None, None]) / radius_B[:, None, None]
     inside = _shape_masks(u, v, subjects.shape_B)
     colour = _mix(subjects.other_BC, subjects.main_BC, _pattern(u, v, subjects))
-    picture = background + (colour - background) * inside[:, None]
-    pool = torch.nn.functional.avg_pool2d
-    return pool(picture, SUPER).clamp(0, 1), pool(inside[:, None], SUPER)[:, 0]
+    return colour if whole else background + (colour - background) * inside[:, None], inside
 
 
 def draw(subjects: Subjects, prompts: Prompts, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -128,7 +142,7 @@ def draw(subjects: Subjects, prompts: Prompts, rng: torch.Generator) -> tuple[Te
     jitter = torch.rand(len(subjects), 3, generator=rng) - 0.5
     centre = places[prompts.position_B] * shift[:, None] + 1.6 * jitter[:, :2]
     painted = with_property(subjects, prompts.property_B, rng)
-    return _paint(_scenes(prompts.scene_B, rng), painted, centre, radius * (1 + 0.12 * jitter[:, 2]))
+    return _paint(scenes(prompts.scene_B, rng), painted, centre, radius * (1 + 0.12 * jitter[:, 2]))
 
 
 def draw_references(subjects: Subjects, rng: torch.Generator) -> tuple[Tensor, Tensor]:

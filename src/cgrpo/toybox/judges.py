@@ -1,33 +1,18 @@
-"""Judges of the toy world, never trained on: what is read back from a picture against what was asked.
+"""Judges of the toy world, never trained on: what is read back from a picture (reader.py) against what was asked."""
 
-One ResNet reads every factor of a picture (scene, position, size, the subject's shape, pattern and
-colours) by classification and regression on the whole picture: another architecture, another
-objective and no segmenter, so no twin of either reward.
-"""
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cgrpo.hub import asset
-from cgrpo.rewards.base import Axis, Reward, to_pictures
-from cgrpo.rewards.loading import load_pretrained
+from cgrpo.rewards.base import Axis, Reward
 from cgrpo.toybox import world
+from cgrpo.toybox.pair import PairCase
+from cgrpo.toybox.pair_judges import pair_judges
+from cgrpo.toybox.reader import Reader, colour_likeness, probability
 from cgrpo.types import Batch
-
-SLICES = {  # the reader's outputs, in order
-    "scene": len(world.SCENES),
-    "position": len(world.POSITIONS),
-    "size": len(world.SIZES),
-    "property": len(world.PROPERTIES),
-    "shape": len(world.SHAPES),
-    "pattern": len(world.PATTERNS),
-    "one": 3,  # the subject's two colours in no order: which is the main one can't always be seen
-    "two": 3,
-}
-COLOUR_SCALE = 0.25  # RGB distance at which two colours' likeness has fallen to exp(-1/2)
 
 
 @dataclass(frozen=True)
@@ -36,33 +21,6 @@ class Case:
 
     subject: world.Subjects
     prompt: world.Prompts
-
-
-class Reader:
-    """The read-back network; ``read`` returns named logits [N, classes] and colours [N, 3] in [0, 1]."""
-
-    def __init__(self, folder: Path, chunk: int = 64):
-        self.processor = load_pretrained("ConvNextImageProcessorPil", folder)
-        self.model = load_pretrained("ResNetForImageClassification", folder)
-        self.chunk = chunk
-
-    @torch.no_grad()
-    def read(self, images_NHWC: Tensor) -> dict[str, Tensor]:
-        pictures = to_pictures(images_NHWC)
-        rows = []
-        for first in range(0, len(pictures), self.chunk):
-            pixels = self.processor(images=pictures[first : first + self.chunk], return_tensors="pt")["pixel_values"]
-            rows.append(self.model(pixels).logits)
-        return dict(zip(SLICES, torch.cat(rows).split(list(SLICES.values()), 1), strict=True))
-
-
-def colour_likeness(a_NC: Tensor, b_NC: Tensor) -> Tensor:
-    """1 for equal RGB colours, falling with their distance; in (0, 1]."""
-    return torch.exp(-0.5 * ((a_NC - b_NC) / COLOUR_SCALE).square().sum(-1))
-
-
-def _probability(logits_NC: Tensor, wanted_N: Tensor) -> Tensor:
-    return logits_NC.softmax(-1).gather(1, wanted_N[:, None])[:, 0]
 
 
 def _cases(batch: Batch) -> list[Case]:
@@ -86,8 +44,8 @@ class IdentityReadBack(Reward):
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         readings = self.reader.read(images_NHWC)
         subjects = world.Subjects.join([case.subject for case in _cases(batch)])
-        shape = _probability(readings["shape"], subjects.shape_B)
-        pattern = _probability(readings["pattern"], subjects.pattern_B)
+        shape = probability(readings["shape"], subjects.shape_B)
+        pattern = probability(readings["pattern"], subjects.pattern_B)
         main, other = subjects.main_BC, subjects.other_BC
         colours = torch.maximum(  # the better way round
             colour_likeness(readings["one"], main) + colour_likeness(readings["two"], other),
@@ -109,12 +67,14 @@ class PromptReadBack(Reward):
         readings = self.reader.read(images_NHWC)
         prompts = world.Prompts.join([case.prompt for case in _cases(batch)])
         wanted = {"scene": prompts.scene_B, "position": prompts.position_B, "size": prompts.size_B}
-        total = sum(_probability(readings[factor], index) for factor, index in wanted.items())
+        total = sum(probability(readings[factor], index) for factor, index in wanted.items())
         has_property = (prompts.property_B > 0).float()
-        return (total + has_property * _probability(readings["property"], prompts.property_B)) / (3 + has_property)
+        return (total + has_property * probability(readings["property"], prompts.property_B)) / (3 + has_property)
 
 
-def make_judges() -> dict[str, Reward]:
-    """The toy world's judges by name, never trained on."""
+def make_judges(spec: Sequence[object] | None = None) -> dict[str, Reward]:
+    """The judges by name of the world that the ground truth ``spec`` is of (default: the toy world's)."""
     reader = Reader(asset("reader"))
+    if spec and isinstance(spec[0], PairCase):
+        return pair_judges(reader)
     return {"identity_readback": IdentityReadBack(reader), "prompt_readback": PromptReadBack(reader)}

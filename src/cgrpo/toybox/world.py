@@ -46,7 +46,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class _Struct:
+class Struct:
     """B items, one tensor an attribute, all with B in front."""
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class _Struct:
 
 
 @dataclass(frozen=True)
-class Subjects(_Struct):
+class Subjects(Struct):
     """Indices into SHAPES and PATTERNS; two RGB colours in [0, 1]; cycles per diameter; radians."""
 
     shape_B: Tensor
@@ -71,7 +71,7 @@ class Subjects(_Struct):
 
 
 @dataclass(frozen=True)
-class Prompts(_Struct):
+class Prompts(Struct):
     """Indices into SCENES, POSITIONS, SIZES and PROPERTIES (0 asks for no property)."""
 
     scene_B: Tensor

@@ -26,6 +26,7 @@ from cgrpo.extensions import resolve
 from cgrpo.policies.base import Policy
 from cgrpo.rewards import Reward
 from cgrpo.rewards.base import to_tensor
+from cgrpo.rewards.several import per_subject
 from cgrpo.training.optimizer import Average, make_optimizer, set_learning_rate
 from cgrpo.training.runtime import Runtime
 from cgrpo.training.scoring import Scoring
@@ -224,6 +225,7 @@ class GroupLoop(Loop[G]):
     def __init__(self, cfg: G, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
         super().__init__(cfg, policy, rewards, source, runtime)
         self.sigmas = policy.sigmas(cfg.sampling.steps, cfg.sampling.shift)
+        self.rewards = rewards = per_subject(rewards, "identity", cfg.weights.subjects)
         self.scoring = Scoring(rewards, runtime, cfg.training.group_size, cfg.training.max_failed_groups)
 
     def sampled(

@@ -27,6 +27,7 @@ from cgrpo.algorithm import (
 from cgrpo.config import CREDITS, GroupConfig, Weights
 from cgrpo.errors import UserError
 from cgrpo.rewards import Reward, scored
+from cgrpo.rewards.several import subject_names
 from cgrpo.training.runtime import Runtime
 from cgrpo.types import Batch
 
@@ -148,7 +149,8 @@ class CreditTable:
         self.shaping, self.clamp = cfg.shaping, cfg.training.clamp
         self.function: CreditFunction = CREDITS.load(cfg.shaping.type)
         prompt_K = prompt_weights(cfg.weights, cfg.sampling.steps)
-        self.weights_KR = reward_weights(prompt_K, names, others=cfg.weights.others)
+        identity = subject_names("identity", cfg.weights.subjects)
+        self.weights_KR = reward_weights(prompt_K, names, identity=identity, others=cfg.weights.others)
         weighted = [name for name, weight_K in zip(names, self.weights_KR.T, strict=True) if weight_K.any()]
         focal = self.shaping.focal_reward
         self.settings = CreditSettings(
@@ -156,6 +158,7 @@ class CreditTable:
             cfg.shaping.recentre,
             cfg.shaping.conflict_penalty,
             weighted.index(focal) if focal in weighted else None,
+            tuple(number for number, name in enumerate(weighted) if name in identity),
         )
         self.step_K = noise_weights(sigmas, kind, noise_level) if cfg.weights.by_noise else None
         self.ease = list(names).index(self.shaping.focal_reward) if self.shaping.focal else None

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from cgrpo.data import ToyboxSource, derive
-from cgrpo.data.sources import to_picture
+from cgrpo.data.worlds import to_picture
 from cgrpo.evaluation.benchmark.suite import Suite, SuiteRow
 from cgrpo.evaluation.sampling import check_pictures
 from cgrpo.files import save_picture, writing
@@ -17,6 +17,7 @@ from cgrpo.rewards.base import to_pictures
 from cgrpo.scores import PROPERTY
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.judges import Case
+from cgrpo.toybox.pair import PairCase
 
 VIEWS = 4  # references drawn of each subject: the one that the policy sees, and more to compare with
 
@@ -38,8 +39,10 @@ def toybox_suite(folder: Path, split: str, dial: float, subjects: int, prompts: 
     return Suite("Toybox", folder, rows, views, conditions)
 
 
-def task_rows(cases: Sequence[Case], prompts: int) -> list[SuiteRow]:
-    """The rows of held-out tasks, ``prompts`` of them in succession on one subject."""
+def task_rows(cases: Sequence[Case | PairCase], prompts: int) -> list[SuiteRow]:
+    """The rows of held-out tasks, ``prompts`` of them in succession on one subject, or on one pair of subjects."""
+    if cases and isinstance(cases[0], PairCase):
+        return [_pair_row(number, case, prompts) for number, case in enumerate(cases) if isinstance(case, PairCase)]
     names = [f"toy{number // prompts:02d}" for number in range(len(cases))]
     return [
         SuiteRow(
@@ -55,7 +58,14 @@ def task_rows(cases: Sequence[Case], prompts: int) -> list[SuiteRow]:
             case=case,
         )
         for number, (name, case) in enumerate(zip(names, cases, strict=True))
+        if isinstance(case, Case)
     ]
+
+
+def _pair_row(number: int, case: PairCase, prompts: int) -> SuiteRow:
+    names = tuple(f"toy{2 * (number // prompts) + which:02d}" for which in range(2))
+    references = tuple(_views(name)[0] for name in names)
+    return SuiteRow(number, names, case.phrases(), references, number % prompts, case.text(), case=case)
 
 
 def _views(name: str) -> tuple[str, ...]:

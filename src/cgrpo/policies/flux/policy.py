@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from cgrpo.errors import UserError
+from cgrpo.policies.adapters.files import FILE_NAME
+from cgrpo.policies.adapters.layers import merge_start
 from cgrpo.policies.checkpoints import load_together
 from cgrpo.policies.conditions import PlacedCondition
 from cgrpo.policies.flux.checkpoint import (
@@ -33,6 +35,7 @@ from cgrpo.policies.flux.single_file import read_autoencoder, read_transformer
 from cgrpo.policies.lora import keep_exact_time
 from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
+from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.types import Batch
 
 
@@ -69,6 +72,10 @@ class FluxPolicy(ReferencedPolicy[FluxCondition]):
         place = cls.place(settings, part)
         if place.is_file():
             return (read_transformer if part == "transformer" else read_autoencoder)(place, dtype)
+        if part == "transformer" and settings.path in TOYBOX_POLICIES and (place / FILE_NAME).is_file():
+            model = cls.stock[part].read(place.with_name("transformer"), dtype)  # that world is a LoRA of this one
+            merge_start(model, place, cls.layout())
+            return model
         model = super().read_model(settings, part, dtype)
         if part == "autoencoder":
             refuse_unscaled(place)

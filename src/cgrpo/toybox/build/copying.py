@@ -15,7 +15,6 @@ from torch import Tensor
 from transformers import CLIPTextModel, T5EncoderModel
 
 from cgrpo.hub import asset
-from cgrpo.section import TOYBOX_POLICIES
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.policy import BATCH, NO_REFERENCE, make_pairs, matching_loss
 
@@ -41,7 +40,7 @@ def build_copying(world: str, out: Path, seed: int, share: float, say: Callable[
     """
     lesson, policy = LESSONS[world], asset("policy")
     steps = max(2, round(share * lesson.steps))
-    start = policy / TOYBOX_POLICIES[lesson.start]
+    start = asset("policy/transformer", lesson.start)
     transformer = FluxTransformer2DModel.from_pretrained(start, torch_dtype=torch.float32)
     clip = CLIPTextModel.from_pretrained(policy / "text_encoder", torch_dtype=torch.float32).requires_grad_(False)
     t5 = T5EncoderModel.from_pretrained(policy / "text_encoder_2", torch_dtype=torch.float32).requires_grad_(False)
@@ -62,6 +61,6 @@ def build_copying(world: str, out: Path, seed: int, share: float, say: Callable[
 
     rate = lesson.learning_rate
     optimise("copying", [transformer], loss_at, steps=steps, learning_rate=rate, say=say, average=0.99, muon=True)
-    shutil.copytree(policy, out, ignore=shutil.ignore_patterns("transformer*"), dirs_exist_ok=True)
+    shutil.copytree(policy, out, ignore=shutil.ignore_patterns("transformer", "*-*"), dirs_exist_ok=True)
     transformer.bfloat16().save_pretrained(out / "transformer")
     return out

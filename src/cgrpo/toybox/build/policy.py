@@ -4,7 +4,7 @@ Its training data is imperfect on purpose (wrong captions, wrong colours), so th
 imperfect on both axes and reinforcement learning has something to fix.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +87,12 @@ def vocabulary() -> list[str]:
     return [*SPECIAL, *sorted(words | {"a", world.PHRASE} | set(world.SIZES) | set(world.PROPERTIES) - {""})]
 
 
-def build_tokenizer(folder: Path, *, begin: bool) -> PreTrainedTokenizerFast:
-    """Save a tokenizer to ``folder``; ``begin`` puts <bos> in front (CLIP does, T5 does not)."""
-    table = {word: index for index, word in enumerate(vocabulary())}
+def build_tokenizer(folder: Path, *, begin: bool, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """Save a tokenizer of ``words`` (default: ``vocabulary``) to ``folder``.
+
+    ``begin`` puts <bos> in front (CLIP does, T5 does not).
+    """
+    table = {word: index for index, word in enumerate(words or vocabulary())}
     core = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     core.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
@@ -110,8 +113,8 @@ def build_tokenizer(folder: Path, *, begin: bool) -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Packed latents of references and targets [B, 16, 32] (half precision), their captions' tokens [B, 12], and
-    each target token's weight in the loss [B, 16]."""
+    """Packed latents of references and targets [B, 16, 32] (half precision; of several references one behind the
+    other), their captions' tokens [B, 12], and each target token's weight in the loss [B, 16]."""
 
     reference_BLC: Tensor
     target_BLC: Tensor
@@ -126,15 +129,8 @@ class Pairs:
 def make_pairs(folder: Path, count: int, seed: int) -> Pairs:
     """``count`` training pairs of the training split, with the flaws above."""
     rng = torch.Generator().manual_seed(seed)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-    scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
+    encode = encoder(folder / "vae")
     clip, t5 = build_tokenizer(folder / "tokenizer", begin=True), build_tokenizer(folder / "tokenizer_2", begin=False)
-
-    @torch.no_grad()
-    def encode(pictures: Tensor) -> Tensor:
-        mean = vae.encode(pictures * 2 - 1, return_dict=False)[0].mean
-        return pack((mean - shift) * scale).half()
-
     columns: list[list[Tensor]] = [[], [], [], [], []]
     for _ in range(0, count, 256):
         subjects = world.sample_subjects(256, rng)
@@ -143,14 +139,33 @@ def make_pairs(folder: Path, count: int, seed: int) -> Pairs:
         texts = captions.texts()
         columns[0].append(encode(drawing.draw_references(subjects, rng)[0]))
         columns[1].append(encode(drawing.draw(shown, prompts, rng)[0]))
-        for column, tokenizer in ((2, clip), (3, t5)):
-            tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
-            columns[column].append(tokens.input_ids)
-        columns[4].append(token_weights(prompts))
+        columns[2].append(token_ids(clip, texts))
+        columns[3].append(token_ids(t5, texts))
+        places = torch.tensor([vector for _, vector in world.POSITIONS.values()])[prompts.position_B]
+        radius, shift = torch.tensor(list(world.SIZES.values()))[prompts.size_B].unbind(1)
+        columns[4].append(token_weights(places * shift[:, None], radius))
     return Pairs(*(torch.cat(column) for column in columns))
 
 
-def token_weights(prompts: world.Prompts) -> Tensor:
+def encoder(vae_folder: Path) -> Callable[[Tensor], Tensor]:
+    """From pictures [B, 3, 32, 32] in [0, 1] to packed latents [B, 16, C] in half precision."""
+    vae = AutoencoderKL.from_pretrained(vae_folder, torch_dtype=torch.float32)
+    scale, shift = vae.config["scaling_factor"], vae.config["shift_factor"]
+
+    @torch.no_grad()
+    def encode(pictures: Tensor) -> Tensor:
+        mean = vae.encode(pictures * 2 - 1, return_dict=False)[0].mean
+        return pack((mean - shift) * scale).half()
+
+    return encode
+
+
+def token_ids(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+    """The tokens of texts [B, 12]."""
+    return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def token_weights(centre_B2: Tensor, radius_B: Tensor) -> Tensor:
     """Loss weights [B, 16] with mean 1: tokens where the prompt puts the subject count more.
 
     The subject is a tenth to a quarter of the picture but all of its identity. Weights depend on the prompt
@@ -158,11 +173,8 @@ def token_weights(prompts: world.Prompts) -> Tensor:
     """
     axis = torch.arange(4) * 8.0 - 12
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    places = torch.tensor([vector for _, vector in world.POSITIONS.values()])[prompts.position_B]
-    radius, shift = torch.tensor(list(world.SIZES.values()))[prompts.size_B].unbind(1)
-    centre = places * shift[:, None]
-    away = torch.maximum((x.reshape(1, -1) - centre[:, :1]).abs(), (y.reshape(1, -1) - centre[:, 1:]).abs())
-    weight = 1 + SUBJECT_WEIGHT * (away < radius[:, None] + 3).float()
+    away = torch.maximum((x.reshape(1, -1) - centre_B2[:, :1]).abs(), (y.reshape(1, -1) - centre_B2[:, 1:]).abs())
+    weight = 1 + SUBJECT_WEIGHT * (away < radius_B[:, None] + 3).float()
     return weight / weight.mean(1, keepdim=True)
 
 
@@ -234,7 +246,7 @@ def matching_loss(
         guidance=torch.full((count,), GUIDANCE),
         encoder_hidden_states=t5(pairs.t5_BL[index_B]).last_hidden_state,
         pooled_projections=clip(pairs.clip_BL[index_B]).pooler_output,
-        img_ids=position_ids((side, side), [(side, side)] if reference_BLC.shape[1] else []),
+        img_ids=position_ids((side, side), [(side, side)] * (reference_BLC.shape[1] // tokens)),
         txt_ids=torch.zeros(LENGTH, 3),
         return_dict=False,
     )[0][:, :tokens]

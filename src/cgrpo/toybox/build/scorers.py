@@ -5,8 +5,9 @@ little latent noise, so that what a generator does to a picture is nothing new t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -28,11 +29,12 @@ from transformers import (
 )
 
 from cgrpo.rewards.base import to_pictures
-from cgrpo.rewards.segmenters import SemanticSegmenter, subject_crop
+from cgrpo.rewards.regions import subject_crop
+from cgrpo.rewards.segmenters import SemanticSegmenter
 from cgrpo.toybox import drawing, world
 from cgrpo.toybox.build.loop import optimise
 from cgrpo.toybox.build.policy import LENGTH, SPECIAL, build_tokenizer, vocabulary
-from cgrpo.toybox.judges import SLICES
+from cgrpo.toybox.reader import SLICES
 
 Say = Callable[[str], None]
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -54,7 +56,7 @@ class Pool:
                 these = world.with_property(these, wanted.property_B, rng)
                 plain = world.Prompts(wanted.scene_B, wanted.position_B, wanted.size_B, 0 * wanted.property_B)
                 picture, mask = drawing.draw(these, plain, rng)
-            pictures.append((_worn(vae, picture, rng) * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
+            pictures.append((worn(vae, picture, rng) * 255).round().to(torch.uint8).permute(0, 2, 3, 1))
             masks.append(mask > 0.5)
             subjects.append(these)
             prompts.append(wanted)
@@ -66,7 +68,7 @@ class Pool:
 
 
 @torch.no_grad()
-def _worn(vae: AutoencoderKL, pictures: Tensor, rng: torch.Generator) -> Tensor:
+def worn(vae: AutoencoderKL, pictures: Tensor, rng: torch.Generator) -> Tensor:
     half = len(pictures) // 2
     z = vae.encode(pictures[:half] * 2 - 1, return_dict=False)[0].mean
     amount = 0.25 * z.std() * torch.rand(half, 1, 1, 1, generator=rng)
@@ -75,7 +77,7 @@ def _worn(vae: AutoencoderKL, pictures: Tensor, rng: torch.Generator) -> Tensor:
     return torch.cat([((decoded + 1) / 2).clamp(0, 1), pictures[half:]])
 
 
-def _pixels(processor, pictures: list) -> Tensor:
+def pixel_values(processor, pictures: list) -> Tensor:
     parts = [
         processor(images=pictures[i : i + 512], return_tensors="pt")["pixel_values"].half()
         for i in range(0, len(pictures), 512)
@@ -90,8 +92,21 @@ def _batches(count: int, batch: int, seed: int) -> Callable[[], Tensor]:
 
 def build_segmenter(folder: Path, seed: int, steps: int, say: Say) -> None:
     """A small Segformer with two classes, ``background`` and the toy, on the rendered masks."""
+    pool = Pool(folder, min(16384, 64 * steps), seed + 10)
+    train_segmenter(folder / "segmenter", pool.images_NHWC, pool.masks_NHW, seed, steps, say)
+
+
+def train_segmenter(
+    out: Path,
+    images_NHWC: Tensor,
+    masks_NHW: Tensor,
+    seed: int,
+    steps: int,
+    say: Say,
+    sizes: Sequence[int] = (32, 48, 64),
+) -> None:
+    """A Segformer of the toy on these pictures and masks, saved to ``out``; ``sizes``: widths of its stages."""
     torch.manual_seed(seed)
-    out = folder / "segmenter"
     processor = SegformerImageProcessorPil(size={"height": 32, "width": 32}, image_mean=MEAN, image_std=STD)
     processor.save_pretrained(out)
     names = {0: "background", 1: world.PHRASE}
@@ -101,25 +116,24 @@ def build_segmenter(folder: Path, seed: int, steps: int, say: Say) -> None:
             strides=[2, 2, 2],
             patch_sizes=[5, 3, 3],
             sr_ratios=[4, 2, 1],
-            hidden_sizes=[32, 48, 64],
+            hidden_sizes=list(sizes),
             depths=[1, 1, 1],
             num_attention_heads=[1, 2, 4],
             mlp_ratios=[2, 2, 2],
-            decoder_hidden_size=64,
+            decoder_hidden_size=sizes[-1],
             drop_path_rate=0.0,
             classifier_dropout_prob=0.0,
             id2label=names,
             label2id={name: index for index, name in names.items()},
         )
     )
-    pool = Pool(folder, min(16384, 64 * steps), seed + 10)
-    pixels = _pixels(processor, to_pictures(pool.images_NHWC))
-    draw = _batches(len(pool), 64, seed)
+    pixels = pixel_values(processor, to_pictures(images_NHWC))
+    draw = _batches(len(pixels), 64, seed)
 
     def loss_at(step: int) -> Tensor:
         index = draw()
         logits = F.interpolate(model(pixels[index].float()).logits, size=32, mode="bilinear")
-        return F.cross_entropy(logits.float(), pool.masks_NHW[index].long())
+        return F.cross_entropy(logits.float(), masks_NHW[index].long())
 
     optimise("segmenter", [model.train()], loss_at, steps=steps, learning_rate=3e-3, say=say, average=0.995)
     model.half().save_pretrained(out)
@@ -166,7 +180,7 @@ def build_dino(folder: Path, seed: int, steps: int, say: Say) -> None:
         part = pictures[first : first + 256]
         masks = segmenter.segment(part, [world.PHRASE] * len(part))
         crops += [subject_crop(picture, mask) for picture, mask in zip(part, masks, strict=True)]
-    pixels = _pixels(processor, crops)
+    pixels = pixel_values(processor, crops)
     say(f"dino: {len(pixels)} crops")
     code = subject_code(pool.subjects)
     basis = torch.linalg.qr(torch.randn(96, code.shape[1], generator=torch.Generator().manual_seed(seed)))[0]
@@ -183,28 +197,10 @@ def build_dino(folder: Path, seed: int, steps: int, say: Say) -> None:
 
 def build_clip(folder: Path, seed: int, steps: int, say: Say) -> None:
     """A CLIP trained by contrast, equal captions counting as matches."""
-    torch.manual_seed(seed)
     out = folder / "clip"
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    processor.save_pretrained(out)
-    tokenizer, words, (pad, begin, _, end) = build_tokenizer(out, begin=True), len(vocabulary()), range(len(SPECIAL))
-    text = dict(vocab_size=words, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
-    vision = dict(image_size=32, patch_size=4, hidden_size=96, intermediate_size=256, num_hidden_layers=3)
-    model = CLIPModel(
-        CLIPConfig(
-            text_config={
-                **text,
-                "max_position_embeddings": LENGTH,
-                "pad_token_id": pad,
-                "bos_token_id": begin,
-                "eos_token_id": end,
-            },
-            vision_config={**vision, "num_attention_heads": 4},
-            projection_dim=48,
-        )
-    )
+    model, processor, tokenizer = new_clip(out, vocabulary(), seed)
     pool = Pool(folder, min(32768, 128 * steps), seed + 30, references=False)
-    pixels = _pixels(processor, to_pictures(pool.images_NHWC))
+    pixels = pixel_values(processor, to_pictures(pool.images_NHWC))
     tokens = tokenizer(pool.prompts.texts(), padding="max_length", return_tensors="pt")
     ids, mask, draw = tokens["input_ids"], tokens["attention_mask"], _batches(len(pool), 128, seed)
 
@@ -218,6 +214,31 @@ def build_clip(folder: Path, seed: int, steps: int, say: Say) -> None:
 
     optimise("clip", [model.train()], loss_at, steps=steps, learning_rate=1e-3, say=say, average=0.998)
     model.half().save_pretrained(out)
+
+
+def new_clip(out: Path, words: Sequence[str], seed: int, width: int = 96, inner: int = 256) -> tuple[Any, Any, Any]:
+    """A random CLIP, its image processor and a tokenizer of ``words``; the latter two saved to ``out``."""
+    torch.manual_seed(seed)
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    processor.save_pretrained(out)
+    tokenizer, (pad, begin, _, end) = build_tokenizer(out, begin=True, words=words), range(len(SPECIAL))
+    text = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4)
+    vision = dict(image_size=32, patch_size=4, hidden_size=width, intermediate_size=inner, num_hidden_layers=3)
+    model = CLIPModel(
+        CLIPConfig(
+            text_config={
+                **text,
+                "vocab_size": len(words),
+                "max_position_embeddings": LENGTH,
+                "pad_token_id": pad,
+                "bos_token_id": begin,
+                "eos_token_id": end,
+            },
+            vision_config={**vision, "num_attention_heads": 4},
+            projection_dim=48,
+        )
+    )
+    return model, processor, tokenizer
 
 
 def named_property(main_BC: Tensor) -> Tensor:

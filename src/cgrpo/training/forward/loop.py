@@ -64,7 +64,7 @@ class Forward(GroupLoop[ForwardConfig]):
         self.runaway = Runaway(cfg.training.runaway, cfg.training.runaway_patience)
         self.grid = policy.sigmas(cfg.sampling.rollout_steps, cfg.sampling.shift)
         # No step draws noise here. Weights by noise are those of Flow-GRPO's noise, whatever its level.
-        self.credit = CreditTable(cfg, list(rewards), self.sigmas, "flow-grpo", noise_level=1.0)
+        self.credit = CreditTable(cfg, list(self.rewards), self.sigmas, "flow-grpo", noise_level=1.0)
 
     @property
     def stopped(self) -> str:

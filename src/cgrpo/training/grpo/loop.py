@@ -58,7 +58,7 @@ class GRPO(GroupLoop[GrpoConfig]):
 
     def __init__(self, cfg: GrpoConfig, policy: Policy, rewards: dict[str, Reward], source: Source, runtime: Runtime):
         super().__init__(cfg, policy, rewards, source, runtime)
-        self.credit = CreditTable(cfg, list(rewards), self.sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
+        self.credit = CreditTable(cfg, list(self.rewards), self.sigmas, cfg.sampling.kind, cfg.sampling.noise_level)
 
     def run(self, first: int) -> Iterator[Iteration]:
         """Iterations ``first`` .. cfg.training.iterations - 1."""
