@@ -36,6 +36,8 @@ def shown(task: Task, *fields: str) -> dict[str, Any]:
 
 READ = {
     "all": (ROW, {"id": "7", "prompt": "a toy", "references": ["a.png", "b.png"], "target": "t.png", "subject": "toy"}),
+    "several subjects": (ROW | {"subject": ["dog", "mug"]}, {"subject": "dog and mug", "phrases": ["dog", "mug"]}),
+    "one subject in a list": (ONE | {"subject": ["dog"]}, {"subject": "dog", "phrases": []}),
     "the least": (ONE, {"id": "0", "subject": "", "target": None, "masks": [], "mask_threshold": 127, "meta": {}}),
     "UNO's": ({"prompt": "x", "image_paths": ["r.png"], "image_tgt_path": "t.png"},
               {"references": ["r.png"], "target": "t.png"}),
@@ -111,7 +113,9 @@ REFUSED = {
     "an empty mask": (ONE | {"mask": ""}, "masks"),
     "a threshold of 255": (ROW | {"mask_threshold": 255}, "mask_threshold"),
     "a meta that is a list": (ROW | {"meta": [1]}, "meta"),
-    "a subject that is a list": (ROW | {"subject": ["a", "b"]}, "subject"),
+    "more subjects than references": (ROW | {"subject": ["a", "b", "c"]}, "3 subjects for 2 references"),
+    "fewer subjects than references": (ROW | {"subject": ["a"]}, "1 subjects for 2 references"),
+    "a subject without a word": (ROW | {"subject": ["a", " "]}, "subject must be a word or a phrase"),
     "a subject that is a number": (ROW | {"subject": 12}, "subject must be a word or a phrase to look for, not 12"),
     "an address": (ONE | {"image": "https://a.b/0.png"}, "https://a.b/0.png is an address"),
     "a picture as text": (ONE | {"image": "data:image/png;base64,AAAA"}, "is an address"),

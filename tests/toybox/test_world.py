@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from cgrpo.data import ToyboxSource
-from cgrpo.toybox import drawing, world
+from cgrpo.data import ToyboxSource, toy_source
+from cgrpo.toybox import drawing, pair, world
 from cgrpo.toybox.build.policy import LENGTH, vocabulary
 
 
@@ -102,3 +102,32 @@ def test_flaws_come_at_their_stated_rates():
     moved = (captions.scene_B != prompts.scene_B).float().mean().item()
     assert abs(recoloured - world.WRONG_COLOUR) < 0.012
     assert abs(moved - world.WRONG_CAPTION * 5 / 6) < 0.02
+
+
+def test_pairs_have_two_shapes_where_the_prompt_puts_them():
+    first, second = pair.sample_couples(40, rng())
+    prompts = pair.sample_prompts(40, rng(1), split=None)
+    picture, masks = pair.draw(first, second, prompts, rng(2))
+    assert picture.shape == (40, 3, 32, 32) and (masks.sum((2, 3)) > 25).all()
+    assert (first.shape_B != second.shape_B).all()
+    line = torch.arange(32.0)
+    x, y = ((masks * weights).sum((2, 3)) / masks.sum((2, 3)) for weights in (line[None], line[:, None]))
+    gaps = torch.stack([x[:, 1] - x[:, 0], x[:, 0] - x[:, 1], y[:, 1] - y[:, 0], y[:, 0] - y[:, 1]], 1)
+    assert torch.equal(gaps.argmax(1), prompts.relation_B)
+    hidden = pair.draw(first, second, prompts, rng(2), torch.tensor([True, False]).expand(40, 2))
+    assert torch.equal(hidden[1][:, 0], masks[:, 0]) and not hidden[1][:, 1].any()
+
+
+def test_pair_tasks_have_references_in_either_order_and_disjoint_splits():
+    sources = {split: toy_source("toybox-pair", 0, split) for split in world.SPLITS}
+    asked = {}
+    for split, source in sources.items():
+        cases = source.cases(range(30))
+        assert {case.named for case in cases} == {(0, 1), (1, 0)}
+        asked[split] = {(int(c.prompt.scene_B), int(c.prompt.relation_B)) for c in cases}
+    assert not asked["train"] & asked["test"] and not asked["validation"] & (asked["train"] | asked["test"])
+    batch = sources["test"].batch(range(4))
+    assert batch.phrases == (("toy", "toy"),) * 4 and all(len(row) == 2 for row in batch.references)
+    assert max(len(prompt.split()) for prompt in batch.prompts) + 2 <= LENGTH
+    flawed, targets = sources["train"].pairs(range(3))
+    assert flawed.prompts == sources["train"].batch(range(3)).prompts and len(targets) == 3
