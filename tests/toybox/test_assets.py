@@ -5,9 +5,10 @@ import torch
 
 from cgrpo.build import make_policy
 from cgrpo.config import load_config, override
-from cgrpo.data import ToyboxSource
+from cgrpo.data import ToyboxSource, toy_source
 from cgrpo.evaluation.heldout import heldout_tasks
 from cgrpo.evaluation.metrics import make_scorers
+from cgrpo.evaluation.pair_check import FAULTS, pair_ranking
 from cgrpo.evaluation.sampling import ALONE, sample_tasks
 from cgrpo.evaluation.toybox_check import CORRUPTIONS, ranking, segmenter_iou
 from cgrpo.hub import asset
@@ -15,6 +16,7 @@ from cgrpo.policies.adapters.layers import reference_policy
 from cgrpo.rewards import make_rewards
 from cgrpo.rewards.measures import Copies
 from cgrpo.rewards.segmenters import load_segmenter
+from cgrpo.rewards.several import per_subject
 from cgrpo.toybox.build import build_toybox
 from cgrpo.toybox.build.copying import build_copying
 from cgrpo.toybox.judges import make_judges
@@ -72,3 +74,14 @@ def test_the_copy_worlds_base_is_built_from_the_packages(tmp_path):
         shares[path] = Copies(cfg.evaluation.copies)(images, tasks.batch).mean().item()
     assert shares["toybox"] == 0 and 0.08 < shares["toybox-copy"] < 0.3
     assert abs(shares[str(built)] - shares["toybox-copy"]) < 0.1
+
+
+def test_the_pair_worlds_rewards_and_judges_rank_faults():
+    """Of single subjects, and of the relation; the subjects' own rewards can't tell exchanged looks as surely."""
+    cfg = load_config("pair")
+    source = toy_source("toybox-pair", 0, "validation", per_subject=2)
+    rewards = per_subject(make_rewards(cfg.rewards), "identity", 2)
+    table = pair_ranking(source, 16, make_scorers(rewards, make_judges(source.cases([0]))), make_policy(cfg))
+    for name in FAULTS:
+        scores = {key: value for key, value in table[name].items() if key not in ("both_right", "identity")}
+        assert min(scores.values()) > (0.6 if name == "looks swapped" else 0.9), (name, scores)

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, T5EncoderModel
 from cgrpo.hub import asset
 from cgrpo.policies.adapters.files import Origin
 from cgrpo.policies.adapters.layers import add_adapter, merge_start, save_adapter
-from cgrpo.policies.adapters.layouts import Layout
+from cgrpo.policies.flux.family import FAMILY
 from cgrpo.rewards.base import to_pictures
 from cgrpo.toybox import drawing, pair
 from cgrpo.toybox.build.loop import optimise
@@ -37,14 +37,10 @@ from cgrpo.toybox.world import SHAPES
 
 Say = Callable[[str], None]
 STEPS, BATCH, RATE, RANK = 750, 32, 3e-3, 12
-EVERY_LAYER = Layout(
-    "FLUX.1",
+EVERY_LAYER = (
     r"(x_embedder|context_embedder|time_text_embed\.text_embedder\.linear_[12]|norm_out\.linear|proj_out"
     r"|(single_)?transformer_blocks\.\d+\.(attn\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)"
-    r"|ff(_context)?\.net\.(0\.proj|2)|norm1(_context)?\.linear|norm\.linear|proj_mlp|proj_out))",
-    fused=False,
-    own=(),
-    blocks={},
+    r"|ff(_context)?\.net\.(0\.proj|2)|norm1(_context)?\.linear|norm\.linear|proj_mlp|proj_out))"
 )
 
 
@@ -70,10 +66,12 @@ def build_pair_policy(out: Path, seed: int, steps: int, say: Say) -> None:
     """The toy world's base, taught two subjects; see ``build_pair``."""
     policy, folder = asset("policy"), out / "policy"
     shutil.copytree(policy, folder, ignore=shutil.ignore_patterns("*-*", "transformer"), dirs_exist_ok=True)
+    layout = FAMILY.layout
+    assert layout is not None
     pairs = make_couples(folder, min(8192, steps * BATCH), seed + 78)
     say(f"pair: {len(pairs)} pictures of two subjects drawn and encoded")
     transformer = FluxTransformer2DModel.from_pretrained(policy / "transformer", torch_dtype=torch.float32)
-    add_adapter(transformer, RANK, seed, EVERY_LAYER)
+    add_adapter(transformer, RANK, seed, replace(layout, targets=EVERY_LAYER, fused=False))
     torch.manual_seed(seed)
     clip = CLIPTextModel.from_pretrained(policy / "text_encoder", torch_dtype=torch.float32)
     t5 = T5EncoderModel.from_pretrained(policy / "text_encoder_2", torch_dtype=torch.float32)
@@ -94,7 +92,7 @@ def build_pair_policy(out: Path, seed: int, steps: int, say: Say) -> None:
     clip.bfloat16().save_pretrained(folder / "text_encoder")
     t5.bfloat16().save_pretrained(folder / "text_encoder_2")
     whole = FluxTransformer2DModel.from_pretrained(policy / "transformer", torch_dtype=torch.float32)
-    merge_start(whole, out / "adapter")
+    merge_start(whole, out / "adapter", layout)
     whole.bfloat16().save_pretrained(folder / "transformer")
 
 
@@ -127,9 +125,9 @@ def build_pair_segmenter(out: Path, seed: int, steps: int, say: Say) -> None:
     count, rng = min(8192, 64 * steps), torch.Generator().manual_seed(seed + 110)
     vae = AutoencoderKL.from_pretrained(asset("policy/vae"), torch_dtype=torch.float32)
     pictures, masks = [], []
-    for chunk in range(count // 256):
+    for chunk in range(0, count, 256):
         first, second = pair.sample_couples(256, rng)
-        if chunk % 4 == 0:
+        if chunk % 1024 == 0:
             picture, mask = drawing.draw_references(first, rng)
             mask_B2 = torch.stack([mask, 0 * mask], 1) > 0.5
         else:
@@ -156,7 +154,7 @@ class Pool:
         pictures = []
         self.texts: list[str] = []
         self.wrong: list[str] = []
-        for _ in range(count // 256):
+        for _ in range(0, count, 256):
             first, second = pair.sample_couples(256, rng)
             prompts = pair.sample_prompts(256, rng, split=None)
             picture = pair.draw(first, second, prompts, rng)[0]
