@@ -77,11 +77,12 @@ def test_the_copy_worlds_base_is_built_from_the_packages(tmp_path):
 
 
 def test_the_pair_worlds_rewards_and_judges_rank_faults():
-    """Of single subjects, and of the relation; the subjects' own rewards can't tell exchanged looks as surely."""
+    """Of single subjects, and of the relation; the subjects' own rewards can't tell exchanged looks as surely, nor
+    the CLIP exchanged places."""
     cfg = load_config("pair")
     source = toy_source("toybox-pair", 0, "validation", per_subject=2)
     rewards = per_subject(make_rewards(cfg.rewards), "identity", 2)
     table = pair_ranking(source, 16, make_scorers(rewards, make_judges(source.cases([0]))), make_policy(cfg))
     for name in FAULTS:
         scores = {key: value for key, value in table[name].items() if key not in ("both_right", "identity")}
-        assert min(scores.values()) > (0.6 if name == "looks swapped" else 0.9), (name, scores)
+        assert min(scores.values()) > (0.6 if "swapped" in name else 0.9), (name, scores)
