@@ -109,6 +109,32 @@ def test_adapters_under_other_names(read: QwenEditPolicy, tiny_folder: Path, tmp
         flux.begin_with(tmp_path / "mlp.safetensors", "merge")
 
 
+def test_a_lora_on_top_at_evaluation_alone(read: QwenEditPolicy) -> None:
+    """Beside a trained adapter and without one; what its pictures depend on says so."""
+    policy, merged = make(read, guidance=1.0), make(read, guidance=1.0)
+    plain = policy.pictures_depend_on()["transformer"]
+    draw = torch.Generator().manual_seed(3)
+    split = {
+        "transformer_blocks.0.attn.to_q.lora_A.weight": torch.randn(2, 32, generator=draw),
+        "transformer_blocks.0.attn.to_q.lora_B.weight": torch.randn(32, 2, generator=draw),
+    }
+    policy.on_top = split
+    layer = merged.transformer.transformer_blocks[0].attn.to_q.base_layer
+    layer.weight.data += split["transformer_blocks.0.attn.to_q.lora_B.weight"] @ split[min(split)]
+    given = (*points(policy), policy.encode(TASKS))
+    with torch.no_grad():
+        before = policy.velocity(*given)
+        with policy.evaluated():
+            found, expected = policy.velocity(*given), merged.velocity(*given)
+            with policy.reference(), merged.reference():
+                bare, expected_bare = policy.velocity(*given), merged.velocity(*given)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(bare, expected_bare)
+        assert torch.equal(policy.velocity(*given), before)
+        assert min((found - before).abs().max(), (found - bare).abs().max()) > 1e-3
+    assert policy.pictures_depend_on()["transformer"] != plain
+
+
 @pytest.mark.parametrize(
     ("changes", "match"),
     [

@@ -124,9 +124,11 @@ def follow(policy: Policy, batch: Batch, x_NLC: Tensor, sigmas: Tensor, chunk: i
     pictures = []
     for first in range(0, len(batch), chunk):
         rows = slice(first, first + chunk)
-        with torch.no_grad(), policy.shared_prefix(policy.encode(batch.select(rows))) as cond:
-            velocity = functools.partial(policy.velocity, cond=cond)
-            pictures.append(policy.decode(integrate(velocity, x_NLC[rows].to(policy.device, policy.dtype), sigmas)))
+        cond = policy.encode(batch.select(rows))
+        with torch.no_grad(), policy.evaluated(), policy.shared_prefix(cond) as shared:
+            velocity = functools.partial(policy.velocity, cond=shared)
+            x_nLC = integrate(velocity, x_NLC[rows].to(policy.device, policy.dtype), sigmas)
+        pictures.append(policy.decode(x_nLC))
     return torch.cat(pictures)
 
 

@@ -212,6 +212,11 @@ class Policy(ABC, Generic[C]):
             for name, parameter in own.items():
                 parameter.data = kept[name]
 
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Within it the policy, trained or not, is as evaluation and users see it. Without gradients."""
+        yield
+
     @abstractmethod
     def save(self, folder: Path) -> Path:
         """Write the trained weights into ``folder``, in one move, as the family's stock pipeline loads them.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from abc import abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -51,6 +53,7 @@ class LoraPolicy(Policy[C]):
 
     transformer: Any
     origin: Origin
+    on_top: State | None = None  # what ``evaluated`` adds
 
     @classmethod
     def layout(cls) -> Layout:
@@ -97,6 +100,8 @@ class LoraPolicy(Policy[C]):
             self.load_adapter(adapter, base_differs=settings.base_differs)
         elif not (start and settings.start_mode == "continue"):
             self.add_adapter(settings.rank, seed)
+        if settings.evaluation_lora:
+            self.on_top = self.whole_adapter(locate(settings.evaluation_lora, "file"))
         set_checkpointing(self.transformer, settings.checkpointing)
         set_attention(self.transformer, settings.attention, self.device, getattr(torch, settings.dtype))
         if settings.compile:
@@ -137,6 +142,20 @@ class LoraPolicy(Policy[C]):
         check_origin(path, header, self.origin, base_differs)
         return split, fit(self.transformer, split)
 
+    def whole_adapter(self, path: Path) -> State:
+        """An adapter all of whose layers are here. Raises UserError as ``read_adapter``, and naming one that isn't."""
+        split, fits = self.read_adapter(path)
+        if fits.misfits:
+            layers = f"{len(fits.misfits)} of its layers are not in this base, such as {fits.misfits[0]}"
+            raise UserError(f"{path}: {layers}", "give one of this base model")
+        return split
+
+    @contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """With the LoRA of ``policy.evaluation_lora``, where there is one, on top of whatever is active."""
+        with attached(self.transformer, self.on_top, alone=False) if self.on_top else nullcontext():
+            yield
+
     def attached(self, split: State, strength: float = 1.0) -> AbstractContextManager[None]:
         """Within it the policy is its base, with a merged start, and ``strength`` times an adapter on top."""
         return attached(self.transformer, split, strength)
@@ -154,8 +173,9 @@ class LoraPolicy(Policy[C]):
         return save_adapter(self.transformer, folder, origin=self.origin)
 
     def weights_fingerprint(self) -> str:
-        """The fingerprint of the transformer's weights that are in use now, for ``pictures_depend_on``."""
-        return of_tensors(active_weights(self.transformer))
+        """The fingerprint of the transformer's weights that evaluation uses now, for ``pictures_depend_on``."""
+        on_top = ((f"on top.{key}", value) for key, value in (self.on_top or {}).items())
+        return of_tensors(itertools.chain(active_weights(self.transformer), on_top))
 
     @property
     def blocks(self) -> list[nn.Module]:

@@ -73,6 +73,9 @@ class PolicySettings(Section):
     1 or more (1 is off, at half the cost)."""
     evaluation_guidance: Annotated[float, Field(ge=0)] = 0.0
     """Guidance of held-out pictures and of `cgrpo sample`; 0: as guidance."""
+    evaluation_lora: Place = ""
+    """A LoRA on top of base and adapter while evaluating and sampling, such as one that distils the base to few steps:
+    a file, a folder, or a file on the hub. Pictures of training are made without it."""
     guidance_gradient: GuidanceGradient = "both"
     """What of a guidance by a negative prompt gradients go through: both halves, or the prompt's alone (the other half
     is then a constant: a backward costs no more than without guidance)."""
@@ -103,7 +106,8 @@ class PolicySettings(Section):
 
     def checkpoints(self) -> Mapping[str, Wanted]:
         """The settings that name a checkpoint, and what of it is needed."""
-        return {"path": "file" if self.path.endswith(".safetensors") else "folder", "start": "file"}
+        kind: Wanted = "file" if self.path.endswith(".safetensors") else "folder"
+        return {"path": kind, "start": "file", "evaluation_lora": "file"}
 
     def missing(self) -> list[str]:
         """What must be installed first, a line each; checkpoints apart."""

@@ -34,15 +34,17 @@ def fit(transformer: nn.Module, split: Mapping[str, Tensor]) -> Fit:
 
 
 @contextmanager
-def attached(transformer: nn.Module, split: Mapping[str, Tensor], strength: float = 1.0) -> Iterator[None]:
+def attached(
+    transformer: nn.Module, split: Mapping[str, Tensor], strength: float = 1.0, *, alone: bool = True
+) -> Iterator[None]:
     """Within it the transformer is its base, with a merged start, and ``strength`` times the adapter ``split``.
 
-    Layers that do not fit (``fit``) add nothing. Other adapters are off. Without gradients.
+    Layers that do not fit (``fit``) add nothing. ``alone``: other adapters are off. Without gradients.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     others = [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
-    switched = [layer for layer in others if not layer.disable_adapters]
+    switched = [layer for layer in others if alone and not layer.disable_adapters]
     by_site: dict[nn.Module, list[Callable[[Tensor, Tensor], Tensor]]] = {}
     for name, pair in pairs(split).items():
         site = _site(transformer, name, pair)
