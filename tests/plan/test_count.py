@@ -268,7 +268,7 @@ def test_counts_are_those_of_real_tensors(tmp_path: Path, name: str, like_cuda: 
         assert (base.get_total_flops(), ahead.get_total_flops()) == (samples * found.base, samples * found.forward)
         behind = samples * (found.backward + found.again[mode])
         # Qwen's last block has fewer layers that train than those before it, and keeps less.
-        assert back.get_total_flops() == pytest.approx(behind, rel=1e-3 if "qwen" in name else 0)
+        assert back.get_total_flops() == pytest.approx(behind, rel=2e-3 if "qwen" in name else 0)
         assert needed.kept == pytest.approx(kept, rel=0.06 if "qwen" in name else 0.01)
         if "wide" in name:  # elsewhere what is per sample outweighs what is per token
             assert needed.kept + needed.at_work == pytest.approx(live.peak, rel=0.1)
