@@ -69,7 +69,7 @@ def cli_page() -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _argument(argument: Argument) -> tuple[str, str]:
