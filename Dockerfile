@@ -1,4 +1,4 @@
-# For a rented GPU (docs/guides/rented-gpu.md):
+# For a rented GPU (docs/guides/own-photos.md):
 #   docker build -t cgrpo . && docker run --gpus all --shm-size 8g -it -v "$PWD:/data" cgrpo
 # PyTorch's wheel brings its own CUDA, so the host needs only NVIDIA's driver and container toolkit.
 FROM python:3.11-slim

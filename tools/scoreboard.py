@@ -48,6 +48,7 @@ def page() -> str:
     told = [
         f"### {table.title}\n\n{table.note}\n\n{_bare(table.markdown())}"
         for b in found
+        if b.table.name != "table1"  # its trained rows are Table 2's
         for table in board_tables(b)[-1:]
     ]
     for place, table in (("{headlines}", headlines(found)), ("{claims}", every_claim(found))):
