@@ -47,7 +47,8 @@ class Apart(GRPO):
 
     def micro_batches(self, *arguments) -> list[MicroBatch]:
         work = []
-        for part, index_M, credit_M, weight, _ in self.whole(*arguments):
+        for whole in self.whole(*arguments):
+            part, index_M = whole.part, whole.index_B
             step_M = part.step_M[index_M]
             for step in step_M.unique():
                 mine = (step_M == step).nonzero()[:, 0]
@@ -55,10 +56,12 @@ class Apart(GRPO):
                 runs = counts.split(int(self.cfg.training.micro_batch))
                 rows = mine.split([int(run.sum()) for run in runs])
                 work += [
-                    MicroBatch(part, index_M[row], credit_M[row], weight, run.tolist())
+                    whole._replace(index_B=index_M[row], credit_B=whole.credit_B[row], counts=run.tolist())
                     for row, run in zip(rows, runs, strict=True)
                 ]
-        idle = MicroBatch(work[0].part, torch.zeros(1, dtype=torch.long), torch.zeros(1), 0.0, [1])
+        idle = work[0]._replace(
+            index_B=torch.zeros(1, dtype=torch.long), credit_B=torch.zeros(1), weight=0.0, counts=[1]
+        )
         return work + [idle] * (self.runtime.largest(len(work)) - len(work))
 
     def whole(self, *arguments) -> list[MicroBatch]:

@@ -40,9 +40,11 @@ def sharded() -> Row:
 
     from cgrpo.build import make_policy, make_source
     from cgrpo.config import load_config
+    from cgrpo.policies.lora import LoraPolicy
 
     cfg = load_config("toybox")
     policy, batch = make_policy(cfg, device()), make_source(cfg).batch([0, 1])
+    assert isinstance(policy, LoraPolicy)
     cond, sigma_N = policy.encode(batch), torch.full((2,), 0.5, device=device())
     x_NLC = torch.randn(2, *policy.latent_shape, device=device())
 

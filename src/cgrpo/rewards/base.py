@@ -53,7 +53,7 @@ class Reward(Protocol):
         A reward that has one score for all of a task's references leaves this out. Several subjects: a task's
         ``phrases`` say which is which.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has one score for all of a task's references")
 
     def report(self) -> dict[str, float]:
         """Numbers for the log about the calls since the last report, by name; shares lie in [0, 1]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -114,8 +114,11 @@ class SemanticSegmenter(_OneModel):
 
     def _parts(self, mask_HW: np.ndarray) -> list[np.ndarray]:
         """What hangs together without bridges of up to a 16th of the picture's side; each pixel to the nearest."""
-        cores_HW, count = ndimage.label(ndimage.binary_erosion(mask_HW, iterations=max(1, min(mask_HW.shape) // 32)))
-        away = [ndimage.distance_transform_edt(cores_HW != number + 1) for number in range(count)]
+        cores_HW, count = cast(
+            "tuple[np.ndarray, int]",
+            ndimage.label(ndimage.binary_erosion(mask_HW, iterations=max(1, min(mask_HW.shape) // 32))),
+        )
+        away = [np.asarray(ndimage.distance_transform_edt(cores_HW != number + 1)) for number in range(count)]
         nearest_HW = np.argmin(away, 0) if away else np.zeros(mask_HW.shape)
         parts = [mask_HW & (nearest_HW == number) for number in range(max(count, 1))]
         return sorted((part for part in parts if part.mean() >= self.min_share), key=lambda part: -part.sum())

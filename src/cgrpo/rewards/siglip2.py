@@ -53,7 +53,9 @@ class Siglip2Settings(ModelSettings):
         return self
 
     def checkpoints(self) -> Mapping[str, Wanted]:
-        return {"path": "folder"} | ({"segmenter": "folder", "detector": "folder"} if self.segmenter else {})
+        if not self.segmenter:
+            return {"path": "folder"}
+        return {"path": "folder", "segmenter": "folder", "detector": "folder"}
 
     def models(self) -> tuple[ModelSketch, ...]:
         encoder = stock_model(self.path, chunk=self.chunk, texts=self.axis == "prompt")
