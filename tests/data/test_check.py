@@ -80,7 +80,7 @@ def test_every_fault_is_found_by_id(pictures: Path) -> None:
         "row": 1, "missing": 1, "broken": 2, "duplicate": 3, "near-duplicate": 2, "chatter": 1, "mask": 0
     }  # fmt: skip
     assert all("\n" not in problem.message for problem in report.problems)
-    assert "near.jpg looks like row fine's reference" in report.problems[1].message
+    assert "near.jpg looks like task fine's reference" in report.problems[1].message
     assert json.loads(json.dumps(report.as_dict()))["problems"][2]["row"] == 4
 
 
@@ -212,10 +212,10 @@ def test_placeholders_are_told_from_words(pictures: Path) -> None:
     report = check(pictures, [row(f"r{n}", "0.png", text, subject="toy") for n, text in enumerate(prompts)])
     notes = " ".join(report.notes)
     assert (
-        f"2 prompts hold what another program would replace, and the model reads it as words, the first in row r{len(PLAIN) + 1}"  # noqa: E501
+        f"2 prompts hold what another program would replace, and the model reads it as words, the first of them r{len(PLAIN) + 1}"  # noqa: E501
         in notes
     )
-    assert "[trigger], {trigger}" in notes and "prompts don't name their subject, the first in row r0: toy" in notes
+    assert "[trigger], {trigger}" in notes and "prompts don't name their subject, the first of them r0: toy" in notes
 
 
 @pytest.mark.parametrize("prompt", CHATTER)

@@ -9,7 +9,7 @@ from cgrpo.reproduce import Job
 def fake(job: Job, gain: float, version: str = __version__) -> dict:
     arms = {"base": [0.5, 0.6, 0.4], "trained": [0.5 + gain, 0.6 + gain, 0.401 + gain]}
     metrics = {axis: {"role": "judge", "axis": axis, **arms} for axis in ("identity", "prompt")}
-    metrics["copies"] = {"role": "guard", "axis": "identity", **arms}
+    metrics |= {name: {"role": "guard", "axis": "identity", **arms} for name in ("copies", "both_right")}
     return {
         "key": job.key,
         "label": job.label,

@@ -78,8 +78,8 @@ def write_manifest(tmp_path, rows) -> str:
     ("rows", "says"),
     [
         ([], "no rows"),
-        ([{"prompt": "", "references": ["a.png"]}], "row 0: prompt"),
-        ([{"prompt": "a toy", "references": []}], "row 0: references"),
+        ([{"prompt": "", "references": ["a.png"]}], "row 1: prompt"),
+        ([{"prompt": "a toy", "references": []}], "row 1: references"),
         ([{"prompt": "a toy", "references": ["absent.png"]}], "absent.png"),
         ([{"prompt": "a toy", "references": ["broken.png"]}], "broken.png"),
     ],

@@ -196,6 +196,7 @@ def test_every_recipe_runs_for_two_steps(recipe, tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     metrics = {"identity", "prompt", "identity_readback", "prompt_readback", "copy_paste"}
     metrics |= {"copies"} if cfg.evaluation.copies else set()
+    metrics |= {"subject_1_readback", "subject_2_readback", "both_right"} if recipe.startswith("pair") else set()
     assert summary["metrics"].keys() == metrics
     for row in summary["metrics"].values():
         assert row.keys() == {"role", "axis", "base", "trained", "difference", "low", "high"}

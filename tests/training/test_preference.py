@@ -200,9 +200,9 @@ def test_given_pairs_are_trained_on(settings, given, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"loser": None}, "row 1: loser must be a picture file"),
-        ({"winner": 7}, "row 1: winner must be a picture file"),
-        ({"references": []}, "row 1: references"),
+        ({"loser": None}, "row 2: loser must be a picture file"),
+        ({"winner": 7}, "row 2: winner must be a picture file"),
+        ({"references": []}, "row 2: references"),
         ({"loser": "nowhere.png"}, "nowhere.png"),
     ],
 )

@@ -64,6 +64,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )
     (folder / "train.json").write_text(json.dumps(rows))
+    two = [row | {"references": [row["references"][0], "0.png"], "subject": ["cube", "ball"]} for row in rows]
+    (folder / "two.json").write_text(json.dumps(two))
     return folder
 
 
@@ -87,7 +89,7 @@ def settings(world: Path, recipe: str, *more: str) -> list[str]:
         "policy.width=32",
         "policy.reference_size=32",
         "policy.rank=4",
-        f"data.source={world / 'train.json'}",
+        f"data.source={world / ('two.json' if '-pair' in recipe else 'train.json')}",
         "sampling.steps=4",
         *(["sampling.rollout_steps=2"] if cfg.method == "forward" else []),
         *(
@@ -127,8 +129,8 @@ def test_every_real_recipe_runs_for_two_steps(world: Path, tmp_path: Path, recip
         assert all(row[f"reward/{name}/std"] > 0 for name in load_config(recipe).rewards)
         if getattr(load_config(recipe).rewards["identity"], "masks", "none") == "none":
             continue
-        # The release masks the reference alone.
-        assert ("reward/identity/unsegmented" in row) == (recipe != "uno-8x-release")
+        # The release masks the reference alone; of several subjects, each is a region or missing.
+        assert ("reward/identity/unsegmented" in row) == (recipe != "uno-8x-release" and "-pair" not in recipe)
         assert 0 <= row["reward/identity/reference_unsegmented"] <= 1
     state, header = read_split(run / "adapter")
     assert header["start_mode"] == ("merge" if load_config(recipe).policy.start else "")

@@ -109,15 +109,12 @@ class SemanticSegmenter(_OneModel):
 
     def instances(self, pictures: list[Image.Image], phrases: list[str]) -> list[list[np.ndarray]]:
         """A class's parts, the largest first; two things that touch are cut apart at a narrow bridge."""
-        masks = self.segment(pictures, phrases)
-        return [[] if mask is None else self._parts(mask) for mask in masks]
+        return [[] if mask is None else self._parts(mask) for mask in self.segment(pictures, phrases)]
 
     def _parts(self, mask_HW: np.ndarray) -> list[np.ndarray]:
         """What hangs together without bridges of up to a 16th of the picture's side; each pixel to the nearest."""
-        cores_HW, count = cast(
-            "tuple[np.ndarray, int]",
-            ndimage.label(ndimage.binary_erosion(mask_HW, iterations=max(1, min(mask_HW.shape) // 32))),
-        )
+        eroded_HW = ndimage.binary_erosion(mask_HW, iterations=max(1, min(mask_HW.shape) // 32))
+        cores_HW, count = cast("tuple[np.ndarray, int]", ndimage.label(eroded_HW))
         away = [np.asarray(ndimage.distance_transform_edt(cores_HW != number + 1)) for number in range(count)]
         nearest_HW = np.argmin(away, 0) if away else np.zeros(mask_HW.shape)
         parts = [mask_HW & (nearest_HW == number) for number in range(max(count, 1))]
