@@ -143,7 +143,7 @@ def left(out: Path) -> dict[str, str]:
             continue
         if "checkpoints/" in name or file.suffix in (".html", ".log") or "events.out" in name:
             continue
-        if name in ("environment.json", "materials.json", "summary.json"):
+        if name in ("environment.json", "materials.json", "speed.json", "summary.json"):
             continue
         content = file.read_bytes()
         if file.name in ("metrics.jsonl", "guard.jsonl"):

@@ -51,7 +51,7 @@ HPSV3 = (
     "rewards.prompt.template={world}/hpsv3/template.txt"
 )
 FIRST = "training.iterations=1 training.schedule=constant"
-LEFT_OUT = {"tracker", "environment.json", "materials.json"}
+LEFT_OUT = {"tracker", "environment.json", "materials.json", "speed.json"}
 TIMES = re.compile(r"second|time|created|date|memory|fingerprint|digest|mark|cgrpo")
 
 
