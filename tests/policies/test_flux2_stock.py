@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from PIL import Image
 from support.policies import from_folder, shake
+from support.stock import NEAR, PROMPT, STEPS, near, task
 from support.tiny_flux2 import LENGTH
 from torch import Tensor
 
@@ -20,11 +21,6 @@ from cgrpo.policies.encodings.latents import pack, unpack
 from cgrpo.policies.encodings.preprocess import prepare_reference
 from cgrpo.policies.flux2.inputs import Flux2Geometry, flux2_sigmas
 from cgrpo.policies.flux2.policy import Flux2Policy
-from cgrpo.types import Batch
-
-PROMPT = "a red cube on the beach"
-STEPS = 4
-NEAR = 1e-5  # of the largest value: the rounding of batched sums and of memory layouts
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +38,6 @@ def klein(folder: Path, **settings: Any) -> Flux2Policy:
 @pytest.fixture(scope="module")
 def policy(tiny_flux2_folder: Path) -> Flux2Policy:
     return klein(tiny_flux2_folder)
-
-
-@pytest.fixture(scope="module")
-def references() -> tuple[Image.Image, ...]:
-    """Of unequal sizes, one of which is no whole number of tokens; the stock pipeline takes none below 64 pixels."""
-    return tuple(Image.effect_noise(size, 80).convert("RGB") for size in ((64, 64), (70, 100), (128, 64)))
-
-
-def near(found: Tensor, expected: Tensor) -> None:
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= NEAR * expected.abs().max() and expected.abs().max() > 0.1
-
-
-def task(references: tuple[Image.Image, ...] = (), prompt: str = PROMPT) -> Batch:
-    return Batch(("0",), (prompt,), (references,), ("cube",))
 
 
 def test_ids(pipeline: Any) -> None:

@@ -12,6 +12,7 @@ from diffusers.models.transformers.transformer_qwenimage21 import QwenImage21KVC
 from PIL import Image
 from support import tiny_qwen21
 from support.policies import from_folder, shake
+from support.stock import LONG, NEAR, PROMPT, STEPS, near, task
 from support.stock21 import whole
 from torch import Tensor
 
@@ -20,10 +21,7 @@ from cgrpo.policies.encodings.latents import unpack
 from cgrpo.policies.qwen21.policy import NEGATIVE, Qwen21Policy
 from cgrpo.types import Batch
 
-PROMPT, LONG = "a red cube on the beach", "the red ball on the beach in the snow " * 30
-STEPS = 4
 SIDE = 64  # of references, where the stock pipeline's default is 1024
-NEAR = 1e-5  # of the largest value: the rounding of batched sums and of memory layouts
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +37,6 @@ def make(folder: Path, **settings: Any) -> Qwen21Policy:
 @pytest.fixture(scope="module")
 def policy(tiny_qwen21_folder: Path) -> Qwen21Policy:
     return make(tiny_qwen21_folder)
-
-
-@pytest.fixture(scope="module")
-def references() -> tuple[Image.Image, ...]:
-    """Of unequal sizes and aspect ratios."""
-    return tuple(Image.effect_noise(size, 80).convert("RGB") for size in ((64, 64), (70, 100), (128, 64)))
-
-
-def near(found: Tensor, expected: Tensor) -> None:
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= NEAR * expected.abs().max() and expected.abs().max() > 0.1
-
-
-def task(references: tuple[Image.Image, ...], prompt: str = PROMPT) -> Batch:
-    return Batch(("0",), (prompt,), (references,), ("cube",))
 
 
 def ours(policy: Qwen21Policy, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as stock
 from PIL import Image
 from support import tiny_qwen
 from support.policies import from_folder, shake
+from support.stock import LONG, NEAR, PROMPT, STEPS, near, task
 from torch import Tensor
 
 from cgrpo.algorithm import integrate
@@ -22,10 +23,7 @@ from cgrpo.policies.qwen_edit.inputs import qwen_sigmas
 from cgrpo.policies.qwen_edit.policy import NEGATIVE, QwenEditPolicy
 from cgrpo.types import Batch
 
-PROMPT, LONG = "a red cube on the beach", "the red ball on the beach in the snow " * 30
-STEPS = 4
 SIDE = 64  # of references for the autoencoder, where the stock pipeline's constant is 1024
-NEAR = 1e-5  # of the largest value: the rounding of batched sums and of memory layouts
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +50,6 @@ def edit(folder: Path, **settings: Any) -> QwenEditPolicy:
 @pytest.fixture(scope="module")
 def policy(folder: Path) -> QwenEditPolicy:
     return edit(folder)
-
-
-@pytest.fixture(scope="module")
-def references() -> tuple[Image.Image, ...]:
-    """Of unequal sizes and aspect ratios."""
-    return tuple(Image.effect_noise(size, 80).convert("RGB") for size in ((64, 64), (70, 100), (128, 64)))
-
-
-def near(found: Tensor, expected: Tensor) -> None:
-    assert found.shape == expected.shape
-    assert (found - expected).abs().max() <= NEAR * expected.abs().max() and expected.abs().max() > 0.1
-
-
-def task(references: tuple[Image.Image, ...], prompt: str = PROMPT) -> Batch:
-    return Batch(("0",), (prompt,), (references,), ("cube",))
 
 
 def ours(policy: QwenEditPolicy, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from cgrpo.app import run as command
@@ -24,6 +26,33 @@ JUDGED = (
     "guard.scorers.light.axis=identity",
     "guard.scorers.red.type=support.exact_rewards:redness",
 )
+
+
+def referenced_tasks(folder: Path, *rows: Sequence[str], **more: str) -> None:
+    """Pictures 0.png to 2.png of unequal sizes, and tasks.json: a task for each row of their names."""
+    for number, size in enumerate([(64, 64), (96, 64), (64, 80)]):
+        Image.effect_noise(size, 60 + 20 * number).convert("RGB").save(folder / f"{number}.png")
+    tasks = [
+        {"prompt": f"a red cube {'in the snow ' * n}", "subject": "cube", "references": row, **more}
+        for n, row in enumerate(rows)
+    ]
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+
+
+def referenced_run(policy: Path, *more: str) -> list[str]:
+    """Settings of a small and quick run of ``policy`` on the tasks beside it: 2 prompts x 4 samples, exact rewards."""
+    return [
+        f"policy.path={policy}", "policy.height=32", "policy.width=48", "policy.reference_size=64",
+        "policy.dtype=float32", "policy.rank=2", f"data.source={policy.parent / 'tasks.json'}", "sampling.steps=4",
+        "rewards.identity.type=support.exact_rewards:brightness", "rewards.prompt.type=support.exact_rewards:redness",
+        "training.iterations=2", "training.checkpoint_every=1", "training.prompts_per_iteration=2",
+        "training.group_size=4", "training.updates_per_rollout=2", "training.micro_batch=5",
+        "training.learning_rate=0.2", "objective.clip=1e-3", "logging.tracker=none", *more,
+    ]  # fmt: skip
+
+
+def as_arguments(settings: Sequence[str]) -> list[str]:
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def adapter(folder: Path) -> dict[str, torch.Tensor]:

@@ -12,13 +12,11 @@ from diffusers import Flux2KleinPipeline
 from PIL import Image
 from safetensors.torch import load_file
 from support import tiny_flux2
-from support.runs import ADAPTER, in_processes
+from support.runs import ADAPTER, as_arguments, in_processes, referenced_run, referenced_tasks
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
 from cgrpo.config import Config, load_config
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -26,54 +24,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """klein/ and tasks.json: two tasks with two references of unequal sizes, two with one."""
     folder = tmp_path_factory.mktemp("klein")
     tiny_flux2.build_folder(folder / "klein")
-    for number, size in enumerate([(64, 64), (96, 64), (64, 80)]):
-        Image.effect_noise(size, 60 + 20 * number).convert("RGB").save(folder / f"{number}.png")
-    names = [["0.png", "1.png"], ["2.png"], ["0.png", "1.png"], ["0.png"]]
-    tasks = [{"prompt": f"a red cube {n}", "subject": "cube", "references": row} for n, row in enumerate(names)]
-    (folder / "tasks.json").write_text(json.dumps(tasks))
+    referenced_tasks(folder, ["0.png", "1.png"], ["2.png"], ["0.png", "1.png"], ["0.png"])
     return folder
 
 
 def given(world: Path, *more: str) -> list[str]:
-    """Small and quick: 2 prompts x 4 samples, 4 steps, exact rewards, a guidance of 4 as in the recipe."""
-    return [
-        f"policy.path={world / 'klein'}",
-        "policy.height=32",
-        "policy.width=48",
-        "policy.reference_size=1024",
-        "policy.dtype=float32",
-        "policy.rank=2",
-        f"data.source={world / 'tasks.json'}",
-        "sampling.steps=4",
-        "rewards.identity.type=support.exact_rewards:brightness",
-        "rewards.prompt.type=support.exact_rewards:redness",
-        "training.iterations=2",
-        "training.checkpoint_every=1",
-        "training.prompts_per_iteration=2",
-        "training.group_size=4",
-        "training.updates_per_rollout=2",
-        "training.micro_batch=5",
-        "training.learning_rate=0.02",
-        "objective.clip=1e-3",
-        "logging.tracker=none",
-        *more,
-    ]
+    """A guidance of 4 as in the recipe."""
+    return referenced_run(world / "klein", "policy.reference_size=1024", "training.learning_rate=0.02", *more)
 
 
 @pytest.fixture
-def small(world: Path, monkeypatch: pytest.MonkeyPatch):
-    """``small(*settings)`` -> the recipe on the tiny world; the exact rewards can be imported, in subprocesses too."""
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=":")
+def small(world: Path):
+    """``small(*settings)`` -> the recipe on the tiny world."""
 
     def make(*settings: str) -> Config:
         return load_config("klein", given(world, *settings))
 
     return make
-
-
-def arguments(settings: list[str]) -> list[str]:
-    return [part for setting in settings for part in ("--set", setting)]
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -83,7 +50,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 def test_trained_sampled_and_loaded_by_the_stock_pipeline(small, world: Path, tmp_path: Path) -> None:
     """The ratio is 1 before the first update with guidance 4, and the adapter's picture is the stock pipeline's."""
     run = tmp_path / "run"
-    assert main(["train", "klein", *arguments(given(world)), "--out", str(run)]) == 0
+    assert main(["train", "klein", *as_arguments(given(world)), "--out", str(run)]) == 0
     assert len(rows(run)) == 2
     for row in rows(run):
         assert row["gradient_norm"] > 0 and row["ratio_drift"] < 1e-4 and row["kl"] >= 0
@@ -132,7 +99,7 @@ def test_encoded_data_trains_without_the_text_encoder(small, world: Path, tmp_pa
     """The negative prompt is encoded along; a store of another making, or of another family, is refused."""
     # In float64: a text encoded beside others differs by roundings, which AdamW's first step makes as large as any.
     cache, more = str(tmp_path / "cache"), ["training.iterations=1", "policy.dtype=float64"]
-    asked = arguments(given(world, *more))
+    asked = as_arguments(given(world, *more))
     assert main(["data", "encode", "klein", *asked, "--out", cache]) == 0
     assert "prompts: 5 encoded, 0 already there\nreferences: 3 encoded, 0" in capsys.readouterr().out
     direct = train(small(*more), tmp_path / "direct")
@@ -141,7 +108,7 @@ def test_encoded_data_trains_without_the_text_encoder(small, world: Path, tmp_pa
         cached = train(small(*more, f"data.cache={cache}"), tmp_path / "cached")
     one, two = (load_file(run / ADAPTER) for run in (direct, cached))
     assert one.keys() == two.keys() and max((one[key] - two[key]).abs().max() for key in one) <= 1e-5
-    other = [*asked, *arguments([f"data.cache={cache}", "policy.reference_size=512"])]
+    other = [*asked, *as_arguments([f"data.cache={cache}", "policy.reference_size=512"])]
     assert main(["train", "klein", *other, "--out", str(tmp_path / "no")]) == 2
     assert "reference size 1024 instead of 512" in capsys.readouterr().err
 
@@ -151,7 +118,7 @@ def test_two_processes_and_a_sharded_base_give_the_run_of_one(small, world: Path
     exact = (*exact, "policy.guidance_gradient=conditional")  # two forwards a velocity, one of them without gradients
     one = load_file(train(small(*exact), tmp_path / "one") / ADAPTER)
     for kind in ("ddp", "fsdp2"):
-        asked = arguments(given(world, *exact, f"training.parallel={kind}"))
+        asked = as_arguments(given(world, *exact, f"training.parallel={kind}"))
         done = in_processes(2, "none", "train", "klein", *asked, "--out", str(tmp_path / kind))
         assert done.returncode == 0, done.stderr
         other = load_file(tmp_path / kind / ADAPTER)
@@ -169,12 +136,12 @@ def test_two_processes_and_a_sharded_base_give_the_run_of_one(small, world: Path
     ],
 )
 def test_bad_settings_are_one_line(small, world: Path, tmp_path: Path, capsys, setting: str, told: str) -> None:
-    assert main(["train", "klein", *arguments(given(world, setting)), "--out", str(tmp_path / "run")]) == 2
+    assert main(["train", "klein", *as_arguments(given(world, setting)), "--out", str(tmp_path / "run")]) == 2
     err = [line for line in capsys.readouterr().err.splitlines() if "error" in line or told in line]
     assert any(told in line for line in err)
 
 
 def test_guidance_halves_belong_to_a_policy_with_a_negative_prompt(capsys, tmp_path: Path) -> None:
-    asked = arguments(["policy.guidance_gradient=conditional", "logging.tracker=none"])
+    asked = as_arguments(["policy.guidance_gradient=conditional", "logging.tracker=none"])
     assert main(["train", "toybox", *asked, "--out", str(tmp_path / "run")]) == 2
     assert "policy.guidance_gradient = conditional: " in capsys.readouterr().err

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers.models.transformers import transformer_qwenimage21
-from PIL import Image
 from support import stock21, tiny_qwen21
 from support.policies import shake
+from support.runs import referenced_run, referenced_tasks
 from torch import Tensor
 
 from cgrpo.build import make_source
@@ -25,39 +24,23 @@ from cgrpo.rewards import make_rewards
 from cgrpo.training.loop import GroupLoop, make_loop
 from cgrpo.training.runtime import Runtime
 
-HERE = Path(__file__).parent
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """qwen21/ and tasks.json: a task with two references, one with one, one without."""
+    """qwen21/ and tasks.json: a task with two references, two with one."""
     folder = tmp_path_factory.mktemp("prefix")
     tiny_qwen21.build_folder(folder / "qwen21")
-    for number, size in enumerate([(64, 64), (96, 64)]):
-        Image.effect_noise(size, 60 + 20 * number).convert("RGB").save(folder / f"{number}.png")
-    tasks = [
-        {"prompt": f"a red cube {'in the snow ' * n}", "subject": "cube", "references": row}
-        for n, row in enumerate([["0.png", "1.png"], ["1.png"], ["0.png"]])
-    ]
-    (folder / "tasks.json").write_text(json.dumps(tasks))
+    referenced_tasks(folder, ["0.png", "1.png"], ["1.png"], ["0.png"])
     return folder
-
-
-@pytest.fixture(autouse=True)
-def exact_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HERE))
 
 
 def first_gradient(kind: type[Qwen21Policy], world: Path, recipe: str, *more: str) -> dict[str, Tensor]:
     """The first update's, by parameter."""
-    settings = [
-        f"policy.path={world / 'qwen21'}", "policy.height=32", "policy.width=64", "policy.reference_size=64",
-        "policy.reference_rule=qwen", "policy.rank=2", f"data.source={world / 'tasks.json'}", "sampling.shift=qwen",
-        "rewards.identity.type=support.exact_rewards:brightness",
-        "rewards.prompt.type=support.exact_rewards:redness", "sampling.steps=4", "training.prompts_per_iteration=3",
-        "training.group_size=4", "training.updates_per_rollout=1", "training.micro_batch=3", "objective.kl=0.1",
-        *more,
-    ]  # fmt: skip
+    settings = referenced_run(
+        world / "qwen21", "policy.width=64", "policy.reference_rule=qwen", "sampling.shift=qwen",
+        "training.prompts_per_iteration=3", "training.updates_per_rollout=1", "training.micro_batch=3",
+        "objective.kl=0.1", *more,
+    )  # fmt: skip
     cfg: Any = load_config(recipe, settings)
     read = kind.from_checkpoint(cfg.policy)
     policy = stock21.exact(read) if cfg.policy.dtype == "float64" else read

@@ -11,13 +11,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from support import tiny_qwen21
-from support.runs import ADAPTER, in_processes
+from support.runs import ADAPTER, as_arguments, in_processes, referenced_run, referenced_tasks
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
 from cgrpo.config import load_config
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -25,35 +23,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """qwen21/ and tasks.json: a task with two references, one with one."""
     folder = tmp_path_factory.mktemp("qwen21")
     tiny_qwen21.build_folder(folder / "qwen21")
-    for number, size in enumerate([(64, 64), (96, 64)]):
-        Image.effect_noise(size, 60 + 20 * number).convert("RGB").save(folder / f"{number}.png")
-    tasks = [
-        {"prompt": f"a red cube {'in the snow ' * n}", "subject": "cube", "references": row}
-        for n, row in enumerate([["0.png", "1.png"], ["1.png"]])
-    ]
-    (folder / "tasks.json").write_text(json.dumps(tasks))
+    referenced_tasks(folder, ["0.png", "1.png"], ["1.png"])
     return folder
 
 
-@pytest.fixture(autouse=True)
-def exact_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=":")
-
-
 def given(world: Path, *more: str) -> list[str]:
-    return [
-        f"policy.path={world / 'qwen21'}", "policy.height=32", "policy.width=64", "policy.reference_size=64",
-        "policy.dtype=float32", "policy.rank=2", f"data.source={world / 'tasks.json'}", "sampling.steps=4",
-        "rewards.identity.type=support.exact_rewards:brightness", "rewards.prompt.type=support.exact_rewards:redness",
-        "training.iterations=2", "training.checkpoint_every=1", "training.prompts_per_iteration=2",
-        "training.group_size=4", "training.updates_per_rollout=2", "training.micro_batch=5",
-        "training.learning_rate=0.2", "objective.clip=1e-3", "logging.tracker=none", *more,
-    ]  # fmt: skip
-
-
-def arguments(settings: list[str]) -> list[str]:
-    return [part for setting in settings for part in ("--set", setting)]
+    return referenced_run(world / "qwen21", "policy.width=64", *more)
 
 
 def test_trained_resumed_sampled_and_loaded_by_the_stock_pipeline(world: Path, tmp_path: Path) -> None:
@@ -87,7 +62,7 @@ def test_encoded_data_trains_without_the_text_encoder(world: Path, tmp_path: Pat
     """A prompt is encoded with its task's references, and where these stand in it; the last bit is the same."""
     cache = str(tmp_path / "cache")
     settings = given(world, "training.iterations=1")
-    assert main(["data", "encode", "qwen21-24gb", *arguments(settings), "--out", cache]) == 0
+    assert main(["data", "encode", "qwen21-24gb", *as_arguments(settings), "--out", cache]) == 0
     assert "prompts: 2 encoded, 0 already there\nreferences: 2 encoded, 0" in capsys.readouterr().out
     direct = train(load_config("qwen21-24gb", settings), tmp_path / "direct")
     monkeypatch.setattr("transformers.Qwen3VLModel.from_pretrained", None)  # must not be called
@@ -101,7 +76,7 @@ def test_two_processes_and_a_sharded_base_give_the_run_of_one(world: Path, tmp_p
     exact = given(world, "policy.dtype=float64", "training.iterations=1")
     one = load_file(train(load_config("qwen21-24gb", exact), tmp_path / "one") / ADAPTER)
     for kind, bound in {"ddp": 1e-8, "fsdp2": 1e-4}.items():
-        asked = arguments([*exact, f"training.parallel={kind}"])
+        asked = as_arguments([*exact, f"training.parallel={kind}"])
         done = in_processes(2, "none", "train", "qwen21-24gb", *asked, "--out", str(tmp_path / kind))
         assert done.returncode == 0, done.stderr
         other = load_file(tmp_path / kind / ADAPTER)

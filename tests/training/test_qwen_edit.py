@@ -12,13 +12,20 @@ from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as stock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support import tiny_qwen
-from support.runs import ADAPTER, distance, in_processes, moved, one_line
+from support.runs import (
+    ADAPTER,
+    as_arguments,
+    distance,
+    in_processes,
+    moved,
+    one_line,
+    referenced_run,
+    referenced_tasks,
+)
 
 from cgrpo.app.main import main
 from cgrpo.app.run import train
 from cgrpo.config import load_config
-
-HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -27,35 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("qwen")
     tiny_qwen.build_folder(folder / "qwen")
     Image.effect_noise((48, 32), 90).convert("RGB").save(folder / "target.png")
-    for number, size in enumerate([(64, 64), (96, 64)]):
-        Image.effect_noise(size, 60 + 20 * number).convert("RGB").save(folder / f"{number}.png")
-    tasks = [
-        {"prompt": f"a red cube {'in the snow ' * n}", "subject": "cube", "references": row, "target": "target.png"}
-        for n, row in enumerate([["0.png", "1.png"], ["1.png"]])
-    ]
-    (folder / "tasks.json").write_text(json.dumps(tasks))
+    referenced_tasks(folder, ["0.png", "1.png"], ["1.png"], target="target.png")
     return folder
 
 
-@pytest.fixture(autouse=True)
-def exact_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setenv("PYTHONPATH", str(HERE), prepend=":")
-
-
 def given(world: Path, *more: str) -> list[str]:
-    return [
-        f"policy.path={world / 'qwen'}", "policy.height=32", "policy.width=48", "policy.reference_size=64",
-        "policy.dtype=float32", "policy.rank=2", f"data.source={world / 'tasks.json'}", "sampling.steps=4",
-        "rewards.identity.type=support.exact_rewards:brightness", "rewards.prompt.type=support.exact_rewards:redness",
-        "training.iterations=2", "training.checkpoint_every=1", "training.prompts_per_iteration=2",
-        "training.group_size=4", "training.updates_per_rollout=2", "training.micro_batch=5",
-        "training.learning_rate=0.2", "objective.clip=1e-3", "logging.tracker=none", *more,
-    ]  # fmt: skip
-
-
-def arguments(settings: list[str]) -> list[str]:
-    return [part for setting in settings for part in ("--set", setting)]
+    return referenced_run(world / "qwen", *more)
 
 
 def test_trained_resumed_sampled_and_loaded_by_the_stock_pipeline(world, tmp_path: Path, monkeypatch) -> None:
@@ -90,7 +74,7 @@ def test_encoded_data_trains_without_the_text_encoder(world: Path, tmp_path: Pat
     """A prompt is encoded with its task's references, and so is the negative one; the last bit is the same."""
     cache = str(tmp_path / "cache")
     settings = given(world, "training.iterations=1")
-    assert main(["data", "encode", "qwen-edit-80gb", *arguments(settings), "--out", cache]) == 0
+    assert main(["data", "encode", "qwen-edit-80gb", *as_arguments(settings), "--out", cache]) == 0
     assert "prompts: 4 encoded, 0 already there\nreferences: 2 encoded, 0" in capsys.readouterr().out
     direct = train(load_config("qwen-edit-80gb", settings), tmp_path / "direct")
     monkeypatch.setattr("transformers.Qwen2_5_VLModel.from_pretrained", None)  # must not be called
@@ -103,7 +87,7 @@ def test_two_processes_and_a_sharded_base_give_the_run_of_one(world: Path, tmp_p
     exact = ["policy.dtype=float64", "policy.checkpointing=full", "training.iterations=1"]
     train(load_config("qwen-edit-80gb", given(world, *exact)), tmp_path / "one")
     for kind in ("ddp", "fsdp2"):
-        settings = arguments(given(world, *exact, f"training.parallel={kind}"))
+        settings = as_arguments(given(world, *exact, f"training.parallel={kind}"))
         done = in_processes(2, "none", "train", "qwen-edit-80gb", *settings, "--out", str(tmp_path / kind))
         assert done.returncode == 0, done.stderr
         assert distance(tmp_path / "one", tmp_path / kind) <= 1e-8

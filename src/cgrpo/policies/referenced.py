@@ -43,6 +43,12 @@ class ReferencedPolicy(CheckpointPolicy[RC]):
             raise UserError(f"sampling.shift = {shift!r}: this policy knows {rules}")
         return resolve(self.family.shifts[shift])(steps, self.latent_shape[0])
 
+    def check_guidance(self) -> None:
+        """Raises UserError for a scale of classifier-free guidance below 1, while training or evaluating."""
+        for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
+            if scale < 1:
+                raise UserError(f"policy.{key} = {scale:g}: must be 1 (no guidance) or more")
+
     @abstractmethod
     def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[RC]:
         """``encode_parts`` at a scale of guidance."""

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cgrpo.errors import UserError
 from cgrpo.policies.conditions import PlacedCondition, guided
 from cgrpo.policies.encodings.latents import LatentCodec, pack, unpack
 from cgrpo.policies.flux2.checkpoint import (
@@ -119,9 +118,7 @@ class Flux2Policy(ReferencedPolicy[Flux2Condition]):
         return super().read_model(settings, part, dtype)
 
     def set_up(self) -> None:
-        for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
-            if scale < 1:
-                raise UserError(f"policy.{key} = {scale:g}: must be 1 (no guidance) or more")
+        self.check_guidance()
         precision = torch.promote_types(self.dtype, torch.float32)
         keep_exact_time(self.transformer, self.transformer.time_guidance_embed, precision)
 

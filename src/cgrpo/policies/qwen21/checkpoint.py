@@ -12,7 +12,7 @@ from torch import nn
 from cgrpo.errors import UserError
 from cgrpo.policies.checkpoints import check_sizes, locate_base, model_index
 from cgrpo.policies.models import Model, Stock, model_of
-from cgrpo.policies.qwen21.inputs import LENGTH, PAD
+from cgrpo.policies.pictured import LENGTH
 from cgrpo.policies.settings import PolicySettings
 
 PIPELINE = "QwenImage21Pipeline"
@@ -28,7 +28,6 @@ STOCK = {
         spare=r"lm_head\.weight",  # the head over words
     ),
 }
-TEXT_ENCODERS = {"qwen": ("processor", 2**20)}  # the whole prompt is read, whatever its length
 
 
 def check_settings(settings: PolicySettings) -> None:
@@ -41,11 +40,6 @@ def check_settings(settings: PolicySettings) -> None:
         raise UserError(f"{base}: is a {pipeline}, not a {PIPELINE}", cure)
     if index.get("sample_sigmas"):
         raise UserError(f"{base}: is step-distilled, and its few steps are no training schedule", cure)
-
-
-def check_tokenizer(tokenizer: Any) -> None:
-    if tokenizer.convert_tokens_to_ids(PAD) in (None, tokenizer.unk_token_id):
-        raise ValueError(f"it has no {PAD}")
 
 
 def read_qwen(place: Path, dtype: torch.dtype | None) -> Any:

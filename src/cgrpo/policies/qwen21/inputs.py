@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgrpo.policies.encodings.latents import Geometry
 from cgrpo.policies.encodings.text import PicturedPrompt
+from cgrpo.policies.pictured import PicturedPrompts
 from cgrpo.policies.qwen_edit.inputs import QwenEditCodec
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Qwen2VLImageProcessorPil, Qwen3VLModel
-
-LENGTH = 64  # tokens of a usual prompt, for `cgrpo plan`; the encoder reads all of a prompt
 PER_REFERENCE = 8  # tokens of the words around a reference
 
 # QwenImage21Pipeline's prompt_template_t2i and _ti2i; the tokens of the system's message are dropped.
 SYSTEM = "<|im_start|>system\nComprehend and analyze the provided prompt.<|im_end|>\n"
 USER = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-PAD = "<|image_pad|>"
 PICTURE = "<image{}><|vision_start|>{}<|vision_end|>"
 EMPTY = " "  # what an empty prompt becomes
 
 
-class Qwen21Prompts:
-    """Qwen3-VL's last states of a prompt's words, read with its references; nothing is pooled, cut or padded.
+class Qwen21Prompts(PicturedPrompts):
+    """Qwen3-VL's last states of a prompt's words, read with its references.
 
     In place of a pooled vector stand the numbers of words before each reference: the transformer reads the reference's
     latents there, and not the states that the encoder has of it.
     """
 
-    def __init__(
-        self, qwen: Qwen3VLModel, tokenizer: PreTrainedTokenizerBase, processor: Qwen2VLImageProcessorPil
-    ) -> None:
-        self.modules: tuple[nn.Module, ...] = (qwen.requires_grad_(False).eval(),)
-        self.qwen, self.tokenizer, self.processor = qwen, tokenizer, processor
-        self.pad: Any = tokenizer.convert_tokens_to_ids(PAD)
-        self.dropped = len(tokenizer(SYSTEM).input_ids)
+    @functools.cached_property
+    def dropped(self) -> int:
+        return len(self.tokenizer(SYSTEM).input_ids)
 
-    def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
-        return {}
+    def written(self, prompt: str, pictures: Sequence[str]) -> str:
+        references = " ".join(PICTURE.format(number, own) for number, own in enumerate(pictures, start=1))
+        return SYSTEM + USER.format(references + (prompt or EMPTY))
 
-    @torch.no_grad()
     def encode(self, prompts: Sequence[PicturedPrompt]) -> tuple[Tensor, Tensor]:
         """(text_NLC, places_NR) of prompts with equally many words and references."""
         words, places = zip(*(self.states(prompt) for prompt in prompts), strict=True)
@@ -53,26 +46,11 @@ class Qwen21Prompts:
 
     def states(self, prompt: PicturedPrompt) -> tuple[Tensor, Tensor]:
         """(text_LC, places_R) of one prompt."""
-        device, seen, counts = self.qwen.device, {}, []
-        if prompt.pictures:
-            read = self.processor(list(prompt.pictures), return_tensors="pt")
-            seen = {name: read[name].to(device) for name in ("pixel_values", "image_grid_thw")}
-            counts = (read["image_grid_thw"].prod(-1) // self.processor.merge_size**2).tolist()
-        pictures = " ".join(PICTURE.format(number, PAD * count) for number, count in enumerate(counts, start=1))
-        text = SYSTEM + USER.format(pictures + (prompt.prompt or EMPTY))
-        tokens = self.tokenizer(text, return_tensors="pt").to(device)
-        with torch.autocast(device.type, enabled=False):
-            states_NLC = self.qwen(
-                input_ids=tokens.input_ids,
-                attention_mask=tokens.attention_mask,
-                mm_token_type_ids=(tokens.input_ids == self.pad).int(),
-                use_cache=False,
-                **seen,
-            ).last_hidden_state
-        word_L = tokens.input_ids[0, self.dropped :] != self.pad
+        states_LC, id_L, counts = self.read(prompt)
+        word_L = id_L[self.dropped :] != self.pad
         begins = [sum(counts[:number]) for number in range(len(counts))]
         before = word_L.cumsum(0)[~word_L][begins]
-        return states_NLC[0, self.dropped :][word_L], before.to(states_NLC.dtype)
+        return states_LC[self.dropped :][word_L], before.to(states_LC.dtype)
 
 
 class Qwen21Codec(QwenEditCodec):

@@ -9,8 +9,7 @@ reference's transparency is laid on white for the autoencoder, too.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -22,16 +21,14 @@ from torch import Tensor
 from cgrpo.errors import UserError
 from cgrpo.policies.conditions import TensorCondition, guided
 from cgrpo.policies.encodings.text import PicturedPrompt
-from cgrpo.policies.memory import on_device
 from cgrpo.policies.models import Model
 from cgrpo.policies.parts import prepared
+from cgrpo.policies.pictured import PicturedPolicy
 from cgrpo.policies.prefix import differentiated_once
 from cgrpo.policies.qwen21.checkpoint import (
     STOCK,
-    TEXT_ENCODERS,
     check_fit,
     check_settings,
-    check_tokenizer,
     qwen21_models,
     read_qwen,
 )
@@ -45,8 +42,6 @@ from cgrpo.policies.qwen21.inputs import (
     Qwen21Prompts,
     make_prefix,
 )
-from cgrpo.policies.qwen_edit.checkpoint import load_processor
-from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -79,8 +74,8 @@ class Qwen21Condition(TensorCondition):
         return replace(self, prefixes=self.negatives, negatives=(), scale_N=None)
 
 
-class Qwen21Policy(ReferencedPolicy[Qwen21Condition]):
-    """A Qwen-Image-2.1 transformer with its autoencoder and text encoder; see ``ReferencedPolicy``.
+class Qwen21Policy(PicturedPolicy[Qwen21Condition]):
+    """A Qwen-Image-2.1 transformer with its autoencoder and text encoder; see ``PicturedPolicy``.
 
     settings.guidance is the scale of classifier-free guidance while training, 1 or more; 1, which the model is meant
     for, is off.
@@ -88,19 +83,15 @@ class Qwen21Policy(ReferencedPolicy[Qwen21Condition]):
 
     has_prefix = True
     family = FAMILY
-    block_lists = ("transformer_blocks",)
-    input_layer = "img_in"
     text_width = "context_in_dim"
     most_references = 10  # as the model's page says
     also_encoded = (NEGATIVE,)
     text_per_reference = PER_REFERENCE
     codec_type = Qwen21Codec
     prompts_type = Qwen21Prompts
-    text_encoders = TEXT_ENCODERS
     stock = STOCK
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
-    check_tokenizer = staticmethod(check_tokenizer)
 
     @classmethod
     def models(cls, settings: PolicySettings) -> dict[str, Model]:
@@ -113,21 +104,10 @@ class Qwen21Policy(ReferencedPolicy[Qwen21Condition]):
         return super().read_model(settings, part, dtype)
 
     @classmethod
-    def loaders(cls, settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
-        """Behind the stock ones what turns pictures into the text encoder's inputs."""
-        pictures = functools.partial(load_processor, cls.place(settings, "processor"))
-        return super().loaders(settings, dtype) | {"pictures": pictures}
-
-    @classmethod
     def recognises(cls, transformer_class: str, path: str) -> bool:
         """By the class, or where that is not known by the path: nothing is fetched to plan a run."""
         unknown = not transformer_class and "qwen-image-2.1" in path.lower()
         return unknown or transformer_class == "QwenImage21Transformer2DModel"
-
-    @staticmethod
-    def windows(*tokenizers: Any) -> tuple[()]:
-        """No prompt is cut."""
-        return ()
 
     @classmethod
     def read_texts(cls, settings: PolicySettings, batch: Batch) -> list[PicturedPrompt]:
@@ -139,9 +119,7 @@ class Qwen21Policy(ReferencedPolicy[Qwen21Condition]):
         return [PicturedPrompt(text, pictures) for text, pictures in zip(texts, read * 2, strict=False)]
 
     def set_up(self) -> None:
-        for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
-            if scale < 1:
-                raise UserError(f"policy.{key} = {scale:g}: must be 1 (no guidance) or more")
+        self.check_guidance()
         if any(side % SLOT for side in self.geometry.grid):
             sides, multiple = f"{self.height}, {self.width}", SLOT * self.geometry.pixels
             raise UserError(f"policy.height, policy.width = {sides}: must be multiples of {multiple}")
@@ -149,28 +127,10 @@ class Qwen21Policy(ReferencedPolicy[Qwen21Condition]):
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> Qwen21Geometry:
         return Qwen21Geometry(pixels, channels, grid)
 
-    def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[Qwen21Condition]:
-        latents = self.reference_latents(batch, parts)
-        texts = self.text_states(self.read_texts(self.settings, batch)[: len(batch) * (1 if guidance == 1 else 2)])
-        return [
-            self.condition(
-                [texts[row] for row in rows],
-                latent,
-                guidance,
-                [texts[len(batch) + row] for row in rows] if guidance != 1 else None,
-            )
-            for rows, latent in zip(parts, latents, strict=True)
-        ]
-
-    def text_states(self, texts: Sequence[PicturedPrompt]) -> list[tuple[Tensor, list[int]]]:
-        """(text_LC, places) of each; every one goes through the encoder alone, as in the stock pipeline."""
-        assert self.prompts is not None, "built without text encoders: use condition()"
-        with on_device(self.device, *self.prompts.modules, offload=self.settings.offload):
-            encoded = {text: self.prompts.encode([text]) for text in dict.fromkeys(texts)}
-        states = {
-            text: (words[0], [int(place) for place in places[0].tolist()]) for text, (words, places) in encoded.items()
-        }
-        return [states[text] for text in texts]
+    @staticmethod
+    def text_state(text_NLC: Tensor, pooled_NC: Tensor) -> tuple[Tensor, list[int]]:
+        """The states of the words, and how many of them stand before each reference."""
+        return text_NLC[0], [int(place) for place in pooled_NC[0].tolist()]
 
     def condition(
         self,
@@ -179,13 +139,7 @@ class Qwen21Policy(ReferencedPolicy[Qwen21Condition]):
         guidance: float | Tensor = 1.0,
         negatives: Sequence[tuple[Tensor, Sequence[int]]] | None = None,
     ) -> Qwen21Condition:
-        """A condition from tensors alone.
-
-        ``texts``: of each task the states text_LC of its words, and how many of them stand before each reference; a
-        reference without such a number stands first. ``reference_latents``: for each reference the scaled latents
-        [N, c, h, w] of all tasks, as ``Qwen21Codec.encode`` gives them. ``guidance``: one number or one per task;
-        without effect where there are no ``negatives``, as ``texts`` of the negative prompt.
-        """
+        """A reference without a number of words before it stands first."""
         grids = [(latent.shape[-2], latent.shape[-1]) for latent in reference_latents]
         reference_NLC = self.tokens(reference_latents, texts[0][0].new_zeros(len(texts), 0))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cgrpo.errors import UserError
-from cgrpo.policies.checkpoints import check_sizes, locate_base, model_index, read_settings
+from cgrpo.policies.checkpoints import check_sizes, locate_base, model_index
 from cgrpo.policies.models import Model, Stock, model_of
-from cgrpo.policies.qwen_edit.inputs import DROPPED, LENGTH, PAD, TEMPLATE
+from cgrpo.policies.pictured import LENGTH, check_pad
+from cgrpo.policies.qwen_edit.inputs import DROPPED, TEMPLATE
 from cgrpo.policies.settings import PolicySettings
 
 PIPELINE = "QwenImageEditPlusPipeline"
@@ -25,18 +25,6 @@ STOCK = {
         spare=r"lm_head\.weight",  # the head over words
     ),
 }
-TEXT_ENCODERS = {"qwen": ("processor", 2**20)}  # the whole prompt is read, whatever its length
-
-
-def load_processor(folder: Path) -> Any:
-    """What turns pictures into the text encoder's inputs; Pillow's, as torchvision's is not needed."""
-    from transformers import Qwen2VLImageProcessorPil
-
-    if not folder.is_dir():
-        raise UserError(f"{folder}: this part of the checkpoint is missing; copy it whole")
-    file = folder / "preprocessor_config.json"
-    kept = {key: value for key, value in read_settings(file).items() if key != "image_processor_type"}
-    return Qwen2VLImageProcessorPil.from_dict(kept)
 
 
 def check_settings(settings: PolicySettings) -> None:
@@ -52,8 +40,7 @@ def check_settings(settings: PolicySettings) -> None:
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    if tokenizer.convert_tokens_to_ids(PAD) in (None, tokenizer.unk_token_id):
-        raise ValueError(f"it has no {PAD}")
+    check_pad(tokenizer)
     if len(tokenizer(TEMPLATE.format("")).input_ids) <= DROPPED:
         raise ValueError(f"it makes fewer than {DROPPED} tokens of the template")
 

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from cgrpo.errors import UserError
 from cgrpo.policies.encodings.latents import Geometry, LatentCodec, Latents, pack
 from cgrpo.policies.encodings.text import PicturedPrompt
+from cgrpo.policies.pictured import PicturedPrompts
 from cgrpo.policies.settings import Posterior
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLQwenImage
-    from transformers import PreTrainedTokenizerBase, Qwen2_5_VLModel, Qwen2VLImageProcessorPil
 
-LENGTH = 64  # tokens of a usual prompt, for `cgrpo plan`; the encoder reads all of a prompt
 PER_REFERENCE = 202  # tokens that a square reference adds: 14 x 14, and the words around it
 READ_SIDE = 384  # the encoder reads references of about 384 x 384 pixels, whatever the autoencoder's are
 
@@ -33,7 +32,6 @@ TEMPLATE = (
     "<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
 DROPPED = 64
-PAD = "<|image_pad|>"
 PICTURE = "Picture {}: <|vision_start|>{}<|vision_end|>"
 
 
@@ -44,47 +42,16 @@ def pictured(prompts: Sequence[str], references: Sequence[Sequence[Image]], nega
     return [PicturedPrompt(text, pictures) for text, pictures in zip(texts, read * 2, strict=True)]
 
 
-class QwenEditPrompts:
-    """Qwen2.5-VL's last states of a prompt and its references; nothing is pooled, cut or padded.
+class QwenEditPrompts(PicturedPrompts):
+    """Qwen2.5-VL's last states of a prompt and its references, behind the template's first tokens."""
 
-    The positions of a picture's tokens are rows and columns, as in training. diffusers 0.42.1 leaves out the types of
-    tokens that transformers 5 makes these positions of (huggingface/diffusers issue 14194), and counts on instead.
-    """
-
-    def __init__(
-        self, qwen: Qwen2_5_VLModel, tokenizer: PreTrainedTokenizerBase, processor: Qwen2VLImageProcessorPil
-    ) -> None:
-        self.modules: tuple[nn.Module, ...] = (qwen.requires_grad_(False).eval(),)
-        self.qwen, self.tokenizer, self.processor = qwen, tokenizer, processor
-        self.pad: Any = tokenizer.convert_tokens_to_ids(PAD)
-
-    def cut(self, prompts: Sequence[str]) -> dict[str, list[int]]:
-        return {}
+    def written(self, prompt: str, pictures: Sequence[str]) -> str:
+        return TEMPLATE.format("".join(PICTURE.format(n, own) for n, own in enumerate(pictures, start=1)) + prompt)
 
     def encode(self, prompts: Sequence[PicturedPrompt]) -> tuple[Tensor, Tensor]:
         """(text_NLC, pooled_NC) of prompts whose states are equally many; C of the pooled vector is 0."""
-        text_NLC = torch.stack([self.states(prompt) for prompt in prompts])
+        text_NLC = torch.stack([self.read(prompt)[0][DROPPED:] for prompt in prompts])
         return text_NLC, text_NLC.new_zeros(len(text_NLC), 0)
-
-    @torch.no_grad()
-    def states(self, prompt: PicturedPrompt) -> Tensor:
-        """text_LC of one prompt, behind the template's first tokens."""
-        device, seen, counts = self.qwen.device, {}, []
-        if prompt.pictures:
-            read = self.processor(list(prompt.pictures), return_tensors="pt")
-            seen = {name: read[name].to(device) for name in ("pixel_values", "image_grid_thw")}
-            counts = (read["image_grid_thw"].prod(-1) // self.processor.merge_size**2).tolist()
-        pictures = (PICTURE.format(number, PAD * count) for number, count in enumerate(counts, start=1))
-        tokens = self.tokenizer(TEMPLATE.format("".join(pictures) + prompt.prompt), return_tensors="pt").to(device)
-        with torch.autocast(device.type, enabled=False):
-            states_NLC = self.qwen(
-                input_ids=tokens.input_ids,
-                attention_mask=tokens.attention_mask,
-                mm_token_type_ids=(tokens.input_ids == self.pad).int(),
-                use_cache=False,
-                **seen,
-            ).last_hidden_state
-        return states_NLC[0, DROPPED:]
 
 
 def fit_area(image: Image, side: int, multiple: int = 32) -> Image:

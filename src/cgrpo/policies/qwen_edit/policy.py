@@ -9,26 +9,22 @@ picture's tokens by row and column (inputs.py).
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from cgrpo.errors import UserError
 from cgrpo.policies.conditions import ReferencedCondition, guided
 from cgrpo.policies.encodings.text import PicturedPrompt
-from cgrpo.policies.memory import on_device
 from cgrpo.policies.models import Model
+from cgrpo.policies.pictured import PicturedPolicy
 from cgrpo.policies.qwen_edit.checkpoint import (
     STOCK,
-    TEXT_ENCODERS,
     check_fit,
     check_settings,
     check_tokenizer,
-    load_processor,
     qwen_models,
 )
 from cgrpo.policies.qwen_edit.family import FAMILY
@@ -40,7 +36,6 @@ from cgrpo.policies.qwen_edit.inputs import (
     padded,
     pictured,
 )
-from cgrpo.policies.referenced import ReferencedPolicy
 from cgrpo.policies.settings import PolicySettings
 from cgrpo.types import Batch
 
@@ -78,21 +73,18 @@ class QwenEditCondition(ReferencedCondition):
         return replace(self.conditional(), text_NLC=self.negative_NLC, mask_NL=self.negative_mask_NL)
 
 
-class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
-    """A Qwen-Image transformer with its autoencoder and text encoder; see ``ReferencedPolicy``.
+class QwenEditPolicy(PicturedPolicy[QwenEditCondition]):
+    """A Qwen-Image transformer with its autoencoder and text encoder; see ``PicturedPolicy``.
 
     settings.guidance is the scale of classifier-free guidance while training, 1 or more; 1 is off, for half the cost.
     """
 
     family = FAMILY
-    block_lists = ("transformer_blocks",)
-    input_layer = "img_in"
     most_references = 3  # as the models' pages say
     also_encoded = (NEGATIVE,)
     text_per_reference = PER_REFERENCE
     codec_type = QwenEditCodec
     prompts_type = QwenEditPrompts
-    text_encoders = TEXT_ENCODERS
     stock = STOCK
     check_settings = staticmethod(check_settings)
     check_fit = staticmethod(check_fit)
@@ -103,21 +95,10 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
         return qwen_models(settings)
 
     @classmethod
-    def loaders(cls, settings: PolicySettings, dtype: torch.dtype | None) -> dict[str, Callable[[], Any]]:
-        """Behind the stock ones what turns pictures into the text encoder's inputs."""
-        pictures = functools.partial(load_processor, cls.place(settings, "processor"))
-        return super().loaders(settings, dtype) | {"pictures": pictures}
-
-    @classmethod
     def recognises(cls, transformer_class: str, path: str) -> bool:
         """By the class, or where that is not known by the path: nothing is fetched to plan a run."""
         unknown = not transformer_class and "qwen-image" in path.lower()
         return unknown or transformer_class == "QwenImageTransformer2DModel"
-
-    @staticmethod
-    def windows(*tokenizers: Any) -> tuple[()]:
-        """No prompt is cut."""
-        return ()
 
     @classmethod
     def read_texts(cls, settings: PolicySettings, batch: Batch) -> list[PicturedPrompt]:
@@ -125,33 +106,11 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
         return pictured(batch.prompts, batch.references, NEGATIVE)
 
     def set_up(self) -> None:
-        for key, scale in {"guidance": self.settings.guidance, "evaluation_guidance": self.evaluation_guidance}.items():
-            if scale < 1:
-                raise UserError(f"policy.{key} = {scale:g}: must be 1 (no guidance) or more")
+        self.check_guidance()
         keep_exact_sigma(self.transformer)
 
     def lay_out(self, pixels: int, channels: int, grid: tuple[int, int]) -> QwenEditGeometry:
         return QwenEditGeometry(pixels, channels, grid)
-
-    def conditions(self, batch: Batch, parts: Sequence[Sequence[int]], guidance: float) -> list[QwenEditCondition]:
-        latents = self.reference_latents(batch, parts)
-        texts = self.text_states(self.read_texts(self.settings, batch)[: len(batch) * (1 if guidance == 1 else 2)])
-        return [
-            self.condition(
-                [texts[row] for row in rows],
-                latent,
-                guidance,
-                [texts[len(batch) + row] for row in rows] if guidance != 1 else None,
-            )
-            for rows, latent in zip(parts, latents, strict=True)
-        ]
-
-    def text_states(self, texts: Sequence[PicturedPrompt]) -> list[Tensor]:
-        """text_LC of each; every one goes through the encoder alone, as in the stock pipeline."""
-        assert self.prompts is not None, "built without text encoders: use condition()"
-        with on_device(self.device, *self.prompts.modules, offload=self.settings.offload):
-            states = {text: self.prompts.encode([text])[0][0] for text in dict.fromkeys(texts)}
-        return [states[text] for text in texts]
 
     def condition(
         self,
@@ -160,12 +119,7 @@ class QwenEditPolicy(ReferencedPolicy[QwenEditCondition]):
         guidance: float | Tensor = 1.0,
         negatives: Sequence[Tensor] | None = None,
     ) -> QwenEditCondition:
-        """A condition from tensors alone.
-
-        ``texts``: text_LC of each sample. ``reference_latents``: for each reference the scaled latents [N, c, h, w] of
-        all samples, as ``QwenEditCodec.encode`` gives them (h and w even). ``guidance``: one number or one per sample;
-        without effect where there are no ``negatives``, the states of the negative prompt of each sample.
-        """
+        """Latents of references have even h and w."""
         length = max(len(text_LC) for text_LC in (*texts, *(negatives or ())))
         text_NLC, mask_NL = padded(texts, length)
         fields = {"text_NLC": text_NLC, "mask_NL": mask_NL, "reference_NLC": self.tokens(reference_latents, text_NLC)}
