@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 # Libraries that warn on import of what no user of ours can change.
 for _name in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer", "matplotlib"):
-    logging.getLogger(_name).setLevel(logging.ERROR)
+    if (_logger := logging.getLogger(_name)).level == logging.NOTSET:  # a user's own level stays
+        _logger.setLevel(logging.ERROR)
 
 _EXPORTS = {
     "AnalysisRequest": "cgrpo.app.requests",

@@ -170,9 +170,17 @@ def test_the_same_run_gives_the_same_report(tmp_path):
     "differences, kind, words",
     [
         ({}, "rose", "both rewards rose (identity +0.050, prompt +0.050), and both judges rose"),
-        ({"prompt": 0.005}, "mixed", "identity rose (+0.050) while prompt did not change measurably (+0.005)"),
+        (
+            {"prompt": 0.005},
+            "mixed",
+            "the identity reward rose (+0.050) while the prompt reward did not change measurably (+0.005)",
+        ),
         ({"identity": -0.05, "prompt": -0.05}, "mixed", "both rewards fell (identity -0.050, prompt -0.050)"),
-        ({"prompt_readback": -0.05}, "mixed", "identity readback rose (+0.050) while prompt readback fell (-0.050)"),
+        (
+            {"prompt_readback": -0.05},
+            "mixed",
+            "the identity readback judge rose (+0.050) while the prompt readback judge fell (-0.050)",
+        ),
         ({"copy_paste": -0.5}, "rose", "every 95 % interval lies above 0"),
     ],
 )

@@ -83,6 +83,8 @@ def test_the_pair_worlds_rewards_and_judges_rank_faults():
     source = toy_source("toybox-pair", 0, "validation", per_subject=2)
     rewards = per_subject(make_rewards(cfg.rewards), "identity", 2)
     table = pair_ranking(source, 16, make_scorers(rewards, make_judges(source.cases([0]))), make_policy(cfg))
+    weak = {"looks swapped": ("_readback", 0.65), "places swapped": ("prompt", 0.75)}  # known to fall short of 0.95
     for name in FAULTS:
-        scores = {key: value for key, value in table[name].items() if key not in ("both_right", "identity")}
-        assert min(scores.values()) > (0.6 if "swapped" in name else 0.9), (name, scores)
+        for key, score in table[name].items():
+            short, bound = weak.get(name, ("", 0.95))
+            assert key in ("both_right", "identity") or score > (bound if key.endswith(short) else 0.95), (name, key)

@@ -160,7 +160,7 @@ def show_outcome(outcome: Outcome) -> int:
     suite, photographs = outcome.suite, outcome.suite.facts.get("photographs")
     published = suite.facts.get("published rows")
     known = f" of {published} published" if published else ""
-    known += f", photographs: {photographs['kind']}" if photographs else ""
+    known += f", photos: {photographs['kind']}" if photographs else ""
     print(f"{suite.name}: {len(suite.rows)} rows{known}")
     means = {
         (row["method"], Column(row["metric"], row["protocol"], row.get("reference"))): row["mean"]

@@ -19,7 +19,7 @@ def notes_on(path: Path, rows: Rows) -> Iterator[str]:
     """Sentences on the set at ``path``, none where nothing is remarkable."""
     tasks = [row for row in rows if isinstance(row, Task)]
     if name := benchmark_of(tasks):
-        yield f"{name}: {len(tasks)} rows; as published it has {ROWS[name]}"
+        yield f"{name}: {len(tasks)} rows" + (f"; as published it has {count}" if (count := ROWS[name]) else "")
     if captions := sum(_is_own_caption(task) for task in tasks):
         yield (
             f"{captions} prompts are the captions of their own references (a .txt next to a picture). The task is to "

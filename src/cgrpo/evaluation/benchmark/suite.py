@@ -160,7 +160,7 @@ def manifest_suite(path: Path | str, root: Path | str | None = None, limit: int 
     texts = "\n".join(f"{row.subject} {row.prompt}" for row in rows)
     conditions: dict[str, Any] = {"benchmark": benchmark or f"manifest {path.name}"}
     conditions |= {"rows": fingerprint.of_text(texts)[:16]} | ({"masks": len(masks)} if masks else {})
-    facts = {"published rows": ROWS[benchmark]} if benchmark else {}
+    facts = {"published rows": count} if (count := ROWS.get(benchmark)) else {}
     return Suite(benchmark or path.name, Path(), rows, photos, conditions, facts, masks)
 
 

@@ -60,7 +60,7 @@ def check_fit(settings: PolicySettings, parts: Mapping[str, Any]) -> None:
         pairs["transformer context_in_dim and text_encoder hidden_size"] = sizes
     check_sizes(where, pairs)
     if not config["causal_condition"]:
-        raise UserError(f"{where}: its transformer has causal_condition = false, so it is none of Qwen-Image-2.1's")
+        raise UserError(f"{where}: its transformer has causal_condition = false; Qwen-Image-2.1 has true")
 
 
 def qwen21_models(settings: PolicySettings) -> dict[str, Model]:

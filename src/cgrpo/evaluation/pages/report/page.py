@@ -152,7 +152,7 @@ def _movement(noun: str, metrics: Mapping[str, Metric]) -> str:
         subject = {1: f"the {noun}", 2: f"both {noun}s"}.get(len(metrics), f"all {len(metrics)} {noun}s")
         details = ", ".join(f"{words(name)} {gap}" for name, gap in gaps.items())
         return f"{subject} {verbs[next(iter(moves.values()))]} ({details})"
-    return f"of the {noun}s " + " while ".join(f"{words(name)} {verbs[moves[name]]} ({gaps[name]})" for name in metrics)
+    return " while ".join(f"the {words(name)} {noun} {verbs[moves[name]]} ({gaps[name]})" for name in metrics)
 
 
 def cautions(metrics: Mapping[str, Metric], spreads: Mapping[str, float]) -> list[str]:
