@@ -90,6 +90,13 @@ def test_each_reference_needs_a_face_of_its_own(face, shown, wanted, score):
     assert face(to_tensor([people(*shown)]), tasks([references])).tolist() == pytest.approx([score], abs=1e-5)
 
 
+def test_each_references_score_stands_alone(face):
+    """What credit per subject is made of (weights.subjects); NaN beyond a task's last reference."""
+    batch = tasks([[people(1), people(2)], [people(1)]])
+    first, second = face.each(to_tensor([people(2)] * 2), batch)
+    assert first.tolist() == pytest.approx([0, 1], abs=1e-5) and second.isnan().tolist() == [False, True]
+
+
 def test_a_face_counts_once(face, models):
     """Of two copies of one person, one stands for the other, whom it resembles as far as strangers do."""
     stranger = max(0, cosine(by_opencv(models, people(1))[1][0], by_opencv(models, people(2))[1][0]))

@@ -12,6 +12,7 @@ from cgrpo.fingerprint import of_file, of_picture
 from cgrpo.hub import Wanted, locate
 from cgrpo.rewards.base import Axis, EncodeOnce, Reward, to_pictures
 from cgrpo.rewards.settings import RewardSettings
+from cgrpo.rewards.several import FLOOR, assignment, joined
 from cgrpo.section import Place, Share
 from cgrpo.types import Batch
 
@@ -133,39 +134,43 @@ class Face(Reward):
         return faces[0]
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
+        return joined(self.each(images_NHWC, batch), "mean")
+
+    def each(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
         import torch
 
-        scores, fingerprints = [], {id(one): of_picture(one) for row in batch.references for one in row}
+        rows, fingerprints = [], {id(one): of_picture(one) for row in batch.references for one in row}
         for picture, task, row in zip(to_pictures(images_NHWC), batch.ids, batch.references, strict=True):
             keys = [fingerprints[id(one)] for one in row]
             where: dict[Hashable, tuple[str, Image]] = {
                 key: (f"task {task}: reference {n}", row[n - 1]) for n, key in enumerate(keys, 1)
             }
             encoded = self._references(where)
-            scores.append(self._score_row(picture, [encoded[key] for key in keys]))
-        return torch.tensor(scores)
+            rows.append(self._scores(picture, [encoded[key] for key in keys]))
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=torch.nan)
 
-    def _score_row(self, picture: Image, references: Sequence[AlignedFace]) -> float:
+    def _scores(self, picture: Image, references: Sequence[AlignedFace]) -> Tensor:
+        """Of each reference [R]."""
         import cv2
-        import numpy as np
-        from scipy.optimize import linear_sum_assignment
+        import torch
 
+        scores_R = torch.full((len(references),), torch.nan)
         if not references:
-            return np.nan
+            return scores_R
         try:
             faces = self.faces(picture)
-            cosine_FR = np.array([[self._cosine(face, one) for one in references] for face in faces])
+            cosine_RF = torch.tensor([[self._cosine(face, one) for face in faces] for one in references])
         except cv2.error:
-            return np.nan
+            return scores_R
         self._without.append(not faces)
-        if not faces:
-            return 0.0
-        if not np.isfinite(cosine_FR).all():
-            return np.nan
-        reached_FR = cosine_FR.clip(0, 1)
-        places = linear_sum_assignment(reached_FR, maximize=True)
-        self._copying += [_copy_paste(faces[face], references[one]) for face, one in zip(*places, strict=True)]
-        return float(reached_FR[places].sum() / len(references))
+        if not cosine_RF.isfinite().all():
+            return scores_R
+        reached_RF = cosine_RF.clamp(0, 1)
+        pairs = assignment(reached_RF)
+        self._copying += [_copy_paste(faces[face], references[one]) for one, face in zip(*pairs, strict=True)]
+        scores_R[:] = FLOOR
+        scores_R[pairs[0]] = reached_RF[pairs]
+        return scores_R
 
     def _cosine(self, face: AlignedFace, reference: AlignedFace) -> float:
         import cv2

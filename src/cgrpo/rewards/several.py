@@ -10,6 +10,7 @@ from cgrpo.rewards.base import Axis, Offloaded, Reward
 from cgrpo.types import Batch
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 FLOOR = 0.0  # of a subject that is missing: the cosine of what has nothing in common
@@ -24,16 +25,22 @@ def assigned(similarity_SI: Tensor, allowed_SI: Tensor) -> Tensor:
     similarity below FLOOR counts as FLOOR. NaN for all where the picture has no region.
     """
     import torch
-    from scipy.optimize import linear_sum_assignment
 
     subjects, regions = similarity_SI.shape
     if not regions:
         return similarity_SI.new_full((subjects,), torch.nan)
     value_SI = similarity_SI.clamp(min=FLOOR).masked_fill(~allowed_SI, FLOOR)
-    rows, columns = linear_sum_assignment(value_SI.double().numpy(), maximize=True)
+    pairs = assignment(value_SI)
     scores_S = similarity_SI.new_full((subjects,), FLOOR)
-    scores_S[rows] = value_SI[rows, columns]
+    scores_S[pairs[0]] = value_SI[pairs]
     return scores_S
+
+
+def assignment(value_SI: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(subjects, regions) of the pairs with the greatest sum; each subject and each region is in one at most."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(value_SI.double().numpy(), maximize=True)
 
 
 def joined(scores_NS: Tensor, several: Several) -> Tensor:
@@ -98,7 +105,7 @@ def per_subject(rewards: Mapping[str, Reward], name: str, subjects: int) -> dict
     reward = rewards[name]
     inner = reward.reward if isinstance(reward, Offloaded) else reward
     if type(inner).each is Reward.each:
-        cure = "choose dino-seg, or siglip2 with a segmenter; or set weights.subjects = 1"
+        cure = "choose dino-seg, siglip2 with a segmenter, or face; or set weights.subjects = 1"
         raise UserError(f"weights.subjects = {subjects}: reward {name!r} has one score for all references", cure)
     each = _Once(reward)
     single = {one: OneSubject(each, n + 1) for n, one in enumerate(subject_names(name, subjects))}
