@@ -33,7 +33,7 @@ _PLACES_L2 = torch.stack([_x, _y], -1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
-class Found:
+class PairReading:
     """What is read of N pictures.
 
     likeness_N2  of both subjects, in the references' order, in [0, 1]
@@ -44,7 +44,7 @@ class Found:
     relation_N4: Tensor
 
 
-def look_for(images_NHWC: Tensor, cases: list[PairCase]) -> Found:
+def look_for(images_NHWC: Tensor, cases: list[PairCase]) -> PairReading:
     """Both subjects of each case in its picture (uint8 [N, 32, 32, 3])."""
     pictures = images_NHWC.permute(0, 3, 1, 2).float().cpu() / 255
     maps_NL = [likeness_map(pictures, Subjects.join([case.subjects[number] for case in cases])) for number in range(2)]
@@ -64,7 +64,7 @@ def look_for(images_NHWC: Tensor, cases: list[PairCase]) -> Found:
         own = one_L[place // len(two_L)], two_L[place % len(two_L)]
         likeness.append(torch.stack([own[case.named.index(0)], own[case.named.index(1)]]))
         relations.append((best_4 / SHARPNESS).softmax(0))
-    return Found(torch.stack(likeness), torch.stack(relations))
+    return PairReading(torch.stack(likeness), torch.stack(relations))
 
 
 def likeness_map(pictures_NCHW: Tensor, subjects: Subjects) -> Tensor:
@@ -110,15 +110,15 @@ class Finder:
     """``look_for`` for several judges of the same pictures: the last two batches' answers are kept."""
 
     def __init__(self) -> None:
-        self._last: list[tuple[Tensor, Batch, Found]] = []
+        self._last: list[tuple[Tensor, Batch, PairReading]] = []
 
-    def __call__(self, images_NHWC: Tensor, batch: Batch) -> Found:
-        for images, tasks, found in self._last:
+    def __call__(self, images_NHWC: Tensor, batch: Batch) -> PairReading:
+        for images, tasks, reading in self._last:
             if images is images_NHWC and tasks is batch:
-                return found
-        found = look_for(images_NHWC, list(batch.spec or ()))
-        self._last = [*self._last[-1:], (images_NHWC, batch, found)]
-        return found
+                return reading
+        reading = look_for(images_NHWC, list(batch.spec or ()))
+        self._last = [*self._last[-1:], (images_NHWC, batch, reading)]
+        return reading
 
 
 class SubjectsReadBack(Reward):
@@ -128,7 +128,7 @@ class SubjectsReadBack(Reward):
 
     def __init__(self, finder: Finder, subject: int | None = None):
         self.finder, self.subject = finder, subject
-        of = "both subjects, meaned," if subject is None else f"the subject of reference {subject}"
+        of = "both subjects, their mean," if subject is None else f"the subject of reference {subject}"
         self.unit = f"likeness of {of} where it is greatest, 0 to 1"
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
@@ -161,14 +161,14 @@ class BothRight(Reward):
         self.finder = finder
 
     def score(self, images_NHWC: Tensor, batch: Batch) -> Tensor:
-        found = self.finder(images_NHWC, batch)
-        return ((found.likeness_N2 > RIGHT).all(1) & (_related(found, batch) > RIGHT)).float()
+        reading = self.finder(images_NHWC, batch)
+        return ((reading.likeness_N2 > RIGHT).all(1) & (_related(reading, batch) > RIGHT)).float()
 
 
-def _related(found: Found, batch: Batch) -> Tensor:
+def _related(reading: PairReading, batch: Batch) -> Tensor:
     """Probability of the relation that each prompt asks for [N]."""
     asked_N = torch.cat([case.prompt.relation_B for case in batch.spec or ()])
-    return found.relation_N4.gather(1, asked_N[:, None])[:, 0]
+    return reading.relation_N4.gather(1, asked_N[:, None])[:, 0]
 
 
 def pair_judges(reader: Reader) -> dict[str, Reward]:
